@@ -1,0 +1,2 @@
+//! The kinewatch command.
+fn main() {}
