@@ -1,0 +1,59 @@
+# kinewatch: `make help` lists the targets.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+FEATURES := --features kinewatch/embedded-broker
+BUILD := $(or $(CARGO_TARGET_DIR),target)
+VENV := models/.venv
+VIDEO ?=
+
+.PHONY: help demo run test test-models test-deps lint fmt bench build deps clean
+
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+deps: ## Install the system packages that building and running need (asks for nothing when they are there)
+	@.ci/apt build run
+
+build: deps ## Build the release binary
+	$(CARGO) build --release $(FEATURES) -p kinewatch -p kinewatch-capture --bins --examples
+
+demo: build ## Watch two cameras over real RTSP, print events and a table (VIDEO=my.mp4 for your own file)
+	tests/demo.sh $(BUILD) $(VIDEO)
+
+run: build ## Run the daemon with config/kinewatch.toml (CONFIG=… for another)
+	$(BUILD)/release/kinewatch run --config $(or $(CONFIG),config/kinewatch.toml)
+
+test-deps: ## Install what the tests need: system packages and a Python environment without PyTorch
+	@.ci/apt build run test
+	@.ci/venv $(VENV) test
+
+test: test-deps ## Run every test that needs no PyTorch
+	. .ci/ort $(VENV); $(CARGO) test --workspace --all-targets $(FEATURES)
+	$(VENV)/bin/python -m pytest -q models/tests
+
+test-models: ## Run the tests of training and export (installs PyTorch)
+	@.ci/apt build run test
+	@.ci/venv $(VENV) train
+	$(VENV)/bin/python -m pytest -q models/tests --run-train
+
+lint: test-deps ## Formatting, clippy, dependency rules and licences, ruff and mypy
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets $(FEATURES) -- -D warnings
+	$(VENV)/bin/ruff check models && $(VENV)/bin/ruff format --check models
+	$(VENV)/bin/mypy models/src
+
+fmt: ## Format everything
+	$(CARGO) fmt --all
+	$(VENV)/bin/ruff format models
+
+bench: build ## Measure speed and memory; prints a table of ratios
+	@.ci/apt build run test
+	@.ci/venv $(VENV) bench
+	. .ci/ort $(VENV); tests/bench.sh $(BUILD) $(VENV)
+
+clean: ## Remove build products
+	$(CARGO) clean
+	rm -rf $(VENV)
