@@ -1,4 +1,12 @@
 //! The pure parts of kinewatch: no I/O, no clock, no threads, no async.
 
+pub mod batch;
+pub mod decode;
+pub mod event;
 pub mod frame;
+pub mod manifest;
+pub mod name;
+pub mod ring;
+pub mod sampling;
 pub mod time;
+pub mod topic;

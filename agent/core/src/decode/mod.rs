@@ -1,0 +1,11 @@
+//! From score streams to action intervals.
+//!
+//! One [`Decoder`] per (camera, model) pair, a plain value inside the inference thread. It works on spans of media time:
+//! scores that never came blur a boundary by at most the hole, and never make an action. Opened actions are always
+//! closed. See `agent/design/events.md` and the measurements behind the two detectors in the project's notes.
+
+mod decision;
+mod stream;
+
+pub use decision::{Confidence, Decision, EndReason, Status};
+pub use stream::Decoder;

@@ -1,0 +1,311 @@
+//! The action event: its wire form and how a decision becomes one.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::ids::Ids;
+use super::{SPECVERSION, rfc3339};
+use crate::decode::{Confidence, Decision, EndReason, Status};
+use crate::time::{ClockMap, NANOS_PER_SECOND, Pts, SessionId};
+
+/// CloudEvents type of an action event.
+pub const ACTION_TYPE: &str = "io.kinewatch.action.v1";
+/// Address of its schema.
+pub const ACTION_SCHEMA: &str =
+    "https://raw.githubusercontent.com/kinewatch/kinewatch/main/config/schema/action-event-1.json";
+/// How long after `decided_at` a subscriber may believe an open action without hearing more.
+pub const LEASE_NS: i64 = 15 * NANOS_PER_SECOND;
+
+/// One message about one action: a CloudEvents 1.0 envelope in structured JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ActionEvent {
+    /// Always `1.0`.
+    #[schemars(extend("const" = "1.0"))]
+    pub specversion: String,
+    /// UUIDv7, one per message; a repeated `id` is the same message.
+    pub id: Uuid,
+    /// Always `io.kinewatch.action.v1`.
+    #[serde(rename = "type")]
+    #[schemars(extend("const" = "io.kinewatch.action.v1"))]
+    pub kind: String,
+    /// `//kinewatch/<group>/<device>/cam/<camera>`.
+    #[schemars(regex(pattern = r"^//kinewatch/[a-z0-9_-]{1,64}/[a-z0-9_-]{1,64}/cam/[a-z0-9_-]{1,64}$"))]
+    pub source: String,
+    /// When it was decided, RFC 3339, UTC.
+    #[schemars(extend("format" = "date-time"))]
+    pub time: String,
+    /// The label.
+    pub subject: String,
+    /// Always `application/json`.
+    pub datacontenttype: String,
+    /// Address of this schema.
+    pub dataschema: String,
+    /// 20 digits, contiguous per device; a hole is stated on `sys/gap`.
+    #[schemars(regex(pattern = r"^[0-9]{20}$"))]
+    pub sequence: String,
+    /// The action.
+    pub data: ActionData,
+}
+
+/// The action as known now. Keep it where `rev` is larger than what you have for `action_id`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ActionData {
+    /// UUIDv7, one per action.
+    pub action_id: Uuid,
+    /// 0, 1, 2, … within the action.
+    pub rev: u32,
+    /// Where the action is in its life.
+    pub status: ActionStatus,
+    /// What happens.
+    #[schemars(regex(pattern = r"^[a-z0-9_-]{1,64}$"))]
+    pub label: String,
+    /// Index of the label among the model's logits; absent for a sequence of labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_id: Option<u16>,
+    /// When it began in front of the camera.
+    pub start: Instant,
+    /// When it ended in front of the camera; null while it goes on.
+    pub end: Option<Instant>,
+    /// Why it ended; null while it goes on.
+    pub end_reason: Option<EndReason>,
+    /// When this was known.
+    pub decided_at: Instant,
+    /// Until when an open action may be believed without another message; absent when it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub valid_until: Option<String>,
+    /// How sure the model is.
+    pub confidence: Confidence,
+    /// Scores that speak for it.
+    pub windows: u32,
+    /// Which model saw it.
+    pub model: ModelRef,
+    /// Which camera it was seen by.
+    pub camera: CameraRef,
+    /// How far the times can be trusted.
+    pub clock: ClockState,
+    /// How late it was.
+    pub latency: Latency,
+    /// Whether it was delivered long after it was made.
+    pub replayed: bool,
+}
+
+/// Where the action is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ActionStatus {
+    /// It began; always `rev` 0.
+    Started,
+    /// It goes on.
+    Updated,
+    /// It is over; nothing follows.
+    Ended,
+}
+
+/// A point in time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Instant {
+    /// RFC 3339, UTC, milliseconds.
+    #[schemars(extend("format" = "date-time"))]
+    pub time: String,
+    /// Media time: nanoseconds since the first frame of the camera's stream epoch.
+    #[schemars(range(min = 0))]
+    pub pts_ns: i64,
+    /// The true time lies this near, milliseconds.
+    #[schemars(range(min = 0))]
+    pub uncertainty_ms: f64,
+}
+
+/// Which model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ModelRef {
+    /// Name of the package.
+    pub name: String,
+    /// Version of the package.
+    pub version: String,
+    /// SHA-256 of the package's `model.toml`, which lists those of its files.
+    pub sha256: String,
+    /// Back end, provider and precision in use, such as `ort-cuda-fp32`.
+    pub accel: String,
+}
+
+/// Which camera.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CameraRef {
+    /// Its name.
+    pub id: String,
+    /// Counts the sessions of its stream; media times of different epochs are not comparable.
+    pub stream_epoch: u32,
+}
+
+/// How far the device's clock can be trusted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ClockState {
+    /// Whether the system clock is synchronised.
+    pub synced: bool,
+    /// Where wall time comes from, such as `ntp`, `local` or `replay`.
+    pub source: String,
+    /// Largest error that the system reports, milliseconds.
+    pub max_err_ms: f64,
+    /// Boot of the device, to tell clocks apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+}
+
+/// How late a message was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Latency {
+    /// From the capture of the deciding frame to the making of the message.
+    pub capture_to_event_ms: f64,
+    /// From there to its delivery.
+    pub queued_ms: f64,
+}
+
+/// What all events of one (camera, model) pair share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventContext {
+    /// Group of the device, a valid name.
+    pub group: String,
+    /// Name of the device.
+    pub device: String,
+    /// Name of the camera.
+    pub camera: String,
+    /// The model.
+    pub model: ModelRef,
+    /// By [`Decision::label`]: [`crate::decode::Decoder::published_labels`].
+    pub labels: Vec<String>,
+    /// By [`Decision::label`]: [`crate::decode::Decoder::published_label_ids`].
+    pub label_ids: Vec<Option<u16>>,
+}
+
+/// The clocks at the time an event is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Clocks<'a> {
+    /// Of the session.
+    pub map: &'a ClockMap,
+    /// Of the device.
+    pub state: &'a ClockState,
+    /// Now, Unix nanoseconds; `None` in replay, where latency has no meaning.
+    pub now_unix_ns: Option<i64>,
+}
+
+impl EventContext {
+    /// `//kinewatch/<group>/<device>/cam/<camera>`.
+    #[must_use]
+    pub fn source(&self) -> String {
+        format!("//kinewatch/{}/{}/cam/{}", self.group, self.device, self.camera)
+    }
+
+    /// Label of a decision.
+    #[must_use]
+    pub fn label(&self, decision: &Decision) -> &str {
+        self.labels.get(usize::from(decision.label)).map_or("unknown", String::as_str)
+    }
+
+    /// Where the event of a decision is published.
+    #[must_use]
+    pub fn topic(&self, decision: &Decision) -> String {
+        crate::topic::event(&self.group, &self.device, &self.camera, self.label(decision))
+    }
+}
+
+/// Makes the message of a decision.
+#[must_use]
+pub fn action_event(
+    ctx: &EventContext,
+    decision: &Decision,
+    session: SessionId,
+    clocks: &Clocks<'_>,
+    ids: Ids,
+    sequence: u64,
+) -> ActionEvent {
+    let start = instant(clocks.map, decision.start, decision.start_uncertainty_ms);
+    let decided_at = instant(clocks.map, decision.decided_at, 0.0);
+    let decided_wall = clocks.map.wall(decision.decided_at).unix_ns;
+    let (status, end, end_reason) = match decision.status {
+        Status::Started => (ActionStatus::Started, None, None),
+        Status::Updated => (ActionStatus::Updated, None, None),
+        Status::Ended { end, end_uncertainty_ms, reason } => {
+            (ActionStatus::Ended, Some(instant(clocks.map, end, end_uncertainty_ms)), Some(reason))
+        }
+    };
+    let open = status != ActionStatus::Ended;
+    let late = clocks.now_unix_ns.map_or(0, |now| now.saturating_sub(decided_wall).max(0));
+    let label = ctx.label(decision).to_owned();
+    ActionEvent {
+        specversion: SPECVERSION.to_owned(),
+        id: ids.id,
+        kind: ACTION_TYPE.to_owned(),
+        source: ctx.source(),
+        time: decided_at.time.clone(),
+        subject: label.clone(),
+        datacontenttype: "application/json".to_owned(),
+        dataschema: ACTION_SCHEMA.to_owned(),
+        sequence: super::sequence_text(sequence),
+        data: ActionData {
+            action_id: ids.action_id,
+            rev: decision.rev,
+            status,
+            label,
+            label_id: ctx.label_ids.get(usize::from(decision.label)).copied().flatten(),
+            start,
+            end,
+            end_reason,
+            decided_at,
+            valid_until: open.then(|| rfc3339(decided_wall.saturating_add(LEASE_NS))),
+            confidence: decision.confidence,
+            windows: decision.windows,
+            model: ctx.model.clone(),
+            camera: CameraRef { id: ctx.camera.clone(), stream_epoch: session.0 },
+            clock: clocks.state.clone(),
+            latency: Latency { capture_to_event_ms: millis(late), queued_ms: 0.0 },
+            replayed: false,
+        },
+    }
+}
+
+/// Closes an action that a crash left open, from the last message stored about it: it was seen up to that message's
+/// `decided_at`, and may have gone on for a lease longer.
+#[must_use]
+pub fn recovered_event(previous: &ActionEvent, id: Uuid, now_unix_ns: i64, sequence: u64) -> ActionEvent {
+    let mut event = previous.clone();
+    event.id = id;
+    event.time = rfc3339(now_unix_ns);
+    event.sequence = super::sequence_text(sequence);
+    let data = &mut event.data;
+    data.rev += 1;
+    data.status = ActionStatus::Ended;
+    data.end = Some(Instant { uncertainty_ms: millis(LEASE_NS), ..previous.data.decided_at.clone() });
+    data.end_reason = Some(EndReason::Recovered);
+    data.decided_at = Instant { time: rfc3339(now_unix_ns), ..previous.data.decided_at.clone() };
+    data.valid_until = None;
+    data.latency = Latency::default();
+    data.replayed = false;
+    event
+}
+
+impl ActionEvent {
+    /// As it goes on the wire.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        // Maps with text keys and finite numbers only: this cannot fail.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Marks a stored message that is delivered late.
+    pub fn mark_replayed(&mut self, queued_ms: f64) {
+        self.data.replayed = true;
+        self.data.latency.queued_ms = queued_ms;
+    }
+}
+
+fn instant(map: &ClockMap, pts: Pts, uncertainty_ms: f32) -> Instant {
+    let wall = map.wall(pts.clamped());
+    let uncertainty_ms = (f64::from(uncertainty_ms.max(0.0)) + millis(wall.uncertainty_ns)).round();
+    Instant { time: rfc3339(wall.unix_ns), pts_ns: pts.clamped().0, uncertainty_ms }
+}
+
+fn millis(ns: i64) -> f64 {
+    (ns as f64 / 1e6).round()
+}

@@ -1,0 +1,46 @@
+//! Messages as they go on the wire: CloudEvents 1.0 in JSON, and the retained states.
+//!
+//! The order of fields is that of the structs; within version 1 fields are only ever added. Makes no identifiers and
+//! reads no clock but for [`replay_ids`], which needs neither.
+
+mod action;
+mod ids;
+mod state;
+
+pub use action::{
+    ACTION_SCHEMA, ACTION_TYPE, ActionData, ActionEvent, ActionStatus, CameraRef, ClockState, Clocks, EventContext,
+    Instant, LEASE_NS, Latency, ModelRef, action_event, recovered_event,
+};
+pub use ids::{Ids, replay_ids};
+pub use state::{CameraLink, CameraState, DeviceState, DeviceStatus, GAP_TYPE, GapData, GapStatement};
+
+const SPECVERSION: &str = "1.0";
+const SCHEMA_BASE: &str = "https://raw.githubusercontent.com/kinewatch/kinewatch/main/config/schema";
+
+/// RFC 3339 in UTC with milliseconds.
+#[must_use]
+pub fn rfc3339(unix_ns: i64) -> String {
+    let millisecond = jiff::Timestamp::from_millisecond(unix_ns.div_euclid(1_000_000)).unwrap_or(jiff::Timestamp::MAX);
+    format!("{millisecond:.3}")
+}
+
+fn sequence_text(sequence: u64) -> String {
+    format!("{sequence:020}")
+}
+
+/// File names and JSON Schemas (2020-12) of everything published.
+#[must_use]
+pub fn schemas() -> Vec<(&'static str, serde_json::Value)> {
+    vec![
+        ("action-event-1.json", schema::<ActionEvent>("action-event-1.json")),
+        ("gap-1.json", schema::<GapStatement>("gap-1.json")),
+        ("device-status-1.json", schema::<DeviceStatus>("device-status-1.json")),
+        ("camera-state-1.json", schema::<CameraState>("camera-state-1.json")),
+    ]
+}
+
+fn schema<T: schemars::JsonSchema>(file: &str) -> serde_json::Value {
+    let mut schema = schemars::generate::SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>();
+    schema.insert("$id".to_owned(), format!("{SCHEMA_BASE}/{file}").into());
+    schema.to_value()
+}

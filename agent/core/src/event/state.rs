@@ -1,0 +1,132 @@
+//! Retained states and the statement of lost sequence numbers.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{SPECVERSION, rfc3339};
+
+/// CloudEvents type of a gap statement.
+pub const GAP_TYPE: &str = "io.kinewatch.gap.v1";
+
+/// States that a range of `sequence` will never come: the only legal hole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GapStatement {
+    /// Always `1.0`.
+    #[schemars(extend("const" = "1.0"))]
+    pub specversion: String,
+    /// UUIDv7.
+    pub id: Uuid,
+    /// Always `io.kinewatch.gap.v1`.
+    #[serde(rename = "type")]
+    #[schemars(extend("const" = "io.kinewatch.gap.v1"))]
+    pub kind: String,
+    /// `//kinewatch/<group>/<device>`.
+    pub source: String,
+    /// When it was stated, RFC 3339, UTC.
+    #[schemars(extend("format" = "date-time"))]
+    pub time: String,
+    /// Always `application/json`.
+    pub datacontenttype: String,
+    /// The range.
+    pub data: GapData,
+}
+
+/// A range of sequence numbers, both ends included.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GapData {
+    /// First number that will not come.
+    pub first: u64,
+    /// Last number that will not come.
+    pub last: u64,
+    /// Why, such as `quota`.
+    pub reason: String,
+}
+
+impl GapStatement {
+    /// States the range `first..=last`.
+    #[must_use]
+    pub fn new(group: &str, device: &str, id: Uuid, now_unix_ns: i64, data: GapData) -> Self {
+        Self {
+            specversion: SPECVERSION.to_owned(),
+            id,
+            kind: GAP_TYPE.to_owned(),
+            source: format!("//kinewatch/{group}/{device}"),
+            time: rfc3339(now_unix_ns),
+            datacontenttype: "application/json".to_owned(),
+            data,
+        }
+    }
+}
+
+/// Whether the device is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceState {
+    /// Connected (the birth message).
+    Online,
+    /// The broker lost it (the will).
+    Offline,
+    /// It said goodbye.
+    Stopped,
+}
+
+/// Retained on the device's `status` topic. A message of a lower `session` than one already seen is out of date.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeviceStatus {
+    /// Whether it is there.
+    pub state: DeviceState,
+    /// Counts the starts of the agent.
+    pub session: u64,
+    /// Version of the agent.
+    pub version: String,
+}
+
+impl DeviceStatus {
+    /// Published on each connection.
+    #[must_use]
+    pub fn birth(session: u64, version: &str) -> Self {
+        Self { state: DeviceState::Online, session, version: version.to_owned() }
+    }
+
+    /// Left with the broker, which publishes it when the connection is lost.
+    #[must_use]
+    pub fn will(session: u64, version: &str) -> Self {
+        Self { state: DeviceState::Offline, ..Self::birth(session, version) }
+    }
+
+    /// Published before a graceful stop.
+    #[must_use]
+    pub fn stopped(session: u64, version: &str) -> Self {
+        Self { state: DeviceState::Stopped, ..Self::birth(session, version) }
+    }
+}
+
+/// Whether a camera delivers frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CameraLink {
+    /// Not yet, or again being tried.
+    Connecting,
+    /// Frames come.
+    Up,
+    /// No frames; waiting before the next attempt.
+    Down,
+}
+
+/// Retained on a camera's `state` topic.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CameraState {
+    /// Whether frames come.
+    pub state: CameraLink,
+    /// The same as one flag.
+    pub online: bool,
+    /// Sampled frames per second.
+    pub fps: f64,
+    /// Labels of the actions going on.
+    pub active: Vec<String>,
+    /// Counts the sessions of the stream.
+    pub stream_epoch: u32,
+    /// Counts the starts of the agent.
+    pub session: u64,
+}

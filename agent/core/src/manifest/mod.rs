@@ -1,0 +1,294 @@
+//! The contract of a model package, `model.toml`: parsed and checked once, trusted afterwards.
+//!
+//! Reads no files: the caller hands in the text and bounds its size (1 MiB is plenty). Fields are public and read-only
+//! by convention; nothing but [`Manifest::parse`] makes one.
+
+mod error;
+mod params;
+mod validate;
+mod wire;
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+pub use error::ManifestError;
+pub use params::{DecoderKind, DecoderOverride, DecoderParams, Overrides};
+
+use crate::frame::FrameSpec;
+
+/// The only `format` that this agent reads.
+pub const FORMAT: i64 = 1;
+/// Most labels of a model.
+pub const MAX_LABELS: usize = 1000;
+
+/// A validated model package contract.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    /// A valid [`crate::name::Name`].
+    pub name: String,
+    /// Semantic version.
+    pub version: String,
+    /// Family of the network, for people.
+    pub architecture: String,
+    /// How the graphs are run.
+    pub plan: Plan,
+    /// One line.
+    pub description: String,
+    /// SPDX expression of the weights.
+    pub license: String,
+    /// Where the training data came from.
+    pub provenance: Vec<String>,
+    /// What the graph reads.
+    pub input: Input,
+    /// Which frames it reads, and when.
+    pub sampling: Sampling,
+    /// What the logits mean.
+    pub output: Output,
+    /// Names of graph inputs and outputs.
+    pub tensors: Tensors,
+    /// ONNX files.
+    pub graphs: Graphs,
+    /// One per logit, in order.
+    pub labels: Vec<Label>,
+    /// Actions made of labels in order.
+    pub sequences: Vec<Sequence>,
+    /// Clips with known logits.
+    pub golden: Golden,
+    /// SHA-256 (lower-case hex) of every file but `model.toml`, by relative path.
+    pub files: BTreeMap<String, String>,
+}
+
+/// How the graphs are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Plan {
+    /// All frames of a window go through the graph together.
+    Clip,
+    /// Each frame goes through a backbone once; a head reads the features of a window.
+    Cached,
+    /// One frame and the states of the previous one.
+    Online,
+}
+
+/// What the graph reads.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Input {
+    /// Frame size and how it is made.
+    pub spec: FrameSpec,
+    /// Axis order.
+    pub layout: Layout,
+    /// Channel order.
+    pub colour: Colour,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Per channel in the order of `colour`, in byte units: `value = (byte - mean) / std`. Unused for `uint8`.
+    pub mean: [f32; 3],
+    /// Per channel, above zero.
+    pub std: [f32; 3],
+}
+
+/// Axis order; clips have a time axis after the batch axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// Channels, rows, columns.
+    Nchw,
+    /// Rows, columns, channels.
+    Nhwc,
+}
+
+/// Channel order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Colour {
+    /// Red first.
+    Rgb,
+    /// Blue first.
+    Bgr,
+}
+
+/// Element type of the graph's image input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// Normalised by the agent.
+    Float32,
+    /// Bytes; the graph normalises.
+    Uint8,
+}
+
+/// Which frames the model reads, and when. Times in nanoseconds of media time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// Sampled frames per second.
+    pub rate_hz: f64,
+    /// Segments of a window.
+    pub segments: usize,
+    /// Consecutive sampled frames of a segment.
+    pub snippet: usize,
+    /// Span of a window, ns.
+    pub window: i64,
+    /// Between windows, ns.
+    pub stride: i64,
+    /// A wanted time without a frame nearer than this spoils the window, ns.
+    pub max_hole: i64,
+}
+
+/// What the logits mean.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Output {
+    /// Which span a score speaks of.
+    pub scores: ScoreKind,
+    /// From logits to probabilities.
+    pub activation: Activation,
+    /// Logits are divided by it; above zero.
+    pub temperature: f32,
+    /// Index of the label that means "nothing"; never decoded.
+    pub background: Option<usize>,
+}
+
+/// Which span a score speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScoreKind {
+    /// The newest frame.
+    Frame,
+    /// The whole window.
+    Clip,
+}
+
+/// From logits to probabilities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activation {
+    /// One label at a time.
+    Softmax,
+    /// Labels are independent.
+    Sigmoid,
+}
+
+/// Names of graph inputs and outputs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tensors {
+    /// Image input of the model (cached: of the backbone).
+    pub input: String,
+    /// Output of the model (cached: of the head).
+    pub logits: String,
+    /// Output of the backbone; `Some` exactly for [`Plan::Cached`].
+    pub feature: Option<String>,
+    /// Input of the head; `Some` exactly for [`Plan::Cached`].
+    pub features: Option<String>,
+    /// Carried from frame to frame; only for [`Plan::Online`].
+    pub states: Vec<State>,
+}
+
+/// A tensor carried from frame to frame, zero at the start of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Graph input.
+    pub input: String,
+    /// Graph output that becomes the next input.
+    pub output: String,
+    /// Without the batch axis.
+    pub shape: Vec<usize>,
+}
+
+/// ONNX files by precision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Graphs {
+    /// Always there.
+    pub fp32: Graph,
+    /// For ONNX Runtime.
+    pub int8: Option<Graph>,
+}
+
+/// The files of one precision, relative to the package.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Graph {
+    /// The model (cached: the backbone).
+    pub model: String,
+    /// `Some` exactly for [`Plan::Cached`].
+    pub head: Option<String>,
+}
+
+/// The meaning of one logit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Label {
+    /// A valid [`crate::name::Name`].
+    pub name: String,
+    /// Whether its actions become events; never for the background.
+    pub publish: bool,
+    /// `None`: scored, never decoded.
+    pub decoder: Option<DecoderParams>,
+}
+
+/// An action made of labels in order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sequence {
+    /// Published under this label.
+    pub name: String,
+    /// Indices of labels, at least two.
+    pub parts: Vec<usize>,
+    /// A part begins at most this long after the part before it ended, ns.
+    pub within: i64,
+}
+
+/// Clips with known logits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Golden {
+    /// Largest absolute difference of a logit, fp32 graph on any back end.
+    pub tolerance_fp32: f32,
+    /// The same for the int8 graph.
+    pub tolerance_int8: f32,
+    /// At least one.
+    pub clips: Vec<GoldenClip>,
+}
+
+/// One clip: paths relative to the package.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GoldenClip {
+    /// uint8 `[F, H, W, 3]` RGB.
+    pub frames: String,
+    /// float32 `[S, C]`.
+    pub logits: String,
+}
+
+impl Manifest {
+    /// Parses and checks the text of a `model.toml`.
+    ///
+    /// # Errors
+    /// Not TOML, an unknown or missing key, or a value that cannot be right; the first fault found is told.
+    pub fn parse(text: &str) -> Result<Self, ManifestError> {
+        let package = toml::from_str::<wire::Package>(text).map_err(|e| error::from_toml(text, &e))?;
+        validate::package(package)
+    }
+
+    /// Checks that `labels.txt` names the labels of the manifest, one a line, in the same order.
+    ///
+    /// # Errors
+    /// Another count, or the first line that differs.
+    pub fn check_labels_txt(&self, text: &str) -> Result<(), ManifestError> {
+        validate::labels_txt(&self.labels, text)
+    }
+
+    /// Sampled frames in a window.
+    #[must_use]
+    pub fn frames_per_window(&self) -> usize {
+        self.sampling.segments * self.sampling.snippet
+    }
+
+    /// Elements of one frame as the graph reads it: three channels.
+    #[must_use]
+    pub fn input_elements(&self) -> usize {
+        self.input.spec.bytes()
+    }
+}
+
+impl Sampling {
+    /// Time between sampled frames, ns.
+    #[must_use]
+    pub fn frame_interval(&self) -> i64 {
+        crate::time::seconds_to_nanos(1.0 / self.rate_hz)
+    }
+}

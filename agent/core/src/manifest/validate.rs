@@ -1,0 +1,334 @@
+//! From the written form to a [`Manifest`]: everything that types cannot say.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::error::{ManifestError, nearest};
+use super::{
+    FORMAT, Golden, GoldenClip, Graph, Graphs, Input, Label, MAX_LABELS, Manifest, Output, Plan, Sampling, Sequence,
+    State, Tensors, wire,
+};
+use crate::frame::FrameSpec;
+use crate::name::Name;
+use crate::time::seconds_to_nanos;
+
+type Checked<T> = Result<T, ManifestError>;
+
+fn fail<T>(key: impl Into<String>, problem: impl Into<String>) -> Checked<T> {
+    Err(ManifestError::invalid(key, problem))
+}
+
+pub(super) fn package(p: wire::Package) -> Checked<Manifest> {
+    if p.format != FORMAT {
+        let problem =
+            format!("{} is unknown to this agent, which reads {FORMAT}; update the agent or repackage", p.format);
+        return fail("format", problem);
+    }
+    name("name", &p.name)?;
+    name("architecture", &p.architecture)?;
+    version(&p.version)?;
+    text("description", &p.description)?;
+    text("license", &p.license)?;
+    if p.provenance.is_empty() {
+        return fail("provenance", "is empty; say where the training data came from");
+    }
+    let sampling = sampling(&p.sampling, p.plan)?;
+    let labels = labels(p.labels, p.output.background.as_deref())?;
+    let manifest = Manifest {
+        input: input(&p.input)?,
+        sampling,
+        output: output(&p.output, &labels)?,
+        tensors: tensors(p.tensors, p.plan)?,
+        graphs: graphs(p.graphs, p.plan)?,
+        sequences: sequences(p.sequences, &labels)?,
+        golden: golden(p.golden)?,
+        files: p.files,
+        labels,
+        name: p.name,
+        version: p.version,
+        architecture: p.architecture,
+        plan: p.plan,
+        description: p.description,
+        license: p.license,
+        provenance: p.provenance,
+    };
+    if manifest.sequences.is_empty() && !manifest.labels.iter().any(|l| l.publish) {
+        return fail("labels", "no label is published and there is no sequence; set publish = true on one");
+    }
+    files(&manifest.files)?;
+    referenced(&manifest)?;
+    Ok(manifest)
+}
+
+fn name(key: &str, value: &str) -> Checked<()> {
+    Name::parse(value).map(|_| ()).or_else(|e| fail(key, e.to_string()))
+}
+
+fn text(key: &str, value: &str) -> Checked<()> {
+    if value.trim().is_empty() || value.contains(['\n', '\r']) || value.len() > 500 {
+        return fail(key, "must be one line of at most 500 characters");
+    }
+    Ok(())
+}
+
+fn version(value: &str) -> Checked<()> {
+    let (core, build) = value.split_once('+').map_or((value, None), |(a, b)| (a, Some(b)));
+    let (core, pre) = core.split_once('-').map_or((core, None), |(a, b)| (a, Some(b)));
+    let number = |n: &str| {
+        (1..=9).contains(&n.len()) && n.bytes().all(|b| b.is_ascii_digit()) && (n == "0" || !n.starts_with('0'))
+    };
+    let ident = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
+    let numbers: Vec<&str> = core.split('.').collect();
+    if numbers.len() == 3 && numbers.into_iter().all(number) && pre.is_none_or(ident) && build.is_none_or(ident) {
+        return Ok(());
+    }
+    fail("version", format!("{value:?} is not a semantic version; write for example \"1.2.0\""))
+}
+
+fn between(key: &str, value: f64, above: f64, most: f64) -> Checked<()> {
+    if value.is_finite() && value > above && value <= most {
+        return Ok(());
+    }
+    fail(key, format!("{value} must be above {above} and at most {most}"))
+}
+
+fn count(key: &str, value: usize, most: usize) -> Checked<()> {
+    if (1..=most).contains(&value) { Ok(()) } else { fail(key, format!("{value} is outside 1 to {most}")) }
+}
+
+fn input(i: &wire::Input) -> Checked<Input> {
+    count("input.width", i.width as usize, 2048)?;
+    count("input.height", i.height as usize, 2048)?;
+    for (k, (mean, std)) in i.mean.iter().zip(i.std).enumerate() {
+        if !mean.is_finite() {
+            return fail(format!("input.mean[{k}]"), "must be a finite number");
+        }
+        if !(std.is_finite() && std > 0.0) {
+            return fail(format!("input.std[{k}]"), format!("{std} must be above 0"));
+        }
+    }
+    let spec = FrameSpec { width: i.width, height: i.height, resize: i.resize, filter: i.filter, order: i.order };
+    Ok(Input { spec, layout: i.layout, colour: i.colour, dtype: i.dtype, mean: i.mean, std: i.std })
+}
+
+fn sampling(s: &wire::Sampling, plan: Plan) -> Checked<Sampling> {
+    between("sampling.rate_hz", s.rate_hz, 0.0, 240.0)?;
+    count("sampling.segments", s.segments, 512)?;
+    count("sampling.snippet", s.snippet, 64)?;
+    count("sampling.segments", s.segments * s.snippet, 512)?;
+    between("sampling.window_s", s.window_s, 0.0, 600.0)?;
+    between("sampling.stride_s", s.stride_s, 0.0, 600.0)?;
+    between("sampling.max_hole_s", s.max_hole_s, 0.0, 60.0)?;
+    let interval = 1.0 / s.rate_hz;
+    let near = |value: f64| (value - interval).abs() <= 0.01 * interval;
+    if s.segments as f64 * s.snippet as f64 * interval > s.window_s * 1.01 {
+        let frames = s.segments * s.snippet;
+        let problem = format!("{} s cannot hold {frames} frames at {} Hz; widen it", s.window_s, s.rate_hz);
+        return fail("sampling.window_s", problem);
+    }
+    if s.stride_s < interval * 0.99 {
+        return fail("sampling.stride_s", format!("{} is less than a frame (1/rate_hz = {interval})", s.stride_s));
+    }
+    if s.max_hole_s < interval * 0.99 {
+        let problem = format!("{} is less than a frame (1/rate_hz = {interval}): all would be holes", s.max_hole_s);
+        return fail("sampling.max_hole_s", problem);
+    }
+    if plan == Plan::Online {
+        if s.segments != 1 || s.snippet != 1 {
+            return fail("sampling.segments", "plan online reads one frame at a time: segments = 1 and snippet = 1");
+        }
+        if !near(s.window_s) || !near(s.stride_s) {
+            return fail("sampling.window_s", format!("plan online: window_s = stride_s = 1/rate_hz = {interval}"));
+        }
+    }
+    Ok(Sampling {
+        rate_hz: s.rate_hz,
+        segments: s.segments,
+        snippet: s.snippet,
+        window: seconds_to_nanos(s.window_s),
+        stride: seconds_to_nanos(s.stride_s),
+        max_hole: seconds_to_nanos(s.max_hole_s),
+    })
+}
+
+fn labels(wire: Vec<wire::Label>, background: Option<&str>) -> Checked<Vec<Label>> {
+    count("labels", wire.len(), MAX_LABELS)?;
+    let mut seen = BTreeSet::new();
+    let mut labels = Vec::with_capacity(wire.len());
+    for (i, label) in wire.into_iter().enumerate() {
+        let key = format!("labels[{i}]");
+        name(&format!("{key}.name"), &label.name)?;
+        if !seen.insert(label.name.clone()) {
+            return fail(format!("{key}.name"), format!("`{}` is there twice; names must differ", label.name));
+        }
+        let is_background = background == Some(label.name.as_str());
+        match &label.decoder {
+            Some(_) if is_background => {
+                return fail(format!("{key}.decoder"), "the background is never decoded; remove it");
+            }
+            Some(params) => params.check(&format!("{key}.decoder"))?,
+            None if label.publish && !is_background => {
+                let problem = format!("`{}` is published but has none; add it or set publish = false", label.name);
+                return fail(format!("{key}.decoder"), problem);
+            }
+            None => {}
+        }
+        labels.push(Label { publish: label.publish && !is_background, name: label.name, decoder: label.decoder });
+    }
+    Ok(labels)
+}
+
+fn index(key: &str, labels: &[Label], wanted: &str) -> Checked<usize> {
+    labels.iter().position(|l| l.name == wanted).ok_or_else(|| {
+        let near = nearest(wanted, labels.iter().map(|l| l.name.as_str()));
+        let hint = near.map_or("add it to [[labels]]".to_owned(), |n| format!("did you mean `{n}`?"));
+        ManifestError::invalid(key, format!("`{wanted}` is not a label; {hint}"))
+    })
+}
+
+fn output(o: &wire::Output, labels: &[Label]) -> Checked<Output> {
+    between("output.temperature", o.temperature, 0.0, 1000.0)?;
+    let background = o.background.as_deref().map(|b| index("output.background", labels, b)).transpose()?;
+    Ok(Output { scores: o.scores, activation: o.activation, temperature: o.temperature as f32, background })
+}
+
+fn tensors(t: wire::Tensors, plan: Plan) -> Checked<Tensors> {
+    for (key, value) in [("tensors.feature", &t.feature), ("tensors.features", &t.features)] {
+        match (plan, value) {
+            (Plan::Cached, None) => return fail(key, "is missing; plan cached needs its name"),
+            (Plan::Clip | Plan::Online, Some(_)) => return fail(key, "is only for plan cached; remove it"),
+            _ => {}
+        }
+    }
+    if plan != Plan::Online && !t.states.is_empty() {
+        return fail("tensors.states", "are only for plan online; remove them");
+    }
+    let mut seen = BTreeSet::new();
+    let fixed = [("tensors.input", Some(&t.input)), ("tensors.logits", Some(&t.logits))];
+    let cached = [("tensors.feature", t.feature.as_ref()), ("tensors.features", t.features.as_ref())];
+    for (key, value) in fixed.into_iter().chain(cached) {
+        unique(key, value, &mut seen)?;
+    }
+    for (i, state) in t.states.iter().enumerate() {
+        unique(&format!("tensors.states[{i}].input"), Some(&state.input), &mut seen)?;
+        unique(&format!("tensors.states[{i}].output"), Some(&state.output), &mut seen)?;
+        let elements = state.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+        if !elements.is_some_and(|n| (1..=1 << 26).contains(&n)) {
+            return fail(format!("tensors.states[{i}].shape"), "must have 1 to 67108864 elements, batch axis left out");
+        }
+    }
+    let states = t.states.into_iter().map(|s| State { input: s.input, output: s.output, shape: s.shape }).collect();
+    Ok(Tensors { input: t.input, logits: t.logits, feature: t.feature, features: t.features, states })
+}
+
+fn unique(key: &str, value: Option<&String>, seen: &mut BTreeSet<String>) -> Checked<()> {
+    match value {
+        Some(name) if name.is_empty() => fail(key, "is empty; write the tensor's name in the graph"),
+        Some(name) if !seen.insert(name.clone()) => fail(key, format!("`{name}` is named twice; names must differ")),
+        _ => Ok(()),
+    }
+}
+
+fn graphs(g: wire::Graphs, plan: Plan) -> Checked<Graphs> {
+    let graph = |key: &str, g: wire::Graph| match (plan, &g.head) {
+        (Plan::Cached, None) => fail(format!("{key}.head"), "is missing; plan cached has a backbone and a head"),
+        (Plan::Clip | Plan::Online, Some(_)) => fail(format!("{key}.head"), "is only for plan cached; remove it"),
+        _ => Ok(Graph { model: g.model, head: g.head }),
+    };
+    let int8 = g.int8.map(|g| graph("graphs.int8", g)).transpose()?;
+    Ok(Graphs { fp32: graph("graphs.fp32", g.fp32)?, int8 })
+}
+
+fn sequences(wire: Vec<wire::Sequence>, labels: &[Label]) -> Checked<Vec<Sequence>> {
+    let mut seen: BTreeSet<String> = labels.iter().map(|l| l.name.clone()).collect();
+    let mut sequences = Vec::with_capacity(wire.len());
+    for (i, sequence) in wire.into_iter().enumerate() {
+        let key = format!("sequences[{i}]");
+        name(&format!("{key}.name"), &sequence.name)?;
+        if !seen.insert(sequence.name.clone()) {
+            return fail(format!("{key}.name"), format!("`{}` is the name of another label", sequence.name));
+        }
+        if !(2..=8).contains(&sequence.parts.len()) {
+            return fail(format!("{key}.parts"), "must name 2 to 8 labels in order");
+        }
+        between(&format!("{key}.within_s"), sequence.within_s, 0.0, 600.0)?;
+        let mut parts = Vec::with_capacity(sequence.parts.len());
+        for part in &sequence.parts {
+            let part_key = format!("{key}.parts");
+            let at = index(&part_key, labels, part)?;
+            if labels[at].decoder.is_none() {
+                return fail(part_key, format!("`{part}` is never decoded; give it a [labels.decoder]"));
+            }
+            if parts.contains(&at) {
+                return fail(part_key, format!("`{part}` is there twice"));
+            }
+            parts.push(at);
+        }
+        sequences.push(Sequence { name: sequence.name, parts, within: seconds_to_nanos(sequence.within_s) });
+    }
+    Ok(sequences)
+}
+
+fn golden(g: wire::Golden) -> Checked<Golden> {
+    between("golden.tolerance_fp32", f64::from(g.tolerance_fp32), 0.0, 1000.0)?;
+    between("golden.tolerance_int8", f64::from(g.tolerance_int8), 0.0, 1000.0)?;
+    count("golden.clips", g.clips.len(), 100)?;
+    let clips = g.clips.into_iter().map(|c| GoldenClip { frames: c.frames, logits: c.logits }).collect();
+    Ok(Golden { tolerance_fp32: g.tolerance_fp32, tolerance_int8: g.tolerance_int8, clips })
+}
+
+fn files(files: &BTreeMap<String, String>) -> Checked<()> {
+    count("files", files.len(), 10_000)?;
+    for (path, sum) in files {
+        relative(&format!("files.{path:?}"), path)?;
+        if path == "model.toml" {
+            return fail("files.\"model.toml\"", "a file cannot hold its own checksum; remove it");
+        }
+        if sum.len() != 64 || !sum.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+            return fail(format!("files.{path:?}"), "must be a SHA-256: 64 lower-case hexadecimal digits");
+        }
+    }
+    Ok(())
+}
+
+fn relative(key: &str, path: &str) -> Checked<()> {
+    let odd = |part: &str| part.is_empty() || part == "." || part == "..";
+    if path.split('/').any(odd) || path.contains(['\\', ':', '\0', '\n']) || path.len() > 255 {
+        return fail(key, "must be a path inside the package: relative, parts separated by '/', no '..'");
+    }
+    Ok(())
+}
+
+fn referenced(m: &Manifest) -> Checked<()> {
+    let mut wanted = vec![("labels.txt".to_owned(), "labels.txt")];
+    let graphs = [("graphs.fp32", Some(&m.graphs.fp32)), ("graphs.int8", m.graphs.int8.as_ref())];
+    for (key, graph) in graphs {
+        let Some(graph) = graph else { continue };
+        wanted.push((format!("{key}.model"), &graph.model));
+        wanted.extend(graph.head.iter().map(|head| (format!("{key}.head"), head.as_str())));
+    }
+    for (i, clip) in m.golden.clips.iter().enumerate() {
+        wanted.push((format!("golden.clips[{i}].frames"), &clip.frames));
+        wanted.push((format!("golden.clips[{i}].logits"), &clip.logits));
+    }
+    for (key, path) in wanted {
+        relative(&key, path)?;
+        if !m.files.contains_key(path) {
+            return fail(key, format!("{path:?} is not listed in [files]; add it with its SHA-256"));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn labels_txt(labels: &[Label], text: &str) -> Checked<()> {
+    let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+    for (i, (line, label)) in lines.iter().zip(labels).enumerate() {
+        if *line != label.name {
+            return fail("labels.txt", format!("line {} is {line:?} but labels[{i}] is `{}`", i + 1, label.name));
+        }
+    }
+    if lines.len() != labels.len() {
+        let problem = format!("has {} lines but model.toml has {} labels", lines.len(), labels.len());
+        return fail("labels.txt", problem);
+    }
+    Ok(())
+}
