@@ -4,8 +4,14 @@
 //! scores that never came blur a boundary by at most the hole, and never make an action. Opened actions are always
 //! closed. See `agent/design/events.md` and the measurements behind the two detectors in the project's notes.
 
+mod cusum;
 mod decision;
+mod evidence;
+mod hysteresis;
+mod scores;
+mod sequence;
 mod stream;
+mod track;
 
 pub use decision::{Confidence, Decision, EndReason, Status};
 pub use stream::Decoder;

@@ -1,16 +1,27 @@
-//! The decoder of one (camera, model) pair.
+//! The decoder of one (camera, model) pair: logits in, decisions out.
 
+use super::scores::Scores;
+use super::sequence::Chain;
+use super::track::{Emitter, Step, Track};
 use super::{Decision, EndReason};
 use crate::manifest::{Manifest, ManifestError, Overrides};
-use crate::time::Pts;
+use crate::time::{NANOS_PER_SECOND, Pts};
 
-/// Turns the logits of one (camera, model) pair into decisions.
+/// Turns the logits of one (camera, model) pair into decisions. Allocates nothing after construction but what the
+/// caller's `out` needs to grow.
 #[derive(Clone, Debug)]
 pub struct Decoder {
-    published: Vec<String>,
-    ids: Vec<Option<u16>>,
+    scores: Scores,
     score_labels: Vec<String>,
-    scores: Vec<f32>,
+    tracks: Vec<Track>,
+    /// Index of each track's score.
+    slots: Vec<usize>,
+    chains: Vec<Chain>,
+    published: Vec<String>,
+    published_ids: Vec<Option<u16>>,
+    stride: i64,
+    last: Option<Pts>,
+    next_action: u64,
 }
 
 impl Decoder {
@@ -20,42 +31,110 @@ impl Decoder {
     /// The overrides do not fit the package.
     pub fn new(manifest: &Manifest, overrides: &Overrides) -> Result<Self, ManifestError> {
         overrides.check(manifest)?;
-        let _ = manifest;
-        Ok(Self { published: vec![], ids: vec![], score_labels: vec![], scores: vec![] })
+        let stride = manifest.sampling.stride.max(1);
+        let background = manifest.output.background;
+        let mut decoder = Self {
+            scores: Scores::new(manifest),
+            score_labels: Vec::new(),
+            tracks: Vec::new(),
+            slots: Vec::new(),
+            chains: Vec::new(),
+            published: Vec::new(),
+            published_ids: Vec::new(),
+            stride,
+            last: None,
+            next_action: 0,
+        };
+        let mut track_of = vec![None; manifest.labels.len()];
+        for (i, label) in manifest.labels.iter().enumerate().filter(|(i, _)| Some(*i) != background) {
+            let slot = decoder.score_labels.len();
+            decoder.score_labels.push(label.name.clone());
+            let Some(packaged) = label.decoder else { continue };
+            let published = label.publish.then(|| decoder.publish(&label.name, Some(i)));
+            track_of[i] = Some(decoder.tracks.len());
+            decoder.tracks.push(Track::new(&overrides.params(&label.name, packaged), stride, published));
+            decoder.slots.push(slot);
+        }
+        for sequence in &manifest.sequences {
+            let label = decoder.publish(&sequence.name, None);
+            let parts = sequence.parts.iter().filter_map(|&i| track_of[i]).collect();
+            let within = overrides.within(&sequence.name, sequence.within);
+            decoder.chains.push(Chain::new(label, parts, within));
+        }
+        Ok(decoder)
     }
 
-    /// Names by [`Decision::label`].
+    fn publish(&mut self, name: &str, id: Option<usize>) -> u16 {
+        // A manifest has at most 1000 labels.
+        let index = self.published.len() as u16;
+        self.published.push(name.to_owned());
+        self.published_ids.push(id.map(|i| i as u16));
+        index
+    }
+
+    /// Names by [`Decision::label`]: published labels in the order of the logits, then sequences.
     #[must_use]
     pub fn published_labels(&self) -> &[String] {
         &self.published
     }
 
-    /// Logit index by [`Decision::label`]; `None` for a sequence.
+    /// Index of the logit by [`Decision::label`]; `None` for a sequence.
     #[must_use]
     pub fn published_label_ids(&self) -> &[Option<u16>] {
-        &self.ids
+        &self.published_ids
     }
 
-    /// Names of [`Decoder::scores`].
+    /// Names of [`Decoder::scores`]: every label but the background.
     #[must_use]
     pub fn score_labels(&self) -> &[String] {
         &self.score_labels
     }
 
-    /// Logit of the calibrated probability of each label but the background, of the last step.
+    /// Log-odds of the calibrated probability of each label, of the last step.
     #[must_use]
     pub fn scores(&self) -> &[f32] {
-        &self.scores
+        self.scores.log_odds()
     }
 
-    /// Takes the logits of a window whose newest frame is at `at`.
-    pub fn step(&mut self, _at: Pts, _logits: &[f32], _out: &mut Vec<Decision>) {}
+    /// Takes the logits of a window whose newest frame is at `at`, and appends what was decided to `out`.
+    ///
+    /// A time that is not after the last one, and logits of another count or not finite, are ignored. A score stands for
+    /// at most a quarter more than the usual stride, however long the last one was ago: holes add no evidence.
+    pub fn step(&mut self, at: Pts, logits: &[f32], out: &mut Vec<Decision>) {
+        if self.last.is_some_and(|last| at <= last) || !self.scores.update(logits) {
+            return;
+        }
+        let since = self.last.map_or(self.stride, |last| at - last);
+        let stands_for = since.min(self.stride + self.stride / 4);
+        let dt = stands_for as f64 / NANOS_PER_SECOND as f64;
+        let hole = if since > stands_for + self.stride / 4 { since - self.stride } else { 0 };
+        self.last = Some(at);
+        let mut emit = Emitter { out, next_action: &mut self.next_action };
+        for (track, &slot) in self.tracks.iter_mut().zip(&self.slots) {
+            let l = f64::from(self.scores.log_odds()[slot]);
+            track.step(&Step { at, dt, hole, l }, &mut emit);
+        }
+        for chain in &mut self.chains {
+            chain.step(&self.tracks, at, self.stride, &mut emit);
+        }
+    }
 
-    /// Closes all open actions.
-    pub fn gap(&mut self, _at: Pts, _reason: EndReason, _out: &mut Vec<Decision>) {}
+    /// Closes all open actions, at the time of the last step, and forgets all history: the stream is interrupted, or
+    /// this decoder is about to be replaced. `at`: newest media time known. The next step may be of another session.
+    pub fn gap(&mut self, at: Pts, reason: EndReason, out: &mut Vec<Decision>) {
+        let last = self.last.take().unwrap_or(Pts::ZERO);
+        let mut emit = Emitter { out, next_action: &mut self.next_action };
+        for track in &mut self.tracks {
+            track.gap(at.max(last), last, reason, &mut emit);
+        }
+        self.chains.iter_mut().for_each(Chain::reset);
+    }
 
     /// Published labels of the actions that go on, with their start.
     pub fn open_actions(&self) -> impl Iterator<Item = (&str, Pts)> {
-        std::iter::empty()
+        self.tracks.iter().filter_map(|track| {
+            let label = self.published.get(usize::from(track.published()?))?;
+            Some((label.as_str(), track.open()?.at))
+        })
     }
 }

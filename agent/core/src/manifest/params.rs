@@ -164,9 +164,13 @@ impl Overrides {
     }
 
     /// The packaged parameters with the changes for `label`.
-    #[allow(dead_code)]
     pub(crate) fn params(&self, label: &str, packaged: DecoderParams) -> DecoderParams {
         self.0.get(label).map_or(packaged, |change| change.applied(packaged))
+    }
+
+    /// The packaged pause between the parts of a sequence, or the changed one; ns.
+    pub(crate) fn within(&self, sequence: &str, packaged: i64) -> i64 {
+        self.0.get(sequence).and_then(|change| change.within_s).map_or(packaged, crate::time::seconds_to_nanos)
     }
 }
 

@@ -1,0 +1,69 @@
+//! Two-sided CUSUM (Page 1954) for per-frame scores.
+//!
+//! Evidence `clip(l - threshold, -4, 4) * dt` is summed and kept at or above zero; the change is where the sum was last
+//! zero, which is its maximum-likelihood time. A clean step of height `g` is decided after `h / g` seconds.
+
+use super::scores::logit;
+use super::track::{Edge, Step};
+use crate::manifest::DecoderParams;
+use crate::time::Pts;
+
+const CLIP: f64 = 4.0;
+
+#[derive(Clone, Debug)]
+pub(super) struct Cusum {
+    on: f64,
+    off: f64,
+    h_on: f64,
+    h_off: f64,
+    active: bool,
+    sum: f64,
+    change: Pts,
+    change_hole: i64,
+}
+
+impl Cusum {
+    pub(super) fn new(p: &DecoderParams) -> Self {
+        Self {
+            on: logit(p.on),
+            off: logit(p.off),
+            h_on: p.h_on,
+            h_off: p.h_off,
+            active: false,
+            sum: 0.0,
+            change: Pts::ZERO,
+            change_hole: 0,
+        }
+    }
+
+    pub(super) fn step(&mut self, s: &Step) -> Edge {
+        if self.sum == 0.0 {
+            self.change = s.at;
+            self.change_hole = s.hole;
+        }
+        let (gain, level) = if self.active { (self.off - s.l, self.h_off) } else { (s.l - self.on, self.h_on) };
+        self.sum = (self.sum + gain.clamp(-CLIP, CLIP) * s.dt).max(0.0);
+        if self.sum < level {
+            return Edge::None;
+        }
+        self.sum = 0.0;
+        self.active = !self.active;
+        let (at, hole) = (self.change, self.change_hole);
+        if self.active { Edge::On { at, hole } } else { Edge::Off { at, hole } }
+    }
+
+    /// Where the action would end if it ended now.
+    pub(super) fn latest_end(&self, now: Pts) -> Pts {
+        if self.sum > 0.0 { self.change } else { now }
+    }
+
+    /// Whether there is no evidence of an action.
+    pub(super) fn idle(&self) -> bool {
+        !self.active && self.sum == 0.0
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.active = false;
+        self.sum = 0.0;
+    }
+}

@@ -1,0 +1,99 @@
+//! Box-smoothed hysteresis for clip scores.
+//!
+//! The mean log-odds over the last `smooth_s` seconds, each score weighted by the time it stands for, is compared with
+//! two thresholds. Time without a score counts for the present state: a single score after a hole cannot flip it.
+
+use std::collections::VecDeque;
+
+use super::scores::logit;
+use super::track::{Edge, Step};
+use crate::manifest::DecoderParams;
+use crate::time::{Pts, seconds_to_nanos};
+
+/// How far beyond its threshold, in log-odds, a missing score speaks for the present state.
+const HOLD: f64 = 1.0;
+
+#[derive(Clone, Debug)]
+pub(super) struct Hysteresis {
+    on: f64,
+    off: f64,
+    smooth_s: f64,
+    smooth_ns: i64,
+    window: VecDeque<Weighted>,
+    weight: f64,
+    weighted: f64,
+    newest: f64,
+    active: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Weighted {
+    at: Pts,
+    dt: f64,
+    l: f64,
+}
+
+impl Hysteresis {
+    /// `stride_s`: usual time between scores, which bounds the window's length.
+    pub(super) fn new(p: &DecoderParams, stride_s: f64) -> Self {
+        let capacity = (2.0 * p.smooth_s / stride_s).ceil() as usize + 2;
+        Self {
+            on: logit(p.on),
+            off: logit(p.off),
+            smooth_s: p.smooth_s,
+            smooth_ns: seconds_to_nanos(p.smooth_s),
+            window: VecDeque::with_capacity(capacity),
+            weight: 0.0,
+            weighted: 0.0,
+            newest: f64::NEG_INFINITY,
+            active: false,
+        }
+    }
+
+    pub(super) fn step(&mut self, s: &Step) -> Edge {
+        self.newest = s.l;
+        let mean = if self.smooth_ns == 0 { s.l } else { self.smoothed(s) };
+        if !self.active && mean >= self.on {
+            self.active = true;
+            return Edge::On { at: s.at, hole: s.hole };
+        }
+        if self.active && mean < self.off {
+            self.active = false;
+            return Edge::Off { at: s.at, hole: s.hole };
+        }
+        Edge::None
+    }
+
+    fn smoothed(&mut self, s: &Step) -> f64 {
+        let from = s.at - self.smooth_ns;
+        while self.window.front().is_some_and(|w| w.at <= from) || self.window.len() == self.window.capacity() {
+            self.pop();
+        }
+        self.window.push_back(Weighted { at: s.at, dt: s.dt, l: s.l });
+        self.weight += s.dt;
+        self.weighted += s.dt * s.l;
+        let hold = if self.active { self.on + HOLD } else { self.off - HOLD };
+        let missing = (self.smooth_s - self.weight).max(0.0);
+        (self.weighted + missing * hold) / (self.weight + missing)
+    }
+
+    fn pop(&mut self) {
+        if let Some(old) = self.window.pop_front() {
+            self.weight -= old.dt;
+            self.weighted -= old.dt * old.l;
+        }
+        if self.window.is_empty() {
+            (self.weight, self.weighted) = (0.0, 0.0);
+        }
+    }
+
+    /// Whether there is no evidence of an action.
+    pub(super) fn idle(&self) -> bool {
+        !self.active && self.newest < self.off
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.window.clear();
+        (self.weight, self.weighted, self.active) = (0.0, 0.0, false);
+    }
+}

@@ -1,0 +1,321 @@
+//! The life of one label's actions: what a detector's edges mean, and when they may be told.
+//!
+//! What has been told is never taken back: an end is held for the merge gap instead of being revised, and a start is told
+//! only when the action is sure to last its minimum.
+
+use super::cusum::Cusum;
+use super::evidence::Evidence;
+use super::hysteresis::Hysteresis;
+use super::scores::{logit, probability};
+use super::{Confidence, Decision, EndReason, Status};
+use crate::manifest::{DecoderKind, DecoderParams};
+use crate::time::{NANOS_PER_SECOND, Pts, seconds_to_nanos};
+
+/// An open action is told again after this much media time.
+pub(super) const RENEW_NS: i64 = 5 * NANOS_PER_SECOND;
+
+/// One score of one label.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Step {
+    pub at: Pts,
+    /// Seconds that the score stands for; bounded, so that a hole adds no evidence.
+    pub dt: f64,
+    /// Time without scores before it, ns; 0 at the usual stride.
+    pub hole: i64,
+    /// Log-odds.
+    pub l: f64,
+}
+
+/// What a detector saw.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Edge {
+    None,
+    On { at: Pts, hole: i64 },
+    Off { at: Pts, hole: i64 },
+}
+
+/// Where decisions go, and the numbers of actions.
+pub(super) struct Emitter<'a> {
+    pub out: &'a mut Vec<Decision>,
+    pub next_action: &'a mut u64,
+}
+
+/// A time with its uncertainty.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Bound {
+    pub at: Pts,
+    pub uncertainty_ms: f32,
+}
+
+/// An action that ended in this step.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Closed {
+    pub end: Pts,
+    pub confidence: Confidence,
+    pub windows: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Off,
+    /// Seen, too short to tell yet.
+    Candidate,
+    Open,
+    /// Ended, but a repetition may still join.
+    Closing(Bound),
+    /// Cut at its longest; waits for the score to fall.
+    Spent,
+}
+
+#[derive(Clone, Debug)]
+enum Detector {
+    Cusum(Cusum),
+    Hysteresis(Hysteresis),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Track {
+    detector: Detector,
+    off: f64,
+    lag_start: i64,
+    lag_end: i64,
+    min_duration: i64,
+    merge_gap: i64,
+    max_duration: i64,
+    uncertainty_start_ms: f64,
+    uncertainty_end_ms: f64,
+    published: Option<u16>,
+    state: State,
+    start: Bound,
+    evidence: Evidence,
+    last_end: Pts,
+    told: Told,
+    opened: bool,
+    closed: Option<Closed>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    action: u64,
+    rev: u32,
+    at: Pts,
+}
+
+impl Track {
+    /// `published`: index among the published labels, `None` for a label that only serves sequences.
+    pub(super) fn new(p: &DecoderParams, stride: i64, published: Option<u16>) -> Self {
+        let detector = match p.kind {
+            DecoderKind::Cusum => Detector::Cusum(Cusum::new(p)),
+            DecoderKind::Hysteresis => {
+                Detector::Hysteresis(Hysteresis::new(p, stride as f64 / NANOS_PER_SECOND as f64))
+            }
+        };
+        Self {
+            detector,
+            off: logit(p.off),
+            lag_start: seconds_to_nanos(p.lag_start_s),
+            lag_end: seconds_to_nanos(p.lag_end_s),
+            min_duration: seconds_to_nanos(p.min_duration_s),
+            merge_gap: seconds_to_nanos(p.merge_gap_s),
+            max_duration: seconds_to_nanos(p.max_duration_s),
+            uncertainty_start_ms: p.uncertainty_start_ms,
+            uncertainty_end_ms: p.uncertainty_end_ms,
+            published,
+            state: State::Off,
+            start: Bound::default(),
+            evidence: Evidence::default(),
+            last_end: Pts::ZERO,
+            told: Told::default(),
+            opened: false,
+            closed: None,
+        }
+    }
+
+    /// Takes the next score.
+    pub(super) fn step(&mut self, s: &Step, emit: &mut Emitter<'_>) {
+        (self.opened, self.closed) = (false, None);
+        let edge = match &mut self.detector {
+            Detector::Cusum(d) => d.step(s),
+            Detector::Hysteresis(d) => d.step(s),
+        };
+        self.weigh(s, edge);
+        self.turn(s, edge, emit);
+        self.elapse(s, emit);
+    }
+
+    fn weigh(&mut self, s: &Step, edge: Edge) {
+        let p = probability(s.l);
+        match self.state {
+            State::Off | State::Spent if self.idle() => self.evidence.clear(),
+            State::Off | State::Spent => self.evidence.add(p, true),
+            State::Closing(_) => self.evidence.add(p, matches!(edge, Edge::On { .. })),
+            State::Candidate | State::Open => self.evidence.add(p, s.l >= self.off),
+        }
+    }
+
+    /// What an edge changes.
+    fn turn(&mut self, s: &Step, edge: Edge, emit: &mut Emitter<'_>) {
+        match (self.state, edge) {
+            (State::Off, Edge::On { at, hole }) => self.begin(s, at, hole),
+            (State::Candidate, Edge::Off { .. }) => self.state = State::Off,
+            (State::Open, Edge::Off { at, hole }) => {
+                let end = (at - self.lag_end).max(self.start.at).min(s.at);
+                self.state = State::Closing(Bound { at: end, uncertainty_ms: blur(self.uncertainty_end_ms, hole) });
+            }
+            (State::Closing(end), Edge::On { at, hole }) => {
+                if (at - self.lag_start) - end.at < self.merge_gap {
+                    self.state = State::Open;
+                } else {
+                    self.finish(s.at, end, EndReason::Boundary, emit);
+                    self.evidence.restart(probability(s.l));
+                    self.begin(s, at, hole);
+                }
+            }
+            (State::Spent, edge) if s.l < self.off || matches!(edge, Edge::Off { .. }) => {
+                self.reset_detector();
+                self.state = State::Off;
+            }
+            _ => {}
+        }
+    }
+
+    fn begin(&mut self, s: &Step, at: Pts, hole: i64) {
+        let at = (at - self.lag_start).max(self.last_end).clamped().min(s.at);
+        self.start = Bound { at, uncertainty_ms: blur(self.uncertainty_start_ms, hole) };
+        self.state = State::Candidate;
+    }
+
+    /// What the passing of time changes.
+    fn elapse(&mut self, s: &Step, emit: &mut Emitter<'_>) {
+        if matches!(self.state, State::Candidate) {
+            let seen = self.latest_end(s.at) - self.lag_end - self.start.at;
+            if seen >= self.min_duration.max(0) {
+                self.state = State::Open;
+                self.opened = true;
+                self.tell(s.at, Status::Started, emit);
+            }
+        }
+        match self.state {
+            State::Open if s.at - self.start.at >= self.max_duration => {
+                let end = Bound {
+                    at: self.start.at + self.max_duration,
+                    uncertainty_ms: blur(self.uncertainty_end_ms, s.hole),
+                };
+                self.finish(s.at, end, EndReason::MaxDuration, emit);
+                self.state = State::Spent;
+            }
+            State::Closing(end) if (s.at - self.lag_start) - end.at >= self.merge_gap => {
+                self.finish(s.at, end, EndReason::Boundary, emit);
+            }
+            State::Open | State::Closing(_) if s.at - self.told.at >= RENEW_NS => {
+                self.tell(s.at, Status::Updated, emit);
+            }
+            _ => {}
+        }
+    }
+
+    /// Closes whatever is open and forgets the rest: the stream is interrupted. `last`: newest score.
+    pub(super) fn gap(&mut self, now: Pts, last: Pts, reason: EndReason, emit: &mut Emitter<'_>) {
+        (self.opened, self.closed) = (false, None);
+        let end = match self.state {
+            State::Open => {
+                let uncertainty_ms = blur(self.uncertainty_end_ms, now - last);
+                Some(Bound { at: last.max(self.start.at), uncertainty_ms })
+            }
+            State::Closing(end) => Some(end),
+            _ => None,
+        };
+        if let Some(end) = end {
+            self.finish(now, end, reason, emit);
+        }
+        self.reset_detector();
+        self.evidence.clear();
+        self.state = State::Off;
+        self.last_end = Pts::ZERO;
+    }
+
+    fn finish(&mut self, now: Pts, end: Bound, reason: EndReason, emit: &mut Emitter<'_>) {
+        let confidence = self.evidence.settled();
+        self.closed = Some(Closed { end: end.at, confidence, windows: self.evidence.windows() });
+        self.tell(now, Status::Ended { end: end.at, end_uncertainty_ms: end.uncertainty_ms, reason }, emit);
+        self.last_end = end.at;
+        self.state = State::Off;
+    }
+
+    fn tell(&mut self, now: Pts, status: Status, emit: &mut Emitter<'_>) {
+        let Some(label) = self.published else { return };
+        if matches!(status, Status::Started) {
+            self.told = Told { action: *emit.next_action, rev: 0, at: now };
+            *emit.next_action += 1;
+        } else {
+            self.told = Told { rev: self.told.rev + 1, at: now, ..self.told };
+        }
+        let ended = matches!(status, Status::Ended { .. });
+        emit.out.push(Decision {
+            action: self.told.action,
+            rev: self.told.rev,
+            label,
+            start: self.start.at,
+            start_uncertainty_ms: self.start.uncertainty_ms,
+            decided_at: now,
+            confidence: if ended { self.evidence.settled() } else { self.evidence.so_far() },
+            windows: self.evidence.windows(),
+            status,
+        });
+    }
+
+    fn latest_end(&self, now: Pts) -> Pts {
+        match &self.detector {
+            Detector::Cusum(d) => d.latest_end(now),
+            Detector::Hysteresis(_) => now,
+        }
+    }
+
+    fn idle(&self) -> bool {
+        match &self.detector {
+            Detector::Cusum(d) => d.idle(),
+            Detector::Hysteresis(d) => d.idle(),
+        }
+    }
+
+    fn reset_detector(&mut self) {
+        match &mut self.detector {
+            Detector::Cusum(d) => d.reset(),
+            Detector::Hysteresis(d) => d.reset(),
+        }
+    }
+
+    /// Index among the published labels.
+    pub(super) fn published(&self) -> Option<u16> {
+        self.published
+    }
+
+    /// Start of the action that goes on (its end not yet told).
+    pub(super) fn open(&self) -> Option<Bound> {
+        matches!(self.state, State::Open | State::Closing(_)).then_some(self.start)
+    }
+
+    /// Start of the last action, when it opened in the last step, whether or not it is over again.
+    pub(super) fn opened(&self) -> Option<Bound> {
+        self.opened.then_some(self.start)
+    }
+
+    /// The action that ended in the last step.
+    pub(super) fn closed(&self) -> Option<Closed> {
+        self.closed
+    }
+
+    /// The end that is being held for the merge gap.
+    pub(super) fn held_end(&self) -> Option<Pts> {
+        if let State::Closing(end) = self.state { Some(end.at) } else { None }
+    }
+
+    /// Of the action that goes on.
+    pub(super) fn so_far(&self) -> (Confidence, u32) {
+        (self.evidence.so_far(), self.evidence.windows())
+    }
+}
+
+fn blur(uncertainty_ms: f64, hole_ns: i64) -> f32 {
+    (uncertainty_ms + hole_ns.max(0) as f64 / 2e6) as f32
+}
