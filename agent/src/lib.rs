@@ -1,1 +1,29 @@
-//! kinewatch.
+//! The agent: composes capture, engine, decoders, store and MQTT into the daemon and the commands. Holds no algorithm.
+//!
+//! Start reading at [`app`] (what runs) and [`analytics`] (what happens to a frame); `design/data-flow.md` has the walk.
+
+pub mod analytics;
+pub mod app;
+pub mod camera_states;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod delivery;
+pub mod health;
+pub mod infer;
+pub mod inference;
+pub mod intervals;
+pub mod live;
+pub mod logging;
+pub mod mailbox;
+pub mod metrics;
+pub mod models;
+pub mod npy;
+pub mod picture;
+pub mod progress;
+pub mod replay;
+pub mod scores;
+pub mod systemd;
+pub mod table;
+pub mod timeline;
+pub mod web;

@@ -1,0 +1,64 @@
+//! `kinewatch check-config`.
+
+use serde_json::{Value, json};
+
+use super::{CheckConfigArgs, Failure, Outcome, print};
+use crate::config::plan::Plan;
+use crate::config::{self, Environment, Probe, Report, Severity};
+
+pub(super) fn run(args: &CheckConfigArgs) -> Outcome {
+    // The parsers of sources and the registry of decoders live in GStreamer's crate; neither needs it running.
+    let probe = if args.file_only { Probe::FileOnly } else { Probe::Machine };
+    let report = config::check(&args.config, &Environment::of_process(), probe);
+    if args.json {
+        print(&as_json(&report).to_string())?;
+        return if report.is_ok() { Ok(()) } else { Err(Failure::Config(Vec::new())) };
+    }
+    for line in report.lines(Severity::Warning) {
+        eprintln!("{line}");
+    }
+    if !report.is_ok() {
+        return Err(Failure::Config(report.lines(Severity::Error)));
+    }
+    match &report.plan {
+        Some(plan) => print(&summary(plan)),
+        None => print(&format!("{}: the file is right; models, devices, secrets and directories were not looked at", args.config.display())),
+    }
+}
+
+fn summary(plan: &Plan) -> String {
+    let mut lines = vec![format!("{}: right", plan.file.display())];
+    let d = &plan.device;
+    lines.push(format!("device   {}/{}, state in {}", d.group, d.name, d.state_dir.display()));
+    let embedded = if plan.mqtt.embedded.is_some() { ", broker inside this process" } else { "" };
+    lines.push(format!("mqtt     {} as {}{embedded}", plan.mqtt.endpoint, plan.mqtt.client_id));
+    lines.push(plan.web.map_or_else(|| "web      off".into(), |a| format!("web      http://{a}/status")));
+    for m in &plan.models {
+        let labels: Vec<&str> = m.manifest.labels.iter().filter(|l| l.publish).map(|l| l.name.as_str()).collect();
+        lines.push(format!("model    {}: {} {}, reports {}", m.name, m.manifest.name, m.manifest.version, reported(m, &labels)));
+    }
+    for c in &plan.cameras {
+        let models: Vec<&str> = c.models.iter().map(|m| plan.models[*m].name.as_str()).collect();
+        lines.push(format!("camera   {}: {}, watched by {}", c.name, c.source, models.join(", ")));
+    }
+    lines.join("\n")
+}
+
+fn reported(model: &crate::config::plan::ModelPlan, labels: &[&str]) -> String {
+    let sequences = model.manifest.sequences.iter().map(|s| s.name.as_str());
+    labels.iter().copied().chain(sequences).collect::<Vec<_>>().join(", ")
+}
+
+fn as_json(report: &Report) -> Value {
+    let problem = |p: &config::Problem| {
+        json!({
+            "severity": if p.severity == Severity::Error { "error" } else { "warning" },
+            "line": p.at.map(|a| a.line), "column": p.at.map(|a| a.column), "message": p.message,
+        })
+    };
+    json!({
+        "file": report.path, "ok": report.is_ok(),
+        "problems": report.problems.iter().map(problem).collect::<Vec<_>>(),
+        "config": report.file,
+    })
+}

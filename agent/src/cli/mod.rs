@@ -1,0 +1,482 @@
+//! The command line: what can be asked, with examples, and which exit code says what.
+//!
+//! Standard output carries data alone (tables, JSON, events); everything told to a person goes to standard error.
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, 78 the configuration cannot be used.
+
+mod check_config;
+mod completions;
+mod devices;
+mod events;
+mod frames;
+mod model;
+mod replay;
+mod run;
+mod version;
+
+pub(crate) use version::commit as version_commit;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::DEFAULT_PATH;
+use crate::config::file::{Backend, LogFormat, Precision, Provider};
+use crate::logging;
+
+/// Watches cameras, tells over MQTT what people do, and when exactly it began and ended.
+#[derive(Debug, Parser)]
+#[command(name = "kinewatch", version, max_term_width = 110, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Examples:
+  kinewatch replay fall.mp4 --model models/falls --timeline fall.png   try a model on a video
+  kinewatch check-config --config kinewatch.toml                       find every mistake of a configuration
+  kinewatch run --config kinewatch.toml                                watch the cameras
+  kinewatch events tail --broker mqtt://127.0.0.1                      see actions as they are published
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 78 the configuration cannot be used.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Log more: -v debug, -vv trace. RUST_LOG is stronger.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Form of log lines, which go to standard error or the journal.
+    #[arg(long, global = true, value_enum, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// Commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch the cameras of a configuration until stopped.
+    #[command(after_help = "Examples:
+  kinewatch run
+  kinewatch run --config kinewatch.toml -v
+  systemctl start kinewatch
+
+SIGTERM and SIGINT end open actions, deliver what the broker takes, and stop within 5 seconds.")]
+    Run(RunArgs),
+    /// Run a model over videos as fast as possible, with the code of the daemon.
+    #[command(after_help = "Examples:
+  kinewatch replay fall.mp4 --model models/falls
+  kinewatch replay *.mp4 --model models/falls --events events.jsonl --truth annotations.json
+  kinewatch replay fall.mp4 --model models/falls --scores scores.csv --timeline fall.png
+  kinewatch replay fall.mp4 --model models/falls --events - | jq .data.label
+
+Times count from the first frame; the camera id is the file's stem. The same video gives the same bytes.")]
+    Replay(ReplayArgs),
+    /// Check a configuration, with every model, device, secret and directory it names.
+    #[command(after_help = "Examples:
+  kinewatch check-config --config kinewatch.toml
+  kinewatch check-config --config kinewatch.toml --json
+  kinewatch check-config --config for-another-machine.toml --file-only
+
+Prints every mistake as FILE:LINE:COLUMN: what is wrong; what to do. Exits with 78 when there is one.")]
+    CheckConfig(CheckConfigArgs),
+    /// List cameras connected to this machine, with their formats.
+    #[command(after_help = "Examples:
+  kinewatch devices
+  kinewatch devices --json")]
+    Devices(DevicesArgs),
+    /// Look at, check or measure a model package.
+    #[command(subcommand, after_help = "Examples:
+  kinewatch model info models/falls
+  kinewatch model check models/falls
+  kinewatch model bench models/falls")]
+    Model(ModelCommand),
+    /// Follow or judge published events.
+    #[command(subcommand, after_help = "Examples:
+  kinewatch events tail --broker mqtt://127.0.0.1
+  kinewatch events table --events events.jsonl --truth annotations.json --timeline picture.png")]
+    Events(EventsCommand),
+    /// Write the frames that a model would see into a NumPy file, to train on what the agent reads.
+    #[command(after_help = "Examples:
+  kinewatch frames fall.mp4 --model models/falls --out fall.npy
+  kinewatch frames fall.mp4 --size 144x144 --rate 5 --out fall.npy
+
+Writes uint8 [frames, height, width, 3] RGB, and the times in seconds to fall.times.csv.")]
+    Frames(FramesArgs),
+    /// Print versions of the agent and of what it was built with.
+    #[command(after_help = "Examples:
+  kinewatch version
+  kinewatch version --json")]
+    Version(VersionArgs),
+    /// Print a completion script for a shell.
+    #[command(after_help = "Examples:
+  kinewatch completions bash > /etc/bash_completion.d/kinewatch
+  kinewatch completions fish > ~/.config/fish/completions/kinewatch.fish")]
+    Completions(CompletionsArgs),
+    /// Load an ONNX Runtime library and say what it is; a child process of the agent.
+    #[command(hide = true)]
+    EngineProbe(EngineProbeArgs),
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Configuration file.
+    #[arg(short, long, default_value = DEFAULT_PATH, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Write every camera's scores into this directory (CAMERA.csv), as long as it runs.
+    #[arg(long, value_name = "DIR")]
+    pub scores: Option<PathBuf>,
+}
+
+/// `replay`.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// Videos.
+    #[arg(required = true, value_name = "VIDEO")]
+    pub videos: Vec<PathBuf>,
+    /// Model package.
+    #[arg(short, long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Write events here, one JSON a line; `-` is standard output, which leaves the table out.
+    #[arg(long, value_name = "FILE|-")]
+    pub events: Option<PathBuf>,
+    /// Write scores here (CSV: time_s and a logit per label); of several videos, FILE.VIDEO.csv each.
+    #[arg(long, value_name = "FILE")]
+    pub scores: Option<PathBuf>,
+    /// Draw scores, detected and true intervals into this PNG file.
+    #[arg(long, value_name = "FILE.png")]
+    pub timeline: Option<PathBuf>,
+    /// Compare with these annotations (ActivityNet's JSON).
+    #[arg(long, value_name = "FILE.json")]
+    pub truth: Option<PathBuf>,
+    /// Inference.
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+/// How a model is run; the same keys as `[engine]` of the configuration.
+#[derive(Clone, Debug, Args)]
+pub struct EngineArgs {
+    /// Inference library.
+    #[arg(long, value_enum, default_value_t)]
+    pub backend: Backend,
+    /// Which graph of the package.
+    #[arg(long, value_enum, default_value_t)]
+    pub precision: Precision,
+    /// ONNX Runtime library to load.
+    #[arg(long, value_name = "FILE")]
+    pub ort_library: Option<PathBuf>,
+    /// Fail unless this execution provider really runs the model.
+    #[arg(long, value_enum, value_name = "PROVIDER")]
+    pub require_provider: Option<Provider>,
+    /// Threads of the inference library.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub threads: u32,
+}
+
+/// `check-config`.
+#[derive(Debug, Args)]
+pub struct CheckConfigArgs {
+    /// Configuration file.
+    #[arg(short, long, default_value = DEFAULT_PATH, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Print problems and what was understood as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Check the file alone, not the models, devices, secrets and directories of this machine.
+    #[arg(long)]
+    pub file_only: bool,
+}
+
+/// `devices`.
+#[derive(Debug, Args)]
+pub struct DevicesArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `model`.
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// Print what a package says of itself.
+    #[command(after_help = "Example:\n  kinewatch model info models/falls")]
+    Info(ModelInfoArgs),
+    /// Verify every file, open every graph that runs here, and compare with the golden clips.
+    #[command(after_help = "Examples:
+  kinewatch model check models/falls
+  kinewatch model check models/falls --backend ort --precision int8")]
+    Check(ModelRunArgs),
+    /// Measure milliseconds per frame and per window for each back end and precision.
+    #[command(after_help = "Examples:
+  kinewatch model bench models/falls
+  kinewatch model bench models/falls --backend tract --seconds 10 --json")]
+    Bench(ModelBenchArgs),
+}
+
+/// `model info`.
+#[derive(Debug, Args)]
+pub struct ModelInfoArgs {
+    /// Model package.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `model check`.
+#[derive(Debug, Args)]
+pub struct ModelRunArgs {
+    /// Model package.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Inference.
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+/// `model bench`.
+#[derive(Debug, Args)]
+pub struct ModelBenchArgs {
+    /// What to run.
+    #[command(flatten)]
+    pub run: ModelRunArgs,
+    /// How long each back end and precision is measured.
+    #[arg(long, default_value_t = 3.0, value_name = "S")]
+    pub seconds: f64,
+}
+
+/// `events`.
+#[derive(Debug, Subcommand)]
+pub enum EventsCommand {
+    /// Print actions as they are published, until stopped.
+    #[command(after_help = "Examples:
+  kinewatch events tail --broker mqtt://127.0.0.1
+  kinewatch events tail --config kinewatch.toml
+  kinewatch events tail --broker mqtt://127.0.0.1 --json > events.jsonl")]
+    Tail(TailArgs),
+    /// Print saved events as a table, beside the truth if there is one.
+    #[command(after_help = "Examples:
+  kinewatch events table --events events.jsonl
+  kinewatch events table --events events.jsonl --truth annotations.json --label fall
+  kinewatch events table --events events.jsonl --truth a.json --scores scores.csv --timeline picture.png
+
+FILE holds lines of topic<TAB>payload (as mosquitto_sub -F '%t\\t%p' prints them), or of payloads alone.")]
+    Table(TableArgs),
+}
+
+/// `events tail`.
+#[derive(Debug, Args)]
+pub struct TailArgs {
+    /// Broker.
+    #[arg(long, value_name = "URL", conflicts_with = "config", required_unless_present = "config")]
+    pub broker: Option<String>,
+    /// Take broker, user and certificates from a configuration.
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Topics to follow.
+    #[arg(long, default_value = "kinewatch/v1/+/+/evt/#", value_name = "FILTER")]
+    pub topic: String,
+    /// Print topic<TAB>payload, as it came.
+    #[arg(long)]
+    pub json: bool,
+    /// Stop after this many messages.
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+}
+
+/// `events table`.
+#[derive(Debug, Args)]
+pub struct TableArgs {
+    /// Saved events.
+    #[arg(long, value_name = "FILE")]
+    pub events: PathBuf,
+    /// Annotations (ActivityNet's JSON).
+    #[arg(long, value_name = "FILE.json")]
+    pub truth: Option<PathBuf>,
+    /// Labels to judge; all of the annotations when none is given.
+    #[arg(long, value_name = "LABEL")]
+    pub label: Vec<String>,
+    /// Scores, as `replay --scores` writes them; NAME.CAMERA.csv where there are several cameras.
+    #[arg(long, value_name = "FILE")]
+    pub scores: Vec<PathBuf>,
+    /// Model package, for the thresholds in the picture.
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Draw a picture.
+    #[arg(long, value_name = "FILE.png")]
+    pub timeline: Option<PathBuf>,
+}
+
+/// `frames`.
+#[derive(Debug, Args)]
+pub struct FramesArgs {
+    /// Video.
+    #[arg(value_name = "VIDEO")]
+    pub video: PathBuf,
+    /// Take size, scaling and rate from this package.
+    #[arg(long, value_name = "DIR", required_unless_present = "size", conflicts_with_all = ["size", "rate"])]
+    pub model: Option<PathBuf>,
+    /// Size of the frames, stretched, bilinear.
+    #[arg(long, value_name = "WxH", requires = "rate")]
+    pub size: Option<String>,
+    /// Frames a second.
+    #[arg(long, value_name = "HZ", requires = "size")]
+    pub rate: Option<f64>,
+    /// NumPy file to write.
+    #[arg(long, value_name = "FILE.npy")]
+    pub out: PathBuf,
+}
+
+/// `version`.
+#[derive(Debug, Args)]
+pub struct VersionArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// Shell.
+    pub shell: clap_complete::Shell,
+}
+
+/// `engine-probe`.
+#[derive(Debug, Args)]
+pub struct EngineProbeArgs {
+    /// Library.
+    pub library: PathBuf,
+}
+
+/// Why a command did not succeed; decides the exit code.
+#[derive(Debug)]
+pub enum Failure {
+    /// Exit code 1.
+    Failed(anyhow::Error),
+    /// Exit code 2: understood, but it makes no sense.
+    Usage(String),
+    /// Exit code 78, with every problem on a line of its own.
+    Config(Vec<String>),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl Failure {
+    /// A failure in plain words.
+    pub fn say(message: impl std::fmt::Display) -> Self {
+        Self::Failed(anyhow::anyhow!("{message}"))
+    }
+
+    /// Prints itself to standard error and gives the exit code.
+    fn report(&self) -> ExitCode {
+        match self {
+            Self::Failed(error) => {
+                eprintln!("kinewatch: {error:#}");
+                ExitCode::from(1)
+            }
+            Self::Usage(message) => {
+                eprintln!("kinewatch: {message}");
+                ExitCode::from(2)
+            }
+            Self::Config(problems) => {
+                for problem in problems {
+                    eprintln!("{problem}");
+                }
+                ExitCode::from(78)
+            }
+        }
+    }
+}
+
+/// What a command gives back.
+pub type Outcome = Result<(), Failure>;
+
+/// Runs the process's command. Returns its exit code; never calls `exit` itself.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are "errors" of clap's that go to standard output; a closed pipe is nobody's concern.
+            let _closed = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn dispatch(cli: Cli) -> Outcome {
+    // `run` starts the log itself, once it has read the configuration.
+    if !matches!(cli.command, Command::Run(_)) {
+        let format = cli.log_format.unwrap_or(LogFormat::Human);
+        logging::init(&logging::Options { format, level: "warn".into(), verbose: cli.verbose }).map_err(Failure::Usage)?;
+    }
+    match cli.command {
+        Command::Run(args) => run::run(args, cli.verbose, cli.log_format),
+        Command::Replay(args) => replay::run(args),
+        Command::CheckConfig(args) => check_config::run(&args),
+        Command::Devices(args) => devices::run(&args),
+        Command::Model(ModelCommand::Info(args)) => model::info(&args),
+        Command::Model(ModelCommand::Check(args)) => model::check(&args),
+        Command::Model(ModelCommand::Bench(args)) => model::bench(&args),
+        Command::Events(EventsCommand::Tail(args)) => events::tail(args),
+        Command::Events(EventsCommand::Table(args)) => events::table(&args),
+        Command::Frames(args) => frames::run(&args),
+        Command::Version(args) => version::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::EngineProbe(args) => model::probe(&args),
+    }
+}
+
+/// Prints to standard output; a reader that went away (`| head`) is not an error.
+pub(crate) fn print(text: &str) -> Outcome {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::say(format!("standard output: {e}"))),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples() {
+        fn walk(command: &clap::Command, path: &str, missing: &mut Vec<String>) {
+            for sub in command.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "help") {
+                let path = format!("{path} {}", sub.get_name());
+                if !sub.get_after_help().is_some_and(|h| h.to_string().contains("Example")) {
+                    missing.push(path.clone());
+                }
+                walk(sub, &path, missing);
+            }
+        }
+        let mut missing = Vec::new();
+        walk(&Cli::command(), "kinewatch", &mut missing);
+        assert_eq!(missing, [""; 0]);
+    }
+
+    #[test]
+    fn help_is_as_reviewed() {
+        insta::assert_snapshot!("help", Cli::command().term_width(110).render_help());
+        let mut command = Cli::command().term_width(110);
+        let replay = command.find_subcommand_mut("replay").unwrap();
+        insta::assert_snapshot!("help_replay", replay.render_long_help());
+    }
+}

@@ -1,0 +1,21 @@
+//! `kinewatch run`: the daemon. The configuration is checked whole before anything starts.
+
+use super::{Failure, Outcome, RunArgs};
+use crate::app::{self, RunOptions};
+use crate::config::file::LogFormat;
+use crate::config::{self, Environment, Probe, Severity};
+use crate::logging;
+
+pub(super) fn run(args: RunArgs, verbose: u8, log_format: Option<LogFormat>) -> Outcome {
+    let report = config::check(&args.config, &Environment::of_process(), Probe::Machine);
+    let Some(plan) = report.plan.as_ref().filter(|_| report.is_ok()) else {
+        return Err(Failure::Config(report.lines(Severity::Error)));
+    };
+    let format = log_format.unwrap_or(plan.log.format);
+    logging::init(&logging::Options { format, level: plan.log.level.clone(), verbose }).map_err(Failure::Usage)?;
+    for warning in report.lines(Severity::Warning) {
+        tracing::warn!("{warning}");
+    }
+    app::run(plan, &RunOptions { scores: args.scores })?;
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! `[mqtt]`: the broker's address, login and certificates, and the broker inside this process.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kinewatch_mqtt::{Endpoint, Options, Protocol as MqttProtocol, Tls};
+
+use super::document::key;
+use super::file::{Mqtt, Protocol};
+use super::plan::{DevicePlan, MqttPlan};
+use super::resolve::Resolver;
+
+pub(super) fn resolve(r: &mut Resolver<'_>, mqtt: &Mqtt, device: Option<&DevicePlan>) -> Option<MqttPlan> {
+    let at = |k: &str| key!["mqtt", k];
+    let endpoint = match Endpoint::parse(&mqtt.url) {
+        Ok(endpoint) => Some(endpoint),
+        Err(e) => {
+            r.error(&at("url"), format!("[mqtt] url: {e}"));
+            None
+        }
+    };
+    let embedded = endpoint.as_ref().filter(|_| mqtt.embedded).and_then(|e| embedded(r, e));
+    let username = r.secret(mqtt.username_file.as_ref(), &at("username_file"), "[mqtt] username_file");
+    let password = r.secret(mqtt.password_file.as_ref(), &at("password_file"), "[mqtt] password_file");
+    if mqtt.password_file.is_some() && mqtt.username_file.is_none() {
+        r.error(&at("password_file"), "[mqtt]: password_file without username_file; add username_file");
+    }
+    let tls = tls(r, mqtt, endpoint.as_ref());
+    let bad_id = |id: &&str| id.is_empty() || id.len() > 128 || id.contains(char::is_control);
+    if let Some(id) = mqtt.client_id.as_deref().filter(bad_id) {
+        r.error(&at("client_id"), format!("[mqtt] client_id: {id:?} is not usable; give 1 to 128 printable characters"));
+    }
+    let device = device?;
+    let credentials = username.map(|(user, _)| {
+        let password = password.map_or_else(String::new, |(text, _)| text.expose().to_owned());
+        (user.expose().to_owned(), kinewatch_mqtt::Secret::new(password))
+    });
+    Some(MqttPlan {
+        endpoint: endpoint?,
+        embedded,
+        client_id: mqtt.client_id.clone().unwrap_or_else(|| format!("kinewatch-{}-{}", device.group, device.name)),
+        protocol: mqtt.protocol,
+        credentials,
+        tls,
+        window: mqtt.window as usize,
+        keep_alive: Duration::from_secs(mqtt.keep_alive_s.into()),
+    })
+}
+
+impl MqttPlan {
+    /// What the client takes; will, birth and farewell are the caller's to add.
+    #[must_use]
+    pub fn options(&self) -> Options {
+        let mut options = Options::new(self.endpoint.clone(), self.client_id.clone());
+        options.protocol = match self.protocol {
+            Protocol::Auto => MqttProtocol::Auto,
+            Protocol::V5 => MqttProtocol::V5,
+            Protocol::V311 => MqttProtocol::V311,
+        };
+        options.credentials.clone_from(&self.credentials);
+        options.tls = self.tls.clone();
+        options.window = self.window;
+        options.keep_alive = self.keep_alive;
+        options
+    }
+}
+
+fn embedded(r: &mut Resolver<'_>, endpoint: &Endpoint) -> Option<SocketAddr> {
+    let (host, port) = (endpoint.host(), endpoint.port());
+    if !cfg!(feature = "embedded-broker") {
+        let advice = "install mosquitto, or build with --features embedded-broker";
+        r.error(&key!["mqtt", "embedded"], format!("[mqtt] embedded: this kinewatch was built without a broker; {advice}"));
+        return None;
+    }
+    if endpoint.is_tls() {
+        let advice = "write url = \"mqtt://127.0.0.1:1883\"";
+        r.error(&key!["mqtt", "url"], format!("[mqtt] embedded: the broker inside has no TLS; {advice}"));
+        return None;
+    }
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let address = (bare, port).to_socket_addrs().ok().and_then(|mut a| a.find(|a| a.ip().is_loopback()));
+    if address.is_none() {
+        let advice = format!("write url = \"mqtt://127.0.0.1:{port}\"");
+        r.error(&key!["mqtt", "url"], format!("[mqtt] embedded: the broker inside listens on loopback alone, not on {host}; {advice}"));
+    }
+    address
+}
+
+fn tls(r: &mut Resolver<'_>, mqtt: &Mqtt, endpoint: Option<&Endpoint>) -> Tls {
+    let file = |r: &Resolver<'_>, name: &Option<String>| -> Option<PathBuf> { name.as_ref().map(|f| r.path(Path::new(f))) };
+    let key = r.secret(mqtt.key_file.as_ref(), &key!["mqtt", "key_file"], "[mqtt] key_file").map(|(_, path)| path);
+    let tls = Tls { ca: file(r, &mqtt.ca_file), certificate: file(r, &mqtt.cert_file), key };
+    let pairs = [(&mqtt.cert_file, &mqtt.key_file, "key_file"), (&mqtt.key_file, &mqtt.cert_file, "cert_file")];
+    let lonely = pairs.iter().find(|(present, absent, _)| present.is_some() && absent.is_none());
+    if let Some((_, _, missing)) = lonely {
+        r.error(&key!["mqtt"], format!("[mqtt]: a client certificate needs both cert_file and key_file; add {missing}"));
+        return tls;
+    }
+    let given = mqtt.ca_file.is_some() || mqtt.cert_file.is_some();
+    match endpoint {
+        Some(e) if given && !e.is_tls() => {
+            r.error(&key!["mqtt", "url"], "[mqtt] url: certificates are given, but mqtt:// does not use them; write mqtts://");
+        }
+        // A key that could not be read has been told already.
+        Some(e) if e.is_tls() && r.looks_at_machine() && tls.key.is_some() == mqtt.key_file.is_some() => {
+            if let Err(e) = tls.check() {
+                r.error(&key!["mqtt", if mqtt.ca_file.is_some() { "ca_file" } else { "url" }], format!("[mqtt]: {e}"));
+            }
+        }
+        _ => {}
+    }
+    tls
+}

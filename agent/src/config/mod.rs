@@ -1,0 +1,140 @@
+//! The configuration: read once, checked whole, turned into a [`plan::Plan`].
+//!
+//! [`check`] finds every mistake, not the first, and says of each where it stands and what to do. Relative paths are
+//! relative to the configuration file. Secrets come from files alone.
+
+mod broker;
+mod cameras;
+pub(crate) mod document;
+pub mod file;
+mod models;
+pub mod plan;
+mod resolve;
+pub mod secret;
+mod shape;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+pub use self::document::{Position, Problem, Severity};
+use self::document::Document;
+use self::file::File;
+use self::plan::Plan;
+use self::resolve::Resolver;
+pub use self::shape::{nearest, schema};
+
+/// Where the configuration is looked for when none is named.
+pub const DEFAULT_PATH: &str = "/etc/kinewatch/kinewatch.toml";
+/// Largest configuration file that is read, bytes.
+pub const MAX_BYTES: u64 = 1 << 20;
+
+/// How far a check goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// The file alone: for a configuration of another machine. No plan comes of it.
+    FileOnly,
+    /// Also the models, devices, secrets and directories that it names.
+    Machine,
+}
+
+/// What the surroundings say; a value, so that tests have their own.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    /// Name of this machine.
+    pub host_name: String,
+    /// `$CREDENTIALS_DIRECTORY`, where systemd puts secrets.
+    pub credentials_directory: Option<PathBuf>,
+    /// `$STATE_DIRECTORY`, which systemd made for us.
+    pub state_directory: Option<PathBuf>,
+}
+
+impl Environment {
+    /// That of this process.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let dir = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+        Self { host_name, credentials_directory: dir("CREDENTIALS_DIRECTORY"), state_directory: dir("STATE_DIRECTORY") }
+    }
+}
+
+/// What a check found.
+#[derive(Debug)]
+pub struct Report {
+    /// The file, as it was named.
+    pub path: PathBuf,
+    /// Problems in the order of the file.
+    pub problems: Vec<Problem>,
+    /// Set when there is no error and the machine was looked at.
+    pub plan: Option<Plan>,
+    /// The file as it was read, with defaults, when its shape was right.
+    pub file: Option<File>,
+}
+
+impl Report {
+    /// Whether the configuration can be used.
+    #[must_use]
+    pub fn is_ok(&self) -> bool {
+        self.problems.iter().all(|p| p.severity != Severity::Error)
+    }
+
+    /// Each problem as `FILE:LINE:COLUMN: …`.
+    #[must_use]
+    pub fn lines(&self, severity: Severity) -> Vec<String> {
+        let shown = self.path.display().to_string();
+        self.problems.iter().filter(|p| p.severity == severity).map(|p| p.render(&shown)).collect()
+    }
+}
+
+/// Reads and checks a configuration file.
+#[must_use]
+pub fn check(path: &Path, environment: &Environment, probe: Probe) -> Report {
+    match read(path) {
+        Ok(text) => check_text(path, &text, environment, probe),
+        Err(message) => {
+            let problem = Problem { severity: Severity::Error, at: None, message };
+            Report { path: path.to_owned(), problems: vec![problem], plan: None, file: None }
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let file = std::fs::File::open(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => "no such file; name one with --config, or copy the reference from /usr/share/doc/kinewatch".to_owned(),
+        _ => format!("cannot be read: {e}"),
+    })?;
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|e| format!("cannot be read: {e}"))?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err("larger than 1 MiB; this cannot be a configuration".into());
+    }
+    String::from_utf8(bytes).map_err(|e| format!("not UTF-8 text after byte {}", e.utf8_error().valid_up_to()))
+}
+
+fn check_text(path: &Path, text: &str, environment: &Environment, probe: Probe) -> Report {
+    let mut report = Report { path: path.to_owned(), problems: Vec::new(), plan: None, file: None };
+    let (document, syntax) = Document::parse(text);
+    report.problems = syntax;
+    if !report.is_ok() {
+        return report;
+    }
+    report.problems = shape::check(&document);
+    if report.is_ok() {
+        match toml::from_str::<File>(text) {
+            Ok(file) => {
+                let base = path.parent().unwrap_or(Path::new("")).to_owned();
+                let resolver = Resolver { document: &document, base, environment, probe, problems: Vec::new() };
+                let (plan, problems) = resolve::resolve(path, &file, resolver);
+                report.problems.extend(problems);
+                report.plan = plan;
+                report.file = Some(file);
+            }
+            Err(e) => {
+                let at = e.span().map(|s| document.position_of(&s));
+                report.problems.push(Problem { severity: Severity::Error, at, message: document::one_line(e.message()) });
+            }
+        }
+    }
+    report.problems.sort_by_key(|p| p.at);
+    report
+}

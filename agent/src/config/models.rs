@@ -1,0 +1,87 @@
+//! `[[model]]`: packages, verified, and what the configuration changes in them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kinewatch_core::manifest::{DecoderOverride, Manifest, Overrides};
+
+use super::document::key;
+use super::file::{Label, Model};
+use super::plan::ModelPlan;
+use super::resolve::{Resolver, twice};
+
+/// Models as far as they could be resolved.
+pub(super) struct Models {
+    /// Names in the order of the file; for references.
+    pub(super) names: Vec<String>,
+    /// Set when every one is usable.
+    pub(super) plans: Option<Vec<ModelPlan>>,
+}
+
+pub(super) fn resolve(r: &mut Resolver<'_>, models: &[Model]) -> Models {
+    if models.is_empty() {
+        r.error(&key![], "no [[model]]: add one with path = \"/usr/share/kinewatch/models/falls\"");
+    }
+    let names: Vec<String> = models.iter().map(name_of).collect();
+    for (i, (model, name)) in models.iter().zip(&names).enumerate() {
+        let at = if model.name.is_some() { key!["model", i, "name"] } else { key!["model", i, "path"] };
+        r.name(name, &at, "[[model]]");
+    }
+    twice(r, "model", names.iter().enumerate().map(|(i, n)| (i, n.as_str())));
+    let plans: Vec<Option<ModelPlan>> = models.iter().zip(&names).enumerate().map(|(i, (m, name))| one(r, i, m, name)).collect();
+    Models { names, plans: plans.into_iter().collect() }
+}
+
+fn name_of(model: &Model) -> String {
+    let from_path = || model.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    model.name.clone().unwrap_or_else(from_path)
+}
+
+fn one(r: &mut Resolver<'_>, i: usize, model: &Model, name: &str) -> Option<ModelPlan> {
+    let path = r.path(&model.path);
+    if !r.looks_at_machine() {
+        return None;
+    }
+    let manifest = match kinewatch_ota::open_verified(&path) {
+        Ok(package) => package.manifest,
+        Err(e) => {
+            r.error(&key!["model", i, "path"], format!("model \"{name}\": {e}"));
+            return None;
+        }
+    };
+    let overrides = overrides(r, i, model, name, &manifest);
+    Some(ModelPlan { name: name.to_owned(), path, manifest: Arc::new(manifest), overrides })
+}
+
+/// Checks label by label, so that each mistake is told at its own table.
+fn overrides(r: &mut Resolver<'_>, i: usize, model: &Model, name: &str, manifest: &Manifest) -> Overrides {
+    let mut all = BTreeMap::new();
+    for (label, changes) in &model.labels {
+        let one = BTreeMap::from([(label.clone(), DecoderOverride::from(changes))]);
+        match Overrides(one.clone()).check(manifest) {
+            Ok(()) => all.extend(one),
+            Err(e) => r.error(&key!["model", i, "labels", label.as_str()], format!("model \"{name}\": {e}")),
+        }
+    }
+    Overrides(all)
+}
+
+impl From<&Label> for DecoderOverride {
+    fn from(l: &Label) -> Self {
+        Self {
+            on: l.on,
+            off: l.off,
+            smooth_s: l.smooth_s,
+            h_on: l.h_on,
+            h_off: l.h_off,
+            min_duration_s: l.min_duration_s,
+            merge_gap_s: l.merge_gap_s,
+            max_duration_s: l.max_duration_s,
+            lag_start_s: l.lag_start_s,
+            lag_end_s: l.lag_end_s,
+            uncertainty_start_ms: l.uncertainty_start_ms,
+            uncertainty_end_ms: l.uncertainty_end_ms,
+            within_s: l.within_s,
+        }
+    }
+}

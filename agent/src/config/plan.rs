@@ -1,0 +1,127 @@
+//! The configuration as the agent uses it: every name resolved, every file read, nothing left to check.
+//!
+//! Made once, at start-up, by [`super::check`]; never changed afterwards. Holds secrets, which `Debug` does not show.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kinewatch_capture::Source;
+use kinewatch_core::manifest::{Manifest, Overrides};
+use kinewatch_mqtt::{Endpoint, Tls};
+
+use super::file::{Backend, LogFormat, Precision, Protocol, Provider, Transport};
+use super::secret::Login;
+
+/// What to do.
+#[derive(Debug)]
+pub struct Plan {
+    /// The configuration file.
+    pub file: PathBuf,
+    /// Who this device is.
+    pub device: DevicePlan,
+    /// Where events go.
+    pub mqtt: MqttPlan,
+    /// Where status is served; `None` when it is off.
+    pub web: Option<SocketAddr>,
+    /// What is logged.
+    pub log: LogPlan,
+    /// How models are run.
+    pub engine: EnginePlan,
+    /// Models, at least one.
+    pub models: Vec<ModelPlan>,
+    /// Cameras, at least one.
+    pub cameras: Vec<CameraPlan>,
+}
+
+/// Who this device is.
+#[derive(Clone, Debug)]
+pub struct DevicePlan {
+    /// Name, valid in topics.
+    pub name: String,
+    /// Group, valid in topics.
+    pub group: String,
+    /// Directory of the outbox and of caches; it can be written or made.
+    pub state_dir: PathBuf,
+}
+
+/// Where events go.
+#[derive(Clone, Debug)]
+pub struct MqttPlan {
+    /// The broker.
+    pub endpoint: Endpoint,
+    /// Where the broker inside this process listens, when there is one; always a loopback address. It takes the next
+    /// port too.
+    pub embedded: Option<SocketAddr>,
+    /// Client identifier.
+    pub client_id: String,
+    /// Protocol version.
+    pub protocol: Protocol,
+    /// User and password.
+    pub credentials: Option<(String, kinewatch_mqtt::Secret)>,
+    /// Certificate files.
+    pub tls: Tls,
+    /// Events in flight, at most.
+    pub window: usize,
+    /// Silence after which the connection is probed.
+    pub keep_alive: Duration,
+}
+
+/// What is logged.
+#[derive(Clone, Debug)]
+pub struct LogPlan {
+    /// Form.
+    pub format: LogFormat,
+    /// Filter, which is valid.
+    pub level: String,
+}
+
+/// How models are run.
+#[derive(Clone, Debug)]
+pub struct EnginePlan {
+    /// Inference library.
+    pub backend: Backend,
+    /// Which graph.
+    pub precision: Precision,
+    /// ONNX Runtime library.
+    pub ort_library: Option<PathBuf>,
+    /// Providers in order of preference.
+    pub providers: Vec<Provider>,
+    /// Provider without which nothing starts.
+    pub require_provider: Option<Provider>,
+    /// Threads.
+    pub threads: usize,
+    /// Requests in a batch, at most.
+    pub max_batch: usize,
+}
+
+/// A model.
+#[derive(Clone, Debug)]
+pub struct ModelPlan {
+    /// Name in the configuration.
+    pub name: String,
+    /// Directory of the package, verified.
+    pub path: PathBuf,
+    /// Its contract.
+    pub manifest: Arc<Manifest>,
+    /// Decoder parameters that replace the package's.
+    pub overrides: Overrides,
+}
+
+/// A camera.
+#[derive(Clone, Debug)]
+pub struct CameraPlan {
+    /// Name, valid in topics.
+    pub name: String,
+    /// Where its pictures come from.
+    pub source: Source,
+    /// Login of an RTSP camera.
+    pub login: Option<Login>,
+    /// How RTSP media travel.
+    pub transport: Transport,
+    /// Time without a frame after which the stream is rebuilt.
+    pub stall_timeout: Duration,
+    /// Indices into [`Plan::models`], each once, at least one.
+    pub models: Vec<usize>,
+}

@@ -1,0 +1,225 @@
+//! From the file's words to a [`Plan`]: names, references, addresses, secrets, models, devices.
+//!
+//! Collects every problem instead of stopping at the first, each at the line of the value that causes it. Reads files and
+//! looks at devices only with [`Probe::Machine`].
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+
+use super::document::{Document, KeyPath, Problem, Severity, key};
+use super::file::{Device, File, Log, Web};
+use super::plan::{DevicePlan, EnginePlan, LogPlan, Plan};
+use super::secret::{self, Secret};
+use super::{Environment, Probe, broker, cameras, models};
+
+/// Collects problems and knows where paths start.
+pub(super) struct Resolver<'r> {
+    pub(super) document: &'r Document<'r>,
+    pub(super) base: PathBuf,
+    pub(super) environment: &'r Environment,
+    pub(super) probe: Probe,
+    pub(super) problems: Vec<Problem>,
+}
+
+/// The plan, when nothing was wrong and the machine was looked at; and every problem.
+pub(super) fn resolve(path: &Path, file: &File, mut r: Resolver<'_>) -> (Option<Plan>, Vec<Problem>) {
+    let device = r.device(&file.device);
+    let mqtt = broker::resolve(&mut r, &file.mqtt, device.as_ref());
+    let web = r.web(&file.web);
+    let log = r.log(&file.log);
+    let engine = r.engine(&file.engine);
+    let models = models::resolve(&mut r, &file.model);
+    let cameras = cameras::resolve(&mut r, &file.camera, &models.names);
+    // The broker inside speaks MQTT 5 on its port and 3.1.1 on the next.
+    if let (Some(web), Some(broker)) = (web, mqtt.as_ref().and_then(|m| m.embedded))
+        && (broker.port()..=broker.port().saturating_add(1)).contains(&web.port())
+    {
+        r.error(&key!["web", "listen"], format!("[web] listen: port {} is used by the embedded broker, which takes the port of [mqtt] url and the next; choose another", web.port()));
+    }
+    let failed = r.problems.iter().any(|p| p.severity == Severity::Error);
+    let plan = match (device, mqtt, models.plans, cameras) {
+        (Some(device), Some(mqtt), Some(models), Some(cameras)) if !failed => {
+            Some(Plan { file: path.to_owned(), device, mqtt, web, log, engine, models, cameras })
+        }
+        _ => None,
+    };
+    (plan, r.problems)
+}
+
+impl Resolver<'_> {
+    pub(super) fn error(&mut self, at: &KeyPath, message: impl Into<String>) {
+        self.tell(Severity::Error, at, message.into());
+    }
+
+    pub(super) fn warn(&mut self, at: &KeyPath, message: impl Into<String>) {
+        self.tell(Severity::Warning, at, message.into());
+    }
+
+    fn tell(&mut self, severity: Severity, at: &KeyPath, message: String) {
+        let at = Some(self.document.locate(at));
+        self.problems.push(Problem { severity, at, message });
+    }
+
+    pub(super) fn looks_at_machine(&self) -> bool {
+        self.probe == Probe::Machine
+    }
+
+    /// Paths are relative to the configuration file.
+    pub(super) fn path(&self, path: &Path) -> PathBuf {
+        self.base.join(path)
+    }
+
+    /// True when `text` may stand in a topic.
+    pub(super) fn name(&mut self, text: &str, at: &KeyPath, of: &str) -> bool {
+        let ok = kinewatch_core::name::is_name(text);
+        if !ok {
+            let suggestion: String = to_name(text);
+            let advice = if suggestion.is_empty() { "for example \"front\"".to_owned() } else { format!("for example \"{suggestion}\"") };
+            self.error(at, format!("{of}: name \"{text}\" is not allowed in topics; use 1 to 64 of a-z, 0-9, _ and -, {advice}"));
+        }
+        ok
+    }
+
+    /// Reads a secret file, and warns when everybody can. `None` when it was told as a problem or not looked at.
+    pub(super) fn secret(&mut self, reference: Option<&String>, at: &KeyPath, of: &str) -> Option<(Secret, PathBuf)> {
+        let reference = reference?;
+        if !self.looks_at_machine() {
+            return None;
+        }
+        let found = secret::locate(reference, &self.base, self.environment.credentials_directory.as_deref())
+            .and_then(|path| secret::read(&path).map(|loaded| (loaded, path)));
+        match found {
+            Ok((loaded, path)) => {
+                if let Some(exposed) = loaded.exposed {
+                    self.warn(at, format!("{of}: {exposed}"));
+                }
+                Some((loaded.text, path))
+            }
+            Err(message) => {
+                self.error(at, format!("{of}: {message}"));
+                None
+            }
+        }
+    }
+
+    fn device(&mut self, device: &Device) -> Option<DevicePlan> {
+        let name = match &device.name {
+            Some(name) => self.name(name, &key!["device", "name"], "[device]").then(|| name.clone()),
+            None => {
+                let host = to_name(&self.environment.host_name);
+                if host.is_empty() {
+                    self.error(&key!["device"], "[device]: this machine has no host name; add name = \"…\"");
+                }
+                Some(host).filter(|h| !h.is_empty())
+            }
+        };
+        let group_ok = self.name(&device.group, &key!["device", "group"], "[device]");
+        let state_dir = match &device.state_dir {
+            Some(dir) => self.path(dir),
+            None => self.environment.state_directory.clone().unwrap_or_else(|| "/var/lib/kinewatch".into()),
+        };
+        if self.looks_at_machine()
+            && let Err(e) = writable(&state_dir)
+        {
+            let shown = state_dir.display();
+            self.error(&key!["device", "state_dir"], format!("[device] state_dir: {shown} cannot be written: {e}; give it to the user that runs kinewatch, or name another"));
+        }
+        Some(DevicePlan { name: name?, group: group_ok.then(|| device.group.clone())?, state_dir })
+    }
+
+    fn web(&mut self, web: &Web) -> Option<SocketAddr> {
+        let at = key!["web", "listen"];
+        if web.listen == "off" {
+            return None;
+        }
+        let address = web.listen.parse::<SocketAddr>().ok().or_else(|| {
+            let (host, _) = web.listen.rsplit_once(':')?;
+            (host == "localhost").then(|| web.listen.to_socket_addrs().ok()?.find(SocketAddr::is_ipv4))?
+        });
+        match address {
+            Some(address) => {
+                if !address.ip().is_loopback() {
+                    self.warn(&at, format!("[web] listen: {address} can be reached from other machines and asks for no password; 127.0.0.1 is safer"));
+                }
+                Some(address)
+            }
+            None => {
+                let text = &web.listen;
+                self.error(&at, format!("[web] listen: \"{text}\" is not an address; write 127.0.0.1:8089, or off"));
+                None
+            }
+        }
+    }
+
+    fn log(&mut self, log: &Log) -> LogPlan {
+        if let Err(message) = crate::logging::check_level(&log.level) {
+            self.error(&key!["log", "level"], format!("[log] level: {message}"));
+        }
+        LogPlan { format: log.format, level: log.level.clone() }
+    }
+
+    fn engine(&mut self, engine: &super::file::Engine) -> EnginePlan {
+        let at = |k: &str| key!["engine", k];
+        let library = engine.ort_library.as_ref().map(|p| self.path(p));
+        if let Some(library) = library.as_ref().filter(|l| self.probe == Probe::Machine && !l.is_file()) {
+            let shown = library.display();
+            self.error(&at("ort_library"), format!("[engine] ort_library: {shown} is not a file; name libonnxruntime.so, or leave the key out"));
+        }
+        if engine.providers.is_empty() {
+            self.error(&at("providers"), "[engine] providers: the list is empty; write [\"cpu\"], or leave the key out");
+        }
+        if let Some(required) = engine.require_provider.filter(|p| !engine.providers.contains(p)) {
+            let word = format!("{required:?}").to_lowercase();
+            self.error(&at("require_provider"), format!("[engine] require_provider: \"{word}\" is not among providers; add it there"));
+        }
+        EnginePlan {
+            backend: engine.backend,
+            precision: engine.precision,
+            ort_library: library,
+            providers: engine.providers.clone(),
+            require_provider: engine.require_provider,
+            threads: engine.threads as usize,
+            max_batch: engine.max_batch as usize,
+        }
+    }
+}
+
+/// Tells of names that occur twice. `what` is the table.
+pub(super) fn twice<'n>(r: &mut Resolver<'_>, what: &str, names: impl Iterator<Item = (usize, &'n str)>) {
+    let mut first: BTreeMap<&str, usize> = BTreeMap::new();
+    for (index, name) in names {
+        if let Some(earlier) = first.get(name) {
+            let line = r.document.locate(&key![what, *earlier, "name"]).line;
+            r.error(&key![what, index, "name"], format!("[[{what}]]: name \"{name}\" is used twice, first in line {line}; rename one"));
+        } else {
+            first.insert(name, index);
+        }
+    }
+}
+
+/// The nearest text that may stand in a topic.
+fn to_name(text: &str) -> String {
+    kinewatch_core::name::slug(text).trim_matches('-').to_owned()
+}
+
+/// Checks that a directory can be written, or made. Leaves nothing behind.
+fn writable(dir: &Path) -> std::io::Result<()> {
+    let existing = dir.ancestors().find(|d| d.exists()).unwrap_or(Path::new("/"));
+    if !existing.is_dir() {
+        return Err(std::io::Error::other(format!("{} is not a directory", existing.display())));
+    }
+    let probe = existing.join(format!(".kinewatch-write-test-{}", std::process::id()));
+    std::fs::write(&probe, b"x")?;
+    std::fs::remove_file(&probe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_names_become_names() {
+        assert_eq!((to_name("Jetson.local"), to_name("…"), to_name("a b")), ("jetson-local".into(), String::new(), "a-b".into()));
+    }
+}

@@ -1,0 +1,87 @@
+//! From `[engine]`, or the same options of a command, to what the engine takes: finds ONNX Runtime and says so.
+//!
+//! Blocks for up to ten seconds for each candidate library, which a child process loads first.
+
+use std::path::PathBuf;
+
+use kinewatch_engine::{BackendChoice, LibrarySearch, OpenOptions, PrecisionChoice, ProbeCommand, Provider, find_library};
+
+use crate::cli::EngineArgs;
+use crate::config::file;
+use crate::config::plan::EnginePlan;
+use crate::progress;
+
+/// A library that was asked for cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("backend \"ort\": {reason}; install ONNX Runtime, name it with ort_library, or use backend \"auto\" or \"tract\"")]
+pub struct NoLibrary {
+    /// What was found, and why it will not do.
+    pub reason: String,
+}
+
+impl From<&EngineArgs> for EnginePlan {
+    fn from(args: &EngineArgs) -> Self {
+        let defaults = file::Engine::default();
+        Self {
+            backend: args.backend,
+            precision: args.precision,
+            ort_library: args.ort_library.clone(),
+            providers: defaults.providers,
+            require_provider: args.require_provider,
+            threads: args.threads as usize,
+            max_batch: defaults.max_batch as usize,
+        }
+    }
+}
+
+/// What the engine is opened with. `cache_dir`: where TensorRT keeps its engines.
+///
+/// # Errors
+/// When ONNX Runtime, or a library for it, was asked for by name and cannot be used.
+pub fn open_options(engine: &EnginePlan, cache_dir: Option<PathBuf>) -> Result<OpenOptions, NoLibrary> {
+    let search = search(engine);
+    let asked = engine.backend == file::Backend::Ort || engine.ort_library.is_some();
+    if asked && engine.backend != file::Backend::Tract && search.found.is_none() {
+        return Err(NoLibrary { reason: search.summary() });
+    }
+    if engine.backend != file::Backend::Tract {
+        tracing::info!("{}", search.summary());
+    }
+    Ok(OpenOptions {
+        backend: match engine.backend {
+            file::Backend::Auto => BackendChoice::Auto,
+            file::Backend::Tract => BackendChoice::Tract,
+            file::Backend::Ort => BackendChoice::Ort,
+        },
+        precision: match engine.precision {
+            file::Precision::Auto => PrecisionChoice::Auto,
+            file::Precision::Fp32 => PrecisionChoice::Fp32,
+            file::Precision::Int8 => PrecisionChoice::Int8,
+        },
+        ort_library: search.found.map(|info| info.path),
+        provider_order: engine.providers.iter().copied().map(provider).collect(),
+        require_provider: engine.require_provider.map(provider),
+        threads: engine.threads,
+        max_batch: engine.max_batch,
+        cache_dir,
+    })
+}
+
+fn search(engine: &EnginePlan) -> LibrarySearch {
+    if engine.backend == file::Backend::Tract {
+        return LibrarySearch::default();
+    }
+    let program = std::env::current_exe().unwrap_or_else(|_| "kinewatch".into());
+    let command = ProbeCommand { program, args: vec!["engine-probe".into()] };
+    // A relative path is the user's, relative to where the command runs.
+    let library = engine.ort_library.as_ref().map(|l| std::path::absolute(l).unwrap_or_else(|_| l.clone()));
+    progress::spin("looking for ONNX Runtime", || find_library(library.as_deref(), &command))
+}
+
+fn provider(provider: file::Provider) -> Provider {
+    match provider {
+        file::Provider::Tensorrt => Provider::TensorRt,
+        file::Provider::Cuda => Provider::Cuda,
+        file::Provider::Cpu => Provider::Cpu,
+    }
+}

@@ -1,0 +1,108 @@
+//! Where log lines go and in which form. Standard error or the journal only: standard output is for data.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+use crate::config::file::LogFormat;
+
+/// What decides the log, strongest first: `RUST_LOG`, then `-v`, then the configuration.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Form of a line.
+    pub format: LogFormat,
+    /// Filter of the configuration, such as `info`.
+    pub level: String,
+    /// How often `-v` was given: 1 is debug of our own crates, 2 is trace.
+    pub verbose: u8,
+}
+
+/// Starts logging. Called once; later calls change nothing.
+///
+/// # Errors
+/// In words with what to do, when the filter cannot be understood or the journal was asked for and is not there.
+pub fn init(options: &Options) -> Result<(), String> {
+    let filter = filter(options, std::env::var("RUST_LOG").ok().as_deref())?;
+    let layer: Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync> = match resolve(options.format) {
+        LogFormat::Journald => match tracing_journald::layer() {
+            Ok(layer) => layer.with_syslog_identifier("kinewatch".into()).boxed(),
+            Err(e) if options.format == LogFormat::Journald => {
+                return Err(format!("the journal cannot be reached: {e}; use --log-format human or json"));
+            }
+            Err(_) => human(),
+        },
+        LogFormat::Json => tracing_subscriber::fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .with_writer(std::io::stderr)
+            .boxed(),
+        _ => human(),
+    };
+    let _already = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
+    Ok(())
+}
+
+/// Checks a filter of the configuration.
+///
+/// # Errors
+/// In words with what to do.
+pub fn check_level(level: &str) -> Result<(), String> {
+    let known = ["off", "error", "warn", "info", "debug", "trace"];
+    if !level.contains(['=', ',', '[']) && !known.contains(&level) {
+        return Err(format!("\"{level}\" is not a level; one of: {}, or a filter such as info,kinewatch_mqtt=debug", known.join(", ")));
+    }
+    EnvFilter::builder().parse(level).map(drop).map_err(|e| format!("\"{level}\" is not a log filter: {e}; write for example info"))
+}
+
+fn human() -> Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync> {
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt::layer().with_ansi(colour).with_target(false).with_writer(std::io::stderr).boxed()
+}
+
+/// `auto` is the journal where systemd connected standard error to it.
+fn resolve(format: LogFormat) -> LogFormat {
+    match format {
+        LogFormat::Auto if std::env::var_os("JOURNAL_STREAM").is_some() && !std::io::stderr().is_terminal() => LogFormat::Journald,
+        LogFormat::Auto => LogFormat::Human,
+        other => other,
+    }
+}
+
+fn filter(options: &Options, rust_log: Option<&str>) -> Result<EnvFilter, String> {
+    let text = match (rust_log, options.verbose) {
+        (Some(text), _) if !text.is_empty() => text.to_owned(),
+        (_, 0) => options.level.clone(),
+        (_, n) => {
+            let level = if n == 1 { "debug" } else { "trace" };
+            let ours = ["kinewatch", "kinewatch_core", "kinewatch_capture", "kinewatch_engine", "kinewatch_store", "kinewatch_mqtt", "kinewatch_ota"];
+            std::iter::once("info".to_owned()).chain(ours.map(|c| format!("{c}={level}"))).collect::<Vec<_>>().join(",")
+        }
+    };
+    EnvFilter::builder().parse(&text).map_err(|e| format!("\"{text}\" is not a log filter: {e}; write for example info or kinewatch_mqtt=debug"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(verbose: u8) -> Options {
+        Options { format: LogFormat::Auto, level: "warn".into(), verbose }
+    }
+
+    #[test]
+    fn the_environment_is_stronger_than_v_and_v_than_the_file() {
+        assert_eq!(filter(&options(1), Some("error")).unwrap().to_string(), "error");
+        assert!(filter(&options(1), None).unwrap().to_string().contains("kinewatch_mqtt=debug"));
+        assert_eq!(filter(&options(0), Some("")).unwrap().to_string(), "warn");
+    }
+
+    #[test]
+    fn a_wrong_level_says_which_exist() {
+        assert!(check_level("infoo").unwrap_err().contains("error, warn, info"));
+        assert!(check_level("info,kinewatch=debug").is_ok());
+    }
+}

@@ -1,0 +1,255 @@
+//! Prometheus metrics, made from [`Shared`] at the moment they are asked for.
+//!
+//! Names: prefix `kinewatch_`, base units, `_total` on counters. Labels take their values from the configuration alone,
+//! so their number is bounded.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use crate::cli::version_commit;
+use crate::health::{CameraView, DurationHistogram, Shared, age_s};
+
+/// Metrics of one agent.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+}
+
+impl Metrics {
+    /// Metrics that read `shared` whenever they are rendered.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>) -> Self {
+        let mut registry = Registry::with_prefix("kinewatch");
+        registry.register_collector(Box::new(Reader(shared)));
+        Self { registry }
+    }
+
+    /// The text that Prometheus scrapes (OpenMetrics).
+    ///
+    /// # Errors
+    /// Never in practice: writing into a string does not fail.
+    pub fn render(&self) -> Result<String, fmt::Error> {
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry)?;
+        Ok(out)
+    }
+}
+
+#[derive(Debug)]
+struct Reader(Arc<Shared>);
+
+type Labels<'a> = [(&'a str, &'a str)];
+
+/// Values of one metric: labels and number.
+type Rows<'a, V> = Vec<(Vec<(&'a str, &'a str)>, V)>;
+
+impl Collector for Reader {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let e = &mut encoder;
+        self.build(e)?;
+        self.streams(e)?;
+        self.windows(e)?;
+        self.models(e)?;
+        self.events(e)?;
+        self.delivery(e)
+    }
+}
+
+impl Reader {
+    fn build(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let labels = vec![("version", env!("CARGO_PKG_VERSION")), ("commit", version_commit())];
+        gauges(e, "build_info", "Version of the agent; always 1", vec![(labels, 1)])?;
+        gauges(e, "uptime_seconds", "Time since the agent started", vec![(vec![], self.0.started.elapsed().as_secs_f64())])?;
+        gauges(e, "ready", "1 when every part has started and the agent is not stopping", vec![(vec![], i64::from(self.0.is_ready()))])
+    }
+
+    fn per_camera<V>(&self, value: impl Fn(&CameraView) -> V) -> Rows<'_, V> {
+        self.0.cameras.iter().map(|c| (vec![("camera", c.name.as_str())], value(c))).collect()
+    }
+
+    fn by_reason(&self, reasons: impl Fn(&CameraView) -> Vec<(&'static str, u64)>) -> Rows<'_, u64> {
+        let rows = |c| reasons(c).into_iter().map(|(reason, n)| (vec![("camera", c.name.as_str()), ("reason", reason)], n)).collect::<Vec<_>>();
+        self.0.cameras.iter().flat_map(rows).collect()
+    }
+
+    fn streams(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let stat = |c: &CameraView, pick: fn(&kinewatch_capture::CameraStats) -> &AtomicU64| c.capture.get().map_or(0, |s| pick(s).load(Relaxed));
+        gauges(e, "stream_up", "1 while frames arrive", self.per_camera(|c| i64::from(c.is_up())))?;
+        counters(e, "frames_decoded", "Frames out of the decoder", self.per_camera(|c| stat(c, |s| &s.decoded)))?;
+        counters(e, "frames", "Frames handed to inference", self.per_camera(|c| stat(c, |s| &s.taken)))?;
+        counters(e, "frames_skipped", "Frames that no model samples, dropped before scaling", self.per_camera(|c| stat(c, |s| &s.skipped)))?;
+        let dropped = self.by_reason(|c| {
+            vec![
+                ("duplicate", stat(c, |s| &s.duplicates)),
+                ("backward", stat(c, |s| &s.backward)),
+                ("no_timestamp", stat(c, |s| &s.no_pts)),
+                ("pool_exhausted", stat(c, |s| &s.pool_exhausted)),
+                ("unreadable", stat(c, |s| &s.unreadable)),
+                ("inference_behind", c.overflow.load(Relaxed)),
+            ]
+        });
+        counters(e, "frames_dropped", "Frames lost, by reason", dropped)?;
+        counters(e, "stream_reconnects", "Pipelines rebuilt after a failure", self.per_camera(|c| stat(c, |s| &s.reconnects)))?;
+        counters(e, "stream_stalls", "Pipelines rebuilt because no frame came", self.per_camera(|c| stat(c, |s| &s.stalls)))?;
+        counters(e, "stream_sessions", "Stream sessions begun", self.per_camera(|c| stat(c, |s| &s.sessions)))
+    }
+
+    fn windows(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        counters(e, "windows", "Windows scored", self.per_camera(|c| c.windows.load(Relaxed)))?;
+        let dropped = self.by_reason(|c| {
+            vec![("hole", c.windows_hole.load(Relaxed)), ("failed", c.windows_failed.load(Relaxed))]
+        });
+        counters(e, "windows_dropped", "Windows not scored, by reason", dropped)?;
+        gauges(e, "actions_active", "Actions that go on", self.per_camera(|c| c.active.load().len() as i64))
+    }
+
+    fn models(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let infos: Vec<_> = self.0.models.iter().filter_map(|m| m.info.load_full().map(|i| (m.name.as_str(), i))).collect();
+        let rows = infos
+            .iter()
+            .map(|(name, i)| {
+                let labels = [("model", *name), ("version", &i.version), ("backend", &i.backend), ("provider", &i.provider), ("precision", &i.precision)];
+                (labels.to_vec(), 1)
+            })
+            .collect();
+        gauges(e, "model_info", "What runs each model; always 1", rows)?;
+        let rows = |pick: fn(&crate::health::ModelView) -> &AtomicU64| {
+            self.0.models.iter().map(|m| (vec![("model", m.name.as_str())], pick(m).load(Relaxed))).collect::<Vec<_>>()
+        };
+        counters(e, "backbone_runs", "Frames that went through the backbone", rows(|m| &m.backbone_runs))?;
+        counters(e, "head_runs", "Windows that went through the head", rows(|m| &m.head_runs))?;
+        counters(e, "inference_batches", "Calls of the back end", rows(|m| &m.batches))?;
+        let mut family = e.encode_descriptor("inference_duration_seconds", "Time of one call of the back end", None, MetricType::Histogram)?;
+        for m in &self.0.models {
+            let labels = [("model", m.name.as_str())];
+            histogram(&m.duration, family.encode_family(&&labels[..])?)?;
+        }
+        Ok(())
+    }
+
+    fn events(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut rows = Vec::new();
+        for camera in &self.0.cameras {
+            for l in &camera.events {
+                for (status, n) in [("started", &l.started), ("updated", &l.updated), ("ended", &l.ended)] {
+                    rows.push((vec![("camera", camera.name.as_str()), ("label", l.label.as_str()), ("status", status)], n.load(Relaxed)));
+                }
+            }
+        }
+        counters(e, "events", "Events stored for delivery", rows)
+    }
+
+    fn delivery(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let d = &self.0.delivery;
+        let one = |n: &AtomicU64| vec![(vec![], n.load(Relaxed))];
+        gauges(e, "mqtt_connected", "1 while a connection to the broker stands", vec![(vec![], i64::from(d.connected.load(Relaxed)))])?;
+        counters(e, "mqtt_connections", "Connections made to the broker", one(&d.connections))?;
+        counters(e, "mqtt_publish_acked", "Events that the broker acknowledged", one(&d.acked))?;
+        counters(e, "mqtt_publish_refused", "Events that the broker refused for good", one(&d.refused))?;
+        let gauge = |n: &AtomicU64| vec![(vec![], n.load(Relaxed) as i64)];
+        gauges(e, "outbox_messages", "Events stored and not yet acknowledged", gauge(&d.outbox_messages))?;
+        gauges(e, "outbox_bytes", "Bytes of them", gauge(&d.outbox_bytes))?;
+        gauges(e, "outbox_parked", "Events put aside because the broker refuses them", gauge(&d.outbox_parked))?;
+        let oldest = age_s(d.outbox_oldest_unix_ns.load(Relaxed)).unwrap_or(0.0);
+        gauges(e, "outbox_oldest_age_seconds", "Age of the oldest of them; 0 when there is none", vec![(vec![], oldest)])?;
+        counters(e, "outbox_dropped", "Events dropped to keep within the quota", one(&d.outbox_dropped))?;
+        counters(e, "store_errors", "Writes to the store that failed", one(&d.store_errors))?;
+        counters(e, "decisions_lost", "Decisions that the store could not take", one(&d.decisions_lost))
+    }
+}
+
+fn counters(e: &mut DescriptorEncoder<'_>, name: &str, help: &str, rows: Rows<'_, u64>) -> fmt::Result {
+    let mut family = e.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (labels, n) in rows {
+        write(&mut family, &labels, &ConstCounter::new(n))?;
+    }
+    Ok(())
+}
+
+fn gauges<V>(e: &mut DescriptorEncoder<'_>, name: &str, help: &str, rows: Rows<'_, V>) -> fmt::Result
+where
+    ConstGauge<V>: EncodeMetric,
+{
+    let mut family = e.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (labels, v) in rows {
+        write(&mut family, &labels, &ConstGauge::new(v))?;
+    }
+    Ok(())
+}
+
+fn write(family: &mut MetricEncoder<'_>, labels: &Labels<'_>, metric: &impl EncodeMetric) -> fmt::Result {
+    if labels.is_empty() {
+        return metric.encode(family.encode_family(&())?);
+    }
+    metric.encode(family.encode_family(&labels)?)
+}
+
+fn histogram(h: &DurationHistogram, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+    let (sum, count, buckets) = h.read();
+    encoder.encode_histogram::<()>(sum, count, &buckets, None)
+}
+
+/// Names of all metrics, with their suffixes; what dashboards may use.
+#[must_use]
+pub fn names(rendered: &str) -> Vec<String> {
+    let mut names: Vec<String> = rendered
+        .lines()
+        .filter(|l| !l.starts_with('#'))
+        .filter_map(|l| l.split(['{', ' ']).next())
+        .map(str::to_owned)
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_as_reviewed() {
+        let camera = CameraView::new("front", "test:", vec!["falls".into()], vec!["fall".into()]);
+        camera.windows_hole.store(3, Relaxed);
+        let shared = Shared::new("home", "box", "mqtt://127.0.0.1", vec![camera], vec!["falls".into()]);
+        shared.models[0].duration.observe(std::time::Duration::from_millis(12));
+        let text = Metrics::new(Arc::new(shared)).render().unwrap();
+        let stable: Vec<&str> =
+            text.lines().filter(|l| !l.starts_with("kinewatch_uptime") && !l.starts_with("kinewatch_build_info")).collect();
+        insta::assert_snapshot!("metrics", stable.join("\n"));
+    }
+
+    /// A dashboard that asks for a metric that does not exist shows nothing, and nobody notices.
+    #[test]
+    fn the_dashboard_asks_only_for_metrics_that_exist() {
+        let camera = CameraView::new("c", "test:", vec!["m".into()], vec!["l".into()]);
+        let shared = Shared::new("g", "d", "b", vec![camera], vec!["m".into()]);
+        shared.models[0].info.store(Some(Arc::new(crate::health::ModelInfo {
+            version: "1".into(),
+            architecture: "a".into(),
+            sha256: "s".into(),
+            backend: "tract".into(),
+            provider: "cpu".into(),
+            precision: "fp32".into(),
+            why: "w".into(),
+        })));
+        let known = names(&Metrics::new(Arc::new(shared)).render().unwrap());
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/grafana/kinewatch.json");
+        let dashboard = std::fs::read_to_string(path).unwrap();
+        let asked: Vec<&str> = dashboard
+            .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .filter(|w| w.starts_with("kinewatch_"))
+            .collect();
+        assert!(asked.len() > 10, "found {}", asked.len());
+        let missing: Vec<_> = asked.into_iter().filter(|a| !known.iter().any(|k| k == a)).collect();
+        assert_eq!(missing, [""; 0]);
+    }
+}

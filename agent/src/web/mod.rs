@@ -1,0 +1,156 @@
+//! HTTP on the loopback address: `/metrics`, `/healthz`, `/readyz`, `/status`.
+//!
+//! Reads [`Shared`] and changes nothing. There is no authentication, so nothing here may show a secret, and nothing here
+//! may be costly. Runs on the control runtime.
+
+mod status;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+
+use crate::health::Shared;
+use crate::metrics::Metrics;
+
+/// Inference or store without progress for this long is a fault.
+pub const ALIVE_LIMIT: Duration = Duration::from_secs(20);
+
+/// The address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("[web] listen = \"{address}\": {detail}")]
+pub struct BindError {
+    /// As configured.
+    pub address: SocketAddr,
+    /// What is wrong and what to do.
+    pub detail: String,
+}
+
+#[derive(Clone)]
+struct Served {
+    shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
+}
+
+/// Takes the address, so that a port in use is known at start-up.
+///
+/// # Errors
+/// [`BindError`], which names the key.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    TcpListener::bind(address).await.map_err(|e| {
+        let detail = match e.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                "the port is in use, perhaps by another kinewatch; choose another port, or \"off\"".to_owned()
+            }
+            std::io::ErrorKind::AddrNotAvailable => "this machine has no such address; use 127.0.0.1".to_owned(),
+            std::io::ErrorKind::PermissionDenied => "not permitted; choose a port above 1023".to_owned(),
+            _ => format!("{e}; choose another address, or \"off\""),
+        };
+        BindError { address, detail }
+    })
+}
+
+/// Answers until `stop` completes.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let served = Served { metrics: Arc::new(Metrics::new(Arc::clone(&shared))), shared };
+    let router = Router::new()
+        .route("/", get(index))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/status", get(status))
+        .with_state(served);
+    axum::serve(listener, router).with_graceful_shutdown(stop).await
+}
+
+async fn index() -> &'static str {
+    "kinewatch\n/metrics  Prometheus\n/healthz  is it alive\n/readyz   does it watch\n/status   everything, as JSON\n"
+}
+
+async fn metrics(State(served): State<Served>) -> Response {
+    match served.metrics.render() {
+        Ok(text) => {
+            ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+        }
+        Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),
+    }
+}
+
+async fn healthz(State(served): State<Served>) -> (StatusCode, &'static str) {
+    if served.shared.is_alive(ALIVE_LIMIT) {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "inference or store makes no progress\n")
+    }
+}
+
+async fn readyz(State(served): State<Served>) -> (StatusCode, &'static str) {
+    if served.shared.is_ready() {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "starting or stopping\n")
+    }
+}
+
+async fn status(State(served): State<Served>) -> axum::Json<serde_json::Value> {
+    axum::Json(status::render(&served.shared))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::health::CameraView;
+
+    async fn get(address: SocketAddr, path: &str) -> String {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn every_page_answers_and_a_second_server_is_told_which_key() {
+        let camera = CameraView::new("front", "rtsp://cam/1", vec!["falls".into()], vec!["fall".into()]);
+        let shared = Arc::new(Shared::new("home", "box", "mqtt://127.0.0.1", vec![camera], vec!["falls".into()]));
+        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let server = tokio::spawn(serve(listener, Arc::clone(&shared), async move { drop(stopped.await) }));
+
+        assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 503"));
+        shared.ready.store(true, Relaxed);
+        shared.beat(&shared.inference_beat_ms);
+        shared.beat(&shared.store_beat_ms);
+        assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
+        assert!(get(address, "/healthz").await.contains("ok"));
+        let metrics = get(address, "/metrics").await;
+        assert!(metrics.contains("openmetrics-text") && metrics.contains("kinewatch_stream_up{camera=\"front\"} 0"), "{metrics}");
+        let status = get(address, "/status").await;
+        let body: serde_json::Value = serde_json::from_str(status.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+        assert_eq!((&body["cameras"][0]["name"], &body["ready"]), (&"front".into(), &true.into()));
+        assert!(get(address, "/nothing").await.starts_with("HTTP/1.1 404"));
+
+        let error = bind(address).await.unwrap_err().to_string();
+        assert!(error.contains("[web] listen") && error.contains("in use"), "{error}");
+        stop.send(()).unwrap();
+        server.await.unwrap().unwrap();
+    }
+}
