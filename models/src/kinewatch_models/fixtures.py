@@ -281,8 +281,9 @@ def write_package(root: Path, package: Package) -> None:
         np.save(folder / "golden" / f"{stem}.logits.npy", logits)
     (folder / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS))
     (folder / "MODEL_CARD.md").write_text(
-        f"# {package.name}\n\nRandom weights ({package.architecture}, plan `{package.plan}`) for the tests of the agent: "
-        "it recognises nothing. Made by `kinewatch_models.fixtures` from a fixed seed; the golden clips are drawn shapes.\n"
+        f"# {package.name}\n\nRandom weights ({package.architecture}, plan `{package.plan}`) for the tests of the "
+        "agent: it recognises nothing. Made by `kinewatch_models.fixtures` from a fixed seed; the golden clips are "
+        "drawn shapes.\n"
     )
     (folder / "LICENSE").write_text("CC0-1.0: https://creativecommons.org/publicdomain/zero/1.0/\n")
     (folder / "model.toml").write_text(manifest(package, folder))
@@ -300,19 +301,21 @@ def manifest(package: Package, folder: Path) -> str:
         f'order = "scale-convert"\n{package.input_lines}',
         f"[sampling]\nrate_hz = 10.0\nsegments = {segments}\nsnippet = 1\nwindow_s = {window}\nstride_s = {stride}\n"
         "max_hole_s = 0.5\n",
-        f'[output]\nscores = "{package.scores}"\nactivation = "softmax"\ntemperature = 1.0\nbackground = "background"\n',
+        f'[output]\nscores = "{package.scores}"\nactivation = "softmax"\ntemperature = 1.0\n'
+        'background = "background"\n',
         f"[tensors]\n{package.tensor_lines}",
     ]
     for precision in ("fp32", "int8"):
         if (folder / f"{stems[0]}.{precision}.onnx").exists():
             head = f'head = "{stems[1]}.{precision}.onnx"\n' if len(stems) > 1 else ""
             parts.append(f'[graphs.{precision}]\nmodel = "{stems[0]}.{precision}.onnx"\n{head}')
-    decoder = "kind = \"hysteresis\"\non = 0.6\noff = 0.4\nsmooth_s = 0.2\n"
+    decoder = 'kind = "hysteresis"\non = 0.6\noff = 0.4\nsmooth_s = 0.2\n'
     if package.scores == "frame":
         decoder = 'kind = "cusum"\non = 0.6\noff = 0.4\nh_on = 0.5\nh_off = 0.5\n'
     decoder += "min_duration_s = 0.2\nmerge_gap_s = 0.2\nmax_duration_s = 60.0\n"
     for label in LABELS:
-        parts.append(f'[[labels]]\nname = "{label}"\n' + ("" if label == "background" else f"[labels.decoder]\n{decoder}"))
+        tail = "" if label == "background" else f"[labels.decoder]\n{decoder}"
+        parts.append(f'[[labels]]\nname = "{label}"\n{tail}')
     parts.append(f"[golden]\ntolerance_fp32 = 1e-4\ntolerance_int8 = {package.tolerance_int8}\n")
     for stem in package.clips:
         parts.append(f'[[golden.clips]]\nframes = "golden/{stem}.npy"\nlogits = "golden/{stem}.logits.npy"\n')
@@ -322,9 +325,7 @@ def manifest(package: Package, folder: Path) -> str:
     return "\n".join(parts)
 
 
-INPUT_FLOAT_RGB = (
-    f'layout = "nchw"\ncolour = "rgb"\ndtype = "float32"\nmean = {list(MEAN)}\nstd = {list(STD)}\n'
-)
+INPUT_FLOAT_RGB = f'layout = "nchw"\ncolour = "rgb"\ndtype = "float32"\nmean = {list(MEAN)}\nstd = {list(STD)}\n'
 INPUT_BYTES = 'layout = "nchw"\ncolour = "rgb"\ndtype = "uint8"\nmean = [0.0, 0.0, 0.0]\nstd = [1.0, 1.0, 1.0]\n'
 INPUT_ROWS_BGR = (
     f'layout = "nhwc"\ncolour = "bgr"\ndtype = "float32"\nmean = {list(MEAN[::-1])}\nstd = {list(STD[::-1])}\n'
@@ -423,9 +424,7 @@ def tiny_cached() -> Package:
     ]
     tensors = 'input = "frame"\nlogits = "logits"\nfeature = "feature"\nfeatures = "features"\n'
     clips = {"shapes": (frames, logits)}
-    return Package(
-        "tiny-cached", "cached", "trn", graphs, clips, INPUT_ROWS_BGR, (LENGTH, 0.4, 0.1), "clip", tensors
-    )
+    return Package("tiny-cached", "cached", "trn", graphs, clips, INPUT_ROWS_BGR, (LENGTH, 0.4, 0.1), "clip", tensors)
 
 
 class Logarithm(nn.Module):
