@@ -1,1 +1,37 @@
-//! kinewatch-capture.
+//! Capture: from a camera or file to model-sized RGB frames with their media time.
+//!
+//! ```text
+//! source ─▶ decoder ─▶ [probe: is the frame wanted?] ─▶ scaler, converter ─▶ appsink ─▶ one copy into the pool ─▶ consumer
+//! ```
+//!
+//! All of that runs on one GStreamer streaming thread a camera; the thread `cam-<name>` owns the pipeline, watches for
+//! error, end and silence, rebuilds it, and gives up a pipeline that does not stop within its deadline. Only this crate
+//! names GStreamer and V4L2. It never shows a password, never logs per frame, and never allocates per frame.
+
+mod backoff;
+mod camera;
+mod delivery;
+mod describe;
+#[cfg(feature = "v4l")]
+mod devices;
+mod elements;
+mod error;
+mod init;
+mod pipeline;
+mod run;
+mod secret;
+mod source;
+mod stats;
+mod teardown;
+
+pub use backoff::BackoffOptions;
+pub use camera::{Branch, Camera, CameraOptions, Captured, GapReason, StopOutcome};
+pub use describe::{Codec, Description, Layout, Transport, describe};
+#[cfg(feature = "v4l")]
+pub use devices::{Device, DeviceError, DeviceFormat, check_device, devices};
+pub use elements::{Elements, Platform};
+pub use error::{CaptureError, DescribeError, Disposition, InitError};
+pub use init::init;
+pub use secret::{Credentials, redact};
+pub use source::{Mode, Source, SourceError, Speed, V4l2Format};
+pub use stats::{CameraState, CameraStats};

@@ -1,0 +1,90 @@
+//! A video track held in memory as coded pictures: what the server sends, without decoding it.
+
+use std::path::Path;
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+
+/// The coded pictures of a file, in their order, with times that begin at zero.
+#[derive(Debug)]
+pub(crate) struct Clip {
+    /// Media type of the pictures.
+    pub(crate) caps: gst::Caps,
+    /// Coded pictures.
+    pub(crate) pictures: Vec<gst::Buffer>,
+    /// From the first picture to the end of the last.
+    pub(crate) period: gst::ClockTime,
+    /// Launch line from the pictures to RTP.
+    pub(crate) payloader: &'static str,
+}
+
+const H264: (&str, &str) = (
+    "h264parse ! video/x-h264,stream-format=byte-stream,alignment=au",
+    "h264parse ! rtph264pay name=pay0 pt=96 config-interval=1",
+);
+const H265: (&str, &str) = (
+    "h265parse ! video/x-h265,stream-format=byte-stream,alignment=au",
+    "h265parse ! rtph265pay name=pay0 pt=96 config-interval=1",
+);
+
+impl Clip {
+    /// Reads the video track of `path` (H.264 or H.265 in any container GStreamer knows).
+    pub(crate) fn load(path: &Path) -> Result<Self, String> {
+        let first = read(path, H264);
+        first.or_else(|reason| read(path, H265).map_err(|_| format!("{}: {reason}", path.display())))
+    }
+}
+
+fn read(path: &Path, (parser, payloader): (&str, &'static str)) -> Result<Clip, String> {
+    let text = format!("filesrc name=source ! parsebin ! {parser} ! appsink name=sink sync=false");
+    let pipeline = gst::parse::launch(&text).map_err(|e| e.to_string())?;
+    let pipeline = pipeline.downcast::<gst::Pipeline>().map_err(|_| "no pipeline")?;
+    pipeline.by_name("source").ok_or("no source")?.set_property("location", path.to_string_lossy().as_ref());
+    let sink = pipeline.by_name("sink").and_then(|s| s.downcast::<gst_app::AppSink>().ok()).ok_or("no sink")?;
+    let result = pull_all(&pipeline, &sink);
+    let _ = pipeline.set_state(gst::State::Null);
+    let (caps, pictures) = result?;
+    let (pictures, period) = rebase(pictures).ok_or("it has no usable picture")?;
+    Ok(Clip { caps, pictures, period, payloader })
+}
+
+fn pull_all(pipeline: &gst::Pipeline, sink: &gst_app::AppSink) -> Result<(gst::Caps, Vec<gst::Buffer>), String> {
+    let bus = pipeline.bus().ok_or("no bus")?;
+    let failure = || {
+        let message = bus.timed_pop_filtered(gst::ClockTime::ZERO, &[gst::MessageType::Error]);
+        match message.as_ref().map(|m| m.view()) {
+            Some(gst::MessageView::Error(error)) => Some(error.error().to_string()),
+            _ => None,
+        }
+    };
+    pipeline.set_state(gst::State::Playing).map_err(|_| failure().unwrap_or_else(|| "cannot be opened".into()))?;
+    let (mut caps, mut pictures) = (None, Vec::new());
+    loop {
+        if let Some(sample) = sink.try_pull_sample(gst::ClockTime::from_mseconds(200)) {
+            caps = caps.or_else(|| sample.caps_owned());
+            pictures.extend(sample.buffer_owned());
+        } else if let Some(reason) = failure() {
+            return Err(reason);
+        } else if sink.is_eos() {
+            break;
+        }
+    }
+    Ok((caps.ok_or("it has no H.264 or H.265 track")?, pictures))
+}
+
+/// Moves all times so that the earliest is zero.
+fn rebase(mut pictures: Vec<gst::Buffer>) -> Option<(Vec<gst::Buffer>, gst::ClockTime)> {
+    pictures.retain(|picture| picture.pts().is_some());
+    let times = || pictures.iter().filter_map(|picture| picture.pts());
+    let (first, last) = (times().min()?, times().max()?);
+    let count = u64::try_from(pictures.len()).ok()?;
+    let usual = if count > 1 { (last - first) / (count - 1) } else { gst::ClockTime::from_mseconds(40) };
+    let base = pictures.iter().filter_map(|picture| picture.dts()).min().map_or(first, |dts| dts.min(first));
+    for picture in &mut pictures {
+        let picture = picture.make_mut();
+        picture.set_pts(picture.pts().map(|t| t - base));
+        picture.set_dts(picture.dts().map(|t| t - base));
+    }
+    Some((pictures, last - first + usual))
+}

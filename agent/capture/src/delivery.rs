@@ -1,0 +1,307 @@
+//! From decoded buffers to delivered frames: media time, sessions, selection, and the one copy.
+//!
+//! Lives as long as the camera, over all its pipelines. [`Delivery::offer`] runs in a pad probe before the scaler,
+//! [`Delivery::deliver`] in the sink after it, both on the streaming thread; [`Delivery::close`] on the camera thread.
+//! One lock orders frames and gaps; it is held while the consumer takes a frame, so that no frame of an old session can
+//! follow its gap. Never allocates per frame, never logs.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use gstreamer as gst;
+use gstreamer_video as gst_video;
+use gstreamer_video::prelude::*;
+use kinewatch_core::frame::{FrameMeta, FramePool, FrameSpec};
+use kinewatch_core::sampling::{FrameSelector, Verdict};
+use kinewatch_core::time::{Arrival, Pts, SessionId};
+
+use crate::camera::{Branch, Captured, GapReason};
+use crate::describe::Layout;
+
+use crate::stats::{CameraState, CameraStats, count};
+
+/// The consumer.
+pub(crate) type Consumer = Box<dyn Fn(Captured) + Send + Sync>;
+
+/// Identifies one pipeline of a camera; what an older one still sends is discarded.
+pub(crate) type Generation = u64;
+
+pub(crate) struct Delivery {
+    stats: Arc<CameraStats>,
+    on: Consumer,
+    has_clock: bool,
+    /// The consumer holds a frame right now: silence is its doing, not the camera's.
+    busy: AtomicBool,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    open: Option<Generation>,
+    session: Option<Session>,
+    next_session: SessionId,
+    segment: Option<gst::FormattedSegment<gst::ClockTime>>,
+    /// From the caps; nanoseconds.
+    frame_duration: Option<i64>,
+    /// Running time of the frame before; nanoseconds.
+    previous: Option<i64>,
+    /// The frame now passing the branches.
+    current: Option<Current>,
+    branches: Vec<BranchState>,
+}
+
+struct Session {
+    id: SessionId,
+    /// Running time of its first frame, nanoseconds.
+    origin: i64,
+    last: Pts,
+}
+
+#[derive(Clone, Copy)]
+struct Current {
+    running: i64,
+    arrival: Option<Arrival>,
+}
+
+struct BranchState {
+    spec: FrameSpec,
+    selector: FrameSelector,
+    pool: FramePool,
+    format: Option<(gst_video::VideoInfo, Layout)>,
+    /// Chosen, now in the scaler.
+    pending: Option<FrameMeta>,
+}
+
+/// What becomes of a decoded buffer in a branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Offer {
+    Scale,
+    Drop,
+}
+
+impl Delivery {
+    pub(crate) fn new(branches: &[Branch], has_clock: bool, stats: Arc<CameraStats>, on: Consumer) -> Self {
+        let branches = branches
+            .iter()
+            .map(|branch| BranchState {
+                selector: FrameSelector::new(&branch.rates_hz),
+                spec: branch.spec,
+                pool: FramePool::new(branch.spec.bytes(), branch.pool_frames),
+                format: None,
+                pending: None,
+            })
+            .collect();
+        let inner = Inner {
+            open: None,
+            session: None,
+            next_session: SessionId(1),
+            segment: None,
+            frame_duration: None,
+            previous: None,
+            current: None,
+            branches,
+        };
+        Self { stats, on, has_clock, busy: AtomicBool::new(false), inner: Mutex::new(inner) }
+    }
+
+    /// Lets frames of a new pipeline in.
+    pub(crate) fn open(&self, generation: Generation) {
+        let mut inner = self.lock();
+        inner.open = Some(generation);
+        inner.segment = None;
+        inner.frame_duration = None;
+        inner.previous = None;
+        inner.current = None;
+    }
+
+    /// Shuts the pipeline out and ends its session, if one began. Waits for a consumer that is taking a frame.
+    pub(crate) fn close(&self, reason: GapReason) {
+        let mut inner = self.lock();
+        inner.open = None;
+        for branch in &mut inner.branches {
+            branch.pending = None;
+        }
+        self.end_session(&mut inner, reason);
+    }
+
+    /// Hands over what is not a frame, in order with frames.
+    pub(crate) fn tell(&self, captured: Captured) {
+        let _inner = self.lock();
+        (self.on)(captured);
+    }
+
+    /// Whether the consumer is taking a frame right now.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_layout(&self, branch: usize, layout: Layout) {
+        let mut inner = self.lock();
+        let Some(branch) = inner.branches.get_mut(branch) else { return };
+        let format = match layout {
+            Layout::Rgb => gst_video::VideoFormat::Rgb,
+            Layout::Rgba => gst_video::VideoFormat::Rgba,
+        };
+        let info = gst_video::VideoInfo::builder(format, branch.spec.width, branch.spec.height).build();
+        branch.format = info.ok().map(|info| (info, layout));
+    }
+
+    /// Time base of the buffers that follow.
+    pub(crate) fn segment(&self, generation: Generation, segment: &gst::Segment) {
+        let mut inner = self.lock();
+        if inner.open == Some(generation) {
+            inner.segment = segment.downcast_ref::<gst::ClockTime>().cloned();
+        }
+    }
+
+    /// Format of the buffers that follow.
+    pub(crate) fn caps(&self, generation: Generation, caps: &gst::CapsRef) {
+        let mut inner = self.lock();
+        if inner.open == Some(generation) {
+            let rate = caps.structure(0).and_then(|s| s.get::<gst::Fraction>("framerate").ok());
+            inner.frame_duration = rate
+                .filter(|rate| rate.numer() > 0)
+                .map(|rate| 1_000_000_000 * i64::from(rate.denom()) / i64::from(rate.numer()));
+        }
+    }
+
+    /// Decides on a decoded buffer before it is scaled.
+    pub(crate) fn offer(&self, generation: Generation, branch: usize, pts: Option<gst::ClockTime>) -> Offer {
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        if inner.open != Some(generation) {
+            return Offer::Drop;
+        }
+        if branch == 0 {
+            inner.current = self.receive(inner, pts);
+        }
+        let Some(current) = inner.current else { return Offer::Drop };
+        let (mut id, mut pts) = self.place(inner, current);
+        let mut verdict = inner.branches[branch].selector.offer(pts);
+        if verdict == Verdict::Jump {
+            self.end_session(inner, GapReason::Jump);
+            (id, pts) = self.place(inner, current);
+            verdict = inner.branches[branch].selector.offer(pts);
+        }
+        let counter = match verdict {
+            Verdict::Take { wanted } => {
+                let meta = FrameMeta { session: id, pts, arrival: current.arrival, wanted };
+                inner.branches[branch].pending = Some(meta);
+                advance(inner, pts);
+                return Offer::Scale;
+            }
+            Verdict::Skip => {
+                advance(inner, pts);
+                &self.stats.skipped
+            }
+            Verdict::Duplicate => &self.stats.duplicates,
+            Verdict::Backward | Verdict::Jump => &self.stats.backward,
+        };
+        count(counter);
+        Offer::Drop
+    }
+
+    /// Copies a scaled buffer into the pool and hands it to the consumer. False when the pipeline is shut out.
+    pub(crate) fn deliver(&self, generation: Generation, branch: usize, buffer: &gst::BufferRef) -> bool {
+        let mut guard = self.lock();
+        if guard.open != Some(generation) {
+            return false;
+        }
+        let state = &mut guard.branches[branch];
+        let (Some(meta), Some((info, layout))) = (state.pending.take(), state.format.as_ref()) else {
+            count(&self.stats.unreadable);
+            return true;
+        };
+        let Ok(picture) = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, info) else {
+            count(&self.stats.unreadable);
+            return true;
+        };
+        let Some(frame) = state.pool.fill(meta, |out| copy(&picture, *layout, out)) else {
+            count(&self.stats.pool_exhausted);
+            return true;
+        };
+        count(&self.stats.taken);
+        self.busy.store(true, Ordering::Relaxed);
+        (self.on)(Captured::Frame { branch, frame });
+        self.stats.last_frame_mono_ns.store(mono_ns(), Ordering::Relaxed);
+        self.busy.store(false, Ordering::Relaxed);
+        true
+    }
+
+    /// Counts a decoded frame and finds its running time.
+    fn receive(&self, inner: &mut Inner, pts: Option<gst::ClockTime>) -> Option<Current> {
+        let mono_ns = mono_ns();
+        count(&self.stats.decoded);
+        self.stats.last_frame_mono_ns.store(mono_ns, Ordering::Relaxed);
+        let running = pts.and_then(|pts| inner.segment.as_ref()?.to_running_time(pts)).map(|t| t.nseconds() as i64);
+        let running = running.or_else(|| {
+            count(&self.stats.no_pts);
+            inner.frame_duration.map(|duration| inner.previous.map_or(0, |previous| previous + duration))
+        })?;
+        inner.previous = Some(running);
+        let arrival = self.has_clock.then(|| Arrival { mono_ns, wall_ns: wall_ns() });
+        Some(Current { running, arrival })
+    }
+
+    /// Session and media time of `current`, which begins a session where none is open.
+    fn place(&self, inner: &mut Inner, current: Current) -> (SessionId, Pts) {
+        if let Some(session) = &inner.session {
+            return (session.id, Pts(current.running - session.origin));
+        }
+        let id = inner.next_session;
+        inner.next_session = id.next();
+        for branch in &mut inner.branches {
+            branch.selector.reset();
+        }
+        inner.session = Some(Session { id, origin: current.running, last: Pts::ZERO });
+        count(&self.stats.sessions);
+        self.stats.enter(CameraState::Up);
+        (id, Pts::ZERO)
+    }
+
+    fn end_session(&self, inner: &mut Inner, reason: GapReason) {
+        if let Some(session) = inner.session.take() {
+            (self.on)(Captured::Gap { session: session.id, last: Some(session.last), reason });
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn advance(inner: &mut Inner, pts: Pts) {
+    if let Some(session) = &mut inner.session {
+        session.last = session.last.max(pts);
+    }
+}
+
+/// Rows of a picture, without padding and fourth bytes.
+fn copy(picture: &gst_video::VideoFrameRef<&gst::BufferRef>, layout: Layout, out: &mut [u8]) {
+    let (Ok(pixels), Ok(stride)) = (picture.plane_data(0), usize::try_from(picture.plane_stride()[0])) else { return };
+    let row_bytes = picture.width() as usize * 3;
+    for (row, out) in pixels.chunks(stride).zip(out.chunks_exact_mut(row_bytes)) {
+        match layout {
+            Layout::Rgb => {
+                if let Some(row) = row.get(..row_bytes) {
+                    out.copy_from_slice(row);
+                }
+            }
+            Layout::Rgba => {
+                for (pixel, out) in row.chunks_exact(4).zip(out.chunks_exact_mut(3)) {
+                    out.copy_from_slice(&pixel[..3]);
+                }
+            }
+        }
+    }
+}
+
+/// `CLOCK_MONOTONIC`, as GStreamer reads it.
+pub(crate) fn mono_ns() -> i64 {
+    gst::get_timestamp().nseconds() as i64
+}
+
+fn wall_ns() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,245 @@
+//! The pipeline of a camera as text: a pure function of source, elements and frame specs, golden-tested.
+//!
+//! Never holds a secret or a file name: URL, user, password and path are set as properties afterwards. Elements that
+//! the code takes hold of are named: `source`, `demux`, `branchN` (its sink pad drops unwanted frames), `sinkN`.
+//!
+//! Order of the software chain is fixed by the package ([`FrameSpec::order`]), as it changes the pixels. On a Jetson
+//! `nvvidconv` scales and converts in one pass; it has no RGB and always stretches, so it gives RGBA (the fourth byte
+//! is left out in the one copy), and for a letterbox the wanted frames are scaled on the CPU instead.
+
+use std::fmt;
+
+use kinewatch_core::frame::{Filter, FrameSpec, Resize, ScaleOrder};
+
+use crate::elements::{Elements, Platform};
+use crate::error::DescribeError;
+use crate::source::{Mode, Source, Speed, V4l2Format};
+
+/// How RTP reaches us.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Interleaved in the RTSP connection: nothing is lost.
+    #[default]
+    Tcp,
+    /// Datagrams: less delay, lossy.
+    Udp,
+}
+
+/// What comes out of the source, before decoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    /// Pictures.
+    Raw,
+    /// H.264.
+    H264,
+    /// H.265.
+    H265,
+    /// One JPEG a frame.
+    Jpeg,
+    /// Anything else: GStreamer chooses the decoder.
+    Other,
+}
+
+impl Codec {
+    /// From a media type (`video/x-h264`) or an RTP encoding name (`H264`). `None` when it is no video.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        Some(match name {
+            "video/x-raw" => Self::Raw,
+            "video/x-h264" | "H264" => Self::H264,
+            "video/x-h265" | "H265" => Self::H265,
+            "image/jpeg" | "JPEG" => Self::Jpeg,
+            other if other.starts_with("video/") || other.starts_with("image/") || !other.contains('/') => Self::Other,
+            _ => return None,
+        })
+    }
+
+    /// The codec of a source whose pads exist before it runs; `None` where it shows only then (RTSP, files).
+    #[must_use]
+    pub fn known(source: &Source) -> Option<Self> {
+        match source {
+            Source::V4l2 { format: V4l2Format::Mjpeg, .. } => Some(Self::Jpeg),
+            Source::V4l2 { .. } | Source::Csi { .. } | Source::Test { .. } => Some(Self::Raw),
+            Source::Rtsp { .. } | Source::File { .. } => None,
+        }
+    }
+}
+
+/// Pixels as they reach the sink of a branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// Three bytes.
+    Rgb,
+    /// Four bytes, the last unused.
+    Rgba,
+}
+
+/// A pipeline in two parts: RTSP and files are joined when the stream's codec is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// Source.
+    pub head: String,
+    /// Decoder to sinks.
+    pub tail: String,
+    /// Pixels of each branch.
+    pub layouts: Vec<Layout>,
+}
+
+impl fmt::Display for Description {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ! {}", self.head, self.tail)
+    }
+}
+
+/// Describes the whole pipeline for a stream of `codec`.
+pub fn describe(
+    source: &Source,
+    transport: Transport,
+    codec: Codec,
+    elements: &Elements,
+    branches: &[FrameSpec],
+) -> Result<Description, DescribeError> {
+    let head = head(source, transport, elements)?;
+    let mut stages = decode(source, codec, elements)?;
+    if matches!(source, Source::File { speed: Speed::RealTime, .. }) {
+        stages.push("identity sync=true".into());
+    }
+    let mut layouts = Vec::with_capacity(branches.len());
+    let mut chains = Vec::with_capacity(branches.len());
+    for (index, spec) in branches.iter().enumerate() {
+        let (chain, layout) = branch(source, elements.platform, index, spec);
+        chains.push(chain);
+        layouts.push(layout);
+    }
+    let tail = if let [only] = chains.as_slice() {
+        stages.push(only.clone());
+        stages.join(" ! ")
+    } else {
+        // No queues: every branch runs on the decoder's thread, so frames and gaps keep one order.
+        stages.push("tee name=split allow-not-linked=true".into());
+        let chains = chains.iter().map(|chain| format!(" split. ! {chain}")).collect::<String>();
+        format!("{}{chains}", stages.join(" ! "))
+    };
+    Ok(Description { head, tail, layouts })
+}
+
+/// The source part alone: what runs until the codec is known.
+pub(crate) fn head(source: &Source, transport: Transport, elements: &Elements) -> Result<String, DescribeError> {
+    Ok(match source {
+        Source::Rtsp { .. } => {
+            let protocols = match transport {
+                Transport::Tcp => "tcp",
+                Transport::Udp => "udp",
+            };
+            format!("rtspsrc name=source protocols={protocols} latency=200")
+        }
+        Source::File { .. } => "filesrc name=source ! parsebin name=demux".into(),
+        Source::V4l2 { device, format, mode } => {
+            let media = match format {
+                V4l2Format::Any => "video/x-raw",
+                V4l2Format::Yuyv => "video/x-raw,format=YUY2",
+                V4l2Format::Mjpeg => "image/jpeg",
+            };
+            format!("v4l2src name=source device={device} ! {media}{}", caps_fields(*mode))
+        }
+        Source::Csi { sensor, mode } => {
+            if !elements.platform.is_jetson() {
+                return Err(DescribeError::NotJetson { sensor: *sensor });
+            }
+            let mode = Mode { size: mode.size.or(Some((1280, 720))), fps: mode.fps.or(Some(30)) };
+            let fields = caps_fields(mode);
+            format!("nvarguscamerasrc name=source sensor-id={sensor} ! video/x-raw(memory:NVMM),format=NV12{fields}")
+        }
+        Source::Test { pattern, mode, frames } => {
+            let mode = Mode { size: mode.size.or(Some((640, 480))), fps: mode.fps.or(Some(30)) };
+            let count = frames.map(|n| format!(" num-buffers={n}")).unwrap_or_default();
+            let fields = caps_fields(mode);
+            format!("videotestsrc name=source is-live=true pattern={pattern}{count} ! video/x-raw,format=I420{fields}")
+        }
+    })
+}
+
+fn caps_fields(mode: Mode) -> String {
+    let size = mode.size.map(|(w, h)| format!(",width={w},height={h}")).unwrap_or_default();
+    let rate = mode.fps.map(|n| format!(",framerate={n}/1")).unwrap_or_default();
+    size + &rate
+}
+
+fn decode(source: &Source, codec: Codec, elements: &Elements) -> Result<Vec<String>, DescribeError> {
+    let rtp = matches!(source, Source::Rtsp { .. });
+    let (depay, parse, decoder) = match codec {
+        Codec::Raw => return Ok(if rtp { vec!["decodebin".into()] } else { Vec::new() }),
+        Codec::Other => return Ok(vec!["decodebin".into()]),
+        Codec::H264 => ("rtph264depay", Some("h264parse"), elements.h264),
+        Codec::H265 => ("rtph265depay", Some("h265parse"), elements.h265),
+        Codec::Jpeg => ("rtpjpegdepay", None, elements.jpeg),
+    };
+    let decoder = decoder.ok_or(DescribeError::NoDecoder { codec })?;
+    let hardware = decoder.starts_with("nv") || decoder.starts_with("va");
+    let mut stages = Vec::new();
+    if rtp {
+        stages.push(depay.to_owned());
+    }
+    // `parsebin` has parsed a file already; hardware wants another stream format than containers hold.
+    stages.extend(parse.filter(|_| rtp || hardware).map(str::to_owned));
+    stages.push(match decoder {
+        "nvv4l2decoder" if codec == Codec::Jpeg => "nvv4l2decoder mjpeg=1".into(),
+        "nvv4l2decoder" => "nvv4l2decoder enable-max-performance=true".into(),
+        // One thread: more only delay, and cameras share the cores.
+        avdec if avdec.starts_with("avdec_") => format!("{avdec} max-threads=1"),
+        other => other.into(),
+    });
+    if hardware && decoder != "nvv4l2decoder" {
+        stages.push("video/x-raw".into());
+    }
+    Ok(stages)
+}
+
+fn branch(source: &Source, platform: Platform, index: usize, spec: &FrameSpec) -> (String, Layout) {
+    let (width, height) = (spec.width, spec.height);
+    let name = format!("name=branch{index}");
+    let sink =
+        format!("appsink name=sink{index} sync=false async=false max-buffers=1 drop=false enable-last-sample=false");
+    if !platform.is_jetson() {
+        // Turned pictures are set upright as the file's tag says. Both elements pass upright ones through untouched.
+        if source.is_file() {
+            let scale = scale_and_convert(spec, "");
+            return (format!("videoconvert {name} ! videoflip video-direction=auto ! {scale} ! {sink}"), Layout::Rgb);
+        }
+        return (format!("{} ! {sink}", scale_and_convert(spec, &format!(" {name}"))), Layout::Rgb);
+    }
+    let engine = if platform == Platform::Jetpack5 { "" } else { " compute-hw=VIC" };
+    match spec.resize {
+        Resize::Stretch => {
+            let method = match spec.filter {
+                Filter::Nearest => 0,
+                Filter::Bilinear => 1,
+            };
+            let scale = format!("nvvidconv {name}{engine} interpolation-method={method}");
+            (format!("{scale} ! video/x-raw,format=RGBA,width={width},height={height} ! {sink}"), Layout::Rgba)
+        }
+        Resize::Letterbox => {
+            let scale = scale_and_convert(spec, "");
+            (format!("nvvidconv {name}{engine} ! video/x-raw,format=I420 ! {scale} ! {sink}"), Layout::Rgb)
+        }
+    }
+}
+
+/// The software chain of the contract; `name` goes to its first element.
+fn scale_and_convert(spec: &FrameSpec, name: &str) -> String {
+    let method = match spec.filter {
+        Filter::Nearest => "nearest-neighbour",
+        Filter::Bilinear => "bilinear",
+    };
+    let borders = spec.resize == Resize::Letterbox;
+    let size = format!("width={},height={},pixel-aspect-ratio=1/1", spec.width, spec.height);
+    let scale = |name: &str| format!("videoscale{name} method={method} add-borders={borders}");
+    match spec.order {
+        ScaleOrder::ScaleConvert => {
+            format!("{} ! video/x-raw,{size} ! videoconvert ! video/x-raw,format=RGB", scale(name))
+        }
+        ScaleOrder::ConvertScale => {
+            format!("videoconvert{name} ! video/x-raw,format=RGB ! {} ! video/x-raw,format=RGB,{size}", scale(""))
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Builds one pipeline from its description and connects it to the [`Delivery`].
+//!
+//! URL, path, user and password are set as properties and appear in no description. The callbacks run on GStreamer's
+//! streaming threads and hold the delivery, never the pipeline (which would keep itself alive).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use kinewatch_core::frame::FrameSpec;
+
+use crate::camera::CameraOptions;
+use crate::delivery::{Delivery, Generation, Offer};
+use crate::describe::{Codec, Description, describe, head};
+use crate::error::{CaptureError, DescribeError, NO_VIDEO};
+use crate::secret::redact;
+use crate::source::Source;
+
+/// Builds the pipeline of `options.source`, stopped.
+pub(crate) fn build(
+    options: &CameraOptions,
+    source_name: &str,
+    delivery: &Arc<Delivery>,
+    generation: Generation,
+) -> Result<gst::Pipeline, CaptureError> {
+    let unsupported = |reason| CaptureError::Unsupported { source_name: source_name.to_owned(), reason };
+    let tails = Tails {
+        options: options.clone(),
+        specs: options.branches.iter().map(|branch| branch.spec).collect(),
+        delivery: Arc::clone(delivery),
+        generation,
+    };
+    let Some(codec) = Codec::known(&options.source) else {
+        let text = head(&options.source, options.transport, &options.elements).map_err(unsupported)?;
+        let pipeline = launch(&text, source_name)?;
+        set_source(&pipeline, options);
+        join_later(&pipeline, tails);
+        return Ok(pipeline);
+    };
+    let description = tails.describe(codec).map_err(unsupported)?;
+    let pipeline = launch(&description.to_string(), source_name)?;
+    tails.connect(pipeline.upcast_ref(), &description);
+    Ok(pipeline)
+}
+
+/// Whether a pipeline for `options` can exist on this machine: for errors that no retry heals.
+pub(crate) fn check(options: &CameraOptions) -> Result<(), CaptureError> {
+    let source_name = options.source.to_string();
+    let specs: Vec<FrameSpec> = options.branches.iter().map(|branch| branch.spec).collect();
+    let codec = Codec::known(&options.source).unwrap_or(Codec::Other);
+    match describe(&options.source, options.transport, codec, &options.elements, &specs) {
+        Err(reason) => Err(CaptureError::Unsupported { source_name, reason }),
+        // The pattern's name is only known to GStreamer.
+        Ok(description) if matches!(options.source, Source::Test { .. }) => {
+            launch(&description.to_string(), &source_name).map(drop)
+        }
+        Ok(_) => Ok(()),
+    }
+}
+
+fn launch(text: &str, source_name: &str) -> Result<gst::Pipeline, CaptureError> {
+    let failed = |detail: String| CaptureError::Pipeline { source_name: source_name.to_owned(), detail };
+    let element = gst::parse::launch(text).map_err(|e| failed(redact(&e.to_string())))?;
+    element.downcast::<gst::Pipeline>().map_err(|_| failed("the description is no pipeline".into()))
+}
+
+fn set_source(pipeline: &gst::Pipeline, options: &CameraOptions) {
+    let Some(element) = pipeline.by_name("source") else { return };
+    match &options.source {
+        Source::File { path, .. } => element.set_property("location", path.as_os_str().to_string_lossy().as_ref()),
+        Source::Rtsp { url, credentials } => {
+            element.set_property("location", url);
+            if let Some(credentials) = options.credentials.as_ref().or(credentials.as_ref()) {
+                element.set_property("user-id", credentials.user());
+                element.set_property("user-pw", credentials.password());
+            }
+        }
+        Source::V4l2 { .. } | Source::Csi { .. } | Source::Test { .. } => {}
+    }
+}
+
+/// Everything the second part of a pipeline needs.
+struct Tails {
+    options: CameraOptions,
+    specs: Vec<FrameSpec>,
+    delivery: Arc<Delivery>,
+    generation: Generation,
+}
+
+impl Tails {
+    fn describe(&self, codec: Codec) -> Result<Description, DescribeError> {
+        let options = &self.options;
+        describe(&options.source, options.transport, codec, &options.elements, &self.specs)
+    }
+
+    /// Probes before the scalers, callbacks after them.
+    fn connect(&self, bin: &gst::Bin, description: &Description) {
+        for (branch, layout) in description.layouts.iter().enumerate() {
+            self.delivery.set_layout(branch, *layout);
+            let first = bin.by_name(&format!("branch{branch}")).and_then(|element| element.static_pad("sink"));
+            if let Some(pad) = first {
+                self.probe(&pad, branch);
+            }
+            let sink = bin.by_name(&format!("sink{branch}")).and_then(|e| e.downcast::<gst_app::AppSink>().ok());
+            if let Some(sink) = sink {
+                self.receive(&sink, branch);
+            }
+        }
+    }
+
+    fn probe(&self, pad: &gst::Pad, branch: usize) {
+        let (delivery, generation) = (Arc::clone(&self.delivery), self.generation);
+        let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
+        pad.add_probe(mask, move |_, info| {
+            match &info.data {
+                Some(gst::PadProbeData::Buffer(buffer)) => {
+                    if delivery.offer(generation, branch, buffer.pts()) == Offer::Drop {
+                        return gst::PadProbeReturn::Drop;
+                    }
+                }
+                Some(gst::PadProbeData::Event(event)) if branch == 0 => match event.view() {
+                    gst::EventView::Segment(segment) => delivery.segment(generation, segment.segment()),
+                    gst::EventView::Caps(caps) => delivery.caps(generation, caps.caps()),
+                    _ => {}
+                },
+                _ => {}
+            }
+            gst::PadProbeReturn::Ok
+        });
+    }
+
+    fn receive(&self, sink: &gst_app::AppSink, branch: usize) {
+        let (delivery, generation) = (Arc::clone(&self.delivery), self.generation);
+        let new_sample = move |sink: &gst_app::AppSink| {
+            let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+            let open = sample.buffer().is_none_or(|buffer| delivery.deliver(generation, branch, buffer));
+            if open { Ok(gst::FlowSuccess::Ok) } else { Err(gst::FlowError::Flushing) }
+        };
+        sink.set_callbacks(gst_app::AppSinkCallbacks::builder().new_sample(new_sample).build());
+    }
+
+    /// Decoder to sinks for a pad that has just appeared.
+    fn join(&self, pipeline: &gst::Pipeline, pad: &gst::Pad, codec: Codec) -> Result<(), String> {
+        let description = self.describe(codec).map_err(|e| e.to_string())?;
+        let bin = gst::parse::bin_from_description(&description.tail, true).map_err(|e| e.to_string())?;
+        self.connect(&bin, &description);
+        pipeline.add(&bin).map_err(|e| e.to_string())?;
+        bin.sync_state_with_parent().map_err(|e| e.to_string())?;
+        let sink = bin.static_pad("sink").ok_or("the decoder takes no input")?;
+        pad.link(&sink).map_err(|e| format!("the stream does not fit its decoder ({e})"))?;
+        Ok(())
+    }
+}
+
+/// Joins the first video stream when it shows; other streams are swallowed undecoded, so that none holds the file up.
+fn join_later(pipeline: &gst::Pipeline, tails: Tails) {
+    let dynamic = pipeline.by_name("demux").or_else(|| pipeline.by_name("source"));
+    let Some(dynamic) = dynamic else { return };
+    if matches!(tails.options.source, Source::Rtsp { .. }) {
+        refuse_other_streams(&dynamic);
+    }
+    pipeline.connect_deep_element_added(|_, _, element| one_thread(element));
+    let joined = Arc::new(AtomicBool::new(false));
+    let weak = pipeline.downgrade();
+    let (joined_then, found) = (Arc::clone(&joined), Arc::new(std::sync::Mutex::new(Vec::<String>::new())));
+    let found_then = Arc::clone(&found);
+    dynamic.connect_pad_added(move |element, pad| {
+        let Some(pipeline) = weak.upgrade() else { return };
+        let name = stream_name(pad);
+        let codec = Codec::of(&name).filter(|_| !joined.swap(true, Ordering::Relaxed));
+        let Some(codec) = codec else {
+            if let Ok(mut found) = found.lock() {
+                found.push(name);
+            }
+            swallow(&pipeline, pad);
+            return;
+        };
+        if let Err(reason) = tails.join(&pipeline, pad, codec) {
+            gst::element_error!(element, gst::StreamError::CodecNotFound, ("{}", reason));
+        }
+    });
+    dynamic.connect_no_more_pads(move |element| {
+        if !joined_then.load(Ordering::Relaxed) {
+            let found = found_then.lock().map(|f| f.join(", ")).unwrap_or_default();
+            gst::element_error!(element, gst::StreamError::WrongType, ("{}{}", NO_VIDEO, found));
+        }
+    });
+}
+
+/// `video/x-h264`, `audio/mpeg`, or the encoding name of an RTP video stream.
+fn stream_name(pad: &gst::Pad) -> String {
+    let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+    let Some(structure) = caps.structure(0) else { return "unknown/unknown".into() };
+    if structure.name() != "application/x-rtp" {
+        return structure.name().to_string();
+    }
+    match structure.get::<&str>("media") {
+        Ok("video") => structure.get::<&str>("encoding-name").unwrap_or("UNKNOWN").to_owned(),
+        media => format!("{}/rtp", media.unwrap_or("unknown")),
+    }
+}
+
+/// Only the first video stream of an RTSP server is set up at all.
+fn refuse_other_streams(rtspsrc: &gst::Element) {
+    let chosen = AtomicBool::new(false);
+    rtspsrc.connect("select-stream", false, move |values| {
+        let caps = values.get(2).and_then(|value| value.get::<gst::Caps>().ok());
+        let is_video = caps.is_some_and(|c| c.structure(0).is_some_and(|s| s.get::<&str>("media") == Ok("video")));
+        let select = is_video && !chosen.swap(true, Ordering::Relaxed);
+        Some(select.to_value())
+    });
+}
+
+fn swallow(pipeline: &gst::Pipeline, pad: &gst::Pad) {
+    let sink = gst::ElementFactory::make("fakesink").property("sync", false).property("async", false).build();
+    let Ok(sink) = sink else { return };
+    if pipeline.add(&sink).is_ok() && sink.sync_state_with_parent().is_ok() {
+        if let Some(input) = sink.static_pad("sink") {
+            let _ = pad.link(&input);
+        }
+    }
+}
+
+/// Decoders that GStreamer chose by itself get one thread, as those of the description.
+fn one_thread(element: &gst::Element) {
+    let is_avdec = element.factory().is_some_and(|factory| factory.name().starts_with("avdec_"));
+    if is_avdec && element.has_property("max-threads") {
+        element.set_property("max-threads", 1_i32);
+    }
+}

@@ -1,0 +1,285 @@
+//! The thread `cam-<name>`: builds the pipeline, watches bus and clock, tears down, waits, and begins again.
+//!
+//! ERROR, EOS and silence of a live source lead to the same full rebuild. Never touches pixels; never waits for a
+//! pipeline longer than the teardown deadline.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use tracing::{debug, info, warn};
+
+use crate::backoff::{Backoff, HEALTHY};
+use crate::camera::{CameraOptions, Captured, GapReason};
+use crate::delivery::{Delivery, Generation, mono_ns};
+use crate::error::CaptureError;
+use crate::pipeline;
+use crate::source::Source;
+use crate::stats::{CameraState, CameraStats, count};
+use crate::teardown::Teardowns;
+
+/// How often the thread looks at the clock while frames flow.
+const TICK: gst::ClockTime = gst::ClockTime::from_mseconds(200);
+
+/// Tells the thread to end; wakes it from bus and backoff.
+#[derive(Debug, Default)]
+pub(crate) struct StopSignal {
+    state: Mutex<StopState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct StopState {
+    raised: bool,
+    bus: Option<gst::Bus>,
+}
+
+impl StopSignal {
+    pub(crate) fn raise(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.raised = true;
+        if let Some(bus) = &state.bus {
+            let wake = gst::Structure::new_empty("kinewatch-stop");
+            let _ = bus.post(gst::message::Application::new(wake));
+        }
+        self.changed.notify_all();
+    }
+
+    fn is_raised(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).raised
+    }
+
+    fn watch(&self, bus: Option<gst::Bus>) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).bus = bus;
+    }
+
+    /// Sleeps for `wait` or until raised; true when raised.
+    fn wait(&self, wait: Duration) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (state, _) =
+            self.changed.wait_timeout_while(state, wait, |s| !s.raised).unwrap_or_else(PoisonError::into_inner);
+        state.raised
+    }
+}
+
+/// How one pipeline ended.
+enum End {
+    Stopped,
+    EndOfStream,
+    Failed(CaptureError),
+}
+
+/// What the thread does next.
+enum Next {
+    Again,
+    Wait,
+    Leave,
+}
+
+pub(crate) struct CameraThread {
+    options: CameraOptions,
+    source_name: String,
+    stats: Arc<CameraStats>,
+    stop: Arc<StopSignal>,
+    delivery: Arc<Delivery>,
+    teardowns: Teardowns,
+    generation: Generation,
+}
+
+impl CameraThread {
+    pub(crate) fn new(
+        options: CameraOptions,
+        stats: Arc<CameraStats>,
+        stop: Arc<StopSignal>,
+        delivery: Arc<Delivery>,
+    ) -> Self {
+        let source_name = options.source.to_string();
+        let teardowns = Teardowns::new(options.name.clone(), options.teardown_deadline);
+        Self { options, source_name, stats, stop, delivery, teardowns, generation: 0 }
+    }
+
+    /// Runs until stopped, finished or failed for good.
+    pub(crate) fn run(mut self) {
+        let mut backoff = Backoff::new(self.options.backoff);
+        let mut outage = Instant::now();
+        loop {
+            if self.stop.is_raised() || self.wait_for_abandoned() {
+                break;
+            }
+            self.stats.enter(CameraState::Connecting);
+            let began = Instant::now();
+            let end = self.run_once();
+            if self.stats.state() == CameraState::Up && began.elapsed() >= HEALTHY {
+                backoff.reset();
+                outage = Instant::now();
+            }
+            match self.settle(end) {
+                Next::Leave => break,
+                Next::Again => {}
+                Next::Wait => {
+                    self.stats.enter(CameraState::Down);
+                    count(&self.stats.reconnects);
+                    let wait = backoff.next(outage.elapsed(), chance());
+                    if self.stop.wait(wait) {
+                        break;
+                    }
+                }
+            }
+        }
+        debug!(camera = self.options.name, "camera thread ends");
+    }
+
+    /// One pipeline, from building to teardown.
+    fn run_once(&mut self) -> End {
+        self.generation += 1;
+        let built = pipeline::build(&self.options, &self.source_name, &self.delivery, self.generation);
+        let pipeline = match built {
+            Ok(pipeline) => pipeline,
+            Err(error) => return End::Failed(error),
+        };
+        let Some(bus) = pipeline.bus() else {
+            let detail = "the pipeline has no bus".to_owned();
+            return End::Failed(CaptureError::Pipeline { source_name: self.source_name.clone(), detail });
+        };
+        self.stop.watch(Some(bus.clone()));
+        self.delivery.open(self.generation);
+        let started = pipeline.set_state(gst::State::Playing);
+        let end = match started {
+            Ok(_) => self.watch(&bus),
+            Err(_) => End::Failed(self.start_error(&bus)),
+        };
+        self.stop.watch(None);
+        self.close(&end);
+        if !self.teardowns.stop(pipeline) {
+            count(&self.stats.abandoned);
+        }
+        end
+    }
+
+    /// Waits for the end of the stream, an error, silence, or a stop.
+    fn watch(&self, bus: &gst::Bus) -> End {
+        let kinds = [gst::MessageType::Error, gst::MessageType::Eos, gst::MessageType::Application];
+        let began = mono_ns();
+        let mut reported = false;
+        loop {
+            let message = bus.timed_pop_filtered(TICK, &kinds);
+            if self.stop.is_raised() {
+                return End::Stopped;
+            }
+            match message.as_ref().map(|m| m.view()) {
+                Some(gst::MessageView::Eos(_)) => return End::EndOfStream,
+                Some(gst::MessageView::Error(error)) => {
+                    return End::Failed(CaptureError::from_bus(self.source_name.clone(), error));
+                }
+                _ => {}
+            }
+            let last = self.stats.last_frame_mono_ns.load(Relaxed);
+            if !reported && last >= began {
+                reported = true;
+                info!(camera = self.options.name, source = self.source_name, "frames arrive");
+            }
+            if let Some(silence) = self.silence(began, last) {
+                count(&self.stats.stalls);
+                return End::Failed(CaptureError::silent(self.source_name.clone(), silence));
+            }
+        }
+    }
+
+    /// How long nothing came, when that is too long. A file may pause between two frames, and a consumer that holds a
+    /// frame is no silence of the camera.
+    fn silence(&self, began: i64, last: i64) -> Option<Duration> {
+        let first = last < began;
+        if self.delivery.is_busy() || self.options.source.is_file() && !first {
+            return None;
+        }
+        let allowed = if first { self.options.first_frame_timeout } else { self.options.stall_timeout };
+        let silence = Duration::from_nanos(u64::try_from(mono_ns() - last.max(began)).unwrap_or(0));
+        (silence > allowed).then_some(silence)
+    }
+
+    fn start_error(&self, bus: &gst::Bus) -> CaptureError {
+        let message = bus.timed_pop_filtered(gst::ClockTime::ZERO, &[gst::MessageType::Error]);
+        match message.as_ref().map(|m| m.view()) {
+            Some(gst::MessageView::Error(error)) => CaptureError::from_bus(self.source_name.clone(), error),
+            _ => CaptureError::Pipeline {
+                source_name: self.source_name.clone(),
+                detail: "the pipeline does not start, and GStreamer does not say why".into(),
+            },
+        }
+    }
+
+    /// Ends the session, if one began, before the slow teardown.
+    fn close(&self, end: &End) {
+        let reason = match end {
+            End::Stopped => GapReason::Stopped,
+            End::EndOfStream => match self.options.source {
+                Source::File { looped: true, .. } => GapReason::Looped,
+                Source::File { .. } | Source::Test { .. } => GapReason::EndOfStream,
+                _ => GapReason::Lost(self.ended().to_string()),
+            },
+            End::Failed(error) => GapReason::Lost(error.to_string()),
+        };
+        self.delivery.close(reason);
+    }
+
+    /// Tells the consumer what is final, logs, and decides what comes next.
+    fn settle(&self, end: End) -> Next {
+        let had_frames = self.stats.state() == CameraState::Up;
+        let camera = self.options.name.as_str();
+        let once = matches!(self.options.source, Source::File { looped: false, .. } | Source::Test { .. });
+        let error = match end {
+            End::Stopped => return Next::Leave,
+            End::EndOfStream if self.options.source.is_file() || once => {
+                if had_frames {
+                    return if once { self.finish() } else { Next::Again };
+                }
+                CaptureError::NoFrames { source_name: self.source_name.clone() }
+            }
+            End::EndOfStream => self.ended(),
+            End::Failed(error) => error,
+        };
+        let text = error.to_string();
+        if self.stats.fail(&text) || had_frames {
+            warn!(camera, error = text, "no frames");
+        } else {
+            debug!(camera, error = text, "still no frames");
+        }
+        if !self.options.source.is_file() {
+            return Next::Wait;
+        }
+        if had_frames {
+            // A truncated or damaged file: what came is good.
+            return if once { self.finish() } else { Next::Again };
+        }
+        self.delivery.tell(Captured::Failed(error));
+        Next::Leave
+    }
+
+    fn finish(&self) -> Next {
+        self.delivery.tell(Captured::Finished);
+        Next::Leave
+    }
+
+    fn ended(&self) -> CaptureError {
+        CaptureError::Ended { source_name: self.source_name.clone() }
+    }
+
+    /// Holds back while too many pipelines refuse to die; true when stopped meanwhile.
+    fn wait_for_abandoned(&self) -> bool {
+        while self.teardowns.is_clogged() {
+            if self.stop.wait(Duration::from_secs(1)) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// In 0..1. Each `RandomState` has fresh keys.
+fn chance() -> f64 {
+    let bits = RandomState::new().hash_one(mono_ns());
+    (bits >> 11) as f64 / (1_u64 << 53) as f64
+}
