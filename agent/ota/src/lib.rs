@@ -1,1 +1,16 @@
-//! kinewatch-ota.
+//! Model packages on disk: bounded reading and verification.
+//!
+//! [`open_verified`] is the one door through which a package directory enters the agent. It proves that the directory
+//! holds exactly what its `model.toml` says, so that the engine may trust names, labels and files. It does not prove
+//! *who* made it: `model.toml` is only as trustworthy as the way it came. Over the air that is TUF; its client, the model
+//! store, trial and rollback come with their own issue and call this function on what they unpacked.
+//!
+//! Rules: read at most what the limits allow, follow no link inside the package, leave nothing half-read. Blocking; no
+//! threads, no clock. Between verification and use the directory must not be writable for others: it is opened again by
+//! path.
+
+mod package;
+mod read;
+
+pub use package::{PackageError, VerifiedPackage, open_verified, open_verified_within};
+pub use read::Limits;

@@ -1,0 +1,102 @@
+//! Retained states: the newest payload per topic, sent again on every connection.
+//!
+//! A broker restarted without persistence has forgotten them, so each connection sends all of them. Writers only take a
+//! short lock; the newest payload of a topic replaces one not yet sent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+/// Retained topics a client keeps at most.
+pub const MAX_STATES: usize = 1024;
+
+/// Too many retained topics.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("more than {MAX_STATES} retained topics: {topic} is not kept")]
+pub struct StatesFull {
+    /// The topic left out.
+    pub topic: String,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct States {
+    inner: Mutex<Inner>,
+    pub(crate) changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    newest: BTreeMap<String, Bytes>,
+    unsent: BTreeSet<String>,
+}
+
+impl States {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set(&self, topic: String, payload: Bytes) -> Result<(), StatesFull> {
+        let mut inner = self.lock();
+        if inner.newest.len() >= MAX_STATES && !inner.newest.contains_key(&topic) {
+            return Err(StatesFull { topic });
+        }
+        inner.unsent.insert(topic.clone());
+        inner.newest.insert(topic, payload);
+        drop(inner);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// A new connection: everything is to be sent.
+    pub(crate) fn all_unsent(&self) {
+        let mut inner = self.lock();
+        inner.unsent = inner.newest.keys().cloned().collect();
+    }
+
+    pub(crate) fn take_unsent(&self) -> Option<(String, Bytes)> {
+        let mut inner = self.lock();
+        let topic = inner.unsent.pop_first()?;
+        let payload = inner.newest.get(&topic)?.clone();
+        Some((topic, payload))
+    }
+
+    /// An acknowledged removal need not be kept.
+    pub(crate) fn acked(&self, topic: &str) {
+        let mut inner = self.lock();
+        if !inner.unsent.contains(topic) && inner.newest.get(topic).is_some_and(Bytes::is_empty) {
+            inner.newest.remove(topic);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn newest_wins_and_removals_end() {
+        let states = States::default();
+        states.set("a".into(), "1".into()).unwrap();
+        states.set("a".into(), "2".into()).unwrap();
+        states.set("b".into(), Bytes::new()).unwrap();
+        assert_eq!(states.take_unsent(), Some(("a".into(), "2".into())));
+        assert_eq!(states.take_unsent(), Some(("b".into(), Bytes::new())));
+        assert_eq!(states.take_unsent(), None);
+        states.acked("b");
+        states.all_unsent();
+        assert_eq!(states.take_unsent(), Some(("a".into(), "2".into())));
+        assert_eq!(states.take_unsent(), None);
+    }
+
+    #[test]
+    fn bounded() {
+        let states = States::default();
+        for i in 0..MAX_STATES {
+            states.set(i.to_string(), "x".into()).unwrap();
+        }
+        assert!(states.set("one more".into(), "x".into()).is_err());
+        assert!(states.set("5".into(), "y".into()).is_ok());
+    }
+}

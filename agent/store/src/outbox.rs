@@ -1,0 +1,290 @@
+//! The outbox as the publisher sees it: what is pending, what was sent, acknowledged or refused, and the gaps.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use crate::open::now_ns;
+use crate::{Store, StoreError, StoreOptions};
+
+/// A message that waits for its acknowledgement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Sequence number.
+    pub sequence: u64,
+    /// MQTT topic.
+    pub topic: String,
+    /// MQTT payload.
+    pub payload: Vec<u8>,
+    /// When it was stored.
+    pub created_unix_ns: i64,
+    /// How often it was handed to the client already.
+    pub attempts: u32,
+    /// When it was handed over first.
+    pub first_sent_unix_ns: Option<i64>,
+}
+
+/// A range of sequence numbers that will never be delivered, to be stated as `sys/gap`. `last` identifies it: publish it
+/// under `sequence = last` and acknowledge that with [`Store::acked`]; no message has that number any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    /// First missing number.
+    pub first: u64,
+    /// Last missing number.
+    pub last: u64,
+    /// `quota`, `refused` or `database_lost`.
+    pub reason: String,
+    /// When it was recorded.
+    pub created_unix_ns: i64,
+}
+
+/// Size of the outbox. Kept in memory: cheap to ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OutboxStats {
+    /// Messages waiting for an acknowledgement.
+    pub messages: u64,
+    /// Bytes counted against the quota, parked messages included.
+    pub bytes: u64,
+    /// When the oldest waiting message was stored.
+    pub oldest_unix_ns: Option<i64>,
+    /// Messages the broker refused for good; they stay until the quota needs their space.
+    pub parked: u64,
+    /// Gaps not yet stated.
+    pub gaps: u64,
+}
+
+impl Store {
+    /// Up to `limit` messages above `after` in order, parked ones left out.
+    pub fn pending(&self, after: u64, limit: usize) -> Result<Vec<Row>, StoreError> {
+        let read = || -> Result<Vec<Row>, rusqlite::Error> {
+            let mut statement = self.connection.prepare_cached(
+                "SELECT o.sequence, e.topic, e.payload, e.created_ns, o.attempts, o.first_sent_ns
+                 FROM outbox o JOIN event e ON e.sequence = o.sequence
+                 WHERE o.sequence > ?1 AND o.parked_code IS NULL ORDER BY o.sequence LIMIT ?2",
+            )?;
+            let rows = statement.query_map(params![to_sql(after), limit as i64], |r| {
+                Ok(Row {
+                    sequence: r.get::<_, i64>(0)? as u64,
+                    topic: r.get(1)?,
+                    payload: r.get(2)?,
+                    created_unix_ns: r.get(3)?,
+                    attempts: r.get(4)?,
+                    first_sent_unix_ns: r.get(5)?,
+                })
+            })?;
+            rows.collect()
+        };
+        read().map_err(|e| StoreError::sqlite(&self.path, "reading the outbox", e))
+    }
+
+    /// Count an attempt for messages that are about to be handed to the client.
+    pub fn mark_sent(&mut self, sequences: &[u64]) -> Result<(), StoreError> {
+        self.lazily("counting attempts", |tx, _| {
+            let mut statement = tx.prepare_cached(
+                "UPDATE outbox SET attempts = attempts + 1, first_sent_ns = COALESCE(first_sent_ns, ?2) WHERE sequence = ?1",
+            )?;
+            for sequence in sequences {
+                statement.execute(params![to_sql(*sequence), now_ns()])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Acknowledged by the broker: the messages leave the outbox (and stay in the history), stated gaps are forgotten.
+    /// Unknown numbers are ignored: an acknowledgement may come twice.
+    pub fn acked(&mut self, sequences: &[u64]) -> Result<(), StoreError> {
+        let options = self.options.clone();
+        self.lazily("removing acknowledged messages", |tx, counts| {
+            for sequence in sequences {
+                let bytes: Option<i64> = tx
+                    .prepare_cached("DELETE FROM outbox WHERE sequence = ?1 AND parked_code IS NULL RETURNING bytes")?
+                    .query_row([to_sql(*sequence)], |r| r.get(0))
+                    .optional()?;
+                match bytes {
+                    Some(bytes) => counts.removed(bytes as u64, false),
+                    // Not waiting: then it may be the statement of a gap that ends with this number.
+                    None => {
+                        tx.prepare_cached("DELETE FROM gap WHERE last = ?1")?.execute([to_sql(*sequence)])?;
+                    }
+                }
+            }
+            counts.refresh_oldest(tx)?;
+            counts.trim_history(tx, &options, now_ns())
+        })?;
+        self.record.note(self.next, self.counts.oldest(self.next));
+        Ok(())
+    }
+
+    /// Refused by the broker for good (MQTT reason `code`): the message stays on disk but is not offered again, and its
+    /// number is recorded as a gap.
+    pub fn park(&mut self, sequence: u64, code: u8) -> Result<(), StoreError> {
+        self.synchronous("FULL")?;
+        let run = |connection: &mut Connection| -> Result<(), rusqlite::Error> {
+            let tx = connection.transaction()?;
+            let changed = tx.execute(
+                "UPDATE outbox SET parked_code = ?2 WHERE sequence = ?1 AND parked_code IS NULL",
+                params![to_sql(sequence), code],
+            )?;
+            if changed == 1 {
+                let reason = "refused".to_owned();
+                insert_gap(&tx, &Gap { first: sequence, last: sequence, reason, created_unix_ns: now_ns() })?;
+            }
+            tx.commit()
+        };
+        run(&mut self.connection).map_err(|e| StoreError::sqlite(&self.path, "parking a refused message", e))
+    }
+
+    /// Gaps not yet acknowledged, oldest first.
+    pub fn gaps(&self, limit: usize) -> Result<Vec<Gap>, StoreError> {
+        let read = || -> Result<Vec<Gap>, rusqlite::Error> {
+            let mut statement =
+                self.connection.prepare_cached("SELECT first, last, reason, created_ns FROM gap ORDER BY last LIMIT ?1")?;
+            let rows = statement.query_map([limit as i64], |r| {
+                let (first, last): (i64, i64) = (r.get(0)?, r.get(1)?);
+                Ok(Gap { first: first as u64, last: last as u64, reason: r.get(2)?, created_unix_ns: r.get(3)? })
+            })?;
+            rows.collect()
+        };
+        read().map_err(|e| StoreError::sqlite(&self.path, "reading gaps", e))
+    }
+
+    /// Size of the outbox.
+    pub fn stats(&self) -> Result<OutboxStats, StoreError> {
+        let read = || -> Result<OutboxStats, rusqlite::Error> {
+            let oldest_unix_ns = self
+                .connection
+                .prepare_cached("SELECT e.created_ns FROM outbox o JOIN event e USING (sequence)
+                                 WHERE o.parked_code IS NULL ORDER BY o.sequence LIMIT 1")?
+                .query_row([], |r| r.get(0))
+                .optional()?;
+            let count = |sql| self.connection.prepare_cached(sql)?.query_row([], |r| r.get::<_, i64>(0));
+            let parked = count("SELECT COUNT(*) FROM outbox WHERE parked_code IS NOT NULL")? as u64;
+            Ok(OutboxStats {
+                messages: self.counts.outbox.saturating_sub(parked),
+                bytes: self.counts.bytes,
+                oldest_unix_ns,
+                parked,
+                gaps: count("SELECT COUNT(*) FROM gap")? as u64,
+            })
+        };
+        read().map_err(|e| StoreError::sqlite(&self.path, "counting the outbox", e))
+    }
+
+    /// A transaction that need not survive a power cut.
+    fn lazily(
+        &mut self,
+        operation: &'static str,
+        work: impl FnOnce(&Transaction<'_>, &mut Counts) -> Result<(), rusqlite::Error>,
+    ) -> Result<(), StoreError> {
+        self.synchronous("NORMAL")?;
+        let mut counts = self.counts.clone();
+        let result = (|| {
+            let tx = self.connection.transaction()?;
+            work(&tx, &mut counts)?;
+            tx.commit()
+        })();
+        result.map_err(|e| StoreError::sqlite(&self.path, operation, e))?;
+        self.counts = counts;
+        Ok(())
+    }
+}
+
+/// Sequence numbers are kept below `i64::MAX`.
+pub(crate) fn to_sql(sequence: u64) -> i64 {
+    i64::try_from(sequence).unwrap_or(i64::MAX)
+}
+
+/// Record a gap, joined to its neighbours when they touch. A statement already under way for a neighbour keeps its old
+/// `last`, so its acknowledgement does not remove the larger one.
+pub(crate) fn insert_gap(tx: &Transaction<'_>, gap: &Gap) -> Result<(), rusqlite::Error> {
+    let (mut first, mut last) = (to_sql(gap.first), to_sql(gap.last));
+    let before: Option<i64> = tx
+        .prepare_cached("DELETE FROM gap WHERE last = ?1 - 1 AND reason = ?2 RETURNING first")?
+        .query_row(params![first, gap.reason], |r| r.get(0))
+        .optional()?;
+    first = before.unwrap_or(first);
+    let after: Option<i64> = tx
+        .prepare_cached("DELETE FROM gap WHERE first = ?1 + 1 AND reason = ?2 RETURNING last")?
+        .query_row(params![last, gap.reason], |r| r.get(0))
+        .optional()?;
+    last = after.unwrap_or(last);
+    tx.prepare_cached("INSERT OR REPLACE INTO gap VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![last, first, gap.reason, gap.created_unix_ns])?;
+    Ok(())
+}
+
+/// Counters that would be slow to ask for on every append; replaced only after a commit.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Counts {
+    pub(crate) outbox: u64,
+    pub(crate) bytes: u64,
+    events: u64,
+    oldest: Option<u64>,
+}
+
+impl Counts {
+    pub(crate) fn read(connection: &Connection, path: &Path) -> Result<Self, StoreError> {
+        let sql = "SELECT (SELECT COUNT(*) FROM outbox), (SELECT COALESCE(SUM(bytes), 0) FROM outbox),
+                   (SELECT COUNT(*) FROM event), (SELECT MIN(sequence) FROM outbox)";
+        let read = |r: &rusqlite::Row<'_>| {
+            let number = |i| r.get::<_, i64>(i).map(|v| v as u64);
+            let oldest = r.get::<_, Option<i64>>(3)?.map(|v| v as u64);
+            Ok(Self { outbox: number(0)?, bytes: number(1)?, events: number(2)?, oldest })
+        };
+        connection.query_row(sql, [], read).map_err(|e| StoreError::sqlite(path, "counting rows", e))
+    }
+
+    /// Oldest number that is not acknowledged; `next` when there is none.
+    pub(crate) fn oldest(&self, next: u64) -> u64 {
+        self.oldest.unwrap_or(next)
+    }
+
+    pub(crate) fn added(&mut self, sequence: u64, bytes: u64) {
+        self.outbox += 1;
+        self.events += 1;
+        self.bytes += bytes;
+        self.oldest.get_or_insert(sequence);
+    }
+
+    pub(crate) fn removed(&mut self, bytes: u64, event_too: bool) {
+        self.outbox = self.outbox.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.events = self.events.saturating_sub(u64::from(event_too));
+    }
+
+    pub(crate) fn refresh_oldest(&mut self, tx: &Transaction<'_>) -> Result<(), rusqlite::Error> {
+        let oldest: Option<i64> =
+            tx.prepare_cached("SELECT MIN(sequence) FROM outbox")?.query_row([], |r| r.get(0))?;
+        self.oldest = oldest.map(|v| v as u64);
+        Ok(())
+    }
+
+    /// Forget acknowledged events beyond the bounds of the history, oldest first.
+    pub(crate) fn trim_history(
+        &mut self,
+        tx: &Transaction<'_>,
+        options: &StoreOptions,
+        now: i64,
+    ) -> Result<(), rusqlite::Error> {
+        let excess = (self.events - self.outbox).saturating_sub(options.history_rows);
+        let too_old = now.saturating_sub(i64::try_from(options.history_age.as_nanos()).unwrap_or(i64::MAX));
+        let acknowledged = "SELECT e.sequence FROM event e LEFT JOIN outbox o ON o.sequence = e.sequence
+                            WHERE o.sequence IS NULL";
+        let mut gone = 0;
+        if excess > 0 {
+            gone += tx
+                .prepare_cached(&format!(
+                    "DELETE FROM event WHERE sequence IN ({acknowledged} ORDER BY e.sequence LIMIT ?1)"
+                ))?
+                .execute([to_sql(excess)])?;
+        }
+        // Sequence order is age order, so looking at the oldest few is enough; what remains goes next time.
+        gone += tx
+            .prepare_cached(&format!(
+                "DELETE FROM event WHERE created_ns < ?1 AND sequence IN ({acknowledged} ORDER BY e.sequence LIMIT 64)"
+            ))?
+            .execute([too_old])?;
+        self.events = self.events.saturating_sub(gone as u64);
+        Ok(())
+    }
+}
