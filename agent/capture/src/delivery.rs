@@ -43,8 +43,7 @@ struct Inner {
     segment: Option<gst::FormattedSegment<gst::ClockTime>>,
     /// From the caps; nanoseconds.
     frame_duration: Option<i64>,
-    /// Running time of the frame before; nanoseconds.
-    previous: Option<i64>,
+    previous: Option<Previous>,
     /// The frame now passing the branches.
     current: Option<Current>,
     branches: Vec<BranchState>,
@@ -55,6 +54,13 @@ struct Session {
     /// Running time of its first frame, nanoseconds.
     origin: i64,
     last: Pts,
+}
+
+/// The frame before; nanoseconds.
+#[derive(Clone, Copy)]
+struct Previous {
+    running: i64,
+    mono_ns: i64,
 }
 
 #[derive(Clone, Copy)]
@@ -71,6 +77,9 @@ struct BranchState {
     /// Chosen, now in the scaler.
     pending: Option<FrameMeta>,
 }
+
+/// Between frames of a file that states neither times nor a rate, as other players assume; nanoseconds.
+const USUAL_DURATION: i64 = 40_000_000;
 
 /// What becomes of a decoded buffer in a branch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,12 +242,18 @@ impl Delivery {
         let mono_ns = mono_ns();
         count(&self.stats.decoded);
         self.stats.last_frame_mono_ns.store(mono_ns, Ordering::Relaxed);
-        let running = pts.and_then(|pts| inner.segment.as_ref()?.to_running_time(pts)).map(|t| t.nseconds() as i64);
-        let running = running.or_else(|| {
-            count(&self.stats.no_pts);
-            inner.frame_duration.map(|duration| inner.previous.map_or(0, |previous| previous + duration))
-        })?;
-        inner.previous = Some(running);
+        let running = match (pts, &inner.segment) {
+            // Outside the segment: not meant to be shown.
+            (Some(pts), Some(segment)) => segment.to_running_time(pts)?.nseconds() as i64,
+            _ => {
+                count(&self.stats.no_pts);
+                inner.previous.map_or(0, |previous| {
+                    let elapsed = if self.has_clock { mono_ns - previous.mono_ns } else { USUAL_DURATION };
+                    previous.running + inner.frame_duration.unwrap_or(elapsed)
+                })
+            }
+        };
+        inner.previous = Some(Previous { running, mono_ns });
         let arrival = self.has_clock.then(|| Arrival { mono_ns, wall_ns: wall_ns() });
         Some(Current { running, arrival })
     }

@@ -3,8 +3,8 @@
 //! URL, path, user and password are set as properties and appear in no description. The callbacks run on GStreamer's
 //! streaming threads and hold the delivery, never the pipeline (which would keep itself alive).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -18,13 +18,35 @@ use crate::error::{CaptureError, DescribeError, NO_VIDEO};
 use crate::secret::redact;
 use crate::source::Source;
 
-/// Builds the pipeline of `options.source`, stopped.
+/// A pipeline, stopped, and what it finds in its source.
+pub(crate) struct Built {
+    pub(crate) pipeline: gst::Pipeline,
+    pub(crate) streams: Arc<Streams>,
+}
+
+/// Streams that a source turned out to have.
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    has_video: AtomicBool,
+    others: Mutex<Vec<String>>,
+}
+
+impl Streams {
+    /// The media types found when none is video.
+    pub(crate) fn without_video(&self) -> Option<String> {
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        (!self.has_video.load(Ordering::Relaxed)).then(|| others.join(", "))
+    }
+}
+
+/// Builds the pipeline of `options.source`.
 pub(crate) fn build(
     options: &CameraOptions,
     source_name: &str,
     delivery: &Arc<Delivery>,
     generation: Generation,
-) -> Result<gst::Pipeline, CaptureError> {
+) -> Result<Built, CaptureError> {
+    let streams = Arc::new(Streams::default());
     let unsupported = |reason| CaptureError::Unsupported { source_name: source_name.to_owned(), reason };
     let tails = Tails {
         options: options.clone(),
@@ -36,13 +58,14 @@ pub(crate) fn build(
         let text = head(&options.source, options.transport, &options.elements).map_err(unsupported)?;
         let pipeline = launch(&text, source_name)?;
         set_source(&pipeline, options);
-        join_later(&pipeline, tails);
-        return Ok(pipeline);
+        join_later(&pipeline, tails, &streams);
+        return Ok(Built { pipeline, streams });
     };
     let description = tails.describe(codec).map_err(unsupported)?;
     let pipeline = launch(&description.to_string(), source_name)?;
     tails.connect(pipeline.upcast_ref(), &description);
-    Ok(pipeline)
+    streams.has_video.store(true, Ordering::Relaxed);
+    Ok(Built { pipeline, streams })
 }
 
 /// Whether a pipeline for `options` can exist on this machine: for errors that no retry heals.
@@ -117,7 +140,8 @@ impl Tails {
             match &info.data {
                 Some(gst::PadProbeData::Buffer(buffer)) => {
                     if delivery.offer(generation, branch, buffer.pts()) == Offer::Drop {
-                        return gst::PadProbeReturn::Drop;
+                        // Not `Drop`: with that, GStreamer below 1.24 complains on stderr for every buffer.
+                        return gst::PadProbeReturn::Handled;
                     }
                 }
                 Some(gst::PadProbeData::Event(event)) if branch == 0 => match event.view() {
@@ -155,25 +179,21 @@ impl Tails {
 }
 
 /// Joins the first video stream when it shows; other streams are swallowed undecoded, so that none holds the file up.
-fn join_later(pipeline: &gst::Pipeline, tails: Tails) {
+fn join_later(pipeline: &gst::Pipeline, tails: Tails, streams: &Arc<Streams>) {
     let dynamic = pipeline.by_name("demux").or_else(|| pipeline.by_name("source"));
     let Some(dynamic) = dynamic else { return };
     if matches!(tails.options.source, Source::Rtsp { .. }) {
         refuse_other_streams(&dynamic);
     }
     pipeline.connect_deep_element_added(|_, _, element| one_thread(element));
-    let joined = Arc::new(AtomicBool::new(false));
     let weak = pipeline.downgrade();
-    let (joined_then, found) = (Arc::clone(&joined), Arc::new(std::sync::Mutex::new(Vec::<String>::new())));
-    let found_then = Arc::clone(&found);
+    let (found, told) = (Arc::clone(streams), Arc::clone(streams));
     dynamic.connect_pad_added(move |element, pad| {
         let Some(pipeline) = weak.upgrade() else { return };
         let name = stream_name(pad);
-        let codec = Codec::of(&name).filter(|_| !joined.swap(true, Ordering::Relaxed));
+        let codec = Codec::of(&name).filter(|_| !found.has_video.swap(true, Ordering::Relaxed));
         let Some(codec) = codec else {
-            if let Ok(mut found) = found.lock() {
-                found.push(name);
-            }
+            found.others.lock().unwrap_or_else(PoisonError::into_inner).push(name);
             swallow(&pipeline, pad);
             return;
         };
@@ -182,9 +202,8 @@ fn join_later(pipeline: &gst::Pipeline, tails: Tails) {
         }
     });
     dynamic.connect_no_more_pads(move |element| {
-        if !joined_then.load(Ordering::Relaxed) {
-            let found = found_then.lock().map(|f| f.join(", ")).unwrap_or_default();
-            gst::element_error!(element, gst::StreamError::WrongType, ("{}{}", NO_VIDEO, found));
+        if let Some(others) = told.without_video() {
+            gst::element_error!(element, gst::StreamError::WrongType, ("{}{}", NO_VIDEO, others));
         }
     });
 }

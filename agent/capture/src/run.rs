@@ -136,8 +136,8 @@ impl CameraThread {
     fn run_once(&mut self) -> End {
         self.generation += 1;
         let built = pipeline::build(&self.options, &self.source_name, &self.delivery, self.generation);
-        let pipeline = match built {
-            Ok(pipeline) => pipeline,
+        let (pipeline, streams) = match built {
+            Ok(built) => (built.pipeline, built.streams),
             Err(error) => return End::Failed(error),
         };
         let Some(bus) = pipeline.bus() else {
@@ -148,7 +148,12 @@ impl CameraThread {
         self.delivery.open(self.generation);
         let started = pipeline.set_state(gst::State::Playing);
         let end = match started {
-            Ok(_) => self.watch(&bus),
+            Ok(_) => match self.watch(&bus) {
+                End::EndOfStream => streams.without_video().map_or(End::EndOfStream, |found| {
+                    End::Failed(CaptureError::NoVideoTrack { source_name: self.source_name.clone(), found })
+                }),
+                other => other,
+            },
             Err(_) => End::Failed(self.start_error(&bus)),
         };
         self.stop.watch(None);

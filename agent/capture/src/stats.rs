@@ -35,7 +35,7 @@ pub struct CameraStats {
     pub duplicates: AtomicU64,
     /// Dropped: time stamp went back by less than a second.
     pub backward: AtomicU64,
-    /// Without time stamp: interpolated where the frame rate is known, else dropped.
+    /// Came without time stamp: timed by the stream's frame rate, else by their arrival (files: 25 a second).
     pub no_pts: AtomicU64,
     /// Dropped: every buffer of the pool was in use.
     pub pool_exhausted: AtomicU64,

@@ -145,6 +145,27 @@ pub(crate) fn clip(dir: &Path, name: &str, frames: u32, fps: u32, size: (u32, u3
     path
 }
 
+/// A JPEG clip with a frame at each of `times_ms`, no frame rate stated.
+pub(crate) fn clip_at(path: &Path, times_ms: &[u64]) {
+    kinewatch_capture::init().unwrap();
+    let text = "appsrc name=in format=time caps=video/x-raw,format=I420,width=64,height=48,framerate=0/1 ! jpegenc ! \
+                matroskamux ! filesink name=out";
+    let pipeline = gst::parse::launch(text).unwrap().downcast::<gst::Pipeline>().unwrap();
+    pipeline.by_name("out").unwrap().set_property("location", path.to_str().unwrap());
+    let input = pipeline.by_name("in").unwrap().downcast::<gstreamer_app::AppSrc>().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    for time in times_ms {
+        let mut buffer = gst::Buffer::from_mut_slice(vec![100_u8; 64 * 48 * 3 / 2]);
+        buffer.get_mut().unwrap().set_pts(gst::ClockTime::from_mseconds(*time));
+        input.push_buffer(buffer).unwrap();
+    }
+    input.end_of_stream().unwrap();
+    let kinds = [gst::MessageType::Eos, gst::MessageType::Error];
+    let message = pipeline.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(60), &kinds).unwrap();
+    assert!(matches!(message.view(), gst::MessageView::Eos(_)), "{message:?}");
+    pipeline.set_state(gst::State::Null).unwrap();
+}
+
 pub(crate) fn max(path: &Path) -> String {
     format!("file:{}?speed=max", path.display())
 }
