@@ -117,3 +117,7 @@ impl Ring {
         self.frames.is_empty()
     }
 }
+
+#[cfg(test)]
+#[path = "ring_tests.rs"]
+mod tests;

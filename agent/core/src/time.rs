@@ -123,7 +123,7 @@ pub struct ClockMap {
 struct Bucket {
     index: i64,
     lowest: i64,
-    excess_sum: i64,
+    excess_sum: i128,
     samples: i64,
 }
 
@@ -168,8 +168,10 @@ impl ClockMap {
         let Some(lowest) = known().map(|b| b.lowest).min() else {
             return WallTime { unix_ns: pts.0, uncertainty_ns: i64::MAX };
         };
-        let samples: i64 = known().map(|b| b.samples).sum();
-        let excess: i64 = known().map(|b| (b.excess_sum / samples) + (b.lowest - lowest) / samples * b.samples).sum();
+        let samples: i128 = known().map(|b| i128::from(b.samples)).sum();
+        let above = |b: &Bucket| (i128::from(b.lowest) - i128::from(lowest)) * i128::from(b.samples);
+        let excess = known().map(|b| b.excess_sum + above(b)).sum::<i128>() / samples.max(1);
+        let excess = i64::try_from(excess).unwrap_or(i64::MAX);
         let unix_ns = pts.0.saturating_add(lowest).saturating_add(self.wall_minus_mono);
         WallTime { unix_ns, uncertainty_ns: FLOOR_NS.saturating_add(excess) }
     }
@@ -178,11 +180,71 @@ impl ClockMap {
 impl Bucket {
     fn add(&mut self, offset: i64) {
         if offset < self.lowest {
-            let lower = (self.lowest - offset).saturating_mul(self.samples);
-            self.excess_sum = self.excess_sum.saturating_add(lower);
+            self.excess_sum += (i128::from(self.lowest) - i128::from(offset)) * i128::from(self.samples);
             self.lowest = offset;
         }
-        self.excess_sum = self.excess_sum.saturating_add(offset - self.lowest);
+        self.excess_sum += i128::from(offset) - i128::from(self.lowest);
         self.samples += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: i64 = 1_000_000;
+    const WALL: i64 = 1_790_000_000_000_000_000;
+
+    fn arrival(ns: i64) -> Arrival {
+        Arrival { mono_ns: ns, wall_ns: WALL + ns }
+    }
+
+    #[test]
+    fn late_frames_do_not_move_the_map() {
+        let mut map = ClockMap::new();
+        for k in 0..500 {
+            let delay = if k % 10 == 0 { 30 * MS } else { 80 * MS };
+            map.observe(Pts(k * 40 * MS), arrival(k * 40 * MS + delay));
+        }
+        let wall = map.wall(Pts(10_000 * MS));
+        assert_eq!(wall.unix_ns, WALL + 10_030 * MS);
+        assert_eq!(wall.uncertainty_ns / MS, 10 + 45, "the floor and the mean excess");
+    }
+
+    #[test]
+    fn drift_of_the_camera_is_followed() {
+        let mut map = ClockMap::new();
+        // The camera's clock runs fast by 200 ppm: offsets rise.
+        let mut last = (Pts::ZERO, 0);
+        for k in 0..20_000i64 {
+            let media = k * 40 * MS;
+            last = (Pts(media), media + media / 5000);
+            map.observe(last.0, arrival(last.1));
+        }
+        let error = map.wall(last.0).unix_ns - (WALL + last.1);
+        assert!(error.abs() <= 7 * MS, "{error}");
+    }
+
+    #[test]
+    fn a_corrected_wall_clock_is_followed_at_once() {
+        let mut map = ClockMap::new();
+        for k in 0..100 {
+            map.observe(Pts(k * 40 * MS), arrival(k * 40 * MS));
+        }
+        let set_forward = Arrival { mono_ns: 4000 * MS, wall_ns: WALL + 3_600_000 * MS + 4000 * MS };
+        map.observe(Pts(4000 * MS), set_forward);
+        assert_eq!(map.wall(Pts(4000 * MS)).unix_ns, set_forward.wall_ns);
+    }
+
+    #[test]
+    fn replay_is_exact_and_extremes_do_not_overflow() {
+        assert_eq!(ClockMap::fixed(5).wall(Pts(7)), WallTime { unix_ns: 12, uncertainty_ns: 0 });
+        let mut map = ClockMap::new();
+        for pts in [i64::MIN, 0, i64::MAX] {
+            for ns in [i64::MIN, i64::MAX] {
+                map.observe(Pts(pts), Arrival { mono_ns: ns, wall_ns: -ns.saturating_add(1) });
+                let _ = map.wall(Pts(pts));
+            }
+        }
     }
 }

@@ -15,3 +15,6 @@ mod track;
 
 pub use decision::{Confidence, Decision, EndReason, Status};
 pub use stream::Decoder;
+
+#[cfg(test)]
+mod tests;

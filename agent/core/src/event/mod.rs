@@ -44,3 +44,6 @@ fn schema<T: schemars::JsonSchema>(file: &str) -> serde_json::Value {
     schema.insert("$id".to_owned(), format!("{SCHEMA_BASE}/{file}").into());
     schema.to_value()
 }
+
+#[cfg(test)]
+mod tests;

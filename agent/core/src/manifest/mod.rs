@@ -4,6 +4,7 @@
 //! by convention; nothing but [`Manifest::parse`] makes one.
 
 mod error;
+mod files;
 mod params;
 mod validate;
 mod wire;
@@ -292,3 +293,6 @@ impl Sampling {
         crate::time::seconds_to_nanos(1.0 / self.rate_hz)
     }
 }
+
+#[cfg(test)]
+mod tests;

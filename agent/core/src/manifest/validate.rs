@@ -1,19 +1,19 @@
 //! From the written form to a [`Manifest`]: everything that types cannot say.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::error::{ManifestError, nearest};
 use super::{
     FORMAT, Golden, GoldenClip, Graph, Graphs, Input, Label, MAX_LABELS, Manifest, Output, Plan, Sampling, Sequence,
-    State, Tensors, wire,
+    State, Tensors, files, wire,
 };
 use crate::frame::FrameSpec;
 use crate::name::Name;
 use crate::time::seconds_to_nanos;
 
-type Checked<T> = Result<T, ManifestError>;
+pub(super) type Checked<T> = Result<T, ManifestError>;
 
-fn fail<T>(key: impl Into<String>, problem: impl Into<String>) -> Checked<T> {
+pub(super) fn fail<T>(key: impl Into<String>, problem: impl Into<String>) -> Checked<T> {
     Err(ManifestError::invalid(key, problem))
 }
 
@@ -54,8 +54,8 @@ pub(super) fn package(p: wire::Package) -> Checked<Manifest> {
     if manifest.sequences.is_empty() && !manifest.labels.iter().any(|l| l.publish) {
         return fail("labels", "no label is published and there is no sequence; set publish = true on one");
     }
-    files(&manifest.files)?;
-    referenced(&manifest)?;
+    files::listed(&manifest.files)?;
+    files::referenced(&manifest)?;
     Ok(manifest)
 }
 
@@ -91,7 +91,7 @@ fn between(key: &str, value: f64, above: f64, most: f64) -> Checked<()> {
     fail(key, format!("{value} must be above {above} and at most {most}"))
 }
 
-fn count(key: &str, value: usize, most: usize) -> Checked<()> {
+pub(super) fn count(key: &str, value: usize, most: usize) -> Checked<()> {
     if (1..=most).contains(&value) { Ok(()) } else { fail(key, format!("{value} is outside 1 to {most}")) }
 }
 
@@ -152,6 +152,9 @@ fn sampling(s: &wire::Sampling, plan: Plan) -> Checked<Sampling> {
 
 fn labels(wire: Vec<wire::Label>, background: Option<&str>) -> Checked<Vec<Label>> {
     count("labels", wire.len(), MAX_LABELS)?;
+    if let Some(name) = background {
+        known("output.background", name, wire.iter().map(|l| l.name.as_str()))?;
+    }
     let mut seen = BTreeSet::new();
     let mut labels = Vec::with_capacity(wire.len());
     for (i, label) in wire.into_iter().enumerate() {
@@ -177,12 +180,17 @@ fn labels(wire: Vec<wire::Label>, background: Option<&str>) -> Checked<Vec<Label
     Ok(labels)
 }
 
-fn index(key: &str, labels: &[Label], wanted: &str) -> Checked<usize> {
-    labels.iter().position(|l| l.name == wanted).ok_or_else(|| {
-        let near = nearest(wanted, labels.iter().map(|l| l.name.as_str()));
-        let hint = near.map_or("add it to [[labels]]".to_owned(), |n| format!("did you mean `{n}`?"));
+/// The place of a name among labels.
+fn known<'a>(key: &str, wanted: &str, labels: impl Iterator<Item = &'a str> + Clone) -> Checked<usize> {
+    labels.clone().position(|l| l == wanted).ok_or_else(|| {
+        let hint =
+            nearest(wanted, labels).map_or("add it to [[labels]]".to_owned(), |n| format!("did you mean `{n}`?"));
         ManifestError::invalid(key, format!("`{wanted}` is not a label; {hint}"))
     })
+}
+
+fn index(key: &str, labels: &[Label], wanted: &str) -> Checked<usize> {
+    known(key, wanted, labels.iter().map(|l| l.name.as_str()))
 }
 
 fn output(o: &wire::Output, labels: &[Label]) -> Checked<Output> {
@@ -274,49 +282,6 @@ fn golden(g: wire::Golden) -> Checked<Golden> {
     count("golden.clips", g.clips.len(), 100)?;
     let clips = g.clips.into_iter().map(|c| GoldenClip { frames: c.frames, logits: c.logits }).collect();
     Ok(Golden { tolerance_fp32: g.tolerance_fp32, tolerance_int8: g.tolerance_int8, clips })
-}
-
-fn files(files: &BTreeMap<String, String>) -> Checked<()> {
-    count("files", files.len(), 10_000)?;
-    for (path, sum) in files {
-        relative(&format!("files.{path:?}"), path)?;
-        if path == "model.toml" {
-            return fail("files.\"model.toml\"", "a file cannot hold its own checksum; remove it");
-        }
-        if sum.len() != 64 || !sum.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
-            return fail(format!("files.{path:?}"), "must be a SHA-256: 64 lower-case hexadecimal digits");
-        }
-    }
-    Ok(())
-}
-
-fn relative(key: &str, path: &str) -> Checked<()> {
-    let odd = |part: &str| part.is_empty() || part == "." || part == "..";
-    if path.split('/').any(odd) || path.contains(['\\', ':', '\0', '\n']) || path.len() > 255 {
-        return fail(key, "must be a path inside the package: relative, parts separated by '/', no '..'");
-    }
-    Ok(())
-}
-
-fn referenced(m: &Manifest) -> Checked<()> {
-    let mut wanted = vec![("labels.txt".to_owned(), "labels.txt")];
-    let graphs = [("graphs.fp32", Some(&m.graphs.fp32)), ("graphs.int8", m.graphs.int8.as_ref())];
-    for (key, graph) in graphs {
-        let Some(graph) = graph else { continue };
-        wanted.push((format!("{key}.model"), &graph.model));
-        wanted.extend(graph.head.iter().map(|head| (format!("{key}.head"), head.as_str())));
-    }
-    for (i, clip) in m.golden.clips.iter().enumerate() {
-        wanted.push((format!("golden.clips[{i}].frames"), &clip.frames));
-        wanted.push((format!("golden.clips[{i}].logits"), &clip.logits));
-    }
-    for (key, path) in wanted {
-        relative(&key, path)?;
-        if !m.files.contains_key(path) {
-            return fail(key, format!("{path:?} is not listed in [files]; add it with its SHA-256"));
-        }
-    }
-    Ok(())
 }
 
 pub(super) fn labels_txt(labels: &[Label], text: &str) -> Checked<()> {

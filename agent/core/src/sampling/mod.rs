@@ -40,3 +40,6 @@ impl Ticks {
         self.interval.round() as i64
     }
 }
+
+#[cfg(test)]
+mod tests;
