@@ -43,18 +43,24 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class NetSpec:
-    """An online TSM on EfficientNet-Lite0, fed with `difference_gain * (x[t] - x[t-1])`."""
+    """An online TSM fed with `difference_gain * (x[t] - x[t-1])`.
+
+    The first `frozen_modules` of stem and blocks keep their ImageNet weights.
+    """
 
     difference_gain: float
     shift_div: int
     shift_from_block: int
-    frozen_blocks: int
+    frozen_modules: int
     dropout: float
 
 
 @dataclass(frozen=True)
 class TrainSpec:
-    """One training run. Windows are `window` frames on a grid of the recipe's rate."""
+    """One training run. Windows are `window` frames on a grid of the recipe's rate.
+
+    `memory_s`: how long after its onset a label is still taught; later its frames only say what they are not.
+    """
 
     seed: int
     epochs: int
@@ -66,7 +72,7 @@ class TrainSpec:
     weight_decay: float
     label_smoothing: float
     class_weights: list[float]
-    lying_memory_s: float
+    memory_s: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ class Recipe:
     architecture: str
     description: str
     license: str
-    license_text: str
+    license_file: str
     provenance: list[str]
     labels: list[str]
     background: str

@@ -1,0 +1,112 @@
+"""Choosing thresholds and lags on the validation clips, and on nothing else.
+
+A grid over `on` and `h_on` of every part of the sequence. Wanted: first, few false events (daily clips and reversed
+actions); then, many actions found. With few clips many settings tie, so the middle of the tied ones is taken: it
+is the setting that a small change of the scores upsets least.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from kinewatch_models import scoring
+from kinewatch_models.catalogue import Span
+from kinewatch_models.measure import Tally, action_span
+from kinewatch_models.recipe import DecoderSpec, Recipe
+from kinewatch_models.scoring import Scored
+
+ON = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+H_ON = (0.05, 0.1, 0.2, 0.4, 0.8)
+LEAST_UNCERTAINTY_MS = 100.0
+
+Settings = dict[str, float]
+Table = dict[str, Any]
+
+
+class CalibrationError(Exception):
+    """There is nothing to calibrate on."""
+
+
+def choose(normal: list[Scored], backwards: list[Scored], recipe: Recipe) -> Table:
+    """The `calibration` table of a package: temperature, and per label `on`, `off`, `h_on`, lags, uncertainties."""
+    if not any(one.clip.is_action for one in normal):
+        raise CalibrationError("no action among the validation clips: thresholds cannot be chosen")
+    specs = {spec.label: spec for spec in recipe.decoders}
+    parts = recipe.sequences[0].parts
+    candidates = list(itertools.product(itertools.product(ON, H_ON), repeat=len(parts)))
+    ranked = [_rank(normal, backwards, recipe, _settings(parts, specs, values)) for values in candidates]
+    best = min(ranked)
+    tied = np.array([np.ravel(values) for values, rank in zip(candidates, ranked, strict=True) if rank == best])
+    steps = np.array(ON), np.array(H_ON)
+    chosen = tied[_most_central(tied, steps)].reshape(len(parts), 2)
+    decoders = _settings(parts, specs, [(float(on), float(level)) for on, level in chosen])
+    labels = {label: _with_lags(normal, recipe, label, decoders[label]) for label in parts}
+    return {
+        "temperature": 1.0,
+        "labels": labels,
+        "chosen_on": {"clips": len(normal), "false_events": best[0], "missed": best[1], "tied_settings": len(tied)},
+    }
+
+
+def _settings(parts: list[str], specs: dict[str, DecoderSpec], values: Any) -> dict[str, Settings]:
+    made = {}
+    for label, (on, level) in zip(parts, values, strict=True):
+        spec = specs[label]
+        made[label] = {
+            "on": on,
+            "off": min(spec.off, on),
+            "h_on": level,
+            "h_off": spec.h_off,
+            "min_duration_s": spec.min_duration_s,
+            "merge_gap_s": spec.merge_gap_s,
+            "lag_start_s": 0.0,
+            "lag_end_s": 0.0,
+        }
+    return made
+
+
+def _rank(
+    normal: list[Scored], backwards: list[Scored], recipe: Recipe, decoders: dict[str, Settings]
+) -> tuple[int, int]:
+    tally = Tally()
+    for one in normal:
+        truth = action_span(one.clip, recipe.sequences[0].parts)
+        tally.add(one.clip, truth, scoring.events(one, recipe, decoders, 1.0), float(one.times[-1]))
+    false = tally.false + sum(len(scoring.events(one, recipe, decoders, 1.0)) for one in backwards)
+    return false, tally.actions - tally.found
+
+
+def _most_central(tied: np.ndarray, steps: tuple[np.ndarray, np.ndarray]) -> int:
+    """Row nearest to the median of all rows, measured in grid steps."""
+    places = np.stack([np.searchsorted(steps[column % 2], tied[:, column]) for column in range(tied.shape[1])], 1)
+    return int(np.abs(places - np.median(places, 0)).sum(1).argmin())
+
+
+def _with_lags(normal: list[Scored], recipe: Recipe, label: str, settings: Settings) -> Settings:
+    """`settings` with the median start error as its lag and the 90th percentile of what remains as uncertainty."""
+    starts, ends = [], []
+    for one in normal:
+        span = next((span for span in one.clip.spans or () if span.label == label), None)
+        if span is None or not one.clip.is_action:
+            continue
+        nearest = _nearest(scoring.label_intervals(one, recipe, label, settings, 1.0), span)
+        if nearest is not None:
+            starts.append(nearest[0] - span.start)
+            if nearest[1] is not None and span.end < one.times[-1] - 0.5:
+                ends.append(nearest[1] - span.end)
+    result = dict(settings)
+    for side, errors in (("start", starts), ("end", ends)):
+        lag = float(np.median(errors)) if errors else 0.0
+        rest = float(np.quantile(np.abs(np.array(errors) - lag), 0.9)) * 1000 if errors else 500.0
+        result[f"lag_{side}_s"] = round(lag, 3)
+        result[f"uncertainty_{side}_ms"] = round(max(rest, LEAST_UNCERTAINTY_MS), 0)
+    return result
+
+
+def _nearest(found: list[Any], span: Span) -> tuple[float, float | None] | None:
+    near = [one for one in found if abs(one.start - span.start) < 1.0]
+    best = min(near, key=lambda one: abs(one.start - span.start), default=None)
+    return None if best is None else (best.start, best.end)

@@ -1,0 +1,146 @@
+"""MODEL_CARD.md from a recipe and a result file; no figure in it is typed by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kinewatch_models.recipe import Recipe
+
+Table = dict[str, Any]
+
+LIMITS = """\
+- A few actors in a few rooms: these figures cannot show how the model does in yours. Try it there before relying on it.
+- It is not a medical device and no substitute for one.
+- The net sees differences of frames. A body that lies still is invisible to it: `lying` is seen when it begins, its
+  score decays afterwards, and the end of `lying` says little. Only the order falling, then lying, is worth an alarm.
+- A moving camera, a cut, or a sudden change of light is motion to this net.
+- Several people, people hidden by furniture, pets, and falls from a bed or a chair in the dark were not measured.
+- False alarms per hour cannot be told from minutes of daily life; the table says how many seconds there were.
+- Two cameras of one fall, and falls of one actor, are not independent: the intervals are narrower than the truth."""
+
+
+def render(recipe: Recipe, results: Table) -> str:
+    """The whole card."""
+    action = recipe.sequences[0].name
+    sections = [
+        f"# {recipe.name} {recipe.version}",
+        f"{recipe.description}. Licence: {recipe.license}, because of **non-commercial training data**.",
+        _what(recipe),
+        "## Training data",
+        "\n".join(f"- {line}" for line in recipe.provenance),
+        _training(recipe, results),
+        "## Measured",
+        _method(recipe, results),
+        _table(action, results),
+        f"The same with `{recipe.sequences[0].parts[0]}` alone, without waiting for what follows:",
+        _table(f"{recipe.sequences[0].parts[0]} alone", results),
+        "## Boundaries",
+        _boundaries(action, results),
+        "## Shortcuts",
+        "Clips of the action played backwards, and one frozen frame of a body on the floor: how many fire.",
+        _shortcuts(results),
+        "## int8 against fp32",
+        _int8(results),
+        "## Limits",
+        LIMITS,
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _what(recipe: Recipe) -> str:
+    last = recipe.sequences[0]
+    labels = ", ".join(f"`{name}`" for name in recipe.labels)
+    return (
+        f"Online TSM (Lin et al. 2019; causal shift of 1/{recipe.net.shift_div} of the channels) on "
+        f"EfficientNet-Lite0, {recipe.input.size}x{recipe.input.size} stretched, "
+        f"{recipe.rate_hz:g} frames a second, one pass per frame. "
+        f"Input of the first layer: {recipe.net.difference_gain:g} times the difference to the frame before, formed "
+        f"inside the graph. Per-frame scores for {labels}; the event `{last.name}` is "
+        f"{' then '.join(f'`{part}`' for part in last.parts)} within {last.within_s:g} s, from the start of the first "
+        "to the start of the last."
+    )
+
+
+def _training(recipe: Recipe, results: Table) -> str:
+    counts = results["training"]
+    return (
+        f"{counts['actions']} clips with the action ({counts['actions_annotated']} of them with frame labels; only "
+        f"these are trained on) and {counts['daily']} of daily life; {recipe.train.epochs} epochs, one run, seed "
+        f"{results['seed']}, last epoch, no checkpoint picked. Falls played backwards and frozen pictures are "
+        "background. Deliberate lying down is background; what follows it is `lying`."
+    )
+
+
+def _method(recipe: Recipe, results: Table) -> str:
+    chosen = results["calibration"]["chosen_on"]
+    shared = ", ".join(recipe.shared_groups) or "none"
+    return (
+        f"Thresholds and lags were chosen on the val clips only ({chosen['clips']} clips), so that row is optimistic; "
+        f"the test rows were not used for any choice. Groups in train and val: {shared}. Test persons are in no other "
+        "split, except UP-Fall, where test is another trial of the person and room of training. Frames through the "
+        "agent's capture chain, scores from ONNX Runtime, intervals from the Python decoder of the training tool. "
+        "In brackets: 95 % Wilson interval over clips. A UP-Fall fall has no frame labels and counts as found if "
+        "anything fires in its clip."
+    )
+
+
+def _rows(results: Table) -> list[tuple[str, str, Table]]:
+    return [
+        (name, precision, table[precision])
+        for name, table in results["sets"].items()
+        for precision in results["graphs"]
+    ]
+
+
+def _table(key: str, results: Table) -> str:
+    lines = ["| set | graph | found | daily clips that fire | false events | video |", "|---|---|---|---|---|---|"]
+    for name, precision, table in _rows(results):
+        row = table[key]
+        cells = [name, precision, _share(row["found"]), _share(row["daily_fired"]), str(row["false_events"])]
+        lines.append(f"| {' | '.join(cells)} | {row['seconds']:.0f} s |")
+    return "\n".join(lines)
+
+
+def _boundaries(key: str, results: Table) -> str:
+    lines = [
+        "Median and 90th percentile over found actions with frame labels. Start and end: absolute error; decided: "
+        "after the true end of the fall (negative: before it).",
+        "",
+        "| set | graph | found | start | end | decided |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, precision, table in _rows(results):
+        row = table[key]
+        if row["start_error"]:
+            cells = [_spread(row[column]) for column in ("start_error", "end_error", "delay")]
+            lines.append(f"| {name} | {precision} | {row['start_error']['n']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _shortcuts(results: Table) -> str:
+    lines = ["| set | graph | backwards | frozen |", "|---|---|---|---|"]
+    for name, precision, table in _rows(results):
+        lines.append(f"| {name} | {precision} | {_share(table['reversed_fired'])} | {_share(table['frozen_fired'])} |")
+    return "\n".join(lines)
+
+
+def _int8(results: Table) -> str:
+    row = results["int8_against_fp32"]
+    speed = results["ms_per_frame"]
+    return (
+        f"Of {row['frames']} frames of all sets above {row['flips']} change their best class; logits differ by "
+        f"{row['mean_abs_difference']:.3f} on average and {row['max_abs_difference']:.2f} at most (mean cosine "
+        f"{row['mean_cosine']:.4f}); the number of events changes in {_share(row['clips_with_other_events'])} clips. "
+        f"One thread of ONNX Runtime on the (busy) training machine: {speed['fp32']:.1f} ms of CPU per frame in fp32, "
+        f"{speed['int8']:.1f} ms in int8."
+    )
+
+
+def _share(row: Table) -> str:
+    if row["of"] == 0:
+        return "none"
+    return f"{row['hits']} of {row['of']} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def _spread(row: Table | None) -> str:
+    return "none" if row is None else f"{row['median_s']:.2f} / {row['p90_s']:.2f} s"

@@ -1,0 +1,115 @@
+"""Measuring a trained model: every clip set that training did not see, both precisions, and the shortcut checks.
+
+Writes figures, never prose. A set is one data set and split; validation chose the thresholds and says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from kinewatch_models import quantise, scoring, stream
+from kinewatch_models.catalogue import Clip
+from kinewatch_models.measure import Tally, action_span, share
+from kinewatch_models.recipe import Recipe
+from kinewatch_models.scoring import Scored, Variant
+
+Table = dict[str, Any]
+
+
+def evaluate(clips: list[Clip], recipe: Recipe, cache: Path, graphs: dict[str, Path], calibration: Table) -> Table:
+    """The result table of a model: `graphs` by precision, `calibration` as `calibrate` wrote it."""
+    sets = held_out(clips, recipe)
+    result: Table = {
+        "name": recipe.name,
+        "version": recipe.version,
+        "seed": recipe.train.seed,
+        "graphs": {precision: digest(path) for precision, path in graphs.items()},
+        "calibration": calibration,
+        "training": _counts([clip for clip in clips if clip.split == "train"]),
+        "sets": {name: {"clips": _counts(members)} for name, members in sets.items()},
+    }
+    normal: dict[str, dict[str, list[Scored]]] = {}
+    for precision, path in graphs.items():
+        graph = stream.session(path)
+        for name, members in sets.items():
+            rows = scoring.score(members, graph, recipe, cache)
+            normal.setdefault(name, {})[precision] = rows
+            falls = [clip for clip in members if clip.is_action]
+            played = {
+                variant: scoring.score(falls, graph, recipe, cache, variant)
+                for variant in (Variant.REVERSED, Variant.FROZEN)
+            }
+            result["sets"][name][precision] = _figures(rows, played, recipe, calibration)
+        result.setdefault("ms_per_frame", {})[precision] = _speed(graph, sets, recipe, cache)
+    first, second = graphs["fp32"], graphs["int8"]
+    inputs = [scoring.frames(clip, recipe, cache)[0] for members in sets.values() for clip in members]
+    result["int8_against_fp32"] = {
+        **quantise.agreement(first, second, inputs),
+        "clips_with_other_events": _changed(normal, recipe, calibration),
+    }
+    return result
+
+
+def held_out(clips: list[Clip], recipe: Recipe) -> dict[str, list[Clip]]:
+    """Clips by ``cite split``, validation first; what was trained on is left out."""
+    sets: dict[str, list[Clip]] = {}
+    for split in ("val", "test"):
+        for source in recipe.sources:
+            members = [clip for clip in clips if clip.dataset == source.dataset and clip.split == split]
+            if members:
+                sets[f"{source.cite} {split}"] = members
+    return sets
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _counts(clips: list[Clip]) -> dict[str, int]:
+    return {
+        "actions": sum(clip.is_action for clip in clips),
+        "actions_annotated": sum(clip.is_action and clip.spans is not None for clip in clips),
+        "daily": sum(not clip.is_action for clip in clips),
+    }
+
+
+def _figures(rows: list[Scored], played: dict[Variant, list[Scored]], recipe: Recipe, calibration: Table) -> Table:
+    decoders, temperature = calibration["labels"], calibration["temperature"]
+    parts = recipe.sequences[0].parts
+    whole, alone = Tally(), Tally()
+    for one in rows:
+        truth, seconds = action_span(one.clip, parts), float(one.times[-1])
+        whole.add(one.clip, truth, scoring.events(one, recipe, decoders, temperature), seconds)
+        first = scoring.label_intervals(one, recipe, parts[0], decoders[parts[0]], temperature)
+        alone.add(one.clip, truth, first, seconds)
+    table: Table = {recipe.sequences[0].name: whole.summary(), f"{parts[0]} alone": alone.summary()}
+    for variant, scored in played.items():
+        fired = sum(bool(scoring.events(one, recipe, decoders, temperature)) for one in scored)
+        table[f"{variant.value}_fired"] = share(fired, len(scored))
+    return table
+
+
+def _changed(normal: dict[str, dict[str, list[Scored]]], recipe: Recipe, calibration: Table) -> dict[str, float | int]:
+    decoders, temperature = calibration["labels"], calibration["temperature"]
+    pairs = [pair for rows in normal.values() for pair in zip(rows["fp32"], rows["int8"], strict=True)]
+    other = sum(
+        len(scoring.events(a, recipe, decoders, temperature)) != len(scoring.events(b, recipe, decoders, temperature))
+        for a, b in pairs
+    )
+    return share(other, len(pairs))
+
+
+def _speed(graph: ort.InferenceSession, sets: dict[str, list[Clip]], recipe: Recipe, cache: Path) -> float:
+    """CPU milliseconds per frame of one thread, over one clip."""
+    pixels, _ = scoring.frames(next(iter(sets.values()))[0], recipe, cache)
+    stream.logits(graph, pixels)
+    began = time.process_time()
+    for _ in range(3):
+        stream.logits(graph, pixels)
+    return round((time.process_time() - began) * 1000 / (3 * len(pixels)), 2)

@@ -1,0 +1,143 @@
+"""`model.toml` of a package (format 1): built from a recipe and a calibration, written and read here.
+
+Pure: it touches no file but the one it is given. What the keys mean is the agent's contract; nothing is renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from kinewatch_models.recipe import Recipe
+
+FORMAT = 1
+TOLERANCE_FP32 = 1e-3
+
+Table = dict[str, Any]
+
+
+def build(recipe: Recipe, calibration: Table, states: list[Table], golden: list[Table], tolerance_int8: float) -> Table:
+    """The manifest of an online package, without its `files` table.
+
+    `calibration` holds per label the decoder settings that were measured; `states` and `golden` are the rows of
+    ``tensors.states`` and ``golden.clips``.
+    """
+    period = 1.0 / recipe.rate_hz
+    return {
+        "format": FORMAT,
+        "name": recipe.name,
+        "version": recipe.version,
+        "architecture": recipe.architecture,
+        "plan": "online",
+        "description": recipe.description,
+        "license": recipe.license,
+        "provenance": recipe.provenance,
+        "input": {
+            "width": recipe.input.size,
+            "height": recipe.input.size,
+            "resize": "stretch",
+            "filter": "bilinear",
+            "order": "scale-convert",
+            "layout": "nchw",
+            "colour": "rgb",
+            "dtype": "float32",
+            "mean": recipe.input.mean,
+            "std": recipe.input.std,
+        },
+        "sampling": {
+            "rate_hz": recipe.rate_hz,
+            "segments": 1,
+            "snippet": 1,
+            "window_s": period,
+            "stride_s": period,
+            "max_hole_s": 0.5,
+        },
+        "output": {
+            "scores": "frame",
+            "activation": "softmax",
+            "temperature": float(calibration.get("temperature", 1.0)),
+            "background": recipe.background,
+        },
+        "tensors": {"input": "frame", "logits": "logits", "states": states},
+        "graphs": {
+            "fp32": {"model": f"{recipe.name}.fp32.onnx"},
+            "int8": {"model": f"{recipe.name}.int8.onnx"},
+        },
+        "labels": [_label(recipe, name, calibration) for name in recipe.labels],
+        "sequences": [
+            {"name": sequence.name, "parts": sequence.parts, "within_s": sequence.within_s}
+            for sequence in recipe.sequences
+        ],
+        "golden": {"tolerance_fp32": TOLERANCE_FP32, "tolerance_int8": tolerance_int8, "clips": golden},
+    }
+
+
+def _label(recipe: Recipe, name: str, calibration: Table) -> Table:
+    row: Table = {"name": name}
+    spec = next((decoder for decoder in recipe.decoders if decoder.label == name), None)
+    if spec is None:
+        return row
+    if not spec.publish:
+        row["publish"] = False
+    measured = {"lag_start_s": 0.0, "lag_end_s": 0.0, "uncertainty_start_ms": 200.0, "uncertainty_end_ms": 400.0}
+    row["decoder"] = {
+        "kind": "cusum",
+        "on": spec.on,
+        "off": spec.off,
+        "smooth_s": 0.0,
+        "h_on": spec.h_on,
+        "h_off": spec.h_off,
+        "min_duration_s": spec.min_duration_s,
+        "merge_gap_s": spec.merge_gap_s,
+        "max_duration_s": spec.max_duration_s,
+        **measured,
+        **calibration.get("labels", {}).get(name, {}),
+    }
+    return row
+
+
+def read(path: Path) -> Table:
+    """The manifest at `path`."""
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def render(table: Table) -> str:
+    """`table` as TOML: plain values first, then tables, then arrays of tables, in the order given."""
+    return "\n".join(_lines(table, "")).strip() + "\n"
+
+
+def _lines(table: Table, prefix: str) -> list[str]:
+    plain = {key: value for key, value in table.items() if not _is_nested(value)}
+    lines = [f"{_key(key)} = {_value(value)}" for key, value in plain.items()]
+    for key, value in table.items():
+        if key in plain:
+            continue
+        name = f"{prefix}{_key(key)}"
+        for row in value if isinstance(value, list) else [value]:
+            header = f"[[{name}]]" if isinstance(value, list) else f"[{name}]"
+            body = _lines(row, f"{name}.")
+            silent = isinstance(value, dict) and all(_is_nested(inner) for inner in row.values()) and row
+            lines += body if silent else ["", header, *body]
+    return lines
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], dict))
+
+
+def _key(key: str) -> str:
+    return key if key.replace("_", "").replace("-", "").isalnum() else json.dumps(key)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return repr(round(value, 6))
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, list):
+        return "[" + ", ".join(_value(item) for item in value) + "]"
+    return json.dumps(str(value), ensure_ascii=False)

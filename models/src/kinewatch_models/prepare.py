@@ -1,0 +1,44 @@
+"""Filling the frame cache: every clip decoded once through the agent's capture chain.
+
+Layout: ``CACHE/<clip path without suffix>/<size>.npy`` (uint8 ``[F, size, size, 3]``) and ``times.npy`` (float64
+``[F]``). A file appears only when it is whole, so a killed run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from kinewatch_models import capture
+from kinewatch_models.catalogue import Clip
+from kinewatch_models.recipe import Recipe
+
+
+def sizes(clip: Clip, recipe: Recipe) -> list[int]:
+    """Frame sizes this clip is needed at; training crops from larger frames."""
+    larger = [recipe.train.cache_size] if clip.split == "train" and clip.trainable else []
+    return [*larger, recipe.input.size]
+
+
+def fill(clips: list[Clip], recipe: Recipe, data: Path, cache: Path) -> Iterator[str]:
+    """Decode what is missing; yields the path of each clip when it is done."""
+    for clip in clips:
+        folder = clip.folder(cache)
+        folder.mkdir(parents=True, exist_ok=True)
+        for size in sizes(clip, recipe):
+            if (folder / f"{size}.npy").exists() and (folder / "times.npy").exists():
+                continue
+            frames, times = capture.decode(data / clip.path, size, size)
+            save(folder / "times.npy", times)
+            save(folder / f"{size}.npy", frames)
+        yield clip.path
+
+
+def save(path: Path, array: npt.NDArray[np.generic]) -> None:
+    """Write `array` beside `path`, then move it there."""
+    draft = path.with_suffix(".part.npy")
+    np.save(draft, array)
+    draft.replace(path)

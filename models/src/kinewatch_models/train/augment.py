@@ -1,0 +1,70 @@
+"""Random views of a window: one affine map, flip and colour for all frames; noise and shake for each.
+
+Meant to break the bond to the few rooms of the training set: the person's place, size and tilt, the light and the
+camera's noise must not matter. A still camera stays still (one map for the window), so differences stay honest.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kinewatch_models.capture import Frames
+
+
+def plain(frames: Frames, size: int, mean: list[float], std: list[float]) -> Tensor:
+    """Frames ``[T, H, W, 3]`` as normalised ``[T, 3, size, size]``, without augmentation."""
+    x = torch.from_numpy(np.array(frames)).permute(0, 3, 1, 2).float()
+    if x.shape[-1] != size or x.shape[-2] != size:
+        x = F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
+    return _normalise(x, mean, std)
+
+
+def random_view(frames: Frames, size: int, mean: list[float], std: list[float], rng: np.random.Generator) -> Tensor:
+    """Like `plain`, seen through another camera."""
+    x = torch.from_numpy(np.array(frames)).permute(0, 3, 1, 2).float()
+    x = _warp(x, size, rng)
+    x = _recolour(x, rng)
+    x = _camera_noise(x, rng)
+    return _normalise(x.clamp(0, 255), mean, std)
+
+
+def _normalise(x: Tensor, mean: list[float], std: list[float]) -> Tensor:
+    return (x - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
+
+
+def _warp(x: Tensor, size: int, rng: np.random.Generator) -> Tensor:
+    angle = math.radians(rng.uniform(-10, 10))
+    wide, high = rng.uniform(0.72, 1.2, 2)
+    shear = rng.uniform(-0.08, 0.08)
+    flip = -1.0 if rng.random() < 0.5 else 1.0
+    left, top = rng.uniform(-0.15, 0.15, 2)
+    linear = np.array([[math.cos(angle), -math.sin(angle) + shear], [math.sin(angle), math.cos(angle)]])
+    linear = linear @ np.diag([wide * flip, high])
+    maps = np.tile(np.concatenate([linear, [[left], [top]]], 1), (len(x), 1, 1))
+    if rng.random() < 0.2:
+        maps[:, :, 2] += rng.normal(0, 0.004, (len(x), 2))
+    grid = F.affine_grid(torch.tensor(maps, dtype=torch.float32), [len(x), 3, size, size], align_corners=False)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _recolour(x: Tensor, rng: np.random.Generator) -> Tensor:
+    x = x * float(rng.uniform(0.7, 1.3))
+    middle = x.mean()
+    x = (x - middle) * float(rng.uniform(0.7, 1.3)) + middle
+    grey = x.mean(1, keepdim=True)
+    x = grey + (x - grey) * float(rng.uniform(0.2, 1.3))
+    return x + torch.tensor(rng.uniform(-12, 12, (1, 3, 1, 1)), dtype=torch.float32)
+
+
+def _camera_noise(x: Tensor, rng: np.random.Generator) -> Tensor:
+    if rng.random() < 0.6:
+        noise = rng.standard_normal(x.shape, dtype=np.float32)
+        x = x + torch.from_numpy(noise) * float(rng.uniform(0, 5))
+    if rng.random() < 0.2:
+        x = x * torch.from_numpy(rng.normal(1, 0.015, (len(x), 1, 1, 1)).astype(np.float32))
+    return x

@@ -1,0 +1,127 @@
+"""Training windows: which frames of which clip, and which classes each frame may be.
+
+The target is a mask of allowed classes per frame, so that weak knowledge ("a daily clip: not falling") and exact
+annotation are one thing. Reversed and frozen falls are background: without them a net learns "tilted body".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from kinewatch_models import sampling
+from kinewatch_models.capture import Seconds
+from kinewatch_models.catalogue import Clip
+from kinewatch_models.recipe import Recipe
+from kinewatch_models.train import augment
+
+Mask = npt.NDArray[np.bool_]
+"""``[T, C]`` allowed classes of each frame."""
+
+# windows per epoch and clip; fractions are chances
+AROUND_ACTION, BEFORE_ACTION, REVERSED, FROZEN, DAILY = 2.0, 0.4, 0.5, 0.25, 2.0
+SMALL_SET_CLIPS, SMALL_SET_FACTOR = 10, 2.0
+
+
+@dataclass(frozen=True)
+class Window:
+    """One sample: frame indices into the clip and the allowed classes."""
+
+    clip: Clip
+    indices: npt.NDArray[np.int64]
+    allowed: Mask
+
+
+def targets(clip: Clip, times: Seconds, recipe: Recipe) -> Mask:
+    """Allowed classes of the frames shown at `times`, for a window that begins at ``times[0]``."""
+    names = recipe.labels
+    allowed = np.zeros((len(times), len(names)), bool)
+    if clip.spans is None:
+        allowed[:, [names.index(name) for name in clip.allowed]] = True
+        return allowed
+    background = names.index(recipe.background)
+    allowed[:, background] = True
+    for span in clip.spans:
+        inside = (times >= span.start) & (times < span.end)
+        allowed[inside] = False
+        allowed[inside, names.index(span.label)] = True
+        memory = recipe.train.memory_s.get(span.label)
+        if memory is not None:
+            unseen = inside if times[0] > span.start else inside & (times > span.start + memory)
+            allowed[unseen, background] = True
+    return allowed
+
+
+def epoch(clips: list[Clip], recipe: Recipe, cache: Path, rng: np.random.Generator) -> list[Window]:
+    """The windows of one epoch, shuffled."""
+    counts = {name: sum(clip.dataset == name for clip in clips) for name in {clip.dataset for clip in clips}}
+    found: list[Window] = []
+    for clip in clips:
+        times = np.load(clip.folder(cache) / "times.npy")
+        factor = SMALL_SET_FACTOR if counts[clip.dataset] < SMALL_SET_CLIPS else 1.0
+        found += _of_clip(clip, times, recipe, factor, rng)
+    order = rng.permutation(len(found))
+    return [found[index] for index in order]
+
+
+def _of_clip(clip: Clip, times: Seconds, recipe: Recipe, factor: float, rng: np.random.Generator) -> list[Window]:
+    made: list[Window] = []
+
+    def add(first_end: float, last_end: float, count: float) -> None:
+        drawn = range(_times(count * factor, rng))
+        made.extend(_draw(clip, times, first_end, last_end, recipe, rng) for _ in drawn)
+
+    end = float(times[-1])
+    if not clip.is_action:
+        for span in clip.spans or ():
+            add(span.start, min(span.end + 0.6, end), 1.0)
+        add(min(recipe.train.window / recipe.rate_hz, end), end, DAILY)
+        return made
+    actions = [span for span in clip.spans or () if span.label != recipe.background]
+    start, settled = actions[0].start, min(actions[-1].start + 1.4, end)
+    add(start + 0.3, settled, AROUND_ACTION)
+    add(min(1.6, start), start, BEFORE_ACTION)
+    background = np.zeros((recipe.train.window, len(recipe.labels)), bool)
+    background[:, recipe.labels.index(recipe.background)] = True
+    for _ in range(_times(REVERSED * factor, rng)):
+        drawn = _draw(clip, times, min(actions[-1].start, end), settled, recipe, rng)
+        made.append(Window(clip, drawn.indices[::-1], background))
+    for _ in range(_times(FROZEN * factor, rng)):
+        still = int(rng.integers(len(times)))
+        made.append(Window(clip, np.full(recipe.train.window, still), background))
+    return made
+
+
+def _draw(
+    clip: Clip, times: Seconds, first_end: float, last_end: float, recipe: Recipe, rng: np.random.Generator
+) -> Window:
+    end = rng.uniform(min(first_end, last_end), last_end)
+    indices = sampling.window(times, end, recipe.rate_hz * rng.uniform(0.8, 1.2), recipe.train.window)
+    return Window(clip, indices, targets(clip, times[indices], recipe))
+
+
+def _times(expected: float, rng: np.random.Generator) -> int:
+    return int(expected) + int(rng.random() < expected % 1)
+
+
+def batches(
+    clips: list[Clip], recipe: Recipe, cache: Path, rng: np.random.Generator
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """One epoch: (batches in all, ``[N, T, 3, H, W]`` augmented frames, ``[N, T, C]`` allowed classes)."""
+    drawn = epoch(clips, recipe, cache, rng)
+    size = recipe.train.batch
+    starts = range(0, len(drawn) - size // 2, size)
+    spec = recipe.input
+    for first in starts:
+        some = drawn[first : first + size]
+        views = []
+        for item in some:
+            frames, _ = item.clip.frames(cache, recipe.train.cache_size)
+            views.append(augment.random_view(frames[item.indices], spec.size, spec.mean, spec.std, rng))
+        yield len(starts), torch.stack(views), torch.from_numpy(np.stack([item.allowed for item in some]))

@@ -1,0 +1,101 @@
+"""Clips, splits and sampling."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tiny
+from kinewatch_models import capture, catalogue, prepare, recipe, sampling
+from kinewatch_models.catalogue import CatalogueError, Clip
+from kinewatch_models.recipe import RecipeError
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+def clip(split: str, group: str) -> Clip:
+    return Clip(f"{group}-{split}.mp4", "drawn", split, group, True, ())
+
+
+def test_group_in_two_splits_is_refused_by_name() -> None:
+    with pytest.raises(CatalogueError, match=r"drawn/P4 is in the splits test, train"):
+        catalogue.check_groups([clip("train", "P1"), clip("train", "P4"), clip("test", "P4")])
+
+
+def test_group_may_be_shared_by_train_and_val_only() -> None:
+    shared = [clip("train", "P3"), clip("val", "P3")]
+    catalogue.check_groups(shared, ["drawn/P3"])
+    with pytest.raises(CatalogueError, match="P3"):
+        catalogue.check_groups(shared)
+    with pytest.raises(CatalogueError, match="P3"):
+        catalogue.check_groups([*shared, clip("test", "P3")], ["drawn/P3"])
+
+
+def test_catalogue_reads_spans(tmp_path: Path) -> None:
+    head = "path,dataset,label,split,group\n"
+    (tmp_path / "clips.csv").write_text(f"{head}a.mp4,drawn,fall,train,P1\nb.mp4,other,fall,train,P1\n")
+    notes = [{"label": "fall", "segment": [1.0, 2.0]}, {"label": "lying", "segment": [2.0, 4]}]
+    (tmp_path / "annotations.json").write_text(json.dumps({"database": {"a.mp4": {"annotations": notes}}}))
+    (only,) = catalogue.read(tmp_path, tiny.recipe())
+    assert [(span.label, span.start, span.end) for span in only.spans or ()] == [("falling", 1, 2), ("lying", 2, 4)]
+    assert only.trainable
+
+
+def test_shipped_recipes_load() -> None:
+    paths = sorted(RECIPES.glob("*.toml"))
+    assert paths
+    for path in paths:
+        loaded = recipe.load(path)
+        assert (path.parent / loaded.license_file).exists()
+
+
+def test_misspelt_key_is_refused(tmp_path: Path) -> None:
+    text = (RECIPES / "falls.toml").read_text().replace("dropout", "dropuot")
+    (tmp_path / "bad.toml").write_text(text)
+    with pytest.raises(RecipeError, match="unknown key dropuot"):
+        recipe.load(tmp_path / "bad.toml")
+
+
+def test_ticks_take_the_first_frame_in_time() -> None:
+    steady = np.arange(0, 31) / 30
+    assert sampling.ticks(steady, 5.0).tolist() == [0, 6, 12, 18, 24, 30]
+    jittered = np.array([0.0, 0.19, 0.22, 0.39, 0.5, 0.58])
+    assert sampling.ticks(jittered, 5.0).tolist() == [0, 1, 3, 5]
+
+
+def test_ticks_over_a_hole_do_not_repeat_a_frame() -> None:
+    assert sampling.ticks(np.array([0.0, 0.2, 1.0, 1.2]), 5.0).tolist() == [0, 1, 2, 3]
+
+
+def test_window_is_clipped_to_the_clip() -> None:
+    assert sampling.window(np.arange(10) / 10, 0.4, 5.0, 4).tolist() == [0, 0, 2, 4]
+
+
+def test_padded_rows_are_unpacked() -> None:
+    rows = np.arange(2 * 5 * 16, dtype=np.uint8).reshape(2, 5, 16)  # width 5: 15 bytes and one of padding
+    frames = capture.unpack(rows.tobytes(), 5, 5, Path("x"))
+    assert frames.shape == (2, 5, 5, 3)
+    np.testing.assert_array_equal(frames.reshape(2, 5, 15), rows[:, :, :15])
+
+
+def test_interrupted_save_leaves_no_file(tmp_path: Path) -> None:
+    prepare.save(tmp_path / "times.npy", np.zeros(3))
+    assert [path.name for path in tmp_path.iterdir()] == ["times.npy"]
+
+
+@pytest.mark.skipif(not shutil.which("gst-launch-1.0") or not shutil.which("ffmpeg"), reason="needs GStreamer, FFmpeg")
+def test_decoded_frames_have_size_and_time(tmp_path: Path) -> None:
+    import subprocess
+
+    path = tmp_path / "clip.mkv"
+    source = ["-f", "lavfi", "-i", "testsrc=size=64x48:rate=10:duration=1"]
+    made = subprocess.run(["ffmpeg", "-v", "error", *source, "-c:v", "mjpeg", str(path)], check=False)
+    if made.returncode:
+        pytest.skip("this FFmpeg cannot write the test clip")
+    frames, times = capture.decode(path, 30, 20)
+    assert frames.shape == (10, 20, 30, 3)
+    np.testing.assert_allclose(times, np.arange(10) / 10, atol=0.01)

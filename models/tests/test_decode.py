@@ -1,0 +1,117 @@
+"""Decoding, counting and calibration on made-up scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tiny
+from kinewatch_models import calibrate, measure
+from kinewatch_models.catalogue import Clip, Span
+from kinewatch_models.decode import Interval, intervals, probabilities, sequence
+from kinewatch_models.scoring import Scored
+
+PERIOD = 0.2
+SETTINGS = {
+    "on": 0.5,
+    "off": 0.4,
+    "h_on": 0.3,
+    "h_off": 0.3,
+    "min_duration_s": 0.2,
+    "merge_gap_s": 0.3,
+    "lag_start_s": 0.0,
+    "lag_end_s": 0.0,
+}
+
+
+def steps(*parts: tuple[int, float]) -> tuple[np.ndarray, np.ndarray]:
+    scores = np.concatenate([np.full(count, value) for count, value in parts])
+    return np.arange(len(scores)) * PERIOD, scores
+
+
+def test_clean_step_is_one_interval_within_a_stride() -> None:
+    (one,) = intervals(*steps((10, 0.05), (10, 0.95), (10, 0.05)), SETTINGS, PERIOD)
+    assert one.start == pytest.approx(2.0)
+    assert one.end == pytest.approx(4.0)
+    assert one.decided_at == pytest.approx(2.2)
+
+
+def test_background_gives_nothing_and_a_short_blip_neither() -> None:
+    assert intervals(*steps((50, 0.3)), SETTINGS, PERIOD) == []
+    assert intervals(*steps((10, 0.1), (1, 0.7), (10, 0.1)), SETTINGS, PERIOD) == []
+
+
+def test_action_at_the_end_stays_open() -> None:
+    (one,) = intervals(*steps((5, 0.1), (5, 0.9)), SETTINGS, PERIOD)
+    assert one.end is None
+
+
+def test_near_intervals_join() -> None:
+    dip = steps((5, 0.05), (5, 0.95), (1, 0.01), (5, 0.95), (5, 0.05))
+    assert len(intervals(*dip, {**SETTINGS, "merge_gap_s": 0.0}, PERIOD)) == 2
+    assert len(intervals(*dip, SETTINGS, PERIOD)) == 1
+
+
+def test_lag_is_subtracted() -> None:
+    (one,) = intervals(*steps((10, 0.05), (10, 0.95), (10, 0.05)), {**SETTINGS, "lag_start_s": 0.1}, PERIOD)
+    assert one.start == pytest.approx(1.9)
+
+
+def test_sequence_needs_order_and_nearness() -> None:
+    falling, lying = [Interval(1.0, 2.0, 1.2)], [Interval(2.5, None, 2.9)]
+    assert sequence([falling, lying], 2.0) == [Interval(1.0, 2.5, 2.9)]
+    assert sequence([falling, [Interval(4.5, None, 4.9)]], 2.0) == []
+    assert sequence([falling, [Interval(0.5, None, 0.9)]], 2.0) == []
+    assert sequence([falling, [Interval(2.5, 2.6, 2.9), Interval(2.8, None, 3.1)]], 2.0) == [Interval(1.0, 2.5, 2.9)]
+    assert sequence([[], lying], 2.0) == []
+
+
+def test_probabilities_sum_to_one() -> None:
+    rows = probabilities(np.array([[1000.0, 0, -1000], [1, 1, 1]], np.float32), 2.0)
+    np.testing.assert_allclose(rows.sum(1), 1)
+
+
+def test_wilson_interval() -> None:
+    low, high = measure.wilson(5, 5)
+    assert low == pytest.approx(0.566, abs=1e-3)
+    assert high == 1
+    assert measure.wilson(0, 0) == (0.0, 1.0)
+
+
+def scored(fall_at: float | None) -> Scored:
+    """A clip of 6 s whose scores rise one stride late."""
+    times = np.arange(30) * PERIOD
+    classes = np.zeros(30, int)
+    spans: tuple[Span, ...] = ()
+    if fall_at is not None:
+        spans = (Span("falling", fall_at, fall_at + 1), Span("lying", fall_at + 1, 6.0))
+        classes[(times >= fall_at + PERIOD) & (times < fall_at + 1 + PERIOD)] = 1
+        classes[times >= fall_at + 1 + PERIOD] = 2
+    logits = np.full((30, 3), -2.0, np.float32)
+    logits[np.arange(30), classes] = 2.0
+    return Scored(Clip("x", "drawn", "val", "P1", fall_at is not None, spans), times, logits)
+
+
+def test_calibration_takes_out_the_lag() -> None:
+    rows = [scored(1.0), scored(2.0), scored(None)]
+    table = calibrate.choose(rows, [scored(None)], tiny.recipe())
+    assert table["chosen_on"]["missed"] == 0
+    assert table["chosen_on"]["false_events"] == 0
+    assert table["labels"]["falling"]["lag_start_s"] == pytest.approx(0.2, abs=0.01)
+    assert 0.2 <= table["labels"]["falling"]["on"] <= 0.8
+    assert table["labels"]["lying"]["uncertainty_start_ms"] >= 100
+
+
+def test_calibration_without_actions_is_refused() -> None:
+    with pytest.raises(calibrate.CalibrationError):
+        calibrate.choose([scored(None)], [], tiny.recipe())
+
+
+def test_tally_counts_found_false_and_daily() -> None:
+    tally = measure.Tally()
+    tally.add(scored(1.0).clip, (1.0, 2.0), [Interval(1.1, 2.1, 2.5), Interval(4.5, 5.0, 5.0)], 6.0)
+    tally.add(scored(None).clip, None, [Interval(1.0, 2.0, 2.0)], 6.0)
+    row = tally.summary()
+    assert row["found"]["hits"] == 1  # type: ignore[index]
+    assert row["false_events"] == 2
+    assert row["daily_fired"]["hits"] == 1  # type: ignore[index]

@@ -1,0 +1,51 @@
+"""int8: smaller, close to fp32, and the batch axis stays free."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from kinewatch_models import quantise, stream
+from kinewatch_models.stream import Floats
+
+
+def test_int8_is_close_and_counts_flips(graphs: dict[str, Path], streams: list[Floats]) -> None:
+    row = quantise.agreement(graphs["fp32"], graphs["int8"], streams)
+    assert row["frames"] == sum(map(len, streams))
+    assert row["mean_cosine"] > 0.98
+    assert 0 < row["max_abs_difference"] < 0.2
+
+
+def test_convolution_is_int8_and_the_difference_is_not(graphs: dict[str, Path]) -> None:
+    graph = onnx.load(str(graphs["int8"])).graph
+    made_by = {output: node.op_type for node in graph.node for output in node.output}
+    fed_by = {node.name: [made_by.get(name) for name in node.input] for node in graph.node}
+    assert fed_by["conv_node"][:2] == ["DequantizeLinear", "DequantizeLinear"]
+    assert fed_by["sub"] == [None, None]
+    weights = next(value for value in graph.initializer if value.name == "conv_quantized")
+    assert weights.data_type == onnx.TensorProto.INT8
+
+
+def test_batch_axis_is_free(graphs: dict[str, Path]) -> None:
+    for path in graphs.values():
+        session = stream.session(path)
+        feeds = {
+            node.name: np.random.default_rng(1).normal(0, 1, (3, *node.shape[1:])).astype(np.float32)
+            for node in session.get_inputs()
+        }
+        whole = session.run(None, feeds)[0]
+        single = session.run(None, {name: value[1:2] for name, value in feeds.items()})[0]
+        assert whole.shape == (3, 3)
+        np.testing.assert_allclose(whole[1], single[0], atol=1e-5)
+
+
+def test_first_difference_is_zero(graphs: dict[str, Path], streams: list[Floats]) -> None:
+    session = stream.session(graphs["fp32"])
+    fed, _ = stream.feeds(session, streams[0])
+    assert fed[0]["state1"] == 0
+    assert fed[1]["state1"] == 1
+    assert np.abs(fed[1]["state2"]).max() == 0
+    assert np.abs(fed[2]["state2"]).max() > 0
+    np.testing.assert_array_equal(fed[1]["state0"], streams[0][:1])

@@ -1,0 +1,136 @@
+"""The online net: its step form equals its clip form, it exports, and it learns what only time order tells apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import Tensor, nn  # noqa: E402
+
+from kinewatch_models import stream  # noqa: E402
+from kinewatch_models.recipe import NetSpec, TrainSpec  # noqa: E402
+from kinewatch_models.train import backbone, export, loop  # noqa: E402
+from kinewatch_models.train.online_tsm import OnlineStep, OnlineTsm, state_shapes, zero_states  # noqa: E402
+
+SIZE, LENGTH, CHANNELS = 24, 5, 16
+EVERY_BLOCK, NO_BLOCK = 1, 99
+
+
+def tiny_net(shift_from: int) -> OnlineTsm:
+    blocks = [backbone.Block(3, 1, 2, CHANNELS, CHANNELS) for _ in range(3)]
+    trunk = backbone.Trunk(backbone.ConvNorm(3, CHANNELS, 3, 2), blocks, backbone.ConvNorm(CHANNELS, 32, 1), 32)
+    return OnlineTsm(NetSpec(1.0, 4, shift_from, 0, 0.0), 2, trunk)
+
+
+def moving_squares(count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Squares that go left or right and end anywhere; half are bright, half dark.
+
+    Neither the last picture nor the last difference tells the direction: a bright square that goes left changes the
+    picture as a dark one that goes right does.
+    """
+    right = rng.integers(0, 2, count)
+    sign = rng.choice([-1.0, 1.0], count)
+    clips = rng.normal(0, 0.05, (count, LENGTH, 3, SIZE, SIZE)).astype(np.float32)
+    for index in range(count):
+        top, last, speed = rng.integers(2, 14), rng.integers(8, 11), rng.integers(1, 3)
+        for step in range(LENGTH):
+            back = speed * (LENGTH - 1 - step)
+            left = last - back if right[index] else last + back
+            clips[index, step, :, top : top + 6, left : left + 6] += 2 * sign[index]
+    return torch.from_numpy(clips), torch.from_numpy(right)
+
+
+def accuracy_after_training(shift_from: int) -> float:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    net = tiny_net(shift_from)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=1e-2)
+    steps = 120
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-2, total_steps=steps)
+    for _ in range(steps):
+        clips, right = moving_squares(16, rng)
+        loss = nn.functional.cross_entropy(net(clips)[:, -1], right)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    net.eval()
+    clips, right = moving_squares(300, np.random.default_rng(1))
+    with torch.no_grad():
+        return float((net(clips)[:, -1].argmax(1) == right).float().mean())
+
+
+def test_shift_learns_direction_and_without_it_chance() -> None:
+    assert accuracy_after_training(EVERY_BLOCK) > 0.95
+    assert accuracy_after_training(NO_BLOCK) < 0.65
+
+
+@pytest.mark.parametrize("net", [tiny_net(EVERY_BLOCK), None], ids=["tiny", "efficientnet"])
+def test_step_equals_clip(net: OnlineTsm | None) -> None:
+    if net is None:
+        spec = NetSpec(1.5, 8, 4, 4, 0.5)
+        net = OnlineTsm(spec, 3, backbone.efficientnet_lite0(pretrained=False))
+        assert sum(net.shifted) == 8
+    net.eval()
+    step = OnlineStep(net)
+    frames = torch.randn(1, 5, 3, 48, 48)
+    states = zero_states(state_shapes(net, 48))
+    with torch.no_grad():
+        expected = net(frames)[0]
+        scale = max(1.0, float(expected.abs().max()))
+        for index in range(5):
+            logits, *states = step(frames[:, index], *states)
+            assert float((logits[0] - expected[index]).abs().max()) < 1e-4 * scale
+
+
+def test_export_matches_and_has_free_batch_axis(tmp_path: Path) -> None:
+    net = tiny_net(EVERY_BLOCK)
+    assert export.export_online(net, SIZE, tmp_path / "net.onnx") < 1e-4
+    session = stream.session(tmp_path / "net.onnx")
+    assert [node.shape[0] for node in (*session.get_inputs(), *session.get_outputs())] == ["N"] * 12
+    assert [node.name for node in session.get_inputs()][:3] == ["frame", "state0", "state1"]
+
+
+def test_partial_loss_is_cross_entropy_where_the_class_is_known() -> None:
+    logits, target = torch.randn(7, 3), torch.tensor([0, 1, 2, 0, 1, 2, 0])
+    weights = torch.tensor([1.0, 1.5, 1.0])
+    allowed = nn.functional.one_hot(target, 3).bool()
+    expected = nn.functional.cross_entropy(logits, target, weight=weights)
+    torch.testing.assert_close(loop.partial_loss(logits, allowed, weights, 0.0), expected)
+
+
+def test_partial_loss_leaves_allowed_classes_alone() -> None:
+    logits = torch.randn(4, 3, requires_grad=True)
+    loss = loop.partial_loss(logits, torch.ones(4, 3, dtype=torch.bool), torch.ones(3), 0.1)
+    assert abs(float(loss)) < 1e-6
+
+
+def test_resumed_run_equals_an_unbroken_one(tmp_path: Path) -> None:
+    spec = TrainSpec(3, 3, LENGTH, 4, SIZE, 1e-3, 1.0, 0.01, 0.0, [1.0, 1.0], {})
+
+    def batches(rng: np.random.Generator):  # type: ignore[no-untyped-def]
+        for _ in range(2):
+            clips, right = moving_squares(4, rng)
+            yield 2, clips, nn.functional.one_hot(right, 2).bool().unsqueeze(1).expand(-1, LENGTH, -1)
+
+    def killed(line: str) -> None:
+        if line.startswith("epoch 2/"):
+            raise KeyboardInterrupt
+
+    def fresh() -> OnlineTsm:
+        torch.manual_seed(0)
+        return tiny_net(EVERY_BLOCK)
+
+    whole, broken = fresh(), fresh()
+    loop.fit(whole, batches, spec, tmp_path / "whole", lambda line: None)
+    with pytest.raises(KeyboardInterrupt):
+        loop.fit(broken, batches, spec, tmp_path / "broken", killed)
+    resumed = fresh()
+    loop.fit(resumed, batches, spec, tmp_path / "broken", lambda line: None)
+    for first, second in zip(whole.parameters(), resumed.parameters(), strict=True):
+        torch.testing.assert_close(first, second)

@@ -1,0 +1,58 @@
+"""Targets of training windows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import tiny
+from kinewatch_models import prepare
+from kinewatch_models.catalogue import Clip, Span
+from kinewatch_models.train import windows
+
+FALL = (Span("falling", 1.0, 2.0), Span("lying", 2.0, 6.0))
+
+
+def fall_clip() -> Clip:
+    return Clip("fall.mp4", "drawn", "train", "P1", True, FALL)
+
+
+def test_targets_follow_the_annotation() -> None:
+    rows = windows.targets(fall_clip(), np.array([0.5, 1.5, 2.5, 4.0]), tiny.recipe())
+    assert rows.tolist() == [
+        [True, False, False],
+        [False, True, False],
+        [False, False, True],
+        [True, False, True],  # lying longer than memory_s: no difference shows it
+    ]
+
+
+def test_lying_without_its_beginning_is_not_taught() -> None:
+    rows = windows.targets(fall_clip(), np.array([2.2, 2.4]), tiny.recipe())
+    assert rows.tolist() == [[True, False, True]] * 2
+
+
+def test_weak_clip_allows_its_classes() -> None:
+    weak = Clip("lie.mp4", "drawn", "train", "P1", False, None, ("background", "lying"))
+    assert windows.targets(weak, np.array([0.0]), tiny.recipe()).tolist() == [[True, False, True]]
+
+
+def test_epoch_holds_reversed_and_frozen_background(tmp_path: Path) -> None:
+    clips = [fall_clip(), Clip("daily.mp4", "drawn", "train", "P2", False, ())]
+    for clip in clips:
+        clip.folder(tmp_path).mkdir(parents=True)
+        prepare.save(clip.folder(tmp_path) / "times.npy", np.arange(180) / 30)
+        prepare.save(clip.folder(tmp_path) / f"{tiny.SIZE}.npy", np.zeros((180, tiny.SIZE, tiny.SIZE, 3), np.uint8))
+    drawn = windows.epoch(clips, tiny.recipe(), tmp_path, np.random.default_rng(0))
+    backwards = [one for one in drawn if (np.diff(one.indices) < 0).any()]
+    assert backwards
+    assert all(one.allowed[:, 0].all() and not one.allowed[:, 1:].any() for one in backwards)
+    assert any(one.allowed[:, 1].any() for one in drawn)
+    count, frames, allowed = next(windows.batches(clips, tiny.recipe(), tmp_path, np.random.default_rng(0)))
+    assert count >= 1
+    assert frames.shape[1:] == (6, 3, tiny.SIZE, tiny.SIZE)
+    assert allowed.shape[1:] == (6, 3)
