@@ -50,6 +50,11 @@ pub struct ActionEvent {
 
 /// The action as known now. Keep it where `rev` is larger than what you have for `action_id`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend(
+    "if" = { "properties": { "status": { "const": "ended" } } },
+    "then" = { "properties": { "end": { "type": "object" }, "end_reason": { "type": "string" } } },
+    "else" = { "required": ["valid_until"] }
+))]
 pub struct ActionData {
     /// UUIDv7, one per action.
     pub action_id: Uuid,

@@ -40,7 +40,8 @@ pub fn schemas() -> Vec<(&'static str, serde_json::Value)> {
 }
 
 fn schema<T: schemars::JsonSchema>(file: &str) -> serde_json::Value {
-    let mut schema = schemars::generate::SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>();
+    let mut schema =
+        schemars::generate::SchemaSettings::draft2020_12().for_serialize().into_generator().into_root_schema_for::<T>();
     schema.insert("$id".to_owned(), format!("{SCHEMA_BASE}/{file}").into());
     schema.to_value()
 }

@@ -54,7 +54,7 @@ impl FrameSelector {
         if let Some(newest) = self.newest {
             match pts - newest {
                 0 => return Verdict::Duplicate,
-                d if d < -BACKWARD_JUMP || d > FORWARD_JUMP => return Verdict::Jump,
+                d if !(-BACKWARD_JUMP..=FORWARD_JUMP).contains(&d) => return Verdict::Jump,
                 d if d < 0 => return Verdict::Backward,
                 _ => {}
             }
