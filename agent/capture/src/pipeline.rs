@@ -86,7 +86,12 @@ pub(crate) fn check(options: &CameraOptions) -> Result<(), CaptureError> {
 fn launch(text: &str, source_name: &str) -> Result<gst::Pipeline, CaptureError> {
     let failed = |detail: String| CaptureError::Pipeline { source_name: source_name.to_owned(), detail };
     let element = gst::parse::launch(text).map_err(|e| failed(redact(&e.to_string())))?;
-    element.downcast::<gst::Pipeline>().map_err(|_| failed("the description is no pipeline".into()))
+    element.downcast::<gst::Pipeline>().or_else(|element| {
+        // A description of one element gives that element.
+        let pipeline = gst::Pipeline::new();
+        pipeline.add(&element).map_err(|e| failed(e.to_string()))?;
+        Ok(pipeline)
+    })
 }
 
 fn set_source(pipeline: &gst::Pipeline, options: &CameraOptions) {

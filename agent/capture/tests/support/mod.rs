@@ -12,7 +12,7 @@ use kinewatch_core::frame::{Filter, Frame, FrameSpec, Resize, ScaleOrder};
 use kinewatch_core::time::{Pts, SessionId};
 
 /// Longest wait for anything; generous, as machines are busy.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 pub(crate) fn spec(width: u32, height: u32) -> FrameSpec {
     let (resize, filter, order) = (Resize::Stretch, Filter::Bilinear, ScaleOrder::ScaleConvert);
