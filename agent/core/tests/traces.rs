@@ -3,6 +3,9 @@
 //! One label; actions of log-normal length (median 3 s), scores of a trailing window every 0.25 s with correlated noise,
 //! 60 short distractors and 20 dropouts an hour. Seeds are fixed, so the figures are too.
 
+// Helpers of tests count as tests.
+#![allow(clippy::unwrap_used)]
+
 use kinewatch_core::decode::{Decision, Decoder, EndReason, Status};
 use kinewatch_core::manifest::{Manifest, Overrides};
 use kinewatch_core::time::Pts;

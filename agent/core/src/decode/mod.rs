@@ -2,7 +2,7 @@
 //!
 //! One [`Decoder`] per (camera, model) pair, a plain value inside the inference thread. It works on spans of media time:
 //! scores that never came blur a boundary by at most the hole, and never make an action. Opened actions are always
-//! closed. See `agent/design/events.md` and the measurements behind the two detectors in the project's notes.
+//! closed.
 
 mod cusum;
 mod decision;

@@ -5,13 +5,15 @@
 
 mod action;
 mod ids;
+mod make;
 mod state;
 
 pub use action::{
-    ACTION_SCHEMA, ACTION_TYPE, ActionData, ActionEvent, ActionStatus, CameraRef, ClockState, Clocks, EventContext,
-    Instant, LEASE_NS, Latency, ModelRef, action_event, recovered_event,
+    ACTION_SCHEMA, ACTION_TYPE, ActionData, ActionEvent, ActionStatus, CameraRef, ClockState, Instant, LEASE_NS,
+    Latency, ModelRef,
 };
 pub use ids::{Ids, replay_ids};
+pub use make::{Clocks, EventContext, action_event, recovered_event};
 pub use state::{CameraLink, CameraState, DeviceState, DeviceStatus, GAP_TYPE, GapData, GapStatement};
 
 const SPECVERSION: &str = "1.0";
