@@ -1,0 +1,169 @@
+"""Scenarios: declarative scripts (``scenarios.toml``) and their staging with a seed.
+
+Pure parsing plus choice: nothing is drawn here.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from . import furnish
+from .error import ScenarioError
+from .performance import Performance
+from .ragdoll import FallStyle
+from .room import Box
+
+_STAGE_X, _STAGE_Z = (-1.35, 1.35), (furnish.STAGE_Z - 0.7, furnish.STAGE_Z + 0.7)
+
+# lean (rad), push (m/s), spin (rad/s), tone (N·m), fade (s), knees (rad)
+_STYLES: dict[str, tuple[float, float, float, float, float, float]] = {
+    "trip": (0.0, 0.5, 1.6, 40.0, 0.9, 0.5),
+    "slip": (math.pi, 0.6, 2.2, 40.0, 0.9, 0.3),
+    "sideways": (math.pi / 2, 0.7, 1.5, 40.0, 0.9, 0.4),
+    "faint": (0.6, 0.15, 0.8, 40.0, 1.0, 1.0),
+}
+
+
+@dataclass(frozen=True)
+class Act:
+    """One entry of a script: what to do, and its fields as written."""
+
+    do: str
+    fields: dict[str, Any]
+
+
+def load(name: str, text: str | None = None) -> list[list[Act]]:
+    """The scripts of scenario ``name`` from ``text`` (TOML), or from the file that comes with the package."""
+    source = text if text is not None else resources.files(__package__).joinpath("scenarios.toml").read_text("utf-8")
+    try:
+        table = tomllib.loads(source)
+    except tomllib.TOMLDecodeError as error:
+        raise ScenarioError(f"the scenario file is not TOML: {error}") from error
+    if name not in table:
+        raise ScenarioError(f"unknown scenario {name!r}; there are: {', '.join(sorted(table))}")
+    try:
+        return [[_act(entry) for entry in script["acts"]] for script in table[name]]
+    except (KeyError, TypeError) as error:
+        raise ScenarioError(f"scenario {name!r} must be a list of tables with `acts`") from error
+
+
+def _act(entry: dict[str, Any]) -> Act:
+    fields = {k: v for k, v in entry.items() if k != "do"}
+    if entry.get("do") not in _ACTS:
+        raise ScenarioError(f"unknown act {entry.get('do')!r}; there are: {', '.join(sorted(_ACTS))}")
+    allowed = _FIELDS.get(entry["do"], set())
+    for key in fields.keys() - allowed:
+        raise ScenarioError(f"act {entry['do']!r} has no field {key!r}")
+    return Act(entry["do"], fields)
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A finished performance and the furniture that it needs."""
+
+    performance: Performance
+    props: list[Box]
+
+
+def stage(script: list[Act], fps: float, scale: float, random: np.random.Generator) -> Staged:
+    """Play ``script``: the person comes in from a side of the picture."""
+    side = float(random.choice([-1, 1]))
+    start = (side * 2.6, furnish.STAGE_Z + float(random.uniform(-0.4, 0.4)))
+    staged = Staged(Performance(fps, start, math.pi if side > 0 else 0.0, random, scale), [])
+    for act in script:
+        _ACTS[act.do](staged, act.fields, random)
+    return staged
+
+
+def _walk(staged: Staged, fields: dict[str, Any], random: np.random.Generator) -> None:
+    here = staged.performance.here
+    to = fields.get("to", "anywhere")
+    if to == "outside":
+        goal = (math.copysign(3.4, here[0] or 1.0), furnish.STAGE_Z)
+    elif to == "middle":
+        # Past the middle, so that a fall on the way is seen from the side and ends in the picture.
+        beyond = -math.copysign(1.0, here[0])
+        goal = (beyond * float(random.uniform(0.0, 0.3)), furnish.STAGE_Z + float(random.uniform(-0.1, 0.3)))
+    else:
+        # Somewhere on the other side, so that the walk is seen.
+        away = -math.copysign(1.0, here[0])
+        goal = (away * float(random.uniform(0.7, _STAGE_X[1])), float(random.uniform(*_STAGE_Z)))
+    staged.performance.walk_to(goal, float(random.uniform(0.9, 1.1)))
+
+
+def _stand(staged: Staged, fields: dict[str, Any], random: np.random.Generator) -> None:
+    staged.performance.stand(_between(fields, "seconds", random))
+
+
+def _sit(staged: Staged, fields: dict[str, Any], random: np.random.Generator) -> None:
+    facing = float(random.uniform(-2.2, -0.9))
+    staged.performance.turn_to(facing)
+    here = staged.performance.here
+    # The hips end about this far behind the middle of the feet.
+    back = 0.42
+    staged.props.extend(
+        furnish.chair((here[0] - back * math.cos(facing), here[1] + back * math.sin(facing)), facing, random)
+    )
+    staged.performance.sit(_between(fields, "seconds", random))
+
+
+def _pick_up(staged: Staged, fields: dict[str, Any], random: np.random.Generator) -> None:
+    staged.performance.pick_up()
+
+
+def _move(staged: Staged, fields: dict[str, Any], random: np.random.Generator) -> None:
+    try:
+        staged.performance.move(str(fields.get("name")))
+    except FileNotFoundError as error:
+        raise ScenarioError(f"no captured motion is called {fields.get('name')!r}") from error
+
+
+def _fall(staged: Staged, fields: dict[str, Any], random: np.random.Generator) -> None:
+    name = str(fields.get("style", "any"))
+    if name == "any":
+        name = str(random.choice(sorted(_STYLES)))
+    if name not in _STYLES:
+        raise ScenarioError(f"unknown fall style {name!r}; there are: any, {', '.join(sorted(_STYLES))}")
+    lean, push, spin, tone, fade, knees = _STYLES[name]
+    jitter = random.uniform(0.85, 1.15, 5)
+    # To the side means towards the camera: there the floor is free.
+    lean = math.copysign(lean, math.cos(staged.performance.heading)) * -1 + float(random.uniform(-0.3, 0.3))
+    style = FallStyle(lean, push * jitter[0], spin * jitter[1], tone * jitter[2], fade * jitter[3], knees * jitter[4])
+    staged.performance.fall(style, _between(fields, "lie_s", random))
+
+
+def _get_up(staged: Staged, fields: dict[str, Any], random: np.random.Generator) -> None:
+    staged.performance.get_up(float(random.uniform(0.9, 1.1)))
+
+
+def _between(fields: dict[str, Any], key: str, random: np.random.Generator) -> float:
+    try:
+        least, most = fields[key]
+        return float(random.uniform(least, most))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ScenarioError(f"an act needs `{key} = [least, most]`, in seconds") from error
+
+
+_ACTS: dict[str, Callable[[Staged, dict[str, Any], np.random.Generator], None]] = {
+    "walk": _walk,
+    "stand": _stand,
+    "sit": _sit,
+    "pick_up": _pick_up,
+    "move": _move,
+    "fall": _fall,
+    "get_up": _get_up,
+}
+_FIELDS: dict[str, set[str]] = {
+    "walk": {"to"},
+    "stand": {"seconds"},
+    "sit": {"seconds"},
+    "move": {"name"},
+    "fall": {"style", "lie_s"},
+}

@@ -1,0 +1,146 @@
+"""The simulated room: the same seed gives the same bytes, and truth says what the body does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from itertools import islice, pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip("pybullet", reason="extra [simulate]")
+pytest.importorskip("cv2", reason="extra [simulate]")
+
+from kinewatch_models.simulate import body, mocap, scenario, skeleton
+from kinewatch_models.simulate.cli import app
+from kinewatch_models.simulate.clip import Clip, Picture, stage
+from kinewatch_models.simulate.error import ScenarioError
+from kinewatch_models.simulate.render import Order, render
+from kinewatch_models.simulate.scenario import Act
+
+pytestmark = pytest.mark.simulate
+
+TINY = Picture(width=96, height=72, fps=25, oversample=1, mesh_m=0.04)
+STYLES = ["trip", "slip", "sideways", "faint"]
+
+
+def falling(style: str, seed: int) -> Clip:
+    script = [Act("walk", {"to": "middle"}), Act("fall", {"style": style, "lie_s": [2.0, 2.0]}), Act("get_up", {})]
+    return stage(script, (seed,), TINY)
+
+
+def hips(clip: Clip) -> np.ndarray:
+    return clip.poses.position[:, 1]
+
+
+def test_same_seed_gives_the_same_frames() -> None:
+    script = scenario.load("falls")[0]
+    one, two, other = ([f.tobytes() for f in islice(stage(script, (s,), TINY).frames(), 5)] for s in (3, 3, 4))
+    assert one == two
+    assert one != other
+
+
+def test_a_frame_has_the_asked_size_and_a_person_in_it() -> None:
+    clip = stage([Act("walk", {"to": "middle"}), Act("stand", {"seconds": [0.2, 0.2]})], (5,), TINY)
+    frames = list(clip.frames())
+    assert len(frames) == len(clip.poses)
+    assert frames[0].shape == (72, 96, 3)
+    assert frames[0].dtype == np.uint8
+    moved = np.abs(frames[-1].astype(int) - frames[0]).max(axis=2) > 40
+    assert moved.mean() > 0.02
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_truth_follows_the_body(style: str, seed: int) -> None:
+    clip = falling(style, seed)
+    fall, lying = clip.truth
+    assert (fall.label, lying.label) == ("fall", "lying")
+    assert 0 < fall.first < fall.end == lying.first < lying.end < len(clip.poses)
+    assert 0.4 <= (fall.end - fall.first) / TINY.fps <= 2.5
+    assert (lying.end - lying.first) / TINY.fps == pytest.approx(2.0, abs=0.05)
+    height = hips(clip)
+    assert height[fall.first - 1] > 0.7
+    assert height[lying.first : lying.end].max() < 0.4
+    assert np.abs(np.diff(height[lying.first : lying.end])).max() * TINY.fps < 0.3
+    assert height[-1] > 0.7  # up again
+
+
+def test_daily_life_has_no_truth() -> None:
+    for number, script in enumerate(scenario.load("daily")):
+        clip = stage(script, (number,), TINY)
+        assert clip.truth == []
+        assert clip.duration_s > 4
+
+
+def test_a_body_never_jumps_between_frames() -> None:
+    clip = stage(scenario.load("falls")[1], (9,), TINY)
+    positions, _ = skeleton.forward(clip.poses)
+    speed = np.linalg.norm(np.diff(positions, axis=0), axis=-1) * TINY.fps
+    assert speed.max() < 9  # m/s, of any joint
+
+
+def test_kinematics_agree_with_pybullet() -> None:
+    import pybullet
+    from pybullet_utils.bullet_client import BulletClient
+
+    from kinewatch_models.simulate import ragdoll
+
+    poses = mocap.motion("walk").once(np.array([0.3, 0.34]))
+    world = BulletClient(connection_mode=pybullet.DIRECT)
+    try:
+        import pybullet_data
+
+        world.setAdditionalSearchPath(pybullet_data.getDataPath())
+        doll = ragdoll.Ragdoll(world)
+        doll.launch(poses, ragdoll.FallStyle(lean=0, push=0, spin=0, tone=1, fade_s=1), fps=25)
+        expected = doll.positions()
+    finally:
+        world.disconnect()
+    positions, _ = skeleton.forward(poses)
+    np.testing.assert_allclose(positions[1], expected, atol=1e-5)
+
+
+def test_the_skin_is_closed() -> None:
+    mesh = body.build(cell_m=0.03)
+    edges: dict[tuple[int, int], int] = {}
+    for quad in mesh.faces.tolist():
+        for edge in pairwise([*quad, quad[0]]):
+            edges[edge] = edges.get(edge, 0) + 1
+    assert all(edges.get((b, a), 0) == count for (a, b), count in edges.items())
+
+
+def test_unknown_names_are_named() -> None:
+    with pytest.raises(ScenarioError, match="there are: daily, falls"):
+        scenario.load("fals")
+    with pytest.raises(ScenarioError, match="unknown act 'fly'"):
+        scenario.load("x", '[[x]]\nacts = [{ do = "fly" }]')
+    with pytest.raises(ScenarioError, match="no field 'speed'"):
+        scenario.load("x", '[[x]]\nacts = [{ do = "pick_up", speed = 2 }]')
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+def test_video_and_annotations_are_reproducible_and_extended(tmp_path: Path) -> None:
+    script = """[[short]]
+    acts = [{ do = "walk", to = "middle" }, { do = "fall", style = "trip", lie_s = [1.2, 1.2] }]"""
+    one = Order("short", 2, range(0, 1), TINY, "test")
+    render(one, tmp_path / "a", script)
+    render(one, tmp_path / "b", script)
+    render(replace(one, numbers=range(1, 2)), tmp_path / "a", script)
+    assert (tmp_path / "a" / "short-2-1.mp4").read_bytes() == (tmp_path / "b" / "short-2-1.mp4").read_bytes()
+    database = json.loads((tmp_path / "a" / "annotations.json").read_text())["database"]
+    assert sorted(database) == ["short-2-1.mp4", "short-2-2.mp4"]
+    entry = database["short-2-1.mp4"]
+    assert entry["subset"] == "test"
+    assert [a["label"] for a in entry["annotations"]] == ["fall", "lying"]
+    assert entry["annotations"][1]["segment"][1] == pytest.approx(entry["duration"], abs=0.05)
+
+
+def test_command_reports_an_unknown_scenario(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["--scenario", "nothing", "--out", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "unknown scenario 'nothing'" in result.output
