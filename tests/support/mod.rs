@@ -1,0 +1,279 @@
+//! What the end-to-end tests share: a real mosquitto, a real RTSP server, the real binary, and a subscriber.
+//!
+//! Everything runs on loopback, on free ports, in a folder of the test's own, and ends with the value that started it. No
+//! sleeps: a test waits for a line, a file or an exit, with one generous deadline.
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long anything may take before a test gives up.
+pub const DEADLINE: Duration = Duration::from_secs(90);
+
+/// The repository's top folder.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+/// The binary under test.
+pub fn kinewatch() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kinewatch"));
+    command.env_remove("RUST_LOG").env_remove("JOURNAL_STREAM").stdin(Stdio::null());
+    command
+}
+
+/// A port that nobody listens on right now.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A child process that is killed when it goes out of scope, with its output as lines.
+pub struct Process {
+    child: Child,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Process {
+    /// Starts `command`; lines come from its standard output, or from standard error.
+    pub fn start(mut command: Command, lines_from: Stream) -> Self {
+        match lines_from {
+            Stream::Stdout => command.stdout(Stdio::piped()).stderr(Stdio::inherit()),
+            Stream::Stderr => command.stderr(Stdio::piped()).stdout(Stdio::null()),
+        };
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"));
+        let pipe: Box<dyn Read + Send> = match lines_from {
+            Stream::Stdout => Box::new(child.stdout.take().unwrap()),
+            Stream::Stderr => Box::new(child.stderr.take().unwrap()),
+        };
+        let (send, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                if send.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { child, lines, seen: Vec::new() }
+    }
+
+    /// The next line that satisfies `wanted`; those before it are kept in [`Process::seen`].
+    pub fn wait_for(&mut self, what: &str, mut wanted: impl FnMut(&str) -> bool) -> String {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    if wanted(&line) {
+                        return line;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => panic!("waited {DEADLINE:?} for {what}; seen:\n{}", self.seen.join("\n")),
+                Err(RecvTimeoutError::Disconnected) => panic!("ended before {what}; seen:\n{}", self.seen.join("\n")),
+            }
+        }
+    }
+
+    /// Every line so far.
+    pub fn seen(&mut self) -> &[String] {
+        self.seen.extend(self.lines.try_iter());
+        &self.seen
+    }
+
+    /// Sends a signal by its name, as `kill` does.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success(), "kill -s {name}");
+    }
+
+    /// Waits for the process to end by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        // The pipe closes when the process ends, so draining it is waiting.
+        let end = Instant::now() + DEADLINE;
+        loop {
+            match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Disconnected) => return self.child.wait().unwrap(),
+                Err(RecvTimeoutError::Timeout) => panic!("did not end within {DEADLINE:?}:\n{}", self.seen.join("\n")),
+            }
+        }
+    }
+
+    /// Kills it at once.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Which output of a process a test reads.
+#[derive(Clone, Copy)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// A mosquitto on loopback.
+pub struct Broker {
+    /// Where it listens.
+    pub port: u16,
+    process: Process,
+    config: PathBuf,
+}
+
+impl Broker {
+    /// Starts one on a free port; `extra` are further lines of its configuration.
+    pub fn start(folder: &Path, extra: &str) -> Self {
+        Self::start_on(free_port(), folder, extra)
+    }
+
+    /// Starts one on a given port: after it was killed, on the same.
+    pub fn start_on(port: u16, folder: &Path, extra: &str) -> Self {
+        let config = folder.join(format!("mosquitto-{port}.conf"));
+        let access = if extra.contains("allow_anonymous") { "" } else { "allow_anonymous true\n" };
+        std::fs::write(&config, format!("listener {port} 127.0.0.1\n{access}{extra}\n")).unwrap();
+        let mut command = Command::new(mosquitto());
+        command.arg("-v").arg("-c").arg(&config);
+        let mut process = Process::start(command, Stream::Stderr);
+        process.wait_for("mosquitto to listen", |line| line.contains("running"));
+        Self { port, process, config }
+    }
+
+    /// The address for `[mqtt] url`.
+    pub fn url(&self) -> String {
+        format!("mqtt://127.0.0.1:{}", self.port)
+    }
+
+    /// Everything published, as `topic<TAB>payload` lines.
+    pub fn subscribe(&self) -> Subscriber {
+        let mut command = Command::new("mosquitto_sub");
+        command.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-q", "1", "-V", "mqttv5", "-t", "kinewatch/#"]);
+        command.args(["-F", "%t\t%p"]);
+        let process = Process::start(command, Stream::Stdout);
+        Subscriber { process }
+    }
+
+    /// Kills it, without a goodbye to its clients.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+}
+
+fn mosquitto() -> &'static str {
+    if Path::new("/usr/sbin/mosquitto").exists() { "/usr/sbin/mosquitto" } else { "mosquitto" }
+}
+
+/// A running `mosquitto_sub`.
+pub struct Subscriber {
+    process: Process,
+}
+
+impl Subscriber {
+    /// The next event of this camera that satisfies `wanted`.
+    pub fn event(&mut self, what: &str, mut wanted: impl FnMut(&str, &Value) -> bool) -> Value {
+        let line = self.process.wait_for(what, |line| {
+            let Some((topic, payload)) = line.split_once('\t') else { return false };
+            serde_json::from_str::<Value>(payload).is_ok_and(|value| wanted(topic, &value))
+        });
+        serde_json::from_str(line.split_once('\t').unwrap().1).unwrap()
+    }
+
+    /// Every line so far.
+    pub fn lines(&mut self) -> &[String] {
+        self.process.seen()
+    }
+}
+
+/// The RTSP server of `agent/capture/examples`, serving files from their beginning to each client.
+pub struct RtspServer {
+    process: Process,
+    port: u16,
+    arguments: Vec<String>,
+}
+
+impl RtspServer {
+    /// Serves `name=path` pairs, with further options before them.
+    pub fn start(arguments: &[String]) -> Self {
+        Self::start_on(free_port(), arguments)
+    }
+
+    fn start_on(port: u16, arguments: &[String]) -> Self {
+        let program = Path::new(env!("CARGO_BIN_EXE_kinewatch")).with_file_name("examples").join("rtsp-serve");
+        assert!(program.exists(), "{} is missing: build with --all-targets", program.display());
+        let mut command = Command::new(program);
+        command.arg("--port").arg(port.to_string()).args(arguments);
+        let mut process = Process::start(command, Stream::Stdout);
+        process.wait_for("the RTSP server", |line| line.starts_with("rtsp://"));
+        Self { process, port, arguments: arguments.to_vec() }
+    }
+
+    /// Where `name` is served.
+    pub fn url(&self, name: &str) -> String {
+        format!("rtsp://127.0.0.1:{}/{name}", self.port)
+    }
+
+    /// Kills it.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again on the same port.
+    pub fn restart(&mut self) {
+        *self = Self::start_on(self.port, &self.arguments.clone());
+    }
+}
+
+/// The daemon with a configuration of the test's.
+pub struct Daemon {
+    /// Its log, line by line.
+    pub log: Process,
+    /// Address of its web server.
+    pub web: String,
+}
+
+impl Daemon {
+    /// Writes the configuration (device and web are added) and starts `kinewatch run`.
+    pub fn start(folder: &Path, config: &str) -> Self {
+        let web = format!("127.0.0.1:{}", free_port());
+        let path = folder.join("kinewatch.toml");
+        let state = folder.join("state");
+        let head = format!(
+            "[device]\nname = \"box\"\ngroup = \"test\"\nstate_dir = \"{}\"\n\n[web]\nlisten = \"{web}\"\n\n",
+            state.display()
+        );
+        std::fs::write(&path, head + config).unwrap();
+        let mut command = kinewatch();
+        command.args(["run", "--config"]).arg(&path);
+        Self { log: Process::start(command, Stream::Stderr), web }
+    }
+
+    /// Body of a GET on the daemon's web server; `None` while it does not answer.
+    pub fn get(&self, path: &str) -> Option<String> {
+        use std::io::Write;
+        let mut stream = std::net::TcpStream::connect(&self.web).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: box\r\nConnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
+    }
+
+    /// Value of a metric whose line begins with `prefix` (name and labels).
+    pub fn metric(&self, prefix: &str) -> Option<f64> {
+        let text = self.get("/metrics")?;
+        text.lines().find(|l| l.starts_with(prefix))?.rsplit(' ').next()?.parse().ok()
+    }
+}
