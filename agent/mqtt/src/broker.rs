@@ -27,13 +27,17 @@ const READY_WITHIN: Duration = Duration::from_secs(10);
 #[non_exhaustive]
 pub enum BrokerError {
     /// Not a loopback address.
-    #[error("{listen}: the embedded broker has no users and passwords, so it listens on loopback only: use 127.0.0.1, or a real broker such as mosquitto")]
+    #[error(
+        "{listen}: the embedded broker has no users and passwords, so it listens on loopback only: use 127.0.0.1, or a real broker such as mosquitto"
+    )]
     NotLoopback {
         /// The address asked for.
         listen: SocketAddr,
     },
     /// A port is taken.
-    #[error("{listen}: the embedded broker cannot listen there ({source}): is another broker running? Choose another port in [mqtt] url; the next port is used too, for MQTT 3.1.1")]
+    #[error(
+        "{listen}: the embedded broker cannot listen there ({source}): is another broker running? Choose another port in [mqtt] url; the next port is used too, for MQTT 3.1.1"
+    )]
     Bind {
         /// The address.
         listen: SocketAddr,

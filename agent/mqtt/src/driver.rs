@@ -20,6 +20,8 @@ use crate::{DisconnectReason, Options, Protocol, Version};
 
 /// A connection that lived this long was worth it: the next wait is short again.
 const PROVEN_AFTER: Duration = Duration::from_secs(10);
+/// So many short connections in a row are no accident.
+const MANY_SHORT_LIVES: u32 = 3;
 /// What a PUBLISH costs beside topic and payload: fixed header, identifier, properties.
 const PACKET_OVERHEAD: usize = 96;
 const PACKET_TOO_LARGE: u8 = 0x95;
@@ -86,6 +88,8 @@ pub(crate) struct Driver {
     generation: u64,
     choice: Choice,
     backoff: Backoff,
+    /// Connections in a row that the broker closed within [`PROVEN_AFTER`].
+    short_lives: u32,
     last_reason: Option<DisconnectReason>,
 }
 
@@ -146,6 +150,7 @@ impl Driver {
             generation: 0,
             choice,
             backoff: Backoff::new(),
+            short_lives: 0,
             last_reason: None,
         }
     }
@@ -170,7 +175,8 @@ impl Driver {
     /// The same reason again and again is said once.
     fn report(&mut self, reason: &DisconnectReason, wait: Duration) {
         let retry_s = wait.as_secs_f32();
-        if self.last_reason.as_ref() == Some(reason) {
+        // The same reason again is no news, even if its numbers have changed.
+        if self.last_reason.as_ref().map(std::mem::discriminant) == Some(std::mem::discriminant(reason)) {
             tracing::debug!(broker = %self.options.endpoint, retry_s, "MQTT: {reason}");
         } else {
             tracing::warn!(broker = %self.options.endpoint, retry_s, "MQTT: {reason}");
@@ -301,9 +307,8 @@ impl Driver {
                 self.connected(connection, receive_maximum, max_packet);
             }
             Happened::Sent { packet } => {
-                if !connection.flight.sent(packet) {
-                    tracing::debug!(packet, "MQTT: an identifier for nothing we sent");
-                }
+                let known = connection.flight.sent(packet);
+                debug_assert!(known, "identifier {packet} for nothing we sent");
             }
             Happened::Acked { packet, code } => self.acked(connection, packet, code),
             _ => {}
@@ -313,7 +318,6 @@ impl Driver {
     fn connected(&mut self, connection: &mut Connection, receive_maximum: Option<u16>, max_packet: Option<u32>) {
         self.choice.worked();
         self.generation += 1;
-        self.last_reason = None;
         connection.up = Some(Instant::now());
         connection.max_packet = max_packet.map_or(usize::MAX, |m| m as usize);
         if let Some(maximum) = receive_maximum {
@@ -340,7 +344,11 @@ impl Driver {
         let accepted = code < 0x80;
         match connection.flight.acked(packet) {
             Some(Ticket::Message { sequence, .. }) if accepted => {
-                self.backoff.reset();
+                // Progress, so the next wait may be short; but not for ever, or two twins would throw each other out in a
+                // frenzy.
+                if self.short_lives < MANY_SHORT_LIVES {
+                    self.backoff.reset();
+                }
                 self.queued.push_back(Signal::Acked { sequence });
             }
             Some(Ticket::Message { sequence, .. }) => self.queued.push_back(Signal::Refused { sequence, code }),
@@ -364,14 +372,30 @@ impl Driver {
         {
             self.queued.push_back(Signal::Refused { sequence, code: PACKET_TOO_LARGE });
         }
-        if connection.up.is_some_and(|since| since.elapsed() > PROVEN_AFTER) {
-            self.backoff.reset();
-        }
+        let reason = self.judge(connection.up, reason);
         match connection.phase {
             Phase::Running => End::Lost(reason),
             Phase::Leaving(request) => finish(request, &connection.flight, true),
             Phase::Draining(request) | Phase::Farewell(request) => finish(request, &connection.flight, false),
         }
+    }
+
+    fn judge(&mut self, up: Option<Instant>, reason: DisconnectReason) -> DisconnectReason {
+        match up {
+            Some(since) if since.elapsed() > PROVEN_AFTER => {
+                self.backoff.reset();
+                self.short_lives = 0;
+                self.last_reason = None;
+            }
+            Some(_) if matches!(reason, DisconnectReason::Closed { .. }) => {
+                self.short_lives += 1;
+                if self.short_lives >= MANY_SHORT_LIVES {
+                    return DisconnectReason::Unstable { times: self.short_lives };
+                }
+            }
+            _ => {}
+        }
+        reason
     }
 
     /// Advance the way out when its step is done or its time is over.
@@ -413,7 +437,8 @@ mod tests {
     #[test]
     fn versions_are_switched_with_care() {
         let refused = DisconnectReason::ProtocolRefused { version: Version::V5 };
-        let doubtful = DisconnectReason::NotMqtt { endpoint: String::new(), version: Version::V5, detail: String::new() };
+        let doubtful =
+            DisconnectReason::NotMqtt { endpoint: String::new(), version: Version::V5, detail: String::new() };
         let mut choice = Choice::new(Protocol::Auto);
         choice.failed(&DisconnectReason::BadCredentials);
         assert_eq!(choice.version(), Version::V5);

@@ -20,12 +20,26 @@ const EVENT_EXPIRY_S: u32 = 7 * 86_400;
 /// What the broker or the loop did.
 #[derive(Debug)]
 pub(crate) enum Happened {
-    Connected { receive_maximum: Option<u16>, max_packet: Option<u32> },
+    Connected {
+        receive_maximum: Option<u16>,
+        max_packet: Option<u32>,
+    },
     /// The next submitted publish got this identifier.
-    Sent { packet: u16 },
-    Acked { packet: u16, code: u8 },
-    Message { topic: String, payload: Bytes, retained: bool },
-    Subscribed { refused: Vec<usize> },
+    Sent {
+        packet: u16,
+    },
+    Acked {
+        packet: u16,
+        code: u8,
+    },
+    Message {
+        topic: String,
+        payload: Bytes,
+        retained: bool,
+    },
+    Subscribed {
+        refused: Vec<usize>,
+    },
     Disconnecting,
     Other,
 }
@@ -66,7 +80,8 @@ pub(crate) async fn open(options: &Options, version: Version) -> Result<(Sender,
             (Sender::V5(client), Loop::V5(Box::new(events)))
         }
         Version::V311 => {
-            let (client, mut events) = rumqttc::AsyncClient::new(options_v4(options, transport, identifiers), window + 8);
+            let (client, mut events) =
+                rumqttc::AsyncClient::new(options_v4(options, transport, identifiers), window + 8);
             events.network_options.set_connection_timeout(CONNECT_TIMEOUT_S).set_tcp_nodelay(true);
             (Sender::V311(client), Loop::V311(Box::new(events)))
         }
@@ -140,9 +155,9 @@ impl Sender {
     pub(crate) fn subscribe(&self, filters: &[String]) -> bool {
         match self {
             Self::V5(client) => client
-                .try_subscribe_many(filters.iter().map(|f| {
-                    rumqttc::v5::mqttbytes::v5::Filter::new(f.clone(), QoS5::AtLeastOnce)
-                }))
+                .try_subscribe_many(
+                    filters.iter().map(|f| rumqttc::v5::mqttbytes::v5::Filter::new(f.clone(), QoS5::AtLeastOnce)),
+                )
                 .is_ok(),
             Self::V311(client) => client
                 .try_subscribe_many(filters.iter().map(|f| rumqttc::SubscribeFilter::new(f.clone(), QoS::AtLeastOnce)))

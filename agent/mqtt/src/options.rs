@@ -28,7 +28,9 @@ pub enum EndpointError {
     #[error("the broker URL begins with {0}://: write mqtt://HOST:PORT, or mqtts://HOST:PORT for TLS")]
     Scheme(String),
     /// User name or password in the URL.
-    #[error("the broker URL contains a user name or password: put them in files and name those in [mqtt], so that they never show up in logs")]
+    #[error(
+        "the broker URL contains a user name or password: put them in files and name those in [mqtt], so that they never show up in logs"
+    )]
     Credentials,
     /// No host.
     #[error("the broker URL has no host: write mqtt://HOST:PORT")]

@@ -121,6 +121,15 @@ pub enum DisconnectReason {
         /// What was seen.
         detail: String,
     },
+    /// Again and again closed soon after connecting, without a reason. mosquitto 2.0 does this to the older of two
+    /// clients of one name, without saying 0x8E.
+    #[error(
+        "the broker closed {times} connections in a row soon after they were made: does another client use this client identifier?"
+    )]
+    Unstable {
+        /// How many.
+        times: u32,
+    },
     /// Pings are not answered.
     #[error("the broker does not answer pings: the network or the broker hangs")]
     KeepAlive,

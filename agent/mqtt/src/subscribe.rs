@@ -68,7 +68,8 @@ async fn once(
     let (sender, mut poller) = link::open(options, protocol).await?;
     let silence = options.keep_alive * 2 + std::time::Duration::from_secs(15);
     loop {
-        let happened = tokio::time::timeout(silence, poller.next()).await.map_err(|_| DisconnectReason::KeepAlive)??;
+        let happened =
+            tokio::time::timeout(silence, poller.next()).await.map_err(|_| DisconnectReason::KeepAlive)??;
         let tail = match happened {
             Happened::Connected { .. } => {
                 choice.worked();

@@ -89,7 +89,9 @@ pub enum PackageError {
         source: ManifestError,
     },
     /// A file has another hash than the manifest says.
-    #[error("{path}: truncated or altered ({bytes} bytes, sha256 {found:.12}…, model.toml says {expected:.12}…): copy the model package again")]
+    #[error(
+        "{path}: truncated or altered ({bytes} bytes, sha256 {found:.12}…, model.toml says {expected:.12}…): copy the model package again"
+    )]
     Differs {
         /// The file.
         path: PathBuf,

@@ -1,4 +1,5 @@
 //! Verification of a package directory: the good one, and each way to be wrong.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::Path;
@@ -112,32 +113,52 @@ fn each_fault_is_named() {
     type Expected = fn(&PackageError) -> bool;
     let cases: [(&str, Damage, Expected); 12] = [
         ("no directory", |d| fs::remove_dir_all(d).unwrap(), |e| matches!(e, PackageError::NoPackage { .. })),
-        ("no manifest", |d| fs::remove_file(d.join("model.toml")).unwrap(), |e| matches!(e, PackageError::Missing { .. })),
+        (
+            "no manifest",
+            |d| fs::remove_file(d.join("model.toml")).unwrap(),
+            |e| matches!(e, PackageError::Missing { .. }),
+        ),
         ("no graph", |d| fs::remove_file(d.join("tiny.onnx")).unwrap(), |e| matches!(e, PackageError::Missing { .. })),
-        ("truncated", |d| fs::write(d.join("tiny.onnx"), "not really").unwrap(), |e| {
-            matches!(e, PackageError::Differs { bytes: 10, .. })
-        }),
-        ("not TOML", |d| fs::write(d.join("model.toml"), "name = ").unwrap(), |e| {
-            matches!(e, PackageError::Manifest { .. })
-        }),
-        ("binary manifest", |d| fs::write(d.join("model.toml"), [0xff, 0xfe]).unwrap(), |e| {
-            matches!(e, PackageError::NotText { .. })
-        }),
-        ("huge manifest", |d| fs::write(d.join("model.toml"), vec![b'#'; (1 << 20) + 1]).unwrap(), |e| {
-            matches!(e, PackageError::TooLarge { .. })
-        }),
+        (
+            "truncated",
+            |d| fs::write(d.join("tiny.onnx"), "not really").unwrap(),
+            |e| matches!(e, PackageError::Differs { bytes: 10, .. }),
+        ),
+        (
+            "not TOML",
+            |d| fs::write(d.join("model.toml"), "name = ").unwrap(),
+            |e| matches!(e, PackageError::Manifest { .. }),
+        ),
+        (
+            "binary manifest",
+            |d| fs::write(d.join("model.toml"), [0xff, 0xfe]).unwrap(),
+            |e| matches!(e, PackageError::NotText { .. }),
+        ),
+        (
+            "huge manifest",
+            |d| fs::write(d.join("model.toml"), vec![b'#'; (1 << 20) + 1]).unwrap(),
+            |e| matches!(e, PackageError::TooLarge { .. }),
+        ),
         ("linked file", |d| swap_for_link(&d.join("tiny.onnx")), |e| matches!(e, PackageError::Link { .. })),
         ("linked directory", |d| swap_for_link(&d.join("golden")), |e| matches!(e, PackageError::Link { .. })),
-        ("directory for a file", |d| {
-            fs::remove_file(d.join("tiny.onnx")).unwrap();
-            fs::create_dir(d.join("tiny.onnx")).unwrap();
-        }, |e| matches!(e, PackageError::NotAFile { .. })),
+        (
+            "directory for a file",
+            |d| {
+                fs::remove_file(d.join("tiny.onnx")).unwrap();
+                fs::create_dir(d.join("tiny.onnx")).unwrap();
+            },
+            |e| matches!(e, PackageError::NotAFile { .. }),
+        ),
         ("other labels", |d| relabel(d, "background\nclap\n"), |e| matches!(e, PackageError::Labels { .. })),
-        ("escaping name", |d| {
-            let path = d.join("model.toml");
-            let text = fs::read_to_string(&path).unwrap();
-            fs::write(&path, text + &format!("\"../secret\" = \"{}\"\n", "0".repeat(64))).unwrap();
-        }, |e| matches!(e, PackageError::Manifest { .. } | PackageError::Escapes { .. })),
+        (
+            "escaping name",
+            |d| {
+                let path = d.join("model.toml");
+                let text = fs::read_to_string(&path).unwrap();
+                fs::write(&path, text + &format!("\"../secret\" = \"{}\"\n", "0".repeat(64))).unwrap();
+            },
+            |e| matches!(e, PackageError::Manifest { .. } | PackageError::Escapes { .. }),
+        ),
     ];
     for (name, damage, expected) in cases {
         let temp = tempfile::tempdir().unwrap();

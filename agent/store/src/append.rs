@@ -112,8 +112,11 @@ fn insert(
     tx.prepare_cached("INSERT INTO event VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?
         .execute(params![sequence, topic, payload, id, camera, label, status, now])?;
     let bytes = (payload.len() + topic.len()) as u64 + ROW_OVERHEAD;
-    tx.prepare_cached("INSERT INTO outbox (sequence, status, bytes) VALUES (?1, ?2, ?3)")?
-        .execute(params![sequence, status, bytes as i64])?;
+    tx.prepare_cached("INSERT INTO outbox (sequence, status, bytes) VALUES (?1, ?2, ?3)")?.execute(params![
+        sequence,
+        status,
+        bytes as i64
+    ])?;
     counts.added(sequence as u64, bytes);
     if draft.status == Status::Ended {
         tx.prepare_cached("DELETE FROM open_action WHERE action_id = ?1")?.execute([id])?;

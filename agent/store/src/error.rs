@@ -26,7 +26,9 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// The file or its file system is read-only.
-    #[error("{path}: cannot be written (read-only file system or permissions): check `ls -ld` and `mount`, or set [device] state_dir to a writable directory")]
+    #[error(
+        "{path}: cannot be written (read-only file system or permissions): check `ls -ld` and `mount`, or set [device] state_dir to a writable directory"
+    )]
     ReadOnly {
         /// Database or record file.
         path: PathBuf,
@@ -40,7 +42,9 @@ pub enum StoreError {
         reason: String,
     },
     /// The file is damaged.
-    #[error("{path}: the database is damaged ({reason}): it is set aside and a new one begun when the store is opened again")]
+    #[error(
+        "{path}: the database is damaged ({reason}): it is set aside and a new one begun when the store is opened again"
+    )]
     Corrupt {
         /// Database file.
         path: PathBuf,
@@ -48,7 +52,9 @@ pub enum StoreError {
         reason: String,
     },
     /// Another process owns this state directory.
-    #[error("{path}: another kinewatch uses this state directory: stop it, or give this one its own [device] state_dir")]
+    #[error(
+        "{path}: another kinewatch uses this state directory: stop it, or give this one its own [device] state_dir"
+    )]
     InUse {
         /// Record file that carries the lock.
         path: PathBuf,
@@ -62,7 +68,9 @@ pub enum StoreError {
         waited_ms: u64,
     },
     /// Written by a newer kinewatch.
-    #[error("{path}: schema {found} is newer than the {known} this version knows: upgrade kinewatch, or move the file away")]
+    #[error(
+        "{path}: schema {found} is newer than the {known} this version knows: upgrade kinewatch, or move the file away"
+    )]
     Newer {
         /// Database file.
         path: PathBuf,

@@ -59,7 +59,7 @@ impl Store {
         let path = path.as_ref().to_owned();
         let (mut record, known) = Record::open(&path.with_file_name("sequence"))?;
         let mut opened = Opened::default();
-        let mut connection = match connect(&path) {
+        let (mut connection, fresh) = match connect(&path) {
             Err(StoreError::Corrupt { reason, .. }) => {
                 let aside = set_aside(&path)?;
                 tracing::error!(path = %path.display(), aside = %aside.display(), reason, "database damaged: set aside, a new one begun");
@@ -68,15 +68,24 @@ impl Store {
             }
             other => other?,
         };
-        let (next, lost) = reconcile(&mut connection, &path, known)?;
+        let (next, lost) = reconcile(&mut connection, &path, fresh, known)?;
         if let Some(gap) = &lost {
-            tracing::error!(first = gap.first, last = gap.last, "events of this range may be lost; sys/gap will say so");
+            tracing::error!(
+                first = gap.first,
+                last = gap.last,
+                "events of this range may be lost; sys/gap will say so"
+            );
         }
         opened.lost = lost;
         let counts = Counts::read(&connection, &path)?;
         let session = read_meta(&connection, &path, "session")?.max(known.map_or(0, |k| k.session));
         let ceiling = record.numbers().ceiling;
-        record.write_synced(Numbers { ceiling, next: next.min(ceiling), oldest: counts.oldest(next).min(ceiling), session })?;
+        record.write_synced(Numbers {
+            ceiling,
+            next: next.min(ceiling),
+            oldest: counts.oldest(next).min(ceiling),
+            session,
+        })?;
         record.reserve(next)?;
         Ok(Self { connection, record, path, options, next, counts, opened })
     }
@@ -115,7 +124,8 @@ pub(crate) fn now_ns() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
 }
 
-fn connect(path: &Path) -> Result<Connection, StoreError> {
+/// The checked and migrated database, and whether it was empty.
+fn connect(path: &Path) -> Result<(Connection, bool), StoreError> {
     let failed = |operation: &'static str| move |e| StoreError::sqlite(path, operation, e);
     let mut connection = Connection::open(path).map_err(failed("opening"))?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed("setting the busy timeout"))?;
@@ -132,20 +142,27 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
     if check != "ok" {
         return Err(StoreError::Corrupt { path: path.to_owned(), reason: check });
     }
-    schema::migrate(&mut connection, path)?;
-    Ok(connection)
+    let fresh = schema::migrate(&mut connection, path)?;
+    Ok((connection, fresh))
 }
 
 /// The next sequence number from both records, and the range that the loss of rows may have torn.
-fn reconcile(connection: &mut Connection, path: &Path, known: Option<Numbers>) -> Result<(u64, Option<Gap>), StoreError> {
+fn reconcile(
+    connection: &mut Connection,
+    path: &Path,
+    fresh: bool,
+    known: Option<Numbers>,
+) -> Result<(u64, Option<Gap>), StoreError> {
     let stored = read_meta(connection, path, "next_sequence")?.max(1);
     let Some(known) = known else { return Ok((stored, None)) };
-    // The record is written after the commit, so a database that is behind it has lost commits.
-    if stored >= known.next {
+    // The record is written after the commit, so a database that is behind it has lost commits. Beside an empty database
+    // its unsynced half proves nothing: only the ceiling does.
+    let whole = if fresh { known.ceiling <= 1 } else { stored >= known.next };
+    if whole {
         return Ok((stored, None));
     }
     let next = known.ceiling.max(stored);
-    let first = if stored <= 1 { known.oldest.max(1) } else { stored };
+    let first = if fresh { known.oldest.max(1) } else { stored };
     let failed = |e| StoreError::sqlite(path, "continuing the sequence", e);
     let tx = connection.transaction().map_err(failed)?;
     tx.execute("UPDATE meta SET value = ?1 WHERE key = 'next_sequence'", [next as i64]).map_err(failed)?;

@@ -137,8 +137,9 @@ impl Store {
     /// Gaps not yet acknowledged, oldest first.
     pub fn gaps(&self, limit: usize) -> Result<Vec<Gap>, StoreError> {
         let read = || -> Result<Vec<Gap>, rusqlite::Error> {
-            let mut statement =
-                self.connection.prepare_cached("SELECT first, last, reason, created_ns FROM gap ORDER BY last LIMIT ?1")?;
+            let mut statement = self
+                .connection
+                .prepare_cached("SELECT first, last, reason, created_ns FROM gap ORDER BY last LIMIT ?1")?;
             let rows = statement.query_map([limit as i64], |r| {
                 let (first, last): (i64, i64) = (r.get(0)?, r.get(1)?);
                 Ok(Gap { first: first as u64, last: last as u64, reason: r.get(2)?, created_unix_ns: r.get(3)? })
@@ -153,8 +154,10 @@ impl Store {
         let read = || -> Result<OutboxStats, rusqlite::Error> {
             let oldest_unix_ns = self
                 .connection
-                .prepare_cached("SELECT e.created_ns FROM outbox o JOIN event e USING (sequence)
-                                 WHERE o.parked_code IS NULL ORDER BY o.sequence LIMIT 1")?
+                .prepare_cached(
+                    "SELECT e.created_ns FROM outbox o JOIN event e USING (sequence)
+                                 WHERE o.parked_code IS NULL ORDER BY o.sequence LIMIT 1",
+                )?
                 .query_row([], |r| r.get(0))
                 .optional()?;
             let count = |sql| self.connection.prepare_cached(sql)?.query_row([], |r| r.get::<_, i64>(0));
@@ -208,8 +211,12 @@ pub(crate) fn insert_gap(tx: &Transaction<'_>, gap: &Gap) -> Result<(), rusqlite
         .query_row(params![last, gap.reason], |r| r.get(0))
         .optional()?;
     last = after.unwrap_or(last);
-    tx.prepare_cached("INSERT OR REPLACE INTO gap VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![last, first, gap.reason, gap.created_unix_ns])?;
+    tx.prepare_cached("INSERT OR REPLACE INTO gap VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+        last,
+        first,
+        gap.reason,
+        gap.created_unix_ns
+    ])?;
     Ok(())
 }
 
@@ -253,8 +260,7 @@ impl Counts {
     }
 
     pub(crate) fn refresh_oldest(&mut self, tx: &Transaction<'_>) -> Result<(), rusqlite::Error> {
-        let oldest: Option<i64> =
-            tx.prepare_cached("SELECT MIN(sequence) FROM outbox")?.query_row([], |r| r.get(0))?;
+        let oldest: Option<i64> = tx.prepare_cached("SELECT MIN(sequence) FROM outbox")?.query_row([], |r| r.get(0))?;
         self.oldest = oldest.map(|v| v as u64);
         Ok(())
     }

@@ -47,7 +47,9 @@ impl Record {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { path: path.to_owned() }),
             // Some network file systems have no locks; one writer is then the operator's business.
-            Err(TryLockError::Error(e)) => tracing::warn!(path = %path.display(), error = %e, "state directory cannot be locked"),
+            Err(TryLockError::Error(e)) => {
+                tracing::warn!(path = %path.display(), error = %e, "state directory cannot be locked")
+            }
         }
         let mut text = String::new();
         // Unreadable bytes are as good as no record: the database is the first source, this the second.
@@ -120,7 +122,8 @@ mod tests {
 
     #[test]
     fn garbage_is_no_record() {
-        for text in ["", "x", "1 2", "00000000000000000001 00000000000000000009 0 0\n", "99999999999999999999999 0 0 0"] {
+        for text in ["", "x", "1 2", "00000000000000000001 00000000000000000009 0 0\n", "99999999999999999999999 0 0 0"]
+        {
             assert_eq!(parse(text), None, "{text:?}");
         }
     }

@@ -40,8 +40,8 @@ const MIGRATIONS: &[&str] = &["
         payload   BLOB NOT NULL) WITHOUT ROWID;
 "];
 
-/// Bring `connection` to the newest schema, each step in its own transaction.
-pub(crate) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+/// Bring `connection` to the newest schema, each step in its own transaction. True when the database was empty.
+pub(crate) fn migrate(connection: &mut Connection, path: &Path) -> Result<bool, StoreError> {
     let known = MIGRATIONS.len() as i64;
     let failed = |e| StoreError::sqlite(path, "migrating the schema", e);
     let found: i64 = connection.query_row("PRAGMA user_version", [], |r| r.get(0)).map_err(failed)?;
@@ -54,5 +54,5 @@ pub(crate) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), St
         tx.pragma_update(None, "user_version", version as i64 + 1).map_err(failed)?;
         tx.commit().map_err(failed)?;
     }
-    Ok(())
+    Ok(found == 0)
 }

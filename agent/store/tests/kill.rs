@@ -1,6 +1,7 @@
 //! Retained events survive `kill -9`: this test binary runs itself as a child that appends and acknowledges without end,
 //! and kills it at arbitrary moments. The child prints each number after the append returned; what was printed must be
 //! on disk, contiguous, in order.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};

@@ -1,4 +1,5 @@
 //! The outbox through its public face: order, acknowledgement, quota, gaps, damage.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

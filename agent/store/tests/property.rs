@@ -1,5 +1,6 @@
 //! Any interleaving of append, acknowledge, park and reopen loses nothing: numbers are contiguous, order is kept, and
 //! what is pending is exactly what was appended and neither acknowledged nor parked.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 

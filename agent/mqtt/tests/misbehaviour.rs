@@ -1,0 +1,162 @@
+//! Brokers that misbehave: other versions, refusals, disorder, silence. Each ends in delivery, without a livelock.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::fake::{Fake, Reply, Seen, connack_v4, connack_v5, puback, puback_v5};
+use common::{Feeder, options};
+use kinewatch_mqtt::{DisconnectReason, Options, Protocol, Version};
+
+fn accept(seen: Seen) -> Reply {
+    match seen {
+        Seen::Connect { level: 5 } => connack_v5(0, None),
+        Seen::Connect { .. } => connack_v4(0),
+        Seen::Publish { packet, .. } => Reply::Bytes(puback(packet)),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn falls_back_to_the_older_version() {
+    type Refusal = fn() -> Reply;
+    let refusals: [(&str, Refusal); 4] = [
+        ("in version 5's words", || connack_v5(0x84, None)),
+        ("in version 3.1.1's words", || connack_v4(1)),
+        ("unspecified", || connack_v5(0x80, None)),
+        ("without a word", || Reply::Close),
+    ];
+    for (name, refusal) in refusals {
+        let levels = Arc::new(Mutex::new(Vec::new()));
+        let seen_levels = Arc::clone(&levels);
+        let fake = Fake::start(move |seen| match seen {
+            Seen::Connect { level } => {
+                seen_levels.lock().unwrap().push(level);
+                if level == 5 { refusal() } else { accept(seen) }
+            }
+            // Hang up once: the second connection must begin with the version that worked.
+            Seen::Publish { count: 3, .. } => Reply::Close,
+            publish => accept(publish),
+        })
+        .await;
+        let mut feeder = Feeder::new(options(&fake.url(), "agent"), 1..=5);
+        feeder.run(name, |f| f.unacked.is_empty()).await;
+        assert_eq!(*levels.lock().unwrap(), [5, 4, 4], "{name}");
+        assert_eq!(feeder.connections, [Version::V311; 2], "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fixed_version_is_kept() {
+    let fake = Fake::start(|seen| match seen {
+        Seen::Connect { level: 5 } => connack_v5(0x84, None),
+        other => accept(other),
+    })
+    .await;
+    let mut feeder = Feeder::new(Options { protocol: Protocol::V5, ..options(&fake.url(), "agent") }, 1..=1);
+    feeder.run("refused twice", |f| f.reasons.len() == 2).await;
+    assert!(feeder.reasons.iter().all(|r| *r == DisconnectReason::ProtocolRefused { version: Version::V5 }));
+    let mut feeder = Feeder::new(Options { protocol: Protocol::V311, ..options(&fake.url(), "agent") }, 1..=1);
+    feeder.run("delivered", |f| f.unacked.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_messages_are_reported_and_do_not_stop_the_others() {
+    for code in [0x87, 0x95, 0x97, 0x99] {
+        let fake = Fake::start(move |seen| match seen {
+            Seen::Publish { packet, count: 2 } if code != 0x95 => Reply::Bytes(puback_v5(packet, code)),
+            // 0x95 comes as a DISCONNECT.
+            Seen::Publish { count: 2, .. } => Reply::Bytes(vec![0xe0, 2, code, 0]),
+            other => accept(other),
+        })
+        .await;
+        // One at a time, so that the second is the one to blame.
+        let mut feeder = Feeder::new(Options { window: 1, ..options(&fake.url(), "agent") }, 1..=5);
+        feeder.run("all but one", |f| f.unacked.is_empty()).await;
+        assert_eq!(feeder.refused, [(2, code)]);
+        assert_eq!(feeder.acked.iter().copied().collect::<Vec<_>>(), [1, 3, 4, 5]);
+    }
+}
+
+/// Acknowledges in reverse order, and holds one back for as long as others come.
+fn disorderly(receive_maximum: Option<u16>) -> impl FnMut(Seen) -> Reply + Send + 'static {
+    let mut held = Vec::new();
+    let mut most = 0;
+    move |seen| match seen {
+        Seen::Connect { level: 5 } => {
+            held.clear();
+            connack_v5(0, receive_maximum)
+        }
+        Seen::Publish { packet, count } => {
+            assert!(!held.contains(&packet), "identifier {packet} used twice");
+            held.push(packet);
+            most = most.max(held.len());
+            assert!(most <= receive_maximum.map_or(16, |m| usize::from(m / 2)), "{most} in flight");
+            let enough = held.len() >= receive_maximum.map_or(16, |m| usize::from(m / 2));
+            if !enough && count % 300 != 0 {
+                return Reply::Nothing;
+            }
+            Reply::Bytes(std::mem::take(&mut held).into_iter().rev().flat_map(puback).collect())
+        }
+        other => accept(other),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledgements_out_of_order_never_collide() {
+    for receive_maximum in [None, Some(10)] {
+        let fake = Fake::start(disorderly(receive_maximum)).await;
+        let mut feeder = Feeder::new(Options { window: 16, ..options(&fake.url(), "agent") }, 1..=300);
+        feeder.run("all acknowledged", |f| f.unacked.is_empty()).await;
+        assert_eq!(feeder.reasons, []);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_acknowledgement_that_never_comes_rebuilds_the_connection() {
+    let fake = Fake::start(|seen| match seen {
+        Seen::Publish { count: 1..=3, .. } => Reply::Nothing,
+        other => accept(other),
+    })
+    .await;
+    let options = Options { window: 3, ack_timeout: Duration::from_secs(1), ..options(&fake.url(), "agent") };
+    let mut feeder = Feeder::new(options, 1..=10);
+    feeder.run("delivered on the second connection", |f| f.unacked.is_empty()).await;
+    assert_eq!(feeder.reasons, [DisconnectReason::NoAck { seconds: 1 }]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_hangs_up_on_each_seventh_publish_gets_it_all() {
+    let fake = Fake::start(|seen| match seen {
+        Seen::Publish { count, .. } if count % 7 == 0 => Reply::Close,
+        other => accept(other),
+    })
+    .await;
+    let mut feeder = Feeder::new(Options { window: 4, ..options(&fake.url(), "agent") }, 1..=30);
+    feeder.run("all acknowledged", |f| f.unacked.is_empty()).await;
+    assert!(feeder.reasons.len() >= 4, "{:?}", feeder.reasons);
+    assert!(feeder.connections.iter().all(|v| *v == Version::V5), "the version is not doubted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_broker_is_said() {
+    let fake = Fake::start(|_| Reply::Last(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec())).await;
+    let mut feeder = Feeder::new(options(&fake.url(), "agent"), 1..=1);
+    feeder.run("refused", |f| !f.reasons.is_empty()).await;
+    assert!(matches!(feeder.reasons[0], DisconnectReason::NotMqtt { .. }), "{}", feeder.reasons[0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_takeover_is_said_and_waited_out() {
+    let fake = Fake::start(|seen| match seen {
+        Seen::Publish { count: 1, .. } => Reply::Last(vec![0xe0, 2, 0x8e, 0]),
+        other => accept(other),
+    })
+    .await;
+    let mut feeder = Feeder::new(options(&fake.url(), "agent"), 1..=1);
+    feeder.run("thrown out", |f| !f.reasons.is_empty()).await;
+    assert_eq!(feeder.reasons, [DisconnectReason::TakenOver]);
+    let soon = tokio::time::timeout(Duration::from_secs(5), feeder.run("back", |f| f.connections.len() > 1)).await;
+    assert!(soon.is_err(), "no fight with the other client");
+}
