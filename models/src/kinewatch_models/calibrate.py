@@ -1,8 +1,8 @@
 """Choosing thresholds and lags on the validation clips, and on nothing else.
 
-A grid over `on` and `h_on` of every part of the sequence. Wanted: first, few false events (daily clips and reversed
-actions); then, many actions found. With few clips many settings tie, so the middle of the tied ones is taken: it
-is the setting that a small change of the scores upsets least.
+A grid over `on` and `h_on` of every part of the sequence. Wanted: first, few false events (in daily clips and reversed
+actions, published labels too); then, many actions found. With few clips many settings tie, so the middle of the tied
+ones is taken: it is the setting that a small change of the scores upsets least.
 """
 
 from __future__ import annotations
@@ -76,7 +76,15 @@ def _rank(
         truth = action_span(one.clip, recipe.sequences[0].parts)
         tally.add(one.clip, truth, scoring.events(one, recipe, decoders, 1.0), float(one.times[-1]))
     false = tally.false + sum(len(scoring.events(one, recipe, decoders, 1.0)) for one in backwards)
+    false += sum(_false_labels(one, recipe, decoders) for one in normal if not one.clip.is_action)
     return false, tally.actions - tally.found
+
+
+def _false_labels(one: Scored, recipe: Recipe, decoders: dict[str, Settings]) -> int:
+    """Intervals of published labels in a daily clip that shows no such label."""
+    shown = {span.label for span in one.clip.spans or ()}
+    wanted = [spec.label for spec in recipe.decoders if spec.publish and spec.label not in shown]
+    return sum(len(scoring.label_intervals(one, recipe, label, decoders[label], 1.0)) for label in wanted)
 
 
 def _most_central(tied: np.ndarray, steps: tuple[np.ndarray, np.ndarray]) -> int:

@@ -8,16 +8,6 @@ from kinewatch_models.recipe import Recipe
 
 Table = dict[str, Any]
 
-LIMITS = """\
-- A few actors in a few rooms: these figures cannot show how the model does in yours. Try it there before relying on it.
-- It is not a medical device and no substitute for one.
-- The net sees differences of frames. A body that lies still is invisible to it: `lying` is seen when it begins, its
-  score decays afterwards, and the end of `lying` says little. Only the order falling, then lying, is worth an alarm.
-- A moving camera, a cut, or a sudden change of light is motion to this net.
-- Several people, people hidden by furniture, pets, and falls from a bed or a chair in the dark were not measured.
-- False alarms per hour cannot be told from minutes of daily life; the table says how many seconds there were.
-- Two cameras of one fall, and falls of one actor, are not independent: the intervals are narrower than the truth."""
-
 
 def render(recipe: Recipe, results: Table) -> str:
     """The whole card."""
@@ -27,7 +17,7 @@ def render(recipe: Recipe, results: Table) -> str:
         f"{recipe.description}. Licence: {recipe.license}, because of **non-commercial training data**.",
         _what(recipe),
         "## Training data",
-        "\n".join(f"- {line}" for line in recipe.provenance),
+        _bullets(recipe.provenance),
         _training(recipe, results),
         "## Measured",
         _method(recipe, results),
@@ -42,7 +32,7 @@ def render(recipe: Recipe, results: Table) -> str:
         "## int8 against fp32",
         _int8(results),
         "## Limits",
-        LIMITS,
+        _bullets(recipe.limits),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -74,14 +64,17 @@ def _training(recipe: Recipe, results: Table) -> str:
 def _method(recipe: Recipe, results: Table) -> str:
     chosen = results["calibration"]["chosen_on"]
     shared = ", ".join(recipe.shared_groups) or "none"
+    notes = _bullets([f"{source.cite}: {source.note}." for source in recipe.sources])
     return (
         f"Thresholds and lags were chosen on the val clips only ({chosen['clips']} clips), so that row is optimistic; "
-        f"the test rows were not used for any choice. Groups in train and val: {shared}. Test persons are in no other "
-        "split, except UP-Fall, where test is another trial of the person and room of training. Frames through the "
-        "agent's capture chain, scores from ONNX Runtime, intervals from the Python decoder of the training tool. "
-        "In brackets: 95 % Wilson interval over clips. A UP-Fall fall has no frame labels and counts as found if "
-        "anything fires in its clip."
+        f"no test clip was used for any choice. Groups in both train and val: {shared}. Frames through the agent's "
+        "capture chain, scores from ONNX Runtime, intervals from the Python decoder of the training tool. In brackets: "
+        f"95 % Wilson interval over clips.\n\n{notes}"
     )
+
+
+def _bullets(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _rows(results: Table) -> list[tuple[str, str, Table]]:

@@ -19,10 +19,14 @@ class RecipeError(Exception):
 
 @dataclass(frozen=True)
 class Source:
-    """One data set: its annotation file (if frames are annotated) and what its labels mean to this model."""
+    """One data set: its annotation file (if frames are annotated) and what its labels mean to this model.
+
+    `note` goes into the model card: what its figures can and cannot show.
+    """
 
     dataset: str
     cite: str
+    note: str
     annotations: str | None = None
     classes: dict[str, str] = None  # type: ignore[assignment]
     allowed: dict[str, list[str]] = None  # type: ignore[assignment]
@@ -110,6 +114,7 @@ class Recipe:
     license: str
     license_file: str
     provenance: list[str]
+    limits: list[str]
     labels: list[str]
     background: str
     action_prefix: str
