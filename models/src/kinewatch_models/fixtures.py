@@ -446,6 +446,26 @@ def tiny_nan() -> Package:
     return Package("tiny-nan", "clip", "none", [graph], clips, INPUT_FLOAT_RGB, (1, 0.1, 0.1), "frame", tensors)
 
 
+class Brightness(nn.Module):
+    """Class 1 where the picture is brighter than the normalisation's mean, class 0 elsewhere."""
+
+    def forward(self, clip: Tensor) -> Tensor:
+        level = 8.0 * clip.mean((1, 2, 3, 4))
+        return torch.stack([torch.zeros_like(level), level, torch.full_like(level, -8.0)], 1)
+
+
+def tiny_bright() -> Package:
+    """Plan `clip`, one frame, fp32 only: `wave` while the picture is bright, so end-to-end tests know the truth."""
+    frames = moving_shapes(6, 2)
+    frames[1] = 255
+    net = Brightness()
+    logits = net(normalised(frames)[:, None]).detach().numpy()
+    graph = GraphFile("tiny", net, {"clip": torch.zeros(2, 1, 3, HEIGHT, WIDTH)}, ["logits"])
+    tensors = 'input = "clip"\nlogits = "logits"\n'
+    clips = {"shapes": (frames, logits)}
+    return Package("tiny-bright", "clip", "none", [graph], clips, INPUT_FLOAT_RGB, (1, 0.1, 0.1), "frame", tensors)
+
+
 def negative_pad(path: Path) -> None:
     """A graph of the shape `tiny-nan` promises, on which tract panics instead of returning an error."""
     value = helper.make_tensor_value_info
@@ -479,7 +499,7 @@ def write_preprocessing(folder: Path) -> None:
 def main(repository: Path) -> None:
     """Writes all fixtures below `repository`."""
     packages = repository / "tests" / "data" / "packages"
-    for package in (tiny_clip(), tiny_clip_causal(), tiny_online(), tiny_cached(), tiny_nan()):
+    for package in (tiny_clip(), tiny_clip_causal(), tiny_online(), tiny_cached(), tiny_nan(), tiny_bright()):
         write_package(packages, package)
     data = repository / "agent" / "engine" / "tests" / "data"
     data.mkdir(parents=True, exist_ok=True)
