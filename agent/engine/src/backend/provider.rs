@@ -1,0 +1,114 @@
+//! Execution providers as configuration: what is registered with ONNX Runtime for a candidate. Pure but for
+//! [`dispatches`], so that the settings of a GPU are tested on machines without one.
+
+use std::path::Path;
+
+use ort::ep::{ArbitrarilyConfigurableExecutionProvider, CUDA, ExecutionProviderDispatch, TensorRT};
+
+use crate::options::{Precision, Provider};
+
+/// Name and value of a provider's option, as ONNX Runtime reads them.
+pub(crate) type ProviderOption = (&'static str, String);
+
+/// Providers to register for a candidate, best first. TensorRT is followed by CUDA for the nodes that it refuses; the
+/// CPU provider is always there and is never registered.
+pub(crate) fn registered(provider: Provider) -> &'static [Provider] {
+    match provider {
+        Provider::TensorRt => &[Provider::TensorRt, Provider::Cuda],
+        Provider::Cuda => &[Provider::Cuda],
+        Provider::Cpu => &[],
+    }
+}
+
+/// Options of TensorRT. Engines take minutes to build, so they are kept in `cache_dir`, each with a prefix of the model's
+/// name; TensorRT itself checks that they fit its version and the GPU.
+pub(crate) fn tensorrt_options(model: &str, precision: Precision, cache_dir: Option<&Path>) -> Vec<ProviderOption> {
+    let half = precision != Precision::Fp32;
+    let mut options = vec![
+        ("trt_fp16_enable", flag(half)),
+        ("trt_int8_enable", flag(precision == Precision::Int8)),
+        // One graph, one engine: islands of two or three nodes cost more in copies than they win.
+        ("trt_min_subgraph_size", "5".to_owned()),
+    ];
+    if let Some(dir) = cache_dir {
+        let dir = dir.display().to_string();
+        options.extend([
+            ("trt_engine_cache_enable", flag(true)),
+            ("trt_engine_cache_path", dir.clone()),
+            ("trt_engine_cache_prefix", format!("{model}-{}", precision.name())),
+            ("trt_timing_cache_enable", flag(true)),
+            ("trt_timing_cache_path", dir),
+        ]);
+    }
+    options
+}
+
+/// Options of CUDA. TF32 rounds the inputs of convolutions to 10 bits, which is not what "fp32" promises.
+pub(crate) fn cuda_options() -> Vec<ProviderOption> {
+    vec![("use_tf32", flag(false)), ("cudnn_conv_algo_search", "HEURISTIC".to_owned())]
+}
+
+/// What is handed to the session builder; a provider that cannot be had is an error, never a silent fallback.
+pub(crate) fn dispatches(
+    model: &str,
+    provider: Provider,
+    precision: Precision,
+    cache_dir: Option<&Path>,
+) -> Vec<ExecutionProviderDispatch> {
+    let build = |provider: &Provider| match provider {
+        Provider::TensorRt => {
+            let options = tensorrt_options(model, precision, cache_dir);
+            Some(with_options(TensorRT::default(), options).build().error_on_failure())
+        }
+        Provider::Cuda => Some(with_options(CUDA::default(), cuda_options()).build().error_on_failure()),
+        Provider::Cpu => None,
+    };
+    registered(provider).iter().filter_map(build).collect()
+}
+
+fn with_options<E: ArbitrarilyConfigurableExecutionProvider>(provider: E, options: Vec<ProviderOption>) -> E {
+    options.into_iter().fold(provider, |provider, (key, value)| provider.with_arbitrary_config(key, value))
+}
+
+fn flag(on: bool) -> String {
+    if on { "1" } else { "0" }.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(options: &[ProviderOption]) -> String {
+        options.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn tensorrt_uses_the_precision_and_keeps_its_engines() {
+        let options = tensorrt_options("falls", Precision::Fp16, Some(Path::new("/var/cache/kinewatch")));
+        assert_eq!(
+            text(&options),
+            "trt_fp16_enable=1 trt_int8_enable=0 trt_min_subgraph_size=5 trt_engine_cache_enable=1 \
+             trt_engine_cache_path=/var/cache/kinewatch trt_engine_cache_prefix=falls-fp16 trt_timing_cache_enable=1 \
+             trt_timing_cache_path=/var/cache/kinewatch"
+        );
+        let options = tensorrt_options("falls", Precision::Fp32, None);
+        assert_eq!(text(&options), "trt_fp16_enable=0 trt_int8_enable=0 trt_min_subgraph_size=5");
+        let options = tensorrt_options("falls", Precision::Int8, None);
+        assert_eq!(text(&options), "trt_fp16_enable=1 trt_int8_enable=1 trt_min_subgraph_size=5");
+    }
+
+    #[test]
+    fn cuda_computes_in_fp32() {
+        assert_eq!(text(&cuda_options()), "use_tf32=0 cudnn_conv_algo_search=HEURISTIC");
+    }
+
+    #[test]
+    fn tensorrt_falls_back_to_cuda_and_nothing_registers_the_cpu() {
+        let names = |provider| -> Vec<_> {
+            dispatches("m", provider, Precision::Fp32, None).iter().map(ExecutionProviderDispatch::name).collect()
+        };
+        assert_eq!(names(Provider::TensorRt), ["TensorrtExecutionProvider", "CUDAExecutionProvider"]);
+        assert_eq!(names(Provider::Cuda), ["CUDAExecutionProvider"]);
+        assert!(names(Provider::Cpu).is_empty());
+    }
+}

@@ -1,0 +1,128 @@
+//! Golden clips: frames of the package and the logits that the exporter computed for them.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kinewatch_core::frame::{Frame, FrameBuf, FrameMeta};
+use kinewatch_core::manifest::{Manifest, Plan};
+use kinewatch_core::time::{Pts, SessionId};
+use npyz::NpyFile;
+
+use crate::error::{InferError, OpenError};
+use crate::logits::Logits;
+use crate::model::{Model, Request};
+use crate::report::GoldenResult;
+
+/// A clip in memory.
+pub(crate) struct GoldenClip {
+    name: String,
+    logits_path: PathBuf,
+    pub(crate) frames: Vec<Frame>,
+    logits: Vec<f32>,
+}
+
+/// A difference that is too large.
+pub(crate) struct Deviation {
+    pub(crate) path: PathBuf,
+    pub(crate) row: usize,
+    pub(crate) label: usize,
+    pub(crate) expected: f32,
+    pub(crate) found: f32,
+    pub(crate) tolerance: f32,
+}
+
+/// Reads every clip of a package.
+pub(crate) fn read(dir: &Path, manifest: &Manifest) -> Result<Vec<GoldenClip>, OpenError> {
+    manifest.golden.clips.iter().map(|clip| read_clip(dir, manifest, &clip.frames, &clip.logits)).collect()
+}
+
+fn read_clip(dir: &Path, manifest: &Manifest, frames: &str, logits: &str) -> Result<GoldenClip, OpenError> {
+    let (frames_path, logits_path) = (dir.join(frames), dir.join(logits));
+    let (shape, pixels) = npy::<u8>(&frames_path, "uint8")?;
+    let spec = &manifest.input.spec;
+    let wrong = |path: &Path, wanted: String, found: &[u64]| OpenError::GoldenFile {
+        path: path.into(),
+        detail: format!("must be {wanted}, is {found:?}"),
+    };
+    let (width, height) = (u64::from(spec.width), u64::from(spec.height));
+    let window = match manifest.plan {
+        Plan::Online => 1,
+        Plan::Clip | Plan::Cached => manifest.frames_per_window(),
+    };
+    let count = pixels.len() / spec.bytes().max(1);
+    let whole = shape.len() == 4 && shape[1..] == [height, width, 3] && count > 0 && count.is_multiple_of(window);
+    if !whole {
+        let wanted = format!("[F, {height}, {width}, 3] with F a multiple of {window}");
+        return Err(wrong(&frames_path, wanted, &shape));
+    }
+    let (rows, classes) = (count / window, manifest.labels.len());
+    let (shape, logits) = npy::<f32>(&logits_path, "float32")?;
+    if shape != [rows as u64, classes as u64] {
+        return Err(wrong(&logits_path, format!("[{rows}, {classes}]"), &shape));
+    }
+    let interval = 1.0 / manifest.sampling.rate_hz;
+    let frames = pixels
+        .chunks_exact(spec.bytes())
+        .enumerate()
+        .map(|(index, pixels)| {
+            let pts = Pts::from_seconds(index as f64 * interval);
+            let meta = FrameMeta { session: SessionId::default(), pts, arrival: None, wanted: 1 };
+            Arc::new(FrameBuf::new(meta, pixels))
+        })
+        .collect();
+    Ok(GoldenClip { name: clip_name(&frames_path, dir), logits_path, frames, logits })
+}
+
+fn clip_name(path: &Path, dir: &Path) -> String {
+    path.strip_prefix(dir).unwrap_or(path).display().to_string()
+}
+
+fn npy<T: npyz::Deserialize>(path: &Path, wanted: &str) -> Result<(Vec<u64>, Vec<T>), OpenError> {
+    let file = File::open(path).map_err(|source| OpenError::Read { path: path.into(), source })?;
+    let bad = |detail: String| OpenError::GoldenFile { path: path.into(), detail };
+    let npy = NpyFile::new(std::io::BufReader::new(file)).map_err(|error| bad(format!("is not an npy file: {error}")))?;
+    let shape = npy.shape().to_vec();
+    if npy.order() != npyz::Order::C {
+        return Err(bad("must be in C order".to_owned()));
+    }
+    let values = npy.into_vec::<T>().map_err(|error| bad(format!("must hold {wanted} values: {error}")))?;
+    Ok((shape, values))
+}
+
+/// Runs every clip. The first logit that is further off than `tolerance`, if any, comes with the results.
+pub(crate) fn run(
+    model: &mut Model,
+    clips: &[GoldenClip],
+    tolerance: f32,
+) -> Result<(Vec<GoldenResult>, Option<Deviation>), InferError> {
+    let mut results = Vec::new();
+    let mut worst = None;
+    for clip in clips {
+        let rows = logits_of(model, &clip.frames)?;
+        let mut max_diff = 0.0_f32;
+        for (index, (&found, &expected)) in rows.iter().zip(&clip.logits).enumerate() {
+            let difference = (found - expected).abs();
+            if difference > tolerance && worst.is_none() {
+                let (row, label) = (index / model.classes(), index % model.classes());
+                worst = Some(Deviation { path: clip.logits_path.clone(), row, label, expected, found, tolerance });
+            }
+            max_diff = max_diff.max(difference);
+        }
+        let rows = rows.len() / model.classes().max(1);
+        results.push(GoldenResult { clip: clip.name.clone(), rows, max_diff, tolerance });
+    }
+    Ok((results, worst))
+}
+
+/// Logits of a clip from its beginning: one row a frame (plan `online`) or a window without overlap.
+fn logits_of(model: &mut Model, frames: &[Frame]) -> Result<Vec<f32>, InferError> {
+    let stream = model.add_stream();
+    let requests: Vec<Request<'_>> =
+        frames.chunks_exact(model.frames_per_request()).map(|frames| Request { stream, frames }).collect();
+    let mut logits = Logits::new();
+    let outcome = model.infer(&requests, &mut logits);
+    model.remove_stream(stream);
+    outcome?;
+    Ok((0..logits.len()).flat_map(|row| logits.row(row).to_vec()).collect())
+}

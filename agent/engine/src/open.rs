@@ -1,0 +1,310 @@
+//! Opening a package: load, check against the manifest, warm up, golden clips. Tries the candidates in order.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use kinewatch_core::manifest::{Graph, Manifest, Plan as ManifestPlan};
+
+use crate::backend::ort::{OrtSession, OrtSetup};
+use crate::backend::tract::TractSession;
+use crate::backend::{LoadFailure, Session};
+use crate::contract::{self, GraphSpec};
+use crate::error::{BackendError, OpenError};
+use crate::golden::{self, GoldenClip};
+use crate::guard::guarded;
+use crate::library::{LibraryInfo, load};
+use crate::model::Model;
+use crate::options::{Backend, BackendChoice, Candidate, OpenOptions, Precision, Provider, candidates};
+use crate::plan::cached::{CachedPlan, Names};
+use crate::plan::clip::ClipPlan;
+use crate::plan::online::OnlinePlan;
+use crate::plan::{Padding, Plan, Runner};
+use crate::report::{OpenReport, provider_in_use};
+
+/// What to make of golden clips that do not match.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnDeviation {
+    Refuse,
+    Report,
+}
+
+/// Opens the best candidate that passes.
+pub(crate) fn open(
+    dir: &Path,
+    manifest: &Manifest,
+    options: &OpenOptions,
+    on_deviation: OnDeviation,
+) -> Result<Model, OpenError> {
+    check_labels(dir, manifest)?;
+    let clips = golden::read(dir, manifest)?;
+    let mut refused = Vec::new();
+    let mut unavailable: Option<Provider> = None;
+    let mut last = None;
+    for candidate in candidates(&manifest.name, manifest.graphs.int8.is_some(), options)? {
+        if candidate.backend == Backend::Ort && unavailable == Some(candidate.provider) {
+            continue;
+        }
+        let opening = Opening { dir, manifest, options, candidate };
+        match opening.run(&clips, on_deviation) {
+            Ok(mut model) => {
+                model.report.why = why(candidate, options, &refused);
+                model.report.refused = refused;
+                return Ok(model);
+            }
+            Err(error) => {
+                if matches!(error, OpenError::Provider { .. }) {
+                    unavailable = Some(candidate.provider);
+                    tracing::info!(model = manifest.name, %candidate, %error, "not used");
+                } else {
+                    tracing::warn!(model = manifest.name, %candidate, %error, "not used");
+                }
+                refused.push(format!("{candidate}: {error}"));
+                last = Some(error);
+            }
+        }
+    }
+    Err(last.unwrap_or_else(|| OpenError::Options("no back end is left to try".to_owned())))
+}
+
+fn why(candidate: Candidate, options: &OpenOptions, refused: &[String]) -> String {
+    match (options.backend, candidate.backend, candidate.precision) {
+        (BackendChoice::Auto, Backend::Tract, _) if options.ort_library.is_none() => {
+            "no ONNX Runtime library was found; tract is fastest with the fp32 file".to_owned()
+        }
+        (BackendChoice::Auto, Backend::Tract, _) => match refused.last() {
+            Some(reason) => format!("ONNX Runtime was refused ({reason})"),
+            None => "a tract run was asked for".to_owned(),
+        },
+        (BackendChoice::Auto, Backend::Ort, Precision::Int8) => {
+            "an ONNX Runtime library was found; its CPU provider is fastest with the int8 file".to_owned()
+        }
+        (BackendChoice::Auto, Backend::Ort, _) => "an ONNX Runtime library was found".to_owned(),
+        _ => "as configured".to_owned(),
+    }
+}
+
+fn check_labels(dir: &Path, manifest: &Manifest) -> Result<(), OpenError> {
+    let path = dir.join("labels.txt");
+    let text = std::fs::read_to_string(&path).map_err(|source| OpenError::Read { path: path.clone(), source })?;
+    manifest
+        .check_labels_txt(&text)
+        .map_err(|error| OpenError::Labels { path, mismatch: error.to_string() })
+}
+
+/// One candidate being tried.
+struct Opening<'a> {
+    dir: &'a Path,
+    manifest: &'a Manifest,
+    options: &'a OpenOptions,
+    candidate: Candidate,
+}
+
+/// What is learnt on the way.
+#[derive(Default)]
+struct Learnt {
+    nodes: BTreeMap<String, usize>,
+    files: Vec<PathBuf>,
+    library: Option<LibraryInfo>,
+}
+
+impl Opening<'_> {
+    fn run(&self, clips: &[GoldenClip], on_deviation: OnDeviation) -> Result<Model, OpenError> {
+        let start = Instant::now();
+        let mut learnt = Learnt::default();
+        let plan = self.plan(&mut learnt)?;
+        let provider = provider_in_use(self.candidate, &learnt.nodes);
+        if provider == Provider::Cpu && self.candidate.provider != Provider::Cpu {
+            let detail = "ONNX Runtime registers it, but computes every node on the CPU".to_owned();
+            return Err(self.provider_error(&learnt.files, detail));
+        }
+        let load_ms = milliseconds(start);
+        let report = OpenReport {
+            model: self.manifest.name.clone(),
+            backend: self.candidate.backend,
+            provider,
+            nodes: learnt.nodes,
+            precision: self.candidate.precision,
+            files: learnt.files,
+            library: learnt.library,
+            batch: self.batch(),
+            why: String::new(),
+            refused: Vec::new(),
+            golden: Vec::new(),
+            load_ms,
+            golden_ms: 0.0,
+        };
+        let mut model = Model::new(self.manifest, plan, report);
+        self.golden(&mut model, clips, on_deviation)?;
+        Ok(model)
+    }
+
+    fn golden(&self, model: &mut Model, clips: &[GoldenClip], on_deviation: OnDeviation) -> Result<(), OpenError> {
+        let start = Instant::now();
+        let tolerance = match self.candidate.precision {
+            Precision::Fp32 => self.manifest.golden.tolerance_fp32,
+            Precision::Fp16 | Precision::Int8 => self.manifest.golden.tolerance_int8,
+        };
+        let outcome = golden::run(model, clips, tolerance);
+        let (results, deviation) = match outcome {
+            Ok(done) => done,
+            Err(error) => {
+                return Err(OpenError::WarmUp {
+                    path: model_file(&model.report.files),
+                    backend: self.candidate.backend.name(),
+                    detail: format!("golden clips: {error}"),
+                });
+            }
+        };
+        model.report.golden = results;
+        model.report.golden_ms = milliseconds(start);
+        model.forget_counts();
+        match deviation {
+            Some(found) if on_deviation == OnDeviation::Refuse => Err(OpenError::Golden {
+                path: found.path,
+                backend: self.candidate.backend.name(),
+                precision: self.candidate.precision.name(),
+                row: found.row,
+                label: self.manifest.labels[found.label].name.clone(),
+                expected: found.expected,
+                found: found.found,
+                difference: (found.expected - found.found).abs(),
+                tolerance: found.tolerance,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn plan(&self, learnt: &mut Learnt) -> Result<Box<dyn Plan>, OpenError> {
+        let graph = self.graph();
+        let spec = contract::main_graph(self.manifest);
+        let runner = self.runner(&graph.model, &spec, learnt)?;
+        let tensors = &self.manifest.tensors;
+        Ok(match self.manifest.plan {
+            ManifestPlan::Clip => Box::new(ClipPlan::new(runner, &tensors.logits)),
+            ManifestPlan::Online => {
+                let sizes: Vec<usize> = tensors.states.iter().map(|state| state.shape.iter().product()).collect();
+                let names = spec.outputs.into_iter().map(|output| output.name).collect();
+                Box::new(OnlinePlan::new(runner, sizes, names))
+            }
+            ManifestPlan::Cached => {
+                let feature = runner.single().output_shape(0).to_vec();
+                let file = graph.head.as_deref().unwrap_or_default();
+                let head = self.runner(file, &contract::head_graph(self.manifest, &feature), learnt)?;
+                let names = Names {
+                    feature: tensors.feature.clone().unwrap_or_default(),
+                    logits: tensors.logits.clone(),
+                };
+                let frames = self.manifest.frames_per_window();
+                Box::new(CachedPlan::new(runner, head, names, frames, cache_frames(self.manifest)))
+            }
+        })
+    }
+
+    fn graph(&self) -> &Graph {
+        match (self.candidate.precision, &self.manifest.graphs.int8) {
+            (Precision::Int8, Some(graph)) => graph,
+            _ => &self.manifest.graphs.fp32,
+        }
+    }
+
+    /// Rows of the larger plan; tract is slower a row with more of them.
+    fn batch(&self) -> usize {
+        match self.candidate.backend {
+            Backend::Tract => 1,
+            Backend::Ort => self.options.max_batch.max(1),
+        }
+    }
+
+    fn runner(&self, file: &str, spec: &GraphSpec, learnt: &mut Learnt) -> Result<Runner, OpenError> {
+        let path = self.dir.join(file);
+        // Opening it here tells "cannot be read" from "is not a model".
+        std::fs::File::open(&path).map_err(|source| OpenError::Read { path: path.clone(), source })?;
+        learnt.files.push(path.clone());
+        let single = self.session(&path, spec, 1, learnt)?;
+        let batch = match self.batch() {
+            1 => None,
+            rows => Some(self.session(&path, spec, rows, learnt)?),
+        };
+        let padding = if self.candidate.provider == Provider::Cpu { Padding::Never } else { Padding::Always };
+        Ok(Runner::new(single, batch, padding))
+    }
+
+    fn session(
+        &self,
+        path: &Path,
+        spec: &GraphSpec,
+        rows: usize,
+        learnt: &mut Learnt,
+    ) -> Result<Box<dyn Session>, OpenError> {
+        match self.candidate.backend {
+            Backend::Tract => {
+                let session = self.sheltered(path, || TractSession::open(path, spec))?;
+                Ok(Box::new(session))
+            }
+            Backend::Ort => {
+                let library = self.options.ort_library.as_deref().ok_or_else(no_library)?;
+                let (environment, version) = load::environment(library)?;
+                learnt.library = Some(LibraryInfo { path: library.into(), version });
+                let setup = OrtSetup {
+                    environment: &environment,
+                    model: &self.manifest.name,
+                    provider: self.candidate.provider,
+                    precision: self.candidate.precision,
+                    required: self.options.require_provider.is_some(),
+                    threads: self.options.threads,
+                    batch: rows,
+                    cache_dir: self.options.cache_dir.as_deref(),
+                };
+                let (session, nodes) = self.sheltered(path, || OrtSession::open(path, spec, &setup))?;
+                if rows == 1 {
+                    for (provider, count) in nodes {
+                        *learnt.nodes.entry(provider).or_insert(0) += count;
+                    }
+                }
+                Ok(Box::new(session))
+            }
+        }
+    }
+
+    /// Runs `open`, a panic included, and gives its failure a file name.
+    fn sheltered<T>(&self, path: &Path, open: impl FnOnce() -> Result<T, LoadFailure>) -> Result<T, OpenError> {
+        let backend = self.candidate.backend.name();
+        let path = path.to_path_buf();
+        let failure = match guarded(|| Ok(open())) {
+            Ok(Ok(opened)) => return Ok(opened),
+            Ok(Err(failure)) => failure,
+            Err(panic) => LoadFailure::Load(panic),
+        };
+        Err(match failure {
+            LoadFailure::Load(BackendError { detail }) => OpenError::Load { path, backend, detail },
+            LoadFailure::WarmUp(BackendError { detail }) => OpenError::WarmUp { path, backend, detail },
+            LoadFailure::Contract(mismatch) => OpenError::Contract { path, mismatch },
+            LoadFailure::Provider(BackendError { detail }) => self.provider_error(&[path], detail),
+        })
+    }
+
+    fn provider_error(&self, files: &[PathBuf], detail: String) -> OpenError {
+        OpenError::Provider { provider: self.candidate.provider.name(), path: model_file(files), detail }
+    }
+}
+
+fn no_library() -> OpenError {
+    let detail = "none was given".to_owned();
+    OpenError::Library(crate::error::ProbeError::NoneFound { detail })
+}
+
+fn model_file(files: &[PathBuf]) -> PathBuf {
+    files.first().cloned().unwrap_or_default()
+}
+
+fn milliseconds(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64() * 1e3
+}
+
+/// Frames whose features later windows may still want: every frame sampled within a window's span.
+fn cache_frames(manifest: &Manifest) -> usize {
+    let sampling = &manifest.sampling;
+    let span = usize::try_from(sampling.window / sampling.frame_interval().max(1)).unwrap_or(0);
+    manifest.frames_per_window().max(span + sampling.snippet + 2)
+}
