@@ -14,6 +14,7 @@ mod delivery;
 mod describe;
 #[cfg(feature = "v4l")]
 mod devices;
+mod diagnose;
 mod elements;
 mod error;
 mod init;

@@ -143,12 +143,11 @@ impl Tails {
         let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
         pad.add_probe(mask, move |_, info| {
             match &info.data {
-                Some(gst::PadProbeData::Buffer(buffer)) => {
-                    if delivery.offer(generation, branch, buffer.pts()) == Offer::Drop {
-                        // Not `Drop`: with that, GStreamer below 1.24 complains on stderr for every buffer.
-                        return gst::PadProbeReturn::Handled;
-                    }
-                }
+                Some(gst::PadProbeData::Buffer(buffer)) => match delivery.offer(generation, branch, buffer.pts()) {
+                    Offer::Scale => {}
+                    // Not `PadProbeReturn::Drop`: with that, GStreamer 1.22 complains on stderr for every buffer.
+                    Offer::Drop => return gst::PadProbeReturn::Handled,
+                },
                 Some(gst::PadProbeData::Event(event)) if branch == 0 => match event.view() {
                     gst::EventView::Segment(segment) => delivery.segment(generation, segment.segment()),
                     gst::EventView::Caps(caps) => delivery.caps(generation, caps.caps()),
@@ -240,10 +239,11 @@ fn refuse_other_streams(rtspsrc: &gst::Element) {
 fn swallow(pipeline: &gst::Pipeline, pad: &gst::Pad) {
     let sink = gst::ElementFactory::make("fakesink").property("sync", false).property("async", false).build();
     let Ok(sink) = sink else { return };
-    if pipeline.add(&sink).is_ok() && sink.sync_state_with_parent().is_ok() {
-        if let Some(input) = sink.static_pad("sink") {
-            let _ = pad.link(&input);
-        }
+    if pipeline.add(&sink).is_ok()
+        && sink.sync_state_with_parent().is_ok()
+        && let Some(input) = sink.static_pad("sink")
+    {
+        let _ = pad.link(&input);
     }
 }
 

@@ -15,6 +15,7 @@ use tracing::{debug, info, warn};
 use crate::backoff::{Backoff, HEALTHY};
 use crate::camera::{CameraOptions, Captured, GapReason};
 use crate::delivery::{Delivery, Generation, mono_ns};
+use crate::diagnose::why_unreachable;
 use crate::error::CaptureError;
 use crate::pipeline;
 use crate::source::Source;
@@ -68,7 +69,7 @@ impl StopSignal {
 /// How one pipeline ended.
 enum End {
     Stopped,
-    EndOfStream,
+    Drained,
     Failed(CaptureError),
 }
 
@@ -149,7 +150,7 @@ impl CameraThread {
         let started = pipeline.set_state(gst::State::Playing);
         let end = match started {
             Ok(_) => match self.watch(&bus) {
-                End::EndOfStream => streams.without_video().map_or(End::EndOfStream, |found| {
+                End::Drained => streams.without_video().map_or(End::Drained, |found| {
                     End::Failed(CaptureError::NoVideoTrack { source_name: self.source_name.clone(), found })
                 }),
                 other => other,
@@ -175,7 +176,7 @@ impl CameraThread {
                 return End::Stopped;
             }
             match message.as_ref().map(|m| m.view()) {
-                Some(gst::MessageView::Eos(_)) => return End::EndOfStream,
+                Some(gst::MessageView::Eos(_)) => return End::Drained,
                 Some(gst::MessageView::Error(error)) => {
                     return End::Failed(CaptureError::from_bus(self.source_name.clone(), error));
                 }
@@ -220,7 +221,7 @@ impl CameraThread {
     fn close(&self, end: &End) {
         let reason = match end {
             End::Stopped => GapReason::Stopped,
-            End::EndOfStream => match self.options.source {
+            End::Drained => match self.options.source {
                 Source::File { looped: true, .. } => GapReason::Looped,
                 Source::File { .. } | Source::Test { .. } => GapReason::EndOfStream,
                 _ => GapReason::Lost(self.ended().to_string()),
@@ -237,15 +238,16 @@ impl CameraThread {
         let once = matches!(self.options.source, Source::File { looped: false, .. } | Source::Test { .. });
         let error = match end {
             End::Stopped => return Next::Leave,
-            End::EndOfStream if self.options.source.is_file() || once => {
+            End::Drained if self.options.source.is_file() || once => {
                 if had_frames {
                     return if once { self.finish() } else { Next::Again };
                 }
                 CaptureError::NoFrames { source_name: self.source_name.clone() }
             }
-            End::EndOfStream => self.ended(),
+            End::Drained => self.ended(),
             End::Failed(error) => error,
         };
+        let error = self.explain(error);
         let text = error.to_string();
         if self.stats.fail(&text) || had_frames {
             warn!(camera, error = text, "no frames");
@@ -261,6 +263,17 @@ impl CameraThread {
         }
         self.delivery.tell(Captured::Failed(error));
         Next::Leave
+    }
+
+    /// Says more about a server that cannot be reached than GStreamer does.
+    fn explain(&self, error: CaptureError) -> CaptureError {
+        match (error, &self.options.source) {
+            (CaptureError::Unreachable { source_name, detail }, Source::Rtsp { url, .. }) => {
+                let detail = why_unreachable(url).unwrap_or(detail);
+                CaptureError::Unreachable { source_name, detail }
+            }
+            (error, _) => error,
+        }
     }
 
     fn finish(&self) -> Next {

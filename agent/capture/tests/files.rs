@@ -133,6 +133,28 @@ fn odd_pictures_are_served() {
 }
 
 #[test]
+fn a_turned_file_is_set_upright() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("turned.mp4");
+    // The left half is white; the header asks for a quarter turn clockwise, so the top half has to be.
+    launch(&format!(
+        "videotestsrc num-buffers=3 pattern=white ! video/x-raw,width=160,height=240,framerate=10/1 ! \
+         videobox right=-160 ! {ENCODER} ! mp4mux ! filesink location={}",
+        path.display()
+    ));
+    let mut bytes = fs::read(&path).unwrap();
+    let header = bytes.windows(4).position(|w| w == b"tkhd").unwrap() + 4;
+    let matrix = header + if bytes[header] == 1 { 52 } else { 40 };
+    let quarter_turn = [0, 0x0001_0000, 0, 0xffff_0000_u32, 0, 0].map(u32::to_be_bytes).concat();
+    bytes[matrix..matrix + 24].copy_from_slice(&quarter_turn);
+    fs::write(&path, bytes).unwrap();
+    let (seen, ..) = play(&max(&path), 1000.0);
+    let rows: Vec<u8> = seen.frames[0].pixels().chunks(64 * 3).map(|row| row[96]).collect();
+    assert!(rows[4] > 200 && rows[43] < 60, "{rows:?}");
+    assert_eq!(seen.frames.len(), 3);
+}
+
+#[test]
 fn variable_rate_is_sampled_by_time() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("vfr.mkv");

@@ -1,5 +1,6 @@
 //! What the capture tests share: clips made by GStreamer itself, and a consumer that can be waited on.
 #![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(clippy::unwrap_used, reason = "test support: a failure is the test failing")]
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
