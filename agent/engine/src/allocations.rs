@@ -137,8 +137,7 @@ fn nothing_is_allocated_between_frames_and_logits() {
         let (mut model, manifest) = model(name);
         let frames: Vec<Frame> = (0..40)
             .map(|index| {
-                let meta =
-                    FrameMeta { session: SessionId(1), pts: Pts(index * 100_000_000), arrival: None, wanted: 1 };
+                let meta = FrameMeta { session: SessionId(1), pts: Pts(index * 100_000_000), arrival: None, wanted: 1 };
                 Arc::new(FrameBuf::new(meta, vec![index as u8; manifest.input_elements()]))
             })
             .collect();

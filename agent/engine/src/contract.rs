@@ -62,10 +62,7 @@ pub(crate) fn main_graph(manifest: &Manifest) -> GraphSpec {
         Plan::Clip => {
             let mut shape = vec![manifest.frames_per_window()];
             shape.extend(frame);
-            GraphSpec {
-                inputs: vec![TensorSpec::new(&tensors.input, shape, element)],
-                outputs: vec![logits(manifest)],
-            }
+            GraphSpec { inputs: vec![TensorSpec::new(&tensors.input, shape, element)], outputs: vec![logits(manifest)] }
         }
         Plan::Cached => {
             let feature = tensors.feature.clone().unwrap_or_default();

@@ -32,7 +32,8 @@ impl BackendError {
 
 /// Collapses a multi-line message; back ends write paragraphs.
 pub(crate) fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    text.trim_end_matches('.').to_owned()
 }
 
 /// A model package could not be opened.
@@ -64,6 +65,16 @@ pub enum OpenError {
         path: PathBuf,
         /// What was expected and what was found.
         mismatch: String,
+    },
+    /// The graph computes NaN or infinity.
+    #[error("{}: on {backend} its output `{tensor}` is not finite for the golden clips; the weights are damaged: reinstall or re-export it", path.display())]
+    NotFinite {
+        /// The ONNX file.
+        path: PathBuf,
+        /// `tract` or `ort`.
+        backend: &'static str,
+        /// Name of the output.
+        tensor: String,
     },
     /// The first run failed.
     #[error("{}: {backend} loads it but cannot run it: {detail}; re-export it without the operator named", path.display())]
@@ -129,7 +140,7 @@ pub enum OpenError {
     #[error("backend ort: {0}")]
     Library(#[from] ProbeError),
     /// The execution provider asked for cannot be had.
-    #[error("execution provider {provider} is required and cannot run {}: {detail}; install it, or remove require_provider", path.display())]
+    #[error("{}: execution provider {provider} cannot run it: {detail}; install what it needs, or choose another provider", path.display())]
     Provider {
         /// Name as in the configuration.
         provider: &'static str,
@@ -192,7 +203,9 @@ pub enum InferError {
         found: usize,
     },
     /// NaN or infinity came out. The stream's state is what it was; the rows of the other requests are valid.
-    #[error("model {model}: output `{tensor}` of request {request} has a value that is not finite; reset the stream, and if it stays, replace the model")]
+    #[error(
+        "model {model}: output `{tensor}` of request {request} has a value that is not finite; reset the stream, and if it stays, replace the model"
+    )]
     NotFinite {
         /// Package name.
         model: String,
@@ -276,6 +289,12 @@ pub enum ProbeError {
         path: PathBuf,
         /// Signal, exit status or time limit.
         detail: String,
+    },
+    /// The child process said why.
+    #[error("{line}")]
+    Refused {
+        /// Its message, which names the file and what to do.
+        line: String,
     },
     /// No library anywhere.
     #[error("no usable ONNX Runtime library: {detail}; install onnxruntime 1.17 or later, or set [engine] ort_library")]

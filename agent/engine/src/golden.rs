@@ -81,7 +81,8 @@ fn clip_name(path: &Path, dir: &Path) -> String {
 fn npy<T: npyz::Deserialize>(path: &Path, wanted: &str) -> Result<(Vec<u64>, Vec<T>), OpenError> {
     let file = File::open(path).map_err(|source| OpenError::Read { path: path.into(), source })?;
     let bad = |detail: String| OpenError::GoldenFile { path: path.into(), detail };
-    let npy = NpyFile::new(std::io::BufReader::new(file)).map_err(|error| bad(format!("is not an npy file: {error}")))?;
+    let npy =
+        NpyFile::new(std::io::BufReader::new(file)).map_err(|error| bad(format!("is not an npy file: {error}")))?;
     let shape = npy.shape().to_vec();
     if npy.order() != npyz::Order::C {
         return Err(bad("must be in C order".to_owned()));

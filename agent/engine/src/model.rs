@@ -139,7 +139,8 @@ impl Model {
         self.slots.clear();
         for (request, Request { stream, frames }) in requests.iter().enumerate() {
             let model = || self.name.clone();
-            let slot = self.streams.slot(*stream).ok_or_else(|| InferError::UnknownStream { model: model(), request })?;
+            let slot =
+                self.streams.slot(*stream).ok_or_else(|| InferError::UnknownStream { model: model(), request })?;
             let (expected, found) = (self.frames_per_request, frames.len());
             if found != expected {
                 return Err(InferError::FrameCount { model: model(), request, expected, found });

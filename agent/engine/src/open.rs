@@ -10,8 +10,8 @@ use crate::backend::ort::{OrtSession, OrtSetup};
 use crate::backend::tract::TractSession;
 use crate::backend::{LoadFailure, Session};
 use crate::contract::{self, GraphSpec};
-use crate::error::{BackendError, OpenError};
-use crate::golden::{self, GoldenClip};
+use crate::error::{BackendError, InferError, OpenError};
+use crate::golden;
 use crate::guard::guarded;
 use crate::library::{LibraryInfo, load};
 use crate::model::Model;
@@ -37,7 +37,6 @@ pub(crate) fn open(
     on_deviation: OnDeviation,
 ) -> Result<Model, OpenError> {
     check_labels(dir, manifest)?;
-    let clips = golden::read(dir, manifest)?;
     let mut refused = Vec::new();
     let mut unavailable: Option<Provider> = None;
     let mut last = None;
@@ -46,7 +45,7 @@ pub(crate) fn open(
             continue;
         }
         let opening = Opening { dir, manifest, options, candidate };
-        match opening.run(&clips, on_deviation) {
+        match opening.run(on_deviation) {
             Ok(mut model) => {
                 model.report.why = why(candidate, options, &refused);
                 model.report.refused = refused;
@@ -87,9 +86,7 @@ fn why(candidate: Candidate, options: &OpenOptions, refused: &[String]) -> Strin
 fn check_labels(dir: &Path, manifest: &Manifest) -> Result<(), OpenError> {
     let path = dir.join("labels.txt");
     let text = std::fs::read_to_string(&path).map_err(|source| OpenError::Read { path: path.clone(), source })?;
-    manifest
-        .check_labels_txt(&text)
-        .map_err(|error| OpenError::Labels { path, mismatch: error.to_string() })
+    manifest.check_labels_txt(&text).map_err(|error| OpenError::Labels { path, mismatch: error.to_string() })
 }
 
 /// One candidate being tried.
@@ -109,7 +106,7 @@ struct Learnt {
 }
 
 impl Opening<'_> {
-    fn run(&self, clips: &[GoldenClip], on_deviation: OnDeviation) -> Result<Model, OpenError> {
+    fn run(&self, on_deviation: OnDeviation) -> Result<Model, OpenError> {
         let start = Instant::now();
         let mut learnt = Learnt::default();
         let plan = self.plan(&mut learnt)?;
@@ -135,27 +132,18 @@ impl Opening<'_> {
             golden_ms: 0.0,
         };
         let mut model = Model::new(self.manifest, plan, report);
-        self.golden(&mut model, clips, on_deviation)?;
+        self.golden(&mut model, on_deviation)?;
         Ok(model)
     }
 
-    fn golden(&self, model: &mut Model, clips: &[GoldenClip], on_deviation: OnDeviation) -> Result<(), OpenError> {
+    fn golden(&self, model: &mut Model, on_deviation: OnDeviation) -> Result<(), OpenError> {
         let start = Instant::now();
         let tolerance = match self.candidate.precision {
             Precision::Fp32 => self.manifest.golden.tolerance_fp32,
             Precision::Fp16 | Precision::Int8 => self.manifest.golden.tolerance_int8,
         };
-        let outcome = golden::run(model, clips, tolerance);
-        let (results, deviation) = match outcome {
-            Ok(done) => done,
-            Err(error) => {
-                return Err(OpenError::WarmUp {
-                    path: model_file(&model.report.files),
-                    backend: self.candidate.backend.name(),
-                    detail: format!("golden clips: {error}"),
-                });
-            }
-        };
+        let clips = golden::read(self.dir, self.manifest)?;
+        let (results, deviation) = golden::run(model, &clips, tolerance).map_err(|error| self.not_run(model, error))?;
         model.report.golden = results;
         model.report.golden_ms = milliseconds(start);
         model.forget_counts();
@@ -175,6 +163,14 @@ impl Opening<'_> {
         }
     }
 
+    fn not_run(&self, model: &Model, error: InferError) -> OpenError {
+        let (path, backend) = (model_file(&model.report.files), self.candidate.backend.name());
+        match error {
+            InferError::NotFinite { tensor, .. } => OpenError::NotFinite { path, backend, tensor },
+            other => OpenError::WarmUp { path, backend, detail: other.to_string() },
+        }
+    }
+
     fn plan(&self, learnt: &mut Learnt) -> Result<Box<dyn Plan>, OpenError> {
         let graph = self.graph();
         let spec = contract::main_graph(self.manifest);
@@ -191,10 +187,8 @@ impl Opening<'_> {
                 let feature = runner.single().output_shape(0).to_vec();
                 let file = graph.head.as_deref().unwrap_or_default();
                 let head = self.runner(file, &contract::head_graph(self.manifest, &feature), learnt)?;
-                let names = Names {
-                    feature: tensors.feature.clone().unwrap_or_default(),
-                    logits: tensors.logits.clone(),
-                };
+                let names =
+                    Names { feature: tensors.feature.clone().unwrap_or_default(), logits: tensors.logits.clone() };
                 let frames = self.manifest.frames_per_window();
                 Box::new(CachedPlan::new(runner, head, names, frames, cache_frames(self.manifest)))
             }

@@ -183,8 +183,7 @@ pub fn candidates(model: &str, has_int8: bool, options: &OpenOptions) -> Result<
     }
     let gpu_required = options.require_provider.is_some_and(|provider| provider != Provider::Cpu);
     if options.backend != BackendChoice::Ort && !gpu_required {
-        let precision =
-            if options.precision == PrecisionChoice::Int8 { Precision::Int8 } else { Precision::Fp32 };
+        let precision = if options.precision == PrecisionChoice::Int8 { Precision::Int8 } else { Precision::Fp32 };
         list.push(Candidate { backend: Backend::Tract, provider: Provider::Cpu, precision });
     }
     if list.is_empty() {
@@ -231,9 +230,20 @@ mod tests {
 
     #[test]
     fn auto_prefers_ort_and_falls_back_in_order() {
-        let all = ["ort/tensorrt/fp16", "ort/tensorrt/fp32", "ort/cuda/fp32", "ort/cpu/int8", "ort/cpu/fp32", "tract/cpu/fp32"];
+        let all = [
+            "ort/tensorrt/fp16",
+            "ort/tensorrt/fp32",
+            "ort/cuda/fp32",
+            "ort/cpu/int8",
+            "ort/cpu/fp32",
+            "tract/cpu/fp32",
+        ];
         assert_eq!(names(&with_library(), true), all);
-        assert_eq!(names(&OpenOptions::default(), true), ["tract/cpu/fp32"], "no library: tract, and the file that suits it");
+        assert_eq!(
+            names(&OpenOptions::default(), true),
+            ["tract/cpu/fp32"],
+            "no library: tract, and the file that suits it"
+        );
     }
 
     #[test]
@@ -242,7 +252,10 @@ mod tests {
         assert_eq!(names(&options, true), ["ort/cuda/fp32"]);
         let options = OpenOptions { require_provider: Some(Provider::Cuda), ..OpenOptions::default() };
         let error = candidates("m", true, &options).unwrap_err().to_string();
-        assert_eq!(error, "require_provider = \"cuda\" needs ONNX Runtime: set [engine] ort_library, or remove require_provider");
+        assert_eq!(
+            error,
+            "require_provider = \"cuda\" needs ONNX Runtime: set [engine] ort_library, or remove require_provider"
+        );
         let options = OpenOptions {
             require_provider: Some(Provider::Cuda),
             provider_order: vec![Provider::Cpu],

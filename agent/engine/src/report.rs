@@ -98,7 +98,10 @@ mod tests {
         };
         assert_eq!(provider_in_use(candidate, &nodes(&[(Provider::Cuda, 50), (Provider::Cpu, 2)])), Provider::Cuda);
         assert_eq!(provider_in_use(candidate, &nodes(&[(Provider::Cpu, 52)])), Provider::Cpu, "a silent fallback");
-        assert_eq!(provider_in_use(candidate, &nodes(&[(Provider::TensorRt, 1), (Provider::Cuda, 3)])), Provider::TensorRt);
+        assert_eq!(
+            provider_in_use(candidate, &nodes(&[(Provider::TensorRt, 1), (Provider::Cuda, 3)])),
+            Provider::TensorRt
+        );
         assert_eq!(provider_in_use(candidate, &BTreeMap::new()), Provider::Cuda);
     }
 }

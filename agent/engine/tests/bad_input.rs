@@ -68,7 +68,10 @@ fn missing_model() {
     let package = Broken::of("tiny-clip");
     std::fs::remove_file(package.file("tiny.fp32.onnx")).unwrap();
     for error in package.errors() {
-        assert_eq!(error, "tiny.fp32.onnx: cannot be read: No such file or directory (os error 2); reinstall the model package");
+        assert_eq!(
+            error,
+            "tiny.fp32.onnx: cannot be read: No such file or directory (os error 2); reinstall the model package"
+        );
     }
 }
 
@@ -86,7 +89,10 @@ fn not_onnx_truncated_and_empty() {
         std::fs::write(&file, bytes).unwrap();
         for error in package.errors() {
             assert!(error.starts_with("tiny.fp32.onnx: "), "{content}: {error}");
-            assert!(error.contains("cannot load it as an ONNX model") || error.contains("does not fit model.toml"), "{error}");
+            assert!(
+                error.contains("cannot load it as an ONNX model") || error.contains("does not fit model.toml"),
+                "{error}"
+            );
         }
     }
 }
@@ -129,7 +135,10 @@ fn a_graph_that_does_not_fit_its_manifest() {
 fn states_that_do_not_fit() {
     let wrong_shape = Broken::of("tiny-online").edited("shape = [2, 4, 6]", "shape = [2, 6, 4]");
     for error in wrong_shape.errors() {
-        assert!(error.contains("the input `state2` must be float32 [N, 2, 6, 4], the graph has float32 [N, 2, 4, 6]"), "{error}");
+        assert!(
+            error.contains("the input `state2` must be float32 [N, 2, 6, 4], the graph has float32 [N, 2, 4, 6]"),
+            "{error}"
+        );
     }
     let state = "[[tensors.states]]\ninput = \"state3\"\noutput = \"next3\"\nshape = [2, 4, 6]\n";
     for error in Broken::of("tiny-online").edited(state, "").errors() {
@@ -147,11 +156,13 @@ fn labels_that_do_not_match() {
     let error = package.error(&tract(PrecisionChoice::Fp32));
     assert!(error.starts_with("labels.txt: ") && error.contains("jump"), "{error}");
 
-    let package = Broken::of("tiny-clip").edited("[[labels]]\nname = \"background\"", "[[labels]]\nname = \"more\"\n[[labels]]\nname = \"background\"");
+    let package = Broken::of("tiny-clip").edited(
+        "[[labels]]\nname = \"background\"",
+        "[[labels]]\nname = \"more\"\npublish = false\n[[labels]]\nname = \"background\"",
+    );
     std::fs::write(package.file("labels.txt"), "more\nbackground\nwave\njump\n").unwrap();
-    // Golden logits have three columns, as the graph has.
     for error in package.errors() {
-        assert!(error.contains("golden/shapes.logits.npy: must be [2, 4], is [2, 3]"), "{error}");
+        assert!(error.contains("the output `logits` must be float32 [N, 4], the graph has float32 "), "{error}");
     }
 }
 
@@ -188,7 +199,10 @@ fn outputs_that_are_not_numbers() {
     std::fs::write(&file, bytes).unwrap();
     for error in package.errors() {
         assert!(error.starts_with("tiny.fp32.onnx: "), "{error}");
-        assert!(error.contains("output `logits` of request 0 has a value that is not finite"), "{error}");
+        assert!(
+            error.contains("its output `logits` is not finite for the golden clips; the weights are damaged"),
+            "{error}"
+        );
     }
 }
 
@@ -223,7 +237,7 @@ fn a_required_provider_is_never_replaced() {
             ..ort(&library, PrecisionChoice::Auto)
         };
         let error = package.error(&options);
-        assert!(error.starts_with(&format!("execution provider {} is required", provider.name())), "{error}");
-        assert!(error.contains("tiny.fp32.onnx"), "{error}");
+        let start = format!("tiny.fp32.onnx: execution provider {} cannot run it: ", provider.name());
+        assert!(error.starts_with(&start), "{error}");
     }
 }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use kinewatch_core::manifest::Dtype;
 use ort::environment::Environment;
 use ort::logging::LogLevel;
-use ort::session::builder::SessionBuilder;
 use ort::session::SessionInputValue;
+use ort::session::builder::SessionBuilder;
 use ort::value::{DynValue, Outlet, Tensor, TensorElementType, ValueType};
 
 use crate::backend::{LoadFailure, Session, TensorMut, check_batch, positions, profile, provider};

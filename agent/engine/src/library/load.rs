@@ -117,7 +117,10 @@ mod tests {
         let path = Path::new("/lib/libonnxruntime.so");
         assert_eq!(check_version(path, "1.32.0").unwrap(), "1.32.0");
         let error = check_version(path, "1.16.3").unwrap_err().to_string();
-        assert_eq!(error, "/lib/libonnxruntime.so: is ONNX Runtime 1.16.3, 1.17 or later is needed; install a newer one");
+        assert_eq!(
+            error,
+            "/lib/libonnxruntime.so: is ONNX Runtime 1.16.3, 1.17 or later is needed; install a newer one"
+        );
         assert!(check_version(path, "garbage").is_err());
     }
 }

@@ -79,7 +79,7 @@ pub fn probe_in_child(command: &ProbeCommand, library: &Path) -> Result<LibraryI
     let line = drained(child.stdout.take());
     let complaint = drained(child.stderr.take());
     if !status.success() {
-        return Err(fail(describe(status, &complaint)));
+        return Err(refusal(library, &complaint).unwrap_or_else(|| fail(describe(status, &complaint))));
     }
     LibraryInfo::from_line(library, &line).ok_or_else(|| fail(format!("it printed {:?}", one_line(&line))))
 }
@@ -109,12 +109,20 @@ fn drained(pipe: Option<impl Read>) -> String {
     text
 }
 
+/// The child's own message, if it got so far as to write one.
+fn refusal(library: &Path, complaint: &str) -> Option<ProbeError> {
+    let path = format!("{}: ", library.display());
+    let line = complaint.lines().rev().find_map(|line| line.find(&path).map(|at| &line[at..]))?;
+    Some(ProbeError::Refused { line: line.to_owned() })
+}
+
 fn describe(status: ExitStatus, complaint: &str) -> String {
     use std::os::unix::process::ExitStatusExt;
     let last = complaint.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
     match (status.signal(), last) {
         (Some(7), _) => "the process was killed by SIGBUS (the file is damaged)".to_owned(),
         (Some(4), _) => "the process was killed by SIGILL (built for a newer processor)".to_owned(),
+        (Some(11), _) => "the process was killed by SIGSEGV (the file is damaged)".to_owned(),
         (Some(signal), _) => format!("the process was killed by signal {signal}"),
         (None, "") => status.to_string(),
         (None, last) => one_line(last),
