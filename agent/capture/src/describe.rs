@@ -131,7 +131,9 @@ pub(crate) fn head(source: &Source, transport: Transport, elements: &Elements) -
                 Transport::Tcp => "tcp",
                 Transport::Udp => "udp",
             };
-            format!("rtspsrc name=source protocols={protocols} latency=200")
+            // Times are the camera's own (`buffer-mode=none`): bending them to our clock shifts frames by 100 ms and more
+            // when packets come in bursts. Clock drift is for the map from media to wall time.
+            format!("rtspsrc name=source protocols={protocols} latency=200 buffer-mode=none")
         }
         Source::File { .. } => "filesrc name=source ! parsebin name=demux".into(),
         Source::V4l2 { device, format, mode } => {

@@ -56,3 +56,51 @@ impl Teardowns {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    /// A pipeline whose streaming thread hangs until the returned sender is dropped.
+    fn hanging() -> (gst::Pipeline, std::sync::mpsc::Sender<()>) {
+        crate::init().unwrap();
+        let element = gst::parse::launch("fakesrc is-live=true ! fakesink name=sink async=false").unwrap();
+        let pipeline = element.downcast::<gst::Pipeline>().unwrap();
+        let (release, released) = channel::<()>();
+        let (hangs, hung) = channel();
+        let released = Mutex::new(released);
+        let pad = pipeline.by_name("sink").unwrap().static_pad("sink").unwrap();
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+            let _ = hangs.send(());
+            let _ = released.lock().unwrap().recv();
+            gst::PadProbeReturn::Ok
+        });
+        pipeline.set_state(gst::State::Playing).unwrap();
+        hung.recv_timeout(Duration::from_secs(30)).unwrap();
+        (pipeline, release)
+    }
+
+    #[test]
+    fn a_pipeline_that_does_not_stop_is_left_behind_and_counted() {
+        let teardowns = Teardowns::new("t".into(), Duration::from_millis(50));
+        let mut held = Vec::new();
+        for _ in 0..CLOGGED {
+            assert!(!teardowns.is_clogged());
+            let (pipeline, release) = hanging();
+            held.push(release);
+            assert!(!teardowns.stop(pipeline), "the deadline passes");
+        }
+        assert!(teardowns.is_clogged(), "no more are built until one has stopped");
+        held.clear();
+        while teardowns.alive.load(Ordering::Relaxed) > 0 {
+            thread::yield_now();
+        }
+        let quick = Teardowns::new("t".into(), Duration::from_secs(30));
+        let (pipeline, release) = hanging();
+        drop(release);
+        assert!(quick.stop(pipeline));
+    }
+}
