@@ -9,8 +9,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::driver::{Driver, StopRequest};
+use crate::driver::Driver;
 use crate::states::{States, StatesFull};
+use crate::stop::StopRequest;
 use crate::{DisconnectReason, Options, Version};
 
 /// A message for the broker: QoS 1, not retained.

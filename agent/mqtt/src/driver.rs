@@ -8,15 +8,17 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::backoff::Backoff;
+use crate::choice::Choice;
 use crate::client::{Outgoing, Signal, Stopped};
 use crate::flight::{Flight, Ticket};
 use crate::link::{self, Happened, Kind, Poller, Sender};
 use crate::states::States;
-use crate::{DisconnectReason, Options, Protocol, Version};
+use crate::stop::{Phase, StopRequest};
+use crate::{DisconnectReason, Options};
 
 /// A connection that lived this long was worth it: the next wait is short again.
 const PROVEN_AFTER: Duration = Duration::from_secs(10);
@@ -26,56 +28,6 @@ const MANY_SHORT_LIVES: u32 = 3;
 const PACKET_OVERHEAD: usize = 96;
 const PACKET_TOO_LARGE: u8 = 0x95;
 const TOPIC_INVALID: u8 = 0x90;
-
-#[derive(Debug)]
-pub(crate) struct StopRequest {
-    pub(crate) start: Instant,
-    pub(crate) deadline: Duration,
-    pub(crate) reply: oneshot::Sender<Stopped>,
-}
-
-/// Which version to try next.
-#[derive(Debug)]
-pub(crate) struct Choice {
-    wanted: Protocol,
-    version: Version,
-    proven: bool,
-    doubts: u32,
-}
-
-impl Choice {
-    pub(crate) fn new(wanted: Protocol) -> Self {
-        let version = if wanted == Protocol::V311 { Version::V311 } else { Version::V5 };
-        Self { wanted, version, proven: false, doubts: 0 }
-    }
-
-    pub(crate) fn version(&self) -> Version {
-        self.version
-    }
-
-    pub(crate) fn worked(&mut self) {
-        self.proven = true;
-        self.doubts = 0;
-    }
-
-    /// Switch when the version may be the reason. One that has worked is given up only after a plain refusal or three
-    /// doubtful failures in a row: a broker that restarts also hangs up without a word.
-    pub(crate) fn failed(&mut self, reason: &DisconnectReason) {
-        if self.wanted != Protocol::Auto || !reason.may_be_protocol() {
-            return;
-        }
-        self.doubts += 1;
-        if self.proven && self.doubts < 3 && !reason.refuses_protocol() {
-            return;
-        }
-        self.version = match self.version {
-            Version::V5 => Version::V311,
-            Version::V311 => Version::V5,
-        };
-        (self.proven, self.doubts) = (false, 0);
-        tracing::info!(version = %self.version, "MQTT: trying the other version next");
-    }
-}
 
 pub(crate) struct Driver {
     options: Options,
@@ -99,31 +51,8 @@ struct Connection {
     flight: Flight,
     up: Option<Instant>,
     max_packet: usize,
+    silence: Duration,
     phase: Phase,
-}
-
-/// The way out, each step with the time by which the next begins in any case.
-enum Phase {
-    Running,
-    /// Waiting for what is queued and in flight.
-    Draining(StopRequest),
-    /// `stopped` is published; waiting for its acknowledgement.
-    Farewell(StopRequest),
-    /// DISCONNECT is sent; waiting for the broker to close.
-    Leaving(StopRequest),
-}
-
-impl Phase {
-    /// 70 % of the time for messages, 20 % for the farewell, the rest for leaving.
-    fn until(&self) -> Option<Instant> {
-        let at = |r: &StopRequest, share: f64| Some(r.start + r.deadline.mul_f64(share));
-        match self {
-            Self::Running => None,
-            Self::Draining(r) => at(r, 0.7),
-            Self::Farewell(r) => at(r, 0.9),
-            Self::Leaving(r) => at(r, 0.98),
-        }
-    }
 }
 
 enum End {
@@ -217,13 +146,12 @@ impl Driver {
             flight: Flight::new(self.options.bounded_window()),
             up: None,
             max_packet: usize::MAX,
+            silence: link::silence(&self.options, None),
             phase: Phase::Running,
         };
-        // The library pings once per keep-alive, so a loop silent for twice that is stuck (its writes have no timeout).
-        let silence = self.options.keep_alive * 2 + Duration::from_secs(15);
         loop {
             let happened = {
-                let next = timeout(silence, poller.next());
+                let next = timeout(connection.silence, poller.next());
                 tokio::pin!(next);
                 loop {
                     self.submit_states(&mut connection);
@@ -303,8 +231,13 @@ impl Driver {
 
     fn note(&mut self, connection: &mut Connection, happened: Happened) {
         match happened {
-            Happened::Connected { receive_maximum, max_packet } => {
-                self.connected(connection, receive_maximum, max_packet);
+            Happened::Connected { receive_maximum, max_packet, keep_alive } => {
+                if let Some(maximum) = receive_maximum {
+                    connection.flight.limit(maximum);
+                }
+                connection.max_packet = max_packet.map_or(usize::MAX, |m| m as usize);
+                connection.silence = link::silence(&self.options, keep_alive);
+                self.connected(connection);
             }
             Happened::Sent { packet } => {
                 let known = connection.flight.sent(packet);
@@ -315,14 +248,10 @@ impl Driver {
         }
     }
 
-    fn connected(&mut self, connection: &mut Connection, receive_maximum: Option<u16>, max_packet: Option<u32>) {
+    fn connected(&mut self, connection: &mut Connection) {
         self.choice.worked();
         self.generation += 1;
         connection.up = Some(Instant::now());
-        connection.max_packet = max_packet.map_or(usize::MAX, |m| m as usize);
-        if let Some(maximum) = receive_maximum {
-            connection.flight.limit(maximum);
-        }
         self.states.all_unsent();
         if let Some(birth) = self.options.birth.clone() {
             self.submit_status(connection, birth);
@@ -428,30 +357,4 @@ impl Driver {
 fn finish(request: StopRequest, flight: &Flight, farewell: bool) -> End {
     let _ = request.reply.send(Stopped { unacked: flight.unacked(), farewell });
     End::Stopped
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_are_switched_with_care() {
-        let refused = DisconnectReason::ProtocolRefused { version: Version::V5 };
-        let doubtful =
-            DisconnectReason::NotMqtt { endpoint: String::new(), version: Version::V5, detail: String::new() };
-        let mut choice = Choice::new(Protocol::Auto);
-        choice.failed(&DisconnectReason::BadCredentials);
-        assert_eq!(choice.version(), Version::V5);
-        choice.failed(&doubtful);
-        assert_eq!(choice.version(), Version::V311);
-        choice.worked();
-        choice.failed(&doubtful);
-        choice.failed(&doubtful);
-        assert_eq!(choice.version(), Version::V311, "a version that worked is kept through a restart of the broker");
-        choice.failed(&refused);
-        assert_eq!(choice.version(), Version::V5);
-        let mut fixed = Choice::new(Protocol::V5);
-        fixed.failed(&refused);
-        assert_eq!(fixed.version(), Version::V5);
-    }
 }

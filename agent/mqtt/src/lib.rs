@@ -23,6 +23,7 @@
 mod backoff;
 #[cfg(feature = "embedded-broker")]
 mod broker;
+mod choice;
 mod client;
 mod driver;
 mod flight;
@@ -30,6 +31,7 @@ mod link;
 mod options;
 mod reason;
 mod states;
+mod stop;
 mod subscribe;
 mod tls;
 

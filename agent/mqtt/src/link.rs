@@ -2,6 +2,8 @@
 //!
 //! A link lives for one connection only. After the first error it is dropped with all its memory of messages in flight.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use rumqttc::v5::mqttbytes::QoS as QoS5;
 use rumqttc::v5::mqttbytes::v5::{LastWill as Will5, PubAckReason, PublishProperties, SubscribeReasonCode};
@@ -23,6 +25,7 @@ pub(crate) enum Happened {
     Connected {
         receive_maximum: Option<u16>,
         max_packet: Option<u32>,
+        keep_alive: Option<Duration>,
     },
     /// The next submitted publish got this identifier.
     Sent {
@@ -69,6 +72,17 @@ enum Loop {
     V311(Box<rumqttc::EventLoop>),
 }
 
+/// The library accepts no less than 5 s.
+fn keep_alive(options: &Options) -> Duration {
+    options.keep_alive.max(Duration::from_secs(5))
+}
+
+/// The library pings once per keep-alive (the broker's, when it sets one), so a loop that is silent for twice that is
+/// stuck: its writes have no time limit of their own.
+pub(crate) fn silence(options: &Options, brokers: Option<Duration>) -> Duration {
+    2 * brokers.unwrap_or_else(|| keep_alive(options)) + Duration::from_secs(15)
+}
+
 /// Prepare a connection; nothing is sent before the first `next`. Reads the TLS files.
 pub(crate) async fn open(options: &Options, version: Version) -> Result<(Sender, Poller), DisconnectReason> {
     let transport = transport(options).await?;
@@ -102,7 +116,7 @@ async fn transport(options: &Options) -> Result<Transport, DisconnectReason> {
 fn options_v5(options: &Options, transport: Transport, identifiers: u16) -> v5::MqttOptions {
     let mut to = v5::MqttOptions::new(&options.client_id, options.endpoint.host(), options.endpoint.port());
     to.set_transport(transport)
-        .set_keep_alive(options.keep_alive.max(std::time::Duration::from_secs(5)))
+        .set_keep_alive(keep_alive(options))
         .set_clean_start(true)
         .set_connection_timeout(CONNECT_TIMEOUT_S)
         .set_max_packet_size(Some(MAX_INCOMING))
@@ -122,7 +136,7 @@ fn options_v5(options: &Options, transport: Transport, identifiers: u16) -> v5::
 fn options_v4(options: &Options, transport: Transport, identifiers: u16) -> rumqttc::MqttOptions {
     let mut to = rumqttc::MqttOptions::new(&options.client_id, options.endpoint.host(), options.endpoint.port());
     to.set_transport(transport)
-        .set_keep_alive(options.keep_alive.max(std::time::Duration::from_secs(5)))
+        .set_keep_alive(keep_alive(options))
         .set_clean_session(true)
         .set_max_packet_size(MAX_INCOMING as usize, 256 << 20)
         .set_inflight(identifiers);
@@ -214,6 +228,7 @@ fn from_v5(event: v5::Event) -> Happened {
             Happened::Connected {
                 receive_maximum: properties.and_then(|p| p.receive_max),
                 max_packet: properties.and_then(|p| p.max_packet_size),
+                keep_alive: properties.and_then(|p| p.server_keep_alive).map(|s| Duration::from_secs(s.into())),
             }
         }
         v5::Event::Incoming(P::PubAck(ack)) => Happened::Acked { packet: ack.pkid, code: ack_code(ack.reason) },
@@ -235,7 +250,9 @@ fn from_v5(event: v5::Event) -> Happened {
 fn from_v4(event: rumqttc::Event) -> Happened {
     use rumqttc::Packet as P;
     match event {
-        rumqttc::Event::Incoming(P::ConnAck(_)) => Happened::Connected { receive_maximum: None, max_packet: None },
+        rumqttc::Event::Incoming(P::ConnAck(_)) => {
+            Happened::Connected { receive_maximum: None, max_packet: None, keep_alive: None }
+        }
         rumqttc::Event::Incoming(P::PubAck(ack)) => Happened::Acked { packet: ack.pkid, code: 0 },
         rumqttc::Event::Incoming(P::Publish(p)) => {
             Happened::Message { topic: p.topic, payload: p.payload, retained: p.retain }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::backoff::Backoff;
-use crate::driver::Choice;
+use crate::choice::Choice;
 use crate::link::{self, Happened};
 use crate::{DisconnectReason, Options, Version};
 
@@ -66,13 +66,14 @@ async fn once(
 ) -> Result<(), DisconnectReason> {
     let protocol = choice.version();
     let (sender, mut poller) = link::open(options, protocol).await?;
-    let silence = options.keep_alive * 2 + std::time::Duration::from_secs(15);
+    let mut silence = link::silence(options, None);
     loop {
         let happened =
             tokio::time::timeout(silence, poller.next()).await.map_err(|_| DisconnectReason::KeepAlive)??;
         let tail = match happened {
-            Happened::Connected { .. } => {
+            Happened::Connected { keep_alive, .. } => {
                 choice.worked();
+                silence = link::silence(options, keep_alive);
                 if !sender.subscribe(filters) {
                     return Err(DisconnectReason::State { detail: "the topic filters are not valid".to_owned() });
                 }

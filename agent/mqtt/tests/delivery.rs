@@ -59,8 +59,10 @@ async fn a_broker_that_dies_midway_gets_everything_unacknowledged_again() {
     broker.restart().await;
     // What is sent before the subscriber is back it cannot hear: this test is about the sender.
     within("subscribed again", async { while !matches!(subscriber.next().await, Tail::Subscribed { .. }) {} }).await;
+    let rest: Vec<u64> = feeder.unacked.keys().copied().collect();
     feeder.run("everything acknowledged", |f| f.unacked.is_empty()).await;
     assert_eq!(feeder.acked.len(), 2000);
+    assert_eq!(subscriber.numbers(rest.clone()).await, rest, "all that was not acknowledged arrives, in order");
     assert!(feeder.connections.len() >= 2);
     assert_eq!(feeder.connections[0], *feeder.connections.last().unwrap(), "the version is kept over the restart");
     assert!(heard.windows(2).all(|w| w[0] < w[1]), "in order before");

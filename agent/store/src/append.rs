@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use rusqlite::{Transaction, params};
 
+use crate::counts::Counts;
 use crate::open::now_ns;
-use crate::outbox::{Counts, insert_gap};
+use crate::outbox::insert_gap;
 use crate::{Gap, Store, StoreError};
 
 /// Where an action stands after an event.
@@ -117,7 +118,7 @@ fn insert(
         status,
         bytes as i64
     ])?;
-    counts.added(sequence as u64, bytes);
+    counts.added(sequence as u64, bytes, now);
     if draft.status == Status::Ended {
         tx.prepare_cached("DELETE FROM open_action WHERE action_id = ?1")?.execute([id])?;
     } else {
@@ -175,5 +176,35 @@ fn shrink(
             break;
         }
     }
-    counts.refresh_oldest(tx)
+    counts.refresh(tx)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Disposition, StoreOptions};
+
+    #[test]
+    fn a_full_disk_loses_nothing_and_is_overcome() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = Store::open(dir.path().join("kinewatch.db"), StoreOptions::default()).unwrap();
+        let large = |sequence: u64| vec![sequence as u8; 200_000];
+        let draft = || Draft {
+            topic: "t".into(),
+            action_id: "a".into(),
+            label: "l".into(),
+            camera: "c".into(),
+            status: Status::Started,
+            build: &large,
+        };
+        store.append(&[draft()]).unwrap();
+        // SQLite's own limit gives the same error as a disk without space.
+        store.connection.pragma_update(None, "max_page_count", 80).unwrap();
+        let error = store.append(&[draft(), draft()]).unwrap_err();
+        assert!(matches!(error, StoreError::DiskFull { .. }), "{error}");
+        assert_eq!(error.disposition(), Disposition::Retry);
+        assert_eq!(store.pending(0, 10).unwrap().len(), 1);
+        store.connection.pragma_update(None, "max_page_count", 1_000_000).unwrap();
+        assert_eq!(store.append(&[draft(), draft()]).unwrap().sequences, 2..4, "no number was used up");
+    }
 }

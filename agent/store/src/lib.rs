@@ -10,7 +10,7 @@
 //! be given out a second time, and an action that a subscriber saw start would never be found open and never be ended.
 //! So `append`, `next_session` and `park` commit with `FULL`: one `fsync` of the log per commit, shared by all events
 //! of the batch. Losing an acknowledgement, in contrast, costs one duplicate that consumers remove by `id`, so
-//! `acked`, `mark_sent` and `gaps_stated` commit with `NORMAL` and spare the flash; the next `FULL` commit syncs
+//! `acked` and `mark_sent` commit with `NORMAL` and spare the flash; the next `FULL` commit syncs
 //! the same log and so also covers them, in order.
 //!
 //! # Beside the database
@@ -23,6 +23,7 @@
 //! [`Store`]; there is no async here and nothing is shared.
 
 mod append;
+mod counts;
 mod error;
 mod open;
 mod outbox;

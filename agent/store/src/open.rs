@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OptionalExtension};
 
-use crate::outbox::{Counts, insert_gap};
+use crate::counts::Counts;
+use crate::outbox::insert_gap;
 use crate::record::{Numbers, Record};
 use crate::{Gap, StoreError, schema};
 
@@ -77,7 +78,7 @@ impl Store {
             );
         }
         opened.lost = lost;
-        let counts = Counts::read(&connection, &path)?;
+        let counts = Counts::read(&mut connection, &path)?;
         let session = read_meta(&connection, &path, "session")?.max(known.map_or(0, |k| k.session));
         let ceiling = record.numbers().ceiling;
         record.write_synced(Numbers {

@@ -1,11 +1,10 @@
 //! The outbox as the publisher sees it: what is pending, what was sent, acknowledged or refused, and the gaps.
 
-use std::path::Path;
+use rusqlite::{OptionalExtension, Transaction, params};
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
-
+use crate::counts::Counts;
 use crate::open::now_ns;
-use crate::{Store, StoreError, StoreOptions};
+use crate::{Store, StoreError};
 
 /// A message that waits for its acknowledgement.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,13 +40,13 @@ pub struct Gap {
 /// Size of the outbox. Kept in memory: cheap to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OutboxStats {
-    /// Messages waiting for an acknowledgement.
+    /// Messages not acknowledged, parked ones included.
     pub messages: u64,
-    /// Bytes counted against the quota, parked messages included.
+    /// Their bytes, as counted against the quota.
     pub bytes: u64,
-    /// When the oldest waiting message was stored.
+    /// When the oldest that is not parked was stored.
     pub oldest_unix_ns: Option<i64>,
-    /// Messages the broker refused for good; they stay until the quota needs their space.
+    /// Of them, messages the broker refused for good; they stay until the quota needs their space.
     pub parked: u64,
     /// Gaps not yet stated.
     pub gaps: u64,
@@ -79,7 +78,7 @@ impl Store {
 
     /// Count an attempt for messages that are about to be handed to the client.
     pub fn mark_sent(&mut self, sequences: &[u64]) -> Result<(), StoreError> {
-        self.lazily("counting attempts", |tx, _| {
+        self.transact("NORMAL", "counting attempts", |tx, _| {
             let mut statement = tx.prepare_cached(
                 "UPDATE outbox SET attempts = attempts + 1, first_sent_ns = COALESCE(first_sent_ns, ?2) WHERE sequence = ?1",
             )?;
@@ -94,7 +93,7 @@ impl Store {
     /// Unknown numbers are ignored: an acknowledgement may come twice.
     pub fn acked(&mut self, sequences: &[u64]) -> Result<(), StoreError> {
         let options = self.options.clone();
-        self.lazily("removing acknowledged messages", |tx, counts| {
+        self.transact("NORMAL", "removing acknowledged messages", |tx, counts| {
             for sequence in sequences {
                 let bytes: Option<i64> = tx
                     .prepare_cached("DELETE FROM outbox WHERE sequence = ?1 AND parked_code IS NULL RETURNING bytes")?
@@ -108,7 +107,7 @@ impl Store {
                     }
                 }
             }
-            counts.refresh_oldest(tx)?;
+            counts.refresh(tx)?;
             counts.trim_history(tx, &options, now_ns())
         })?;
         self.record.note(self.next, self.counts.oldest(self.next));
@@ -116,30 +115,29 @@ impl Store {
     }
 
     /// Refused by the broker for good (MQTT reason `code`): the message stays on disk but is not offered again, and its
-    /// number is recorded as a gap.
+    /// number is recorded as a gap. The statement of a gap can be refused too; then it is not offered again either.
     pub fn park(&mut self, sequence: u64, code: u8) -> Result<(), StoreError> {
-        self.synchronous("FULL")?;
-        let run = |connection: &mut Connection| -> Result<(), rusqlite::Error> {
-            let tx = connection.transaction()?;
-            let changed = tx.execute(
+        self.transact("FULL", "parking a refused message", |tx, counts| {
+            let waiting = tx.execute(
                 "UPDATE outbox SET parked_code = ?2 WHERE sequence = ?1 AND parked_code IS NULL",
                 params![to_sql(sequence), code],
             )?;
-            if changed == 1 {
+            if waiting == 1 {
                 let reason = "refused".to_owned();
-                insert_gap(&tx, &Gap { first: sequence, last: sequence, reason, created_unix_ns: now_ns() })?;
+                insert_gap(tx, &Gap { first: sequence, last: sequence, reason, created_unix_ns: now_ns() })?;
+            } else {
+                tx.execute("UPDATE gap SET parked_code = ?2 WHERE last = ?1", params![to_sql(sequence), code])?;
             }
-            tx.commit()
-        };
-        run(&mut self.connection).map_err(|e| StoreError::sqlite(&self.path, "parking a refused message", e))
+            counts.refresh(tx)
+        })
     }
 
     /// Gaps not yet acknowledged, oldest first.
     pub fn gaps(&self, limit: usize) -> Result<Vec<Gap>, StoreError> {
         let read = || -> Result<Vec<Gap>, rusqlite::Error> {
-            let mut statement = self
-                .connection
-                .prepare_cached("SELECT first, last, reason, created_ns FROM gap ORDER BY last LIMIT ?1")?;
+            let mut statement = self.connection.prepare_cached(
+                "SELECT first, last, reason, created_ns FROM gap WHERE parked_code IS NULL ORDER BY last LIMIT ?1",
+            )?;
             let rows = statement.query_map([limit as i64], |r| {
                 let (first, last): (i64, i64) = (r.get(0)?, r.get(1)?);
                 Ok(Gap { first: first as u64, last: last as u64, reason: r.get(2)?, created_unix_ns: r.get(3)? })
@@ -149,37 +147,26 @@ impl Store {
         read().map_err(|e| StoreError::sqlite(&self.path, "reading gaps", e))
     }
 
-    /// Size of the outbox.
-    pub fn stats(&self) -> Result<OutboxStats, StoreError> {
-        let read = || -> Result<OutboxStats, rusqlite::Error> {
-            let oldest_unix_ns = self
-                .connection
-                .prepare_cached(
-                    "SELECT e.created_ns FROM outbox o JOIN event e USING (sequence)
-                                 WHERE o.parked_code IS NULL ORDER BY o.sequence LIMIT 1",
-                )?
-                .query_row([], |r| r.get(0))
-                .optional()?;
-            let count = |sql| self.connection.prepare_cached(sql)?.query_row([], |r| r.get::<_, i64>(0));
-            let parked = count("SELECT COUNT(*) FROM outbox WHERE parked_code IS NOT NULL")? as u64;
-            Ok(OutboxStats {
-                messages: self.counts.outbox.saturating_sub(parked),
-                bytes: self.counts.bytes,
-                oldest_unix_ns,
-                parked,
-                gaps: count("SELECT COUNT(*) FROM gap")? as u64,
-            })
-        };
-        read().map_err(|e| StoreError::sqlite(&self.path, "counting the outbox", e))
+    /// Size of the outbox. Does not touch the disk.
+    pub fn stats(&self) -> OutboxStats {
+        let counts = &self.counts;
+        OutboxStats {
+            messages: counts.outbox,
+            bytes: counts.bytes,
+            oldest_unix_ns: counts.oldest.map(|(_, created)| created),
+            parked: counts.parked,
+            gaps: counts.gaps,
+        }
     }
 
-    /// A transaction that need not survive a power cut.
-    fn lazily(
+    /// One transaction at a level of `synchronous` ([`crate`]); the counters change only when it is committed.
+    fn transact(
         &mut self,
+        level: &'static str,
         operation: &'static str,
         work: impl FnOnce(&Transaction<'_>, &mut Counts) -> Result<(), rusqlite::Error>,
     ) -> Result<(), StoreError> {
-        self.synchronous("NORMAL")?;
+        self.synchronous(level)?;
         let mut counts = self.counts.clone();
         let result = (|| {
             let tx = self.connection.transaction()?;
@@ -211,86 +198,11 @@ pub(crate) fn insert_gap(tx: &Transaction<'_>, gap: &Gap) -> Result<(), rusqlite
         .query_row(params![last, gap.reason], |r| r.get(0))
         .optional()?;
     last = after.unwrap_or(last);
-    tx.prepare_cached("INSERT OR REPLACE INTO gap VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+    tx.prepare_cached("INSERT OR REPLACE INTO gap VALUES (?1, ?2, ?3, ?4, NULL)")?.execute(params![
         last,
         first,
         gap.reason,
         gap.created_unix_ns
     ])?;
     Ok(())
-}
-
-/// Counters that would be slow to ask for on every append; replaced only after a commit.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Counts {
-    pub(crate) outbox: u64,
-    pub(crate) bytes: u64,
-    events: u64,
-    oldest: Option<u64>,
-}
-
-impl Counts {
-    pub(crate) fn read(connection: &Connection, path: &Path) -> Result<Self, StoreError> {
-        let sql = "SELECT (SELECT COUNT(*) FROM outbox), (SELECT COALESCE(SUM(bytes), 0) FROM outbox),
-                   (SELECT COUNT(*) FROM event), (SELECT MIN(sequence) FROM outbox)";
-        let read = |r: &rusqlite::Row<'_>| {
-            let number = |i| r.get::<_, i64>(i).map(|v| v as u64);
-            let oldest = r.get::<_, Option<i64>>(3)?.map(|v| v as u64);
-            Ok(Self { outbox: number(0)?, bytes: number(1)?, events: number(2)?, oldest })
-        };
-        connection.query_row(sql, [], read).map_err(|e| StoreError::sqlite(path, "counting rows", e))
-    }
-
-    /// Oldest number that is not acknowledged; `next` when there is none.
-    pub(crate) fn oldest(&self, next: u64) -> u64 {
-        self.oldest.unwrap_or(next)
-    }
-
-    pub(crate) fn added(&mut self, sequence: u64, bytes: u64) {
-        self.outbox += 1;
-        self.events += 1;
-        self.bytes += bytes;
-        self.oldest.get_or_insert(sequence);
-    }
-
-    pub(crate) fn removed(&mut self, bytes: u64, event_too: bool) {
-        self.outbox = self.outbox.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(bytes);
-        self.events = self.events.saturating_sub(u64::from(event_too));
-    }
-
-    pub(crate) fn refresh_oldest(&mut self, tx: &Transaction<'_>) -> Result<(), rusqlite::Error> {
-        let oldest: Option<i64> = tx.prepare_cached("SELECT MIN(sequence) FROM outbox")?.query_row([], |r| r.get(0))?;
-        self.oldest = oldest.map(|v| v as u64);
-        Ok(())
-    }
-
-    /// Forget acknowledged events beyond the bounds of the history, oldest first.
-    pub(crate) fn trim_history(
-        &mut self,
-        tx: &Transaction<'_>,
-        options: &StoreOptions,
-        now: i64,
-    ) -> Result<(), rusqlite::Error> {
-        let excess = (self.events - self.outbox).saturating_sub(options.history_rows);
-        let too_old = now.saturating_sub(i64::try_from(options.history_age.as_nanos()).unwrap_or(i64::MAX));
-        let acknowledged = "SELECT e.sequence FROM event e LEFT JOIN outbox o ON o.sequence = e.sequence
-                            WHERE o.sequence IS NULL";
-        let mut gone = 0;
-        if excess > 0 {
-            gone += tx
-                .prepare_cached(&format!(
-                    "DELETE FROM event WHERE sequence IN ({acknowledged} ORDER BY e.sequence LIMIT ?1)"
-                ))?
-                .execute([to_sql(excess)])?;
-        }
-        // Sequence order is age order, so looking at the oldest few is enough; what remains goes next time.
-        gone += tx
-            .prepare_cached(&format!(
-                "DELETE FROM event WHERE created_ns < ?1 AND sequence IN ({acknowledged} ORDER BY e.sequence LIMIT 64)"
-            ))?
-            .execute([too_old])?;
-        self.events = self.events.saturating_sub(gone as u64);
-        Ok(())
-    }
 }

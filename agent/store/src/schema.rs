@@ -30,7 +30,8 @@ const MIGRATIONS: &[&str] = &["
         parked_code   INTEGER);
     CREATE INDEX outbox_by_status ON outbox (status, sequence);
     CREATE INDEX outbox_parked ON outbox (sequence) WHERE parked_code IS NOT NULL;
-    CREATE TABLE gap (last INTEGER PRIMARY KEY, first INTEGER NOT NULL, reason TEXT NOT NULL, created_ns INTEGER NOT NULL);
+    CREATE TABLE gap (last INTEGER PRIMARY KEY, first INTEGER NOT NULL, reason TEXT NOT NULL,
+                      created_ns INTEGER NOT NULL, parked_code INTEGER);
     CREATE TABLE open_action (
         action_id TEXT PRIMARY KEY,
         sequence  INTEGER NOT NULL,

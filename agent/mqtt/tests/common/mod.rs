@@ -222,8 +222,8 @@ impl Subscriber {
     }
 
     /// Numbers heard until all of `wanted` were; each only the first time.
-    pub(crate) async fn numbers(&mut self, wanted: std::ops::RangeInclusive<u64>) -> Vec<u64> {
-        let mut missing: BTreeSet<u64> = wanted.collect();
+    pub(crate) async fn numbers(&mut self, wanted: impl IntoIterator<Item = u64>) -> Vec<u64> {
+        let mut missing: BTreeSet<u64> = wanted.into_iter().collect();
         let mut order = Vec::new();
         while !missing.is_empty() {
             let number = self.message().await.1.parse().unwrap();
