@@ -1,6 +1,6 @@
 //! Every way a package can be broken, and the one line that is printed for it.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 

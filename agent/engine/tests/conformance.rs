@@ -1,6 +1,6 @@
 //! One suite for every back end, precision and plan: the tiny packages of `tests/data/packages` and the falls package.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 

@@ -1,7 +1,7 @@
 //! Libraries that cannot be used, each tried in a real child process: this program is its own child
 //! (`engine-probe LIB`), as the agent is.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 

@@ -44,10 +44,11 @@ impl TractSession {
         let model = model.set_symbols(&HashMap::from([(symbol, TDim::Val(1))])).map_err(load)?;
         let plan = model.into_optimized().and_then(IntoRunnable::into_runnable).map_err(load)?;
         let state = plan.spawn().map_err(load)?;
-        let mut inputs = vec![Arc::new(Tensor::default()); spec.inputs.len()];
+        let mut slots: Vec<Option<Arc<Tensor>>> = vec![None; spec.inputs.len()];
         for (tensor, &place) in spec.inputs.iter().zip(&input_places) {
-            inputs[place] = Arc::new(zeros(tensor).map_err(load)?);
+            slots[place] = Some(Arc::new(zeros(tensor).map_err(load)?));
         }
+        let inputs = slots.into_iter().flatten().collect();
         let mut session =
             Self { state, inputs, outputs: tvec![], input_places, output_places, output_shapes: Vec::new() };
         session.run().map_err(LoadFailure::WarmUp)?;

@@ -48,8 +48,7 @@ pub(crate) fn environment(path: &Path) -> Result<(Environment, String), ProbeErr
 fn start(path: &Path) -> Result<Environment, BackendError> {
     // Debug, because the reason that the dynamic linker gives is in no other form.
     let builder = ort::init_from(path).map_err(|error| BackendError::new(format!("{error:?}")))?;
-    let environment =
-        builder.with_name("kinewatch").with_telemetry(false).build().map_err(|error| BackendError::new(error))?;
+    let environment = builder.with_name("kinewatch").with_telemetry(false).build().map_err(BackendError::new)?;
     environment.set_log_level(ort::logging::LogLevel::Warning);
     Ok(environment)
 }
