@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -45,8 +45,6 @@ impl Metrics {
 
 #[derive(Debug)]
 struct Reader(Arc<Shared>);
-
-type Labels<'a> = [(&'a str, &'a str)];
 
 /// Values of one metric: labels and number.
 type Rows<'a, V> = Vec<(Vec<(&'a str, &'a str)>, V)>;
@@ -167,34 +165,35 @@ impl Reader {
 }
 
 fn counters(e: &mut DescriptorEncoder<'_>, name: &str, help: &str, rows: Rows<'_, u64>) -> fmt::Result {
-    let mut family = e.encode_descriptor(name, help, None, MetricType::Counter)?;
-    for (labels, n) in rows {
-        write(&mut family, &labels, &ConstCounter::new(n))?;
-    }
-    Ok(())
+    let family = e.encode_descriptor(name, help, None, MetricType::Counter)?;
+    write(family, rows.into_iter().map(|(labels, n)| (labels, ConstCounter::new(n))))
 }
 
 fn gauges<V>(e: &mut DescriptorEncoder<'_>, name: &str, help: &str, rows: Rows<'_, V>) -> fmt::Result
 where
     ConstGauge<V>: EncodeMetric,
 {
-    let mut family = e.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    for (labels, v) in rows {
-        write(&mut family, &labels, &ConstGauge::new(v))?;
+    let family = e.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    write(family, rows.into_iter().map(|(labels, v)| (labels, ConstGauge::new(v))))
+}
+
+/// One line per row; a row without labels is the metric's only one.
+fn write<'a, M: EncodeMetric>(
+    mut family: MetricEncoder<'_>,
+    rows: impl Iterator<Item = (Vec<(&'a str, &'a str)>, M)>,
+) -> fmt::Result {
+    for (labels, metric) in rows {
+        if labels.is_empty() {
+            return metric.encode(family);
+        }
+        metric.encode(family.encode_family(&&labels[..])?)?;
     }
     Ok(())
 }
 
-fn write(family: &mut MetricEncoder<'_>, labels: &Labels<'_>, metric: &impl EncodeMetric) -> fmt::Result {
-    if labels.is_empty() {
-        return metric.encode(family.encode_family(&())?);
-    }
-    metric.encode(family.encode_family(&labels)?)
-}
-
 fn histogram(h: &DurationHistogram, mut encoder: MetricEncoder<'_>) -> fmt::Result {
     let (sum, count, buckets) = h.read();
-    encoder.encode_histogram::<()>(sum, count, &buckets, None)
+    encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
 }
 
 /// Names of all metrics, with their suffixes; what dashboards may use.

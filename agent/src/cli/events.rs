@@ -47,7 +47,7 @@ fn camera_of(file: &Path, detections: &[Detection], files: usize) -> String {
     only.cloned().unwrap_or_else(|| intervals::slug(&stem))
 }
 
-fn thresholds(dir: &Path) -> Result<Vec<(String, f32)>, Failure> {
+fn thresholds(dir: &Path) -> Result<Vec<(String, f64)>, Failure> {
     let manifest = super::model::open(dir)?;
     let on = |l: &kinewatch_core::manifest::Label| l.decoder.as_ref().map(|d| (l.name.clone(), d.on));
     Ok(manifest.labels.iter().filter_map(on).collect())

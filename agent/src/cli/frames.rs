@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
-use kinewatch_capture::{Branch, Camera, CameraOptions, Captured, Source};
+use kinewatch_capture::{Branch, Camera, CameraOptions, Captured, Source, Speed};
 use kinewatch_core::frame::{Filter, FrameSpec, Resize, ScaleOrder};
 
 use super::{Failure, FramesArgs, Outcome};
@@ -20,7 +20,8 @@ pub(super) fn run(args: &FramesArgs) -> Outcome {
     let (spec, rate_hz) = wanted(args)?;
     kinewatch_capture::init()?;
     let branch = Branch { spec, rates_hz: vec![rate_hz], pool_frames: AHEAD + 8 };
-    let mut options = CameraOptions::new("frames", Source::file_at_full_speed(&args.video), vec![branch]);
+    let source = Source::File { path: args.video.clone(), looped: false, speed: Speed::Max };
+    let mut options = CameraOptions::new("frames", source, vec![branch]);
     options.teardown_deadline = Duration::from_secs(5);
     let (send, receive) = sync_channel(AHEAD);
     // A receiver that is gone has already failed; what capture still delivers is of no use.

@@ -24,6 +24,7 @@ pub(super) fn info(args: &ModelInfoArgs) -> Outcome {
     let m = &package.manifest;
     let labels: Vec<&str> = m.labels.iter().filter(|l| l.publish && l.decoder.is_some()).map(|l| l.name.as_str()).collect();
     let sequences: Vec<&str> = m.sequences.iter().map(|s| s.name.as_str()).collect();
+    let reports = [labels, sequences].concat();
     let s = &m.sampling;
     let seconds = |ns: i64| ns as f64 / 1e9;
     if args.json {
@@ -35,7 +36,7 @@ pub(super) fn info(args: &ModelInfoArgs) -> Outcome {
                 "rate_hz": s.rate_hz, "segments": s.segments, "snippet": s.snippet,
                 "window_s": seconds(s.window), "stride_s": seconds(s.stride), "max_hole_s": seconds(s.max_hole),
             },
-            "labels": m.labels.iter().map(|l| &l.name).collect::<Vec<_>>(), "reports": [labels, sequences].concat(),
+            "labels": m.labels.iter().map(|l| &l.name).collect::<Vec<_>>(), "reports": reports,
             "int8": m.graphs.int8.is_some(), "files": m.files,
         });
         return print(&value.to_string());
@@ -45,7 +46,7 @@ pub(super) fn info(args: &ModelInfoArgs) -> Outcome {
     print(&format!(
         "{} {}  {}\n\narchitecture  {}, plan {}\ninput         {}x{}, {} frames a second\nwindow        {} frames over {} s, every {} s\nreports       {}\nall labels    {}\ngraphs        {precisions}, {:.1} MB with everything\nlicence       {}\ntrained on    {}\nsha256        {}",
         m.name, m.version, m.description, m.architecture, plan(m), m.input.spec.width, m.input.spec.height, s.rate_hz,
-        m.frames_per_window(), seconds(s.window), seconds(s.stride), [labels, sequences].concat().join(", "),
+        m.frames_per_window(), seconds(s.window), seconds(s.stride), reports.join(", "),
         m.labels.iter().map(|l| l.name.as_str()).collect::<Vec<_>>().join(", "), size as f64 / 1e6, m.license,
         m.provenance.join("\n              "), package.digest,
     ))

@@ -32,17 +32,16 @@ pub(super) fn resolve(r: &mut Resolver<'_>, mqtt: &Mqtt, device: Option<&DeviceP
         r.error(&at("client_id"), format!("[mqtt] client_id: {id:?} is not usable; give 1 to 128 printable characters"));
     }
     let device = device?;
-    let credentials = username.map(|(user, _)| {
-        let password = password.map_or_else(String::new, |(text, _)| text.expose().to_owned());
-        (user.expose().to_owned(), kinewatch_mqtt::Secret::new(password))
-    });
     Some(MqttPlan {
         endpoint: endpoint?,
+        url: mqtt.url.clone(),
         embedded,
         client_id: mqtt.client_id.clone().unwrap_or_else(|| format!("kinewatch-{}-{}", device.group, device.name)),
         protocol: mqtt.protocol,
-        credentials,
-        tls,
+        username: username.map(|(text, _)| text.expose().to_owned()),
+        password: password.map(|(text, _)| text),
+        ca_file: tls.ca,
+        identity: tls.certificate.zip(tls.key),
         window: mqtt.window as usize,
         keep_alive: Duration::from_secs(mqtt.keep_alive_s.into()),
     })
@@ -58,8 +57,12 @@ impl MqttPlan {
             Protocol::V5 => MqttProtocol::V5,
             Protocol::V311 => MqttProtocol::V311,
         };
-        options.credentials.clone_from(&self.credentials);
-        options.tls = self.tls.clone();
+        options.credentials = self.username.clone().map(|user| {
+            let password = self.password.as_ref().map(|p| p.expose().to_owned()).unwrap_or_default();
+            (user, kinewatch_mqtt::Secret::new(password))
+        });
+        let (certificate, key) = self.identity.clone().unzip();
+        options.tls = Tls { ca: self.ca_file.clone(), certificate, key };
         options.window = self.window;
         options.keep_alive = self.keep_alive;
         options

@@ -117,3 +117,9 @@ fn login(r: &mut Resolver<'_>, i: usize, camera: &Camera) -> Option<Login> {
     let password = r.secret(camera.password_file.as_ref(), &at("password_file"), &of("password_file"));
     user.zip(password).map(|((user, _), (password, _))| Login { user: user.expose().to_owned(), password })
 }
+
+impl From<&Login> for kinewatch_capture::Credentials {
+    fn from(login: &Login) -> Self {
+        Self::new(login.user.clone(), login.password.expose())
+    }
+}

@@ -138,3 +138,6 @@ fn check_text(path: &Path, text: &str, environment: &Environment, probe: Probe) 
     report.problems.sort_by_key(|p| p.at);
     report
 }
+
+#[cfg(test)]
+mod tests;

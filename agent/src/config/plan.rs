@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use kinewatch_capture::Source;
 use kinewatch_core::manifest::{Manifest, Overrides};
-use kinewatch_mqtt::{Endpoint, Tls};
+use kinewatch_mqtt::Endpoint;
 
 use super::file::{Backend, LogFormat, Precision, Protocol, Provider, Transport};
-use super::secret::Login;
+use super::secret::{Login, Secret};
 
 /// What to do.
 #[derive(Debug)]
@@ -49,8 +49,10 @@ pub struct DevicePlan {
 /// Where events go.
 #[derive(Clone, Debug)]
 pub struct MqttPlan {
-    /// The broker.
+    /// The broker, parsed.
     pub endpoint: Endpoint,
+    /// The broker, as written: without user and password.
+    pub url: String,
     /// Where the broker inside this process listens, when there is one; always a loopback address. It takes the next
     /// port too.
     pub embedded: Option<SocketAddr>,
@@ -58,10 +60,14 @@ pub struct MqttPlan {
     pub client_id: String,
     /// Protocol version.
     pub protocol: Protocol,
-    /// User and password.
-    pub credentials: Option<(String, kinewatch_mqtt::Secret)>,
-    /// Certificate files.
-    pub tls: Tls,
+    /// User name.
+    pub username: Option<String>,
+    /// Password.
+    pub password: Option<Secret>,
+    /// Certificate authorities (PEM); the system's when `None`.
+    pub ca_file: Option<PathBuf>,
+    /// Client certificate chain and private key (PEM).
+    pub identity: Option<(PathBuf, PathBuf)>,
     /// Events in flight, at most.
     pub window: usize,
     /// Silence after which the connection is probed.

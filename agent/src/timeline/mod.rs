@@ -28,7 +28,7 @@ pub struct Curve {
     /// Time and probability (0 to 1), in order of time.
     pub points: Vec<(f64, f32)>,
     /// Probability at which the decoder opens an action, if known.
-    pub on: Option<f32>,
+    pub on: Option<f64>,
 }
 
 /// An interval, with the moments at which its begin and its end were reported.

@@ -118,7 +118,7 @@ fn curves(canvas: &Canvas<'_>, axis: Axis, panel: &Panel, colours: &Colours, (to
     for curve in &panel.curves {
         let colour = colour_of(colours, &curve.label);
         if let Some(on) = curve.on {
-            canvas.dashes((LEFT, y(on)), (RIGHT, y(on)), pale(colour, 0.75), (px(7), px(5)))?;
+            canvas.dashes((LEFT, y(on as f32)), (RIGHT, y(on as f32)), pale(colour, 0.75), (px(7), px(5)))?;
         }
     }
     for curve in &panel.curves {

@@ -15,6 +15,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::health::Shared;
 use crate::metrics::Metrics;
@@ -56,14 +57,14 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     })
 }
 
-/// Answers until `stop` completes.
+/// Answers until `stop` becomes true, or its sender is gone.
 ///
 /// # Errors
 /// When the listener fails.
 pub async fn serve(
     listener: TcpListener,
     shared: Arc<Shared>,
-    stop: impl Future<Output = ()> + Send + 'static,
+    mut stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
     let served = Served { metrics: Arc::new(Metrics::new(Arc::clone(&shared))), shared };
     let router = Router::new()
@@ -73,7 +74,8 @@ pub async fn serve(
         .route("/readyz", get(readyz))
         .route("/status", get(status))
         .with_state(served);
-    axum::serve(listener, router).with_graceful_shutdown(stop).await
+    let stopped = async move { drop(stop.wait_for(|stop| *stop).await) };
+    axum::serve(listener, router).with_graceful_shutdown(stopped).await
 }
 
 async fn index() -> &'static str {
@@ -132,8 +134,8 @@ mod tests {
         let shared = Arc::new(Shared::new("home", "box", "mqtt://127.0.0.1", vec![camera], vec!["falls".into()]));
         let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let server = tokio::spawn(serve(listener, Arc::clone(&shared), async move { drop(stopped.await) }));
+        let (stop, stopped) = watch::channel(false);
+        let server = tokio::spawn(serve(listener, Arc::clone(&shared), stopped));
 
         assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 503"));
         shared.ready.store(true, Relaxed);
@@ -150,7 +152,7 @@ mod tests {
 
         let error = bind(address).await.unwrap_err().to_string();
         assert!(error.contains("[web] listen") && error.contains("in use"), "{error}");
-        stop.send(()).unwrap();
+        stop.send(true).unwrap();
         server.await.unwrap().unwrap();
     }
 }
