@@ -141,7 +141,16 @@ impl Session for OrtSession {
 }
 
 fn commit(path: &Path, setup: &OrtSetup<'_>) -> Result<ort::session::Session, LoadFailure> {
-    let builder = configure(setup).map_err(|e| load(&e))?;
+    let prefix = profile::prefix();
+    let session = commit_profiled(path, setup, &prefix);
+    if session.is_err() {
+        profile::discard(&prefix);
+    }
+    session
+}
+
+fn commit_profiled(path: &Path, setup: &OrtSetup<'_>, prefix: &Path) -> Result<ort::session::Session, LoadFailure> {
+    let builder = configure(setup, prefix).map_err(|e| load(&e))?;
     let providers = provider::dispatches(setup.model, setup.provider, setup.precision, setup.cache_dir);
     let gpu = !providers.is_empty();
     let unavailable = |e: &dyn std::fmt::Display| LoadFailure::Provider(BackendError::new(e));
@@ -152,7 +161,7 @@ fn commit(path: &Path, setup: &OrtSetup<'_>) -> Result<ort::session::Session, Lo
     builder.commit_from_file(path).map_err(|e| if gpu { unavailable(&e) } else { load(&e) })
 }
 
-fn configure(setup: &OrtSetup<'_>) -> ort::Result<SessionBuilder> {
+fn configure(setup: &OrtSetup<'_>, prefix: &Path) -> ort::Result<SessionBuilder> {
     let builder = ort::session::Session::builder(setup.environment)?
         .with_log_level(LogLevel::Warning)?
         .with_intra_threads(setup.threads.max(1))?
@@ -160,7 +169,7 @@ fn configure(setup: &OrtSetup<'_>) -> ort::Result<SessionBuilder> {
         // A watching device is idle most of the time; spinning threads would burn that time.
         .with_intra_op_spinning(false)?
         .with_dimension_override("N", i64::try_from(setup.batch).unwrap_or(1))?
-        .with_profiling(profile::prefix())?;
+        .with_profiling(prefix)?;
     Ok(builder)
 }
 

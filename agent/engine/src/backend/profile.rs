@@ -12,6 +12,18 @@ pub(crate) fn prefix() -> PathBuf {
     std::env::temp_dir().join(format!("kinewatch-profile-{}-{number}", std::process::id()))
 }
 
+/// Deletes what a session that never came to be left behind: ONNX Runtime opens the file before it reads the model.
+pub(crate) fn discard(prefix: &Path) {
+    let (Some(dir), Some(name)) = (prefix.parent(), prefix.file_name()) else { return };
+    let start = format!("{}_", name.to_string_lossy());
+    for entry in std::fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok) {
+        if entry.file_name().to_string_lossy().starts_with(&start) {
+            // A file left behind in the temporary directory harms nobody.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Reads a profile and deletes it. Empty when it cannot be read.
 pub(crate) fn take(path: &Path) -> BTreeMap<String, usize> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
