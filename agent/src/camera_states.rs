@@ -1,0 +1,81 @@
+//! The retained state of each camera on MQTT, and the counters that nobody else carries to the status page.
+//!
+//! A task of the control runtime that looks at snapshots twice a second; it publishes a state when it has changed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use kinewatch_capture as capture;
+use kinewatch_core::event::{CameraLink, CameraState};
+use kinewatch_core::topic;
+use kinewatch_mqtt::Client;
+
+use crate::health::{CameraView, Shared};
+use crate::mailbox::Mailbox;
+
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Frame rates are taken over so many looks.
+const RATE_LOOKS: u32 = 10;
+
+/// Runs until its task is aborted.
+pub async fn run(shared: Arc<Shared>, mailbox: Arc<Mailbox>, client: Arc<Client>, session: u64) {
+    let mut cameras: Vec<Watched> = shared.cameras.iter().map(|_| Watched::default()).collect();
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    loop {
+        ticks.tick().await;
+        for (index, (view, watched)) in shared.cameras.iter().zip(&mut cameras).enumerate() {
+            view.overflow.store(mailbox.dropped(index), Relaxed);
+            let state = watched.look(view, session);
+            if watched.published.as_ref() == Some(&state) {
+                continue;
+            }
+            let topic = topic::camera_state(&shared.group, &shared.device, &view.name);
+            match client.retain(topic, serde_json::to_vec(&state).unwrap_or_default()) {
+                Ok(()) => watched.published = Some(state),
+                Err(error) => tracing::error!(camera = view.name, %error, "the camera's state is not published"),
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Watched {
+    published: Option<CameraState>,
+    looks: u32,
+    taken: u64,
+    fps: f64,
+}
+
+impl Watched {
+    fn look(&mut self, view: &CameraView, session: u64) -> CameraState {
+        let stats = view.capture.get();
+        let link = match stats.map(|s| s.state()) {
+            Some(capture::CameraState::Up) => CameraLink::Up,
+            Some(capture::CameraState::Connecting) | None => CameraLink::Connecting,
+            Some(capture::CameraState::Down | capture::CameraState::Stopped) => CameraLink::Down,
+        };
+        if self.looks == 0 {
+            let taken = stats.map_or(0, |s| s.taken.load(Relaxed));
+            let seconds = LOOK_EVERY.as_secs_f64() * f64::from(RATE_LOOKS);
+            let fps = taken.saturating_sub(self.taken) as f64 / seconds;
+            self.taken = taken;
+            // A camera's rate is never quite steady: only a change that means something is worth a message.
+            if (fps - self.fps).abs() > 0.2 * self.fps.max(1.0) {
+                self.fps = (fps * 10.0).round() / 10.0;
+            }
+        }
+        self.looks = (self.looks + 1) % RATE_LOOKS;
+        let mut active: Vec<String> = view.active.load().iter().map(|a| a.label.clone()).collect();
+        active.sort_unstable();
+        active.dedup();
+        CameraState {
+            state: link,
+            online: link == CameraLink::Up,
+            fps: if link == CameraLink::Up { self.fps } else { 0.0 },
+            active,
+            stream_epoch: stats.map_or(0, |s| u32::try_from(s.sessions.load(Relaxed)).unwrap_or(u32::MAX)),
+            session,
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Replay: the daemon's path over a file, as fast as the machine allows, with nothing dropped and no clock.
+//!
+//! The same capture chain, sampler, engine and decoder as `run`; only the mailbox waits instead of dropping, and the sink
+//! collects. Times count from the first frame, wall time from the Unix epoch, and ids derive from the content: the same video
+//! and package give the same bytes. The calling thread does the inference; it blocks until the video has ended.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kinewatch_capture::{Branch, Camera, CameraOptions, Captured, CaptureError, Source, Speed};
+use kinewatch_core::decode::{Decision, EndReason};
+use kinewatch_core::event::{ActionEvent, ClockState, Clocks, EventContext, ModelRef, action_event, replay_ids};
+use kinewatch_core::manifest::ManifestError;
+use kinewatch_core::name;
+use kinewatch_core::time::{ClockMap, Pts};
+use kinewatch_engine::InferError;
+use sha2::{Digest, Sha256};
+
+use crate::analytics::{Analytics, CameraPlan, LoadedModel, Origin, Sink, WindowDrop, branches};
+use crate::mailbox::{Mailbox, Overflow, Round};
+
+/// Frames that capture may be ahead of inference.
+const AHEAD: usize = 16;
+/// How often the progress display is told while nothing comes.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Why a video could not be replayed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The file cannot be read.
+    #[error("{}: cannot be read: {source}", path.display())]
+    Unreadable {
+        /// The video.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is not a video that can be played.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// The model failed on it.
+    #[error("{}: {source}", path.display())]
+    Inference {
+        /// The video.
+        path: PathBuf,
+        /// Why.
+        source: InferError,
+    },
+}
+
+/// What came of a video.
+#[derive(Debug, Default)]
+pub struct Replayed {
+    /// Camera id: the file's stem as a name.
+    pub camera: String,
+    /// Events, in the order of their decision.
+    pub events: Vec<ActionEvent>,
+    /// Labels of the scores.
+    pub score_labels: Vec<String>,
+    /// Time and score of each label, in order.
+    pub scores: Vec<(Pts, Vec<f32>)>,
+    /// Media time of the last sampled frame.
+    pub duration: Pts,
+    /// Windows left out because frames were missing or the model failed on them.
+    pub windows_dropped: u64,
+}
+
+/// Replays videos through one opened model.
+#[derive(Debug)]
+pub struct Replayer {
+    analytics: Analytics,
+    plan: CameraPlan,
+    model: ModelRef,
+    sequence: u64,
+}
+
+impl Replayer {
+    /// Around an opened model.
+    ///
+    /// # Errors
+    /// Its decoders cannot be made.
+    pub fn new(loaded: LoadedModel, model: ModelRef) -> Result<Self, ManifestError> {
+        let plan = CameraPlan { name: "replay".into(), models: vec![0] };
+        let analytics = Analytics::new(vec![loaded], std::slice::from_ref(&plan))?.with_clock(&ClockMap::fixed(0));
+        Ok(Self { analytics, plan, model, sequence: 1 })
+    }
+
+    /// Runs one video from its first frame to its last. `progress` is told the media time now and then.
+    ///
+    /// # Errors
+    /// The file is no video, or the model failed on it. A video that breaks off midway is replayed up to there.
+    pub fn run(&mut self, path: &Path, mut progress: impl FnMut(Pts)) -> Result<Replayed, ReplayError> {
+        let camera = name::slug(path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().as_ref());
+        let content = content_key(path, &self.model.sha256)
+            .map_err(|source| ReplayError::Unreadable { path: path.to_owned(), source })?;
+        let mailbox = Arc::new(Mailbox::new(1, AHEAD, Overflow::Block));
+        let capture = self.capture(path, &mailbox)?;
+        let mut sink = Collect {
+            context: self.context(&camera),
+            content,
+            clock: ClockState { source: "replay".into(), ..ClockState::default() },
+            replayed: Replayed { camera, ..Replayed::default() },
+            sequence: &mut self.sequence,
+            ids: HashMap::new(),
+        };
+        let outcome = pump(&mut self.analytics, &mailbox, &mut sink, &mut progress);
+        mailbox.close();
+        capture.stop(Duration::from_secs(5));
+        match outcome {
+            Ok(()) => Ok(sink.replayed),
+            Err(Stopped::Capture(error)) => Err(error.into()),
+            Err(Stopped::Inference(source)) => Err(ReplayError::Inference { path: path.to_owned(), source }),
+        }
+    }
+
+    fn context(&self, camera: &str) -> EventContext {
+        let decoder = self.analytics.watchers().next().map(|w| w.decoder);
+        EventContext {
+            group: "replay".into(),
+            device: "replay".into(),
+            camera: camera.to_owned(),
+            model: self.model.clone(),
+            labels: decoder.map(|d| d.published_labels().to_vec()).unwrap_or_default(),
+            label_ids: decoder.map(|d| d.published_label_ids().to_vec()).unwrap_or_default(),
+        }
+    }
+
+    fn capture(&self, path: &Path, mailbox: &Arc<Mailbox>) -> Result<Camera, ReplayError> {
+        let manifests = [Arc::clone(&self.analytics.models()[0].manifest)];
+        let branches = branches(&manifests, &self.plan)
+            .into_iter()
+            .map(|b| Branch { spec: b.spec, rates_hz: b.rates_hz, pool_frames: b.ring_frames + AHEAD + 8 })
+            .collect();
+        let source = Source::File { path: path.to_owned(), looped: false, speed: Speed::Max };
+        let mut options = CameraOptions::new(self.plan.name.clone(), source, branches);
+        options.teardown_deadline = Duration::from_secs(5);
+        let mailbox = Arc::clone(mailbox);
+        Ok(Camera::spawn(options, Box::new(move |captured| mailbox.push(0, captured)))?)
+    }
+}
+
+enum Stopped {
+    Capture(CaptureError),
+    Inference(InferError),
+}
+
+fn pump(
+    analytics: &mut Analytics,
+    mailbox: &Mailbox,
+    sink: &mut Collect<'_>,
+    progress: &mut impl FnMut(Pts),
+) -> Result<(), Stopped> {
+    let mut round = Vec::new();
+    loop {
+        if mailbox.round(&mut round, TICK) == Round::Closed {
+            return Ok(());
+        }
+        progress(sink.replayed.duration);
+        for (_, captured) in round.drain(..) {
+            match captured {
+                Captured::Frame { branch, frame } => {
+                    sink.replayed.duration = frame.meta().pts;
+                    analytics.frame(0, branch, frame, sink);
+                    analytics.run_staged(sink).map_err(Stopped::Inference)?;
+                }
+                Captured::Gap { .. } => analytics.gap(0, EndReason::StreamLost, sink).map_err(Stopped::Inference)?,
+                Captured::Finished => return Ok(()),
+                Captured::Failed(error) => return Err(Stopped::Capture(error)),
+            }
+        }
+    }
+}
+
+/// SHA-256 over the video's bytes and the package's digest: what replay's ids derive from.
+fn content_key(path: &Path, package: &str) -> io::Result<String> {
+    let mut hasher = Sha256::new();
+    let mut file = File::open(path)?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            count => hasher.update(&buffer[..count]),
+        }
+    }
+    hasher.update(package.as_bytes());
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Sink of replay.
+struct Collect<'a> {
+    context: EventContext,
+    content: String,
+    clock: ClockState,
+    replayed: Replayed,
+    sequence: &'a mut u64,
+    ids: HashMap<u64, u64>,
+}
+
+impl Sink for Collect<'_> {
+    fn decision(&mut self, origin: Origin<'_>, decision: &Decision) {
+        // Actions are numbered within the video, so that the order of videos does not change their ids.
+        let next = self.ids.len() as u64;
+        let action = *self.ids.entry(decision.action).or_insert(next);
+        let pts_ms = u64::try_from(decision.decided_at.0 / 1_000_000).unwrap_or(0);
+        let ids = replay_ids(&self.content, action, decision.rev, pts_ms);
+        let clocks = Clocks { map: origin.clock, state: &self.clock, now_unix_ns: None };
+        self.replayed.events.push(action_event(&self.context, decision, origin.session, &clocks, ids, *self.sequence));
+        *self.sequence += 1;
+    }
+
+    fn scores(&mut self, _origin: Origin<'_>, at: Pts, scores: &[f32], labels: &[String]) {
+        if self.replayed.score_labels.is_empty() {
+            self.replayed.score_labels = labels.to_vec();
+        }
+        self.replayed.scores.push((at, scores.to_vec()));
+    }
+
+    fn inferred(&mut self, _model: usize, _requests: usize, _took: Duration) {}
+
+    fn windows_dropped(&mut self, _camera: usize, _why: WindowDrop, count: u32) {
+        self.replayed.windows_dropped += u64::from(count);
+    }
+}
