@@ -18,7 +18,7 @@ deps: ## Install the system packages that building and running need (asks for no
 	@.ci/apt build run
 
 build: deps ## Build the release binary
-	$(CARGO) build --release $(FEATURES) -p kinewatch -p kinewatch-capture --bins --examples
+	$(CARGO) build --release --workspace --all-targets $(FEATURES)
 
 demo: build ## Watch two cameras over real RTSP, print events and a table (VIDEO=my.mp4 for your own file)
 	tests/demo.sh $(BUILD) $(VIDEO)
@@ -31,11 +31,12 @@ test-deps: ## Install what the tests need: system packages and a Python environm
 	@.ci/venv $(VENV) test
 
 test: test-deps ## Run every test that needs no PyTorch
-	. .ci/ort $(VENV); $(CARGO) test --workspace --all-targets $(FEATURES)
+	. .ci/ort $(VENV); $(CARGO) test --release --workspace --all-targets $(FEATURES)
 	$(VENV)/bin/python -m pytest -q models/tests
 
 test-models: ## Run the tests of training and export (installs PyTorch)
 	@.ci/apt build run test
+	@.ci/venv $(VENV) test
 	@.ci/venv $(VENV) train
 	$(VENV)/bin/python -m pytest -q models/tests --run-train
 

@@ -1,2 +1,7 @@
-//! The kinewatch command.
-fn main() {}
+//! The `kinewatch` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kinewatch::cli::run()
+}

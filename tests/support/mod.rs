@@ -2,7 +2,7 @@
 //!
 //! Everything runs on loopback, on free ports, in a folder of the test's own, and ends with the value that started it. No
 //! sleeps: a test waits for a line, a file or an exit, with one generous deadline.
-#![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;

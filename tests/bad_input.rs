@@ -1,0 +1,195 @@
+//! Bad input from outside: each kind gets one clear line, the right exit code, and nothing else breaks.
+//!
+//! Configuration mistakes have their own table beside the parser; here are media, models, libraries, ports and disks. With
+//! `--nocapture` the messages are printed as a table.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use support::{Broker, Daemon, RtspServer, free_port, kinewatch, root};
+
+/// Exit code and standard error of a command.
+fn outcome(command: &mut Command) -> (i32, String) {
+    let out = command.current_dir(root()).output().unwrap();
+    let text = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(!text.contains("panicked"), "{text}");
+    (out.status.code().unwrap_or(-1), text)
+}
+
+/// One line of standard error says so, in these words, and the exit code is right.
+fn refused(what: &str, command: &mut Command, code: i32, words: &[&str]) {
+    let (found, text) = outcome(command);
+    println!("| {what} | {found} | {} |", text.trim().replace('\n', " ⏎ "));
+    assert_eq!(found, code, "{what}: {text}");
+    for word in words {
+        assert!(text.contains(word), "{what}: no {word:?} in: {text}");
+    }
+}
+
+fn replay(video: &Path, model: &str) -> Command {
+    let mut command = kinewatch();
+    command.arg("replay").arg(video).args(["--model", model, "--backend", "tract"]);
+    command
+}
+
+const BRIGHT: &str = "tests/data/packages/tiny-bright";
+
+#[test]
+fn videos() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = Command::new("sh").arg(root().join("tests/data/bad-media.sh")).arg(dir.path()).status().unwrap();
+    assert!(made.success());
+    let of = |name: &str| dir.path().join(name);
+    refused("no such file", &mut replay(&of("none.mp4"), BRIGHT), 1, &["none.mp4", "No such file"]);
+    refused("empty file", &mut replay(&of("empty.mp4"), BRIGHT), 1, &["empty.mp4"]);
+    refused("not a video", &mut replay(&of("text.mp4"), BRIGHT), 1, &["text.mp4"]);
+    refused("no video track", &mut replay(&of("no-video-track.mp4"), BRIGHT), 1, &["no-video-track.mp4", "video"]);
+    for good in ["one-frame", "portrait", "4k", "odd-stride", "rotated", "variable-rate"] {
+        let (code, text) = outcome(&mut replay(&of(&format!("{good}.mp4")), BRIGHT));
+        println!("| {good} | {code} | {} |", text.trim());
+        assert_eq!(code, 0, "{good}: {text}");
+    }
+    for broken in ["resolution-changes.ts", "codec-changes.ts", "truncated.mp4"] {
+        // Played as far as it goes, or refused: never a panic, never a hang.
+        let (code, text) = outcome(&mut replay(&of(broken), BRIGHT));
+        println!("| {broken} | {code} | {} |", text.trim());
+        assert!(code == 0 || (code == 1 && text.contains(broken)), "{broken}: {code} {text}");
+    }
+}
+
+/// A copy of a package that a test may break.
+fn copy_of(package: &str, to: &Path) -> PathBuf {
+    let target = to.join("package");
+    let status = Command::new("cp").arg("-r").arg(root().join(package)).arg(&target).status().unwrap();
+    assert!(status.success());
+    target
+}
+
+#[test]
+fn packages() {
+    let video = PathBuf::from("tests/data/shapes.mp4");
+    let with = |package: &Path| replay(&video, package.to_str().unwrap());
+    refused("missing package", &mut replay(&video, "nowhere"), 1, &["nowhere"]);
+
+    let dir = tempfile::tempdir().unwrap();
+    let package = copy_of(BRIGHT, dir.path());
+    fs::remove_file(package.join("tiny.fp32.onnx")).unwrap();
+    refused("missing graph", &mut with(&package), 1, &["tiny.fp32.onnx"]);
+
+    let dir = tempfile::tempdir().unwrap();
+    let package = copy_of(BRIGHT, dir.path());
+    let graph = fs::read(package.join("tiny.fp32.onnx")).unwrap();
+    fs::write(package.join("tiny.fp32.onnx"), &graph[..graph.len() / 2]).unwrap();
+    refused("truncated graph", &mut with(&package), 1, &["tiny.fp32.onnx"]);
+
+    let dir = tempfile::tempdir().unwrap();
+    let package = copy_of(BRIGHT, dir.path());
+    fs::write(package.join("labels.txt"), "background\nwave\nrun\n").unwrap();
+    refused("labels that do not match", &mut with(&package), 1, &["labels.txt"]);
+
+    let dir = tempfile::tempdir().unwrap();
+    let package = copy_of(BRIGHT, dir.path());
+    fs::write(package.join("model.toml"), "format = 1\nnam = \"x\"\n").unwrap();
+    refused("unknown key in the manifest", &mut with(&package), 1, &["nam", "name"]);
+
+    refused("NaN output", &mut replay(&PathBuf::from("tests/data/bright.mp4"), "tests/data/packages/tiny-nan"), 1, &["tiny-nan"]);
+}
+
+#[test]
+fn onnx_runtime_libraries() {
+    let dir = tempfile::tempdir().unwrap();
+    let with = |library: &Path| {
+        let mut command = kinewatch();
+        command.args(["replay", "tests/data/shapes.mp4", "--model", BRIGHT, "--backend", "ort", "--ort-library"]).arg(library);
+        command
+    };
+    let missing = dir.path().join("libonnxruntime.so");
+    refused("library missing", &mut with(&missing), 1, &["libonnxruntime.so"]);
+    fs::write(&missing, "not a library").unwrap();
+    refused("library not a library", &mut with(&missing), 1, &["libonnxruntime.so"]);
+    let libc = fs::read("/lib/x86_64-linux-gnu/libc.so.6").or_else(|_| fs::read("/lib/aarch64-linux-gnu/libc.so.6")).unwrap();
+    fs::write(&missing, &libc).unwrap();
+    refused("library of something else", &mut with(&missing), 1, &["libonnxruntime.so"]);
+    fs::write(&missing, &libc[..libc.len() / 3]).unwrap();
+    refused("library cut short", &mut with(&missing), 1, &["libonnxruntime.so"]);
+    let mut other = libc.clone();
+    // The machine field of the ELF header: SPARC.
+    other[18] = 2;
+    fs::write(&missing, &other).unwrap();
+    refused("library of another architecture", &mut with(&missing), 1, &["libonnxruntime.so"]);
+}
+
+fn config(folder: &Path, text: &str) -> PathBuf {
+    let path = folder.join("kinewatch.toml");
+    fs::write(&path, text.replace("ROOT", root().to_str().unwrap()).replace("STATE", folder.join("state").to_str().unwrap())).unwrap();
+    path
+}
+
+fn run(path: &Path) -> Command {
+    let mut command = kinewatch();
+    command.args(["run", "--config"]).arg(path);
+    command
+}
+
+const DEVICE: &str = "[device]\nname = \"box\"\nstate_dir = \"STATE\"\n[engine]\nbackend = \"tract\"\n[[model]]\nname = \"m\"\npath = \"ROOT/tests/data/packages/tiny-bright\"\n";
+
+#[test]
+fn surroundings() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap();
+    let text = format!("{DEVICE}[web]\nlisten = \"{listen}\"\n[[camera]]\nname = \"c\"\nsource = \"test:\"\n");
+    refused("web port in use", &mut run(&config(dir.path(), &text)), 1, &[&listen.port().to_string(), "web"]);
+
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("state"), "a file").unwrap();
+    let text = format!("{DEVICE}[web]\nlisten = \"off\"\n[[camera]]\nname = \"c\"\nsource = \"test:\"\n");
+    refused("state directory is a file", &mut run(&config(dir.path(), &text)), 78, &["state_dir"]);
+
+    let dir = tempfile::tempdir().unwrap();
+    refused("no configuration", &mut run(&dir.path().join("none.toml")), 78, &["none.toml"]);
+}
+
+/// The daemon runs on, says so in the log and in `/status`, and never shows the password.
+#[test]
+fn cameras_that_do_not_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path(), "");
+    let server = RtspServer::start(&[
+        "--user".into(),
+        "joe".into(),
+        "--password".into(),
+        "hunter2".into(),
+        "c=tests/data/bright.mp4".into(),
+    ]);
+    let wrong = server.url("c").replace("rtsp://", "rtsp://joe:wrong-secret@");
+    // A port that listens and never says a word.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let text = format!(
+        "[mqtt]\nurl = \"{}\"\n[engine]\nbackend = \"tract\"\n[[model]]\nname = \"m\"\npath = \"{}\"\n\
+         [[camera]]\nname = \"refused\"\nsource = \"rtsp://127.0.0.1:{}/x\"\n\
+         [[camera]]\nname = \"locked\"\nsource = \"{wrong}\"\n\
+         [[camera]]\nname = \"silent\"\nsource = \"rtsp://{}/x\"\nstall_timeout_s = 2\n\
+         [[camera]]\nname = \"nameless\"\nsource = \"rtsp://no-such-host.invalid/x\"\n",
+        broker.url(),
+        root().join(BRIGHT).display(),
+        free_port(),
+        silent.local_addr().unwrap()
+    );
+    let mut daemon = Daemon::start(dir.path(), &text);
+    for camera in ["refused", "locked", "silent", "nameless"] {
+        let line = daemon.log.wait_for(camera, |l| l.contains(camera) && (l.contains("WARN") || l.contains("ERROR")));
+        println!("| RTSP {camera} | runs on | {line} |");
+    }
+    let status = daemon.get("/status").unwrap();
+    let metrics = daemon.get("/metrics").unwrap();
+    daemon.log.signal("TERM");
+    assert!(daemon.log.wait().success());
+    let log = daemon.log.seen().join("\n");
+    for text in [&status, &metrics, &log] {
+        assert!(!text.contains("wrong-secret") && !text.contains("hunter2"), "a password shows in: {text}");
+    }
+}

@@ -1,0 +1,192 @@
+//! The daemon with real cameras (RTSP over loopback), a real broker and a real subscriber.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use support::{Broker, DEADLINE, Daemon, RtspServer, root};
+
+fn config(broker: &Broker, model: &str, cameras: &[(&str, String)]) -> String {
+    let model = root().join(model);
+    let mut text = format!(
+        "[mqtt]\nurl = \"{}\"\n\n[engine]\nbackend = \"tract\"\n\n[[model]]\nname = \"m\"\npath = \"{}\"\n",
+        broker.url(),
+        model.display()
+    );
+    for (name, source) in cameras {
+        text += &format!("\n[[camera]]\nname = \"{name}\"\nsource = \"{source}\"\nmodels = [\"m\"]\nstall_timeout_s = 3\n");
+    }
+    text
+}
+
+fn is(event: &Value, status: &str) -> bool {
+    event["data"]["status"] == status
+}
+
+fn seconds(event: &Value, key: &str) -> f64 {
+    event["data"][key]["pts_ns"].as_f64().unwrap() / 1e9
+}
+
+/// Checks everything that was received with the promises of the event format.
+fn check(lines: &[String]) {
+    let mut revs: std::collections::BTreeMap<String, Vec<(u64, String)>> = std::collections::BTreeMap::new();
+    let mut sequences = std::collections::BTreeSet::new();
+    for line in lines.iter().filter(|l| l.contains("/evt/")) {
+        let event: Value = serde_json::from_str(line.split_once('\t').unwrap().1).unwrap();
+        let data = &event["data"];
+        if sequences.insert(event["sequence"].as_str().unwrap().parse::<u64>().unwrap()) {
+            let status = data["status"].as_str().unwrap().to_owned();
+            let of_action = revs.entry(data["action_id"].to_string()).or_default();
+            of_action.push((data["rev"].as_u64().unwrap(), status));
+        }
+    }
+    let (first, last) = (sequences.first().copied().unwrap(), sequences.last().copied().unwrap());
+    assert_eq!(last - first + 1, sequences.len() as u64, "holes in the sequence: {sequences:?}");
+    for (action, revs) in revs {
+        assert!(revs.iter().enumerate().all(|(i, (rev, _))| *rev == i as u64), "{action}: {revs:?}");
+        assert_eq!(revs.first().unwrap().1, "started", "{action}");
+        assert_eq!(revs.iter().filter(|(_, s)| s == "ended").count(), 1, "{action}: {revs:?}");
+        assert_eq!(revs.last().unwrap().1, "ended", "{action}");
+    }
+}
+
+#[test]
+fn live_gives_the_actions_of_replay() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path(), "");
+    let server = RtspServer::start(&["bright=tests/data/bright.mp4".into()]);
+    let mut subscriber = broker.subscribe();
+    let config = config(&broker, "tests/data/packages/tiny-bright", &[("bright", server.url("bright"))]);
+    let mut daemon = Daemon::start(dir.path(), &config);
+    let started = subscriber.event("the action to start", |topic, e| topic.contains("/evt/bright/wave") && is(e, "started"));
+    let ended = subscriber.event("the action to end", |topic, e| topic.contains("/evt/bright/wave") && is(e, "ended"));
+    assert_eq!(started["data"]["action_id"], ended["data"]["action_id"]);
+    assert_eq!(ended["data"]["end_reason"], "boundary");
+    // The truth is 2 s to 4 s and the stride 0.1 s.
+    assert!((seconds(&ended, "start") - 2.0).abs() <= 0.1, "{ended}");
+    assert!((seconds(&ended, "end") - 4.0).abs() <= 0.1, "{ended}");
+    assert!(seconds(&started, "decided_at") < seconds(&ended, "end"), "known while it goes on");
+    let wall: jiff::Timestamp = ended["data"]["end"]["time"].as_str().unwrap().parse().unwrap();
+    let age = jiff::Timestamp::now().duration_since(wall).as_secs_f64().abs();
+    assert!(age < 30.0, "wall time of the end is {age} s away from now");
+    daemon.log.signal("TERM");
+    assert!(daemon.log.wait().success());
+}
+
+#[test]
+fn one_camera_down_touches_no_other_and_its_action_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path(), "");
+    // Always bright, so the action is open when the server dies; the others loop.
+    let steady = RtspServer::start(&["--loop".into(), "a=tests/data/bright.mp4".into()]);
+    let mut fragile = RtspServer::start(&["--loop".into(), "b=tests/data/bright.mp4".into()]);
+    let mut subscriber = broker.subscribe();
+    let cameras: Vec<(&str, String)> = vec![
+        ("one", steady.url("a")),
+        ("two", steady.url("a")),
+        ("three", steady.url("a")),
+        ("four", fragile.url("b")),
+    ];
+    let mut daemon = Daemon::start(dir.path(), &config(&broker, "tests/data/packages/tiny-bright", &cameras));
+    let open = subscriber.event("an open action", |topic, e| topic.contains("/evt/four/") && is(e, "started"));
+    fragile.kill();
+    let lost = subscriber.event("its end", |topic, e| topic.contains("/evt/four/") && is(e, "ended"));
+    assert_eq!(lost["data"]["action_id"], open["data"]["action_id"]);
+    assert_eq!(lost["data"]["end_reason"], "stream_lost");
+    // The other three go on while the fourth is away: each opens and closes another action.
+    for camera in ["one", "two", "three"] {
+        let topic = format!("/evt/{camera}/");
+        subscriber.event("an action elsewhere", |t, e| t.contains(&topic) && is(e, "ended"));
+    }
+    let before: Vec<_> = frames(&daemon);
+    fragile.restart();
+    let back = Instant::now();
+    let again = subscriber.event("the fourth camera", |t, e| {
+        t.ends_with("/cam/four/state") && e["online"] == true && e["stream_epoch"].as_u64() >= Some(2)
+    });
+    assert!(back.elapsed() < Duration::from_secs(10), "back after {:?}: {again}", back.elapsed());
+    let after = frames(&daemon);
+    assert!((0..3).all(|i| after[i] > before[i]), "frames paused: {before:?} {after:?}");
+    for camera in ["one", "two", "three"] {
+        let prefix = format!("kinewatch_stream_reconnects_total{{camera=\"{camera}\"}}");
+        assert_eq!(daemon.metric(&prefix), Some(0.0), "{camera} never reconnected");
+    }
+    daemon.log.signal("TERM");
+    let stop = Instant::now();
+    assert!(daemon.log.wait().success());
+    assert!(stop.elapsed() < Duration::from_secs(5), "stopped after {:?}", stop.elapsed());
+    subscriber.event("the farewell", |t, e| t.ends_with("/status") && e["state"] == "stopped");
+    check(subscriber.lines());
+}
+
+fn frames(daemon: &Daemon) -> Vec<f64> {
+    ["one", "two", "three", "four"]
+        .iter()
+        .map(|camera| daemon.metric(&format!("kinewatch_frames_total{{camera=\"{camera}\"}}")).unwrap_or(-1.0))
+        .collect()
+}
+
+#[test]
+fn a_stop_ends_open_actions_with_shutdown() {
+    for signal in ["TERM", "INT"] {
+        let dir = tempfile::tempdir().unwrap();
+        let broker = Broker::start(dir.path(), "");
+        let server = RtspServer::start(&["bright=tests/data/bright.mp4".into()]);
+        let mut subscriber = broker.subscribe();
+        let cameras = [("bright", server.url("bright"))];
+        let mut daemon = Daemon::start(dir.path(), &config(&broker, "tests/data/packages/tiny-bright", &cameras));
+        subscriber.event("an open action", |topic, e| topic.contains("/evt/") && is(e, "started"));
+        daemon.log.signal(signal);
+        let stop = Instant::now();
+        let ended = subscriber.event("its end", |topic, e| topic.contains("/evt/") && is(e, "ended"));
+        assert_eq!(ended["data"]["end_reason"], "shutdown");
+        assert!(daemon.log.wait().success());
+        assert!(stop.elapsed() < Duration::from_secs(5), "{signal}: stopped after {:?}", stop.elapsed());
+    }
+}
+
+#[test]
+fn events_wait_for_a_broker_and_survive_its_death_and_ours() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path(), "");
+    let port = broker.port;
+    let server = RtspServer::start(&["--loop".into(), "bright=tests/data/bright.mp4".into()]);
+    let text = config(&broker, "tests/data/packages/tiny-bright", &[("bright", server.url("bright"))]);
+    drop(broker);
+    // No broker at the start: events are stored.
+    let mut daemon = Daemon::start(dir.path(), &text);
+    wait_until("two events in the outbox", || daemon.metric("kinewatch_outbox_messages ").is_some_and(|n| n >= 2.0));
+    // Killed in the middle of an action, with events unsent.
+    wait_until("an open action", || daemon.get("/status").is_some_and(|s| s.contains("\"wave\"")));
+    daemon.log.kill();
+    let mut broker = Broker::start_on(port, dir.path(), "");
+    let mut subscriber = broker.subscribe();
+    let mut daemon = Daemon::start(dir.path(), &text);
+    let first = subscriber.event("the first stored event", |topic, _| topic.contains("/evt/"));
+    assert_eq!(first["sequence"], format!("{:020}", 1), "nothing was forgotten");
+    assert_eq!(first["data"]["replayed"], true);
+    subscriber.event("the action left open", |t, e| t.contains("/evt/") && e["data"]["end_reason"] == "recovered");
+    // The broker dies midway; what was not acknowledged comes again.
+    broker.kill();
+    let lines_before = subscriber.lines().to_vec();
+    wait_until("an event in the outbox", || daemon.metric("kinewatch_outbox_messages ").is_some_and(|n| n >= 1.0));
+    let broker = Broker::start_on(port, dir.path(), "");
+    let mut subscriber = broker.subscribe();
+    subscriber.event("an event after the broker is back", |topic, e| topic.contains("/evt/") && is(e, "ended"));
+    daemon.log.signal("TERM");
+    assert!(daemon.log.wait().success());
+    subscriber.event("the farewell", |t, e| t.ends_with("/status") && e["state"] == "stopped");
+    let mut lines = lines_before;
+    lines.extend(subscriber.lines().to_vec());
+    check(&lines);
+}
+
+/// Asks again and again until it is so; the asking (an HTTP request) is what takes the time.
+fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !so() {
+        assert!(Instant::now() < end, "waited {DEADLINE:?} for {what}");
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+}
