@@ -165,18 +165,21 @@ fn cameras_that_do_not_answer() {
         "hunter2".into(),
         "c=tests/data/bright.mp4".into(),
     ]);
-    let wrong = server.url("c").replace("rtsp://", "rtsp://joe:wrong-secret@");
+    let login = dir.path().join("login");
+    fs::write(&login, "joe:wrong-secret\n").unwrap();
     // A port that listens and never says a word.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let text = format!(
         "[mqtt]\nurl = \"{}\"\n[engine]\nbackend = \"tract\"\n[[model]]\nname = \"m\"\npath = \"{}\"\n\
          [[camera]]\nname = \"refused\"\nsource = \"rtsp://127.0.0.1:{}/x\"\n\
-         [[camera]]\nname = \"locked\"\nsource = \"{wrong}\"\n\
+         [[camera]]\nname = \"locked\"\nsource = \"{}\"\ncredentials_file = \"{}\"\n\
          [[camera]]\nname = \"silent\"\nsource = \"rtsp://{}/x\"\nstall_timeout_s = 2\n\
          [[camera]]\nname = \"nameless\"\nsource = \"rtsp://no-such-host.invalid/x\"\n",
         broker.url(),
         root().join(BRIGHT).display(),
         free_port(),
+        server.url("c"),
+        login.display(),
         silent.local_addr().unwrap()
     );
     let mut daemon = Daemon::start(dir.path(), &text);

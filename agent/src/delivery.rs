@@ -335,3 +335,26 @@ fn payload(row: Row, now_unix_ns: i64) -> Bytes {
         Err(_) => Bytes::from(row.payload),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(attempts: u32, created_unix_ns: i64) -> Row {
+        let last = include_str!("../../config/schema/example-action-event.json");
+        let payload = last.trim().as_bytes().to_vec();
+        Row { sequence: 1, topic: "t".into(), payload, created_unix_ns, attempts, first_sent_unix_ns: None }
+    }
+
+    fn replayed(payload: &[u8]) -> bool {
+        serde_json::from_slice::<ActionEvent>(payload).unwrap().data.replayed
+    }
+
+    #[test]
+    fn what_is_late_or_goes_out_again_says_so() {
+        let now = 100_000_000_000;
+        assert!(!replayed(&payload(row(0, now - 1_000_000_000), now)), "a second is not late");
+        assert!(replayed(&payload(row(0, now - 11_000_000_000), now)));
+        assert!(replayed(&payload(row(1, now), now)));
+    }
+}

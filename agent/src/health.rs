@@ -261,7 +261,7 @@ impl DurationHistogram {
     /// Sum in seconds, count, and the count of each bucket with its upper bound.
     #[must_use]
     pub fn read(&self) -> (f64, u64, Vec<(f64, u64)>) {
-        let bounds = DURATION_BOUNDS.into_iter().chain([f64::MAX]);
+        let bounds = DURATION_BOUNDS.into_iter().chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(self.buckets.iter().map(|b| b.load(Relaxed))).collect();
         let count = buckets.iter().map(|b| b.1).sum();
         (self.sum_ns.load(Relaxed) as f64 / 1e9, count, buckets)

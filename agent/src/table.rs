@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{Cell, CellAlignment, Table};
+use comfy_table::{Cell, CellAlignment, LineStyle, Table};
 
 use crate::intervals::{Detection, Pair, TrueAction};
 
@@ -95,9 +95,11 @@ fn counts(pairs: &[Pair]) -> String {
     format!("{}{rest}\n\"decided after\": begin reported / end reported, seconds after each happened; found: tIoU ≥ 0.3", lines.join("; "))
 }
 
-fn new_table(header: &[&str]) -> Table {
+/// A table with lines above, below and under its header, none between rows.
+#[must_use]
+pub fn new_table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY);
+    table.load_style(UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()));
     table.set_header(header.iter().map(|h| Cell::new(h)).collect::<Vec<_>>());
     table
 }

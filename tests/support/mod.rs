@@ -215,7 +215,7 @@ impl RtspServer {
         let program = Path::new(env!("CARGO_BIN_EXE_kinewatch")).with_file_name("examples").join("rtsp-serve");
         assert!(program.exists(), "{} is missing: build with --all-targets", program.display());
         let mut command = Command::new(program);
-        command.arg("--port").arg(port.to_string()).args(arguments);
+        command.current_dir(root()).arg("--port").arg(port.to_string()).args(arguments);
         let mut process = Process::start(command, Stream::Stdout);
         process.wait_for("the RTSP server", |line| line.starts_with("rtsp://"));
         Self { process, port, arguments: arguments.to_vec() }

@@ -135,7 +135,7 @@ pub struct ReplayArgs {
     /// Write events here, one JSON a line; `-` is standard output, which leaves the table out.
     #[arg(long, value_name = "FILE|-")]
     pub events: Option<PathBuf>,
-    /// Write scores here (CSV: time_s and a logit per label); of several videos, FILE.VIDEO.csv each.
+    /// Write scores here (CSV: time_s and a logit per label); with several videos NAME.csv becomes NAME.CAMERA.csv.
     #[arg(long, value_name = "FILE")]
     pub scores: Option<PathBuf>,
     /// Draw scores, detected and true intervals into this PNG file.

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{Cell, CellAlignment, Table};
+use comfy_table::{Cell, CellAlignment};
 use kinewatch_core::manifest::Manifest;
 use kinewatch_engine::{BackendChoice, BenchResult, OpenOptions, OpenReport, PrecisionChoice};
 use serde_json::{Value, json};
@@ -140,9 +139,7 @@ pub(super) fn bench(args: &ModelBenchArgs) -> Outcome {
 }
 
 fn bench_table(results: &[BenchResult]) -> String {
-    let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY);
-    table.set_header(["back end", "provider", "precision", "ms per window", "fastest", "CPU ms per window", "ms per frame", "CPU ms per frame", "windows"]);
+    let mut table = crate::table::new_table(&["back end", "provider", "precision", "ms per window", "fastest", "CPU ms per window", "ms per frame", "CPU ms per frame", "windows"]);
     for r in results {
         let numbers = [r.wall.median, r.wall.min, r.cpu.median, r.wall_ms_per_frame(), r.cpu_ms_per_frame()].map(|ms| format!("{ms:.2}"));
         let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);

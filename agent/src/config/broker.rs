@@ -103,7 +103,8 @@ fn tls(r: &mut Resolver<'_>, mqtt: &Mqtt, endpoint: Option<&Endpoint>) -> Tls {
     let given = mqtt.ca_file.is_some() || mqtt.cert_file.is_some();
     match endpoint {
         Some(e) if given && !e.is_tls() => {
-            r.error(&key!["mqtt", "url"], "[mqtt] url: certificates are given, but mqtt:// does not use them; write mqtts://");
+            let at = if mqtt.ca_file.is_some() { "ca_file" } else { "cert_file" };
+            r.error(&key!["mqtt", at], format!("[mqtt] {at}: mqtt:// uses no certificates; write url = \"mqtts://…\", or leave it out"));
         }
         // A key that could not be read has been told already.
         Some(e) if e.is_tls() && r.looks_at_machine() && tls.key.is_some() == mqtt.key_file.is_some() => {

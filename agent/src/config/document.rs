@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 /// A step on the way to a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Seg {
+pub(crate) enum Seg {
     /// A key of a table.
     Key(String),
     /// An element of an array.
@@ -30,7 +30,7 @@ impl From<usize> for Seg {
 }
 
 /// The way to a value, such as `camera[1].source`.
-pub type KeyPath = Vec<Seg>;
+pub(crate) type KeyPath = Vec<Seg>;
 
 /// Builds a [`KeyPath`] from keys and indices.
 macro_rules! key {
@@ -85,14 +85,14 @@ impl fmt::Display for Position {
 }
 
 /// A parsed file. Parsing recovers from syntax errors, so that all of them are told at once.
-pub struct Document<'t> {
+pub(crate) struct Document<'t> {
     text: &'t str,
     root: DeTable<'t>,
 }
 
 impl<'t> Document<'t> {
     /// Parses; a problem for each syntax error.
-    pub fn parse(text: &'t str) -> (Self, Vec<Problem>) {
+    pub(crate) fn parse(text: &'t str) -> (Self, Vec<Problem>) {
         let (root, errors) = DeTable::parse_recoverable(text);
         let document = Self { text, root: root.into_inner() };
         let problems = errors
@@ -107,12 +107,12 @@ impl<'t> Document<'t> {
     }
 
     /// The whole file as a table.
-    pub fn root(&self) -> &DeTable<'t> {
+    pub(crate) fn root(&self) -> &DeTable<'t> {
         &self.root
     }
 
     /// Where `path` is written: its value, or the nearest table around it.
-    pub fn locate(&self, path: &[Seg]) -> Position {
+    pub(crate) fn locate(&self, path: &[Seg]) -> Position {
         let mut best = 0..0;
         let mut table = Some(&self.root);
         let mut array = None;
@@ -133,7 +133,7 @@ impl<'t> Document<'t> {
     }
 
     /// Where a span begins.
-    pub fn position_of(&self, span: &Range<usize>) -> Position {
+    pub(crate) fn position_of(&self, span: &Range<usize>) -> Position {
         self.position(span.start)
     }
 
@@ -145,6 +145,6 @@ impl<'t> Document<'t> {
 }
 
 /// Joins the lines of a message and drops the parser's habit of a trailing full stop.
-pub fn one_line(message: &str) -> String {
+pub(crate) fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -15,7 +15,7 @@ pub fn schema() -> Value {
 }
 
 /// Every fault of the file's shape.
-pub fn check(document: &Document<'_>) -> Vec<Problem> {
+pub(super) fn check(document: &Document<'_>) -> Vec<Problem> {
     let root = schema();
     let mut walk = Walk { document, defs: root["$defs"].as_object(), problems: Vec::new() };
     walk.table(document.root(), Position { line: 1, column: 1 }, &root, "the file");
@@ -76,7 +76,7 @@ impl<'w> Walk<'w, '_> {
         }
         for required in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             if !table.contains_key(required) {
-                self.error(at, format!("{name}: key `{required}` is missing; add {required} = …"));
+                self.error(at, format!("{}: key `{required}` is missing; add {required} = …", header(name)));
             }
         }
     }
@@ -140,8 +140,13 @@ impl<'w> Walk<'w, '_> {
     }
 }
 
+/// A table as its header is written.
+fn header(table: &str) -> String {
+    if matches!(table, "model" | "camera") { format!("[[{table}]]") } else { format!("[{table}]") }
+}
+
 fn unknown_key(word: &str, table: &str, known: Vec<&str>) -> String {
-    let place = if table == "the file" { "at the top level".to_owned() } else { format!("in {table}") };
+    let place = if table == "the file" { "at the top level".to_owned() } else { format!("in {}", header(table)) };
     match nearest(word, known.iter().copied()) {
         Some(near) => format!("unknown key `{word}` {place}; did you mean `{near}`?"),
         None => format!("unknown key `{word}` {place}; known: {}", known.join(", ")),

@@ -48,7 +48,11 @@ fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
-        if entry.path().is_dir() { copy(&entry.path(), &target) } else { drop(fs::copy(entry.path(), target).unwrap()) }
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
     }
 }
 
@@ -93,10 +97,12 @@ fn every_mistake_says_where_it_is_and_what_to_do() {
         ("missing model", GOOD.replace("\"tiny\"", "\"/nonexistent/falls\"")),
         ("a file for a model", GOOD.replace("\"tiny\"", "\"notmodel\"")),
         ("a model whose file was changed", GOOD.replace("\"tiny\"", "\"broken\"")),
-        ("unknown label and bad threshold", GOOD.replace("[[camera]]", "[model.labels.jumping]\non = 0.5\n[model.labels.fast]\non = 0.2\noff = 0.9\n[[camera]]")),
+        ("unknown label and bad threshold", GOOD.replace("[[camera]]", "[model.labels.jumping]\non = 0.5\n[model.labels.wave]\non = 0.2\noff = 0.9\n[[camera]]")),
         ("sources", ["http://x", "/dev/video0", "clip.mp4", "rtsp://", "csi:x", "v4l2:/dev/video99", "file:missing.mp4", "file:x?lop=true", "test:?size=0x0"]
-            .map(|s| format!("[[camera]]\nname = \"c{}\"\nsource = \"{s}\"\n", s.len()))
-            .concat()
+            .iter()
+            .enumerate()
+            .map(|(i, s)| format!("[[camera]]\nname = \"c{i}\"\nsource = \"{s}\"\n"))
+            .collect::<String>()
             + "[[model]]\npath = \"tiny\"\n"),
         ("password in a source", camera("source = \"rtsp://admin:hunter2@192.0.2.1/1\"")),
         ("password in the broker's URL", format!("[mqtt]\nurl = \"mqtt://joe:hunter2@broker\"\n{GOOD}")),
