@@ -40,7 +40,10 @@ fn a_configuration_with_mistakes_is_78_and_all_of_them_are_told() {
     for command in ["run", "check-config"] {
         let (code, out, err) = kinewatch(&[command, "--config", name]);
         assert_eq!((code, out.as_str()), (78, ""), "{command}: {err}");
-        assert!(err.contains(&format!("{name}:1:2: unknown key `devise`")) && err.contains("did you mean `listen`"), "{err}");
+        assert!(
+            err.contains(&format!("{name}:1:2: unknown key `devise`")) && err.contains("did you mean `listen`"),
+            "{err}"
+        );
     }
     let (code, out, _) = kinewatch(&["check-config", "--json", "--config", name]);
     let report: Value = serde_json::from_str(&out).unwrap();
@@ -74,7 +77,8 @@ fn packages_are_described_and_checked() {
     assert!(code == 0 && out.contains("tract cpu fp32") && out.contains(": ok"), "{code} {out} {err}");
     let (code, _, err) = kinewatch(&["model", "info", "/nonexistent"]);
     assert!(code == 1 && err.contains("no such model package"), "{err}");
-    let (code, out, err) = kinewatch(&["model", "bench", &package("tiny-clip"), "--backend", "tract", "--seconds", "0.1"]);
+    let (code, out, err) =
+        kinewatch(&["model", "bench", &package("tiny-clip"), "--backend", "tract", "--seconds", "0.1"]);
     assert!(code == 0 && out.contains("ms per window"), "{out} {err}");
 }
 
@@ -92,12 +96,27 @@ fn events_become_a_table_and_a_picture() {
             (decided * 1e9) as i64
         )
     };
-    let lines = event(0, "started", "", 2.4) + &event(1, "ended", "\"end\":{\"pts_ns\":3000000000},\"end_reason\":\"boundary\",", 3.6);
+    let lines = event(0, "started", "", 2.4)
+        + &event(1, "ended", "\"end\":{\"pts_ns\":3000000000},\"end_reason\":\"boundary\",", 3.6);
     let events = write("events.jsonl", &lines);
-    let truth = write("truth.json", r#"{"database":{"room.mp4":{"duration":9.0,"annotations":[{"label":"fall","segment":[2.1,3.1]},{"label":"fall","segment":[6,7]}]}}}"#);
+    let truth = write(
+        "truth.json",
+        r#"{"database":{"room.mp4":{"duration":9.0,"annotations":[{"label":"fall","segment":[2.1,3.1]},{"label":"fall","segment":[6,7]}]}}}"#,
+    );
     let scores = write("scores.csv", "time_s,falling\n0.2,-3\n2.2,3\n4.2,-3\n");
     let picture = dir.path().join("t.png");
-    let args = ["events", "table", "--events", &events, "--truth", &truth, "--scores", &scores, "--timeline", picture.to_str().unwrap()];
+    let args = [
+        "events",
+        "table",
+        "--events",
+        &events,
+        "--truth",
+        &truth,
+        "--scores",
+        &scores,
+        "--timeline",
+        picture.to_str().unwrap(),
+    ];
     let (code, out, err) = kinewatch(&args);
     assert_eq!(code, 0, "{err}");
     assert!(out.contains("MISSED") && out.contains("fall: 1 of 2 found, 0 false"), "{out}");
@@ -112,13 +131,23 @@ fn frames_are_what_numpy_reads() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("f.npy");
     let video = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/shapes.mp4");
-    let (code, _, err) = kinewatch(&["frames", video.to_str().unwrap(), "--size", "32x24", "--rate", "5", "--out", out.to_str().unwrap()]);
+    let (code, _, err) = kinewatch(&[
+        "frames",
+        video.to_str().unwrap(),
+        "--size",
+        "32x24",
+        "--rate",
+        "5",
+        "--out",
+        out.to_str().unwrap(),
+    ]);
     assert_eq!(code, 0, "{err}");
     let times = fs::read_to_string(dir.path().join("f.times.csv")).unwrap();
     let frames = times.lines().count() - 1;
     assert!(frames > 3 && times.starts_with("time_s,session\n0.0"), "{times}");
     assert_eq!(fs::metadata(&out).unwrap().len(), 128 + frames as u64 * 32 * 24 * 3);
-    let (code, _, err) = kinewatch(&["frames", "/nonexistent.mp4", "--size", "32x24", "--rate", "5", "--out", out.to_str().unwrap()]);
+    let (code, _, err) =
+        kinewatch(&["frames", "/nonexistent.mp4", "--size", "32x24", "--rate", "5", "--out", out.to_str().unwrap()]);
     assert!(code == 1 && err.contains("/nonexistent.mp4"), "{code} {err}");
 }
 

@@ -11,7 +11,8 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use kinewatch_capture::{CameraState, CameraStats};
 
 /// Upper bounds of the inference duration histogram, seconds.
-pub const DURATION_BOUNDS: [f64; 14] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
+pub const DURATION_BOUNDS: [f64; 14] =
+    [0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
 
 /// Everything that can be seen of a running agent.
 #[derive(Debug)]
@@ -187,7 +188,8 @@ impl Shared {
     /// Whether inference and store made progress within `limit`.
     #[must_use]
     pub fn is_alive(&self, limit: Duration) -> bool {
-        !self.ready.load(Relaxed) || (self.silence(&self.inference_beat_ms) < limit && self.silence(&self.store_beat_ms) < limit)
+        !self.ready.load(Relaxed)
+            || (self.silence(&self.inference_beat_ms) < limit && self.silence(&self.store_beat_ms) < limit)
     }
 
     /// Whether the agent watches: started and not stopping. A camera or broker that is away does not change it.

@@ -4,7 +4,9 @@
 
 use std::path::PathBuf;
 
-use kinewatch_engine::{BackendChoice, LibrarySearch, OpenOptions, PrecisionChoice, ProbeCommand, Provider, find_library};
+use kinewatch_engine::{
+    BackendChoice, LibrarySearch, OpenOptions, PrecisionChoice, ProbeCommand, Provider, find_library,
+};
 
 use crate::cli::EngineArgs;
 use crate::config::file;
@@ -13,7 +15,9 @@ use crate::progress;
 
 /// A library that was asked for cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("backend \"ort\": {reason}; install ONNX Runtime, name it with ort_library, or use backend \"auto\" or \"tract\"")]
+#[error(
+    "backend \"ort\": {reason}; install ONNX Runtime, name it with ort_library, or use backend \"auto\" or \"tract\""
+)]
 pub struct NoLibrary {
     /// What was found, and why it will not do.
     pub reason: String,

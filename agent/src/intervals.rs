@@ -203,7 +203,11 @@ pub fn read_events(path: &Path) -> Result<Vec<Detection>, String> {
     let mut collector = Collector::default();
     for (n, line) in text.lines().enumerate() {
         collector.line(line).map_err(|e| {
-            format!("{}:{}: not an event: {e}; the file should hold lines of topic<TAB>payload or of JSON", path.display(), n + 1)
+            format!(
+                "{}:{}: not an event: {e}; the file should hold lines of topic<TAB>payload or of JSON",
+                path.display(),
+                n + 1
+            )
         })?;
     }
     Ok(collector.finish())
@@ -235,7 +239,10 @@ struct Annotation {
 pub fn read_truth(path: &Path) -> Result<Truth, String> {
     let text = read_bounded(path)?;
     let file: TruthFile = serde_json::from_str(&text).map_err(|e| {
-        format!("{}: not annotations: {e}; expected {{\"database\": {{VIDEO: {{\"duration\": s, \"annotations\": […]}}}}}}", path.display())
+        format!(
+            "{}: not annotations: {e}; expected {{\"database\": {{VIDEO: {{\"duration\": s, \"annotations\": […]}}}}}}",
+            path.display()
+        )
     })?;
     let mut truth = Truth::default();
     for (video, entry) in file.database {
@@ -252,7 +259,12 @@ pub fn read_truth(path: &Path) -> Result<Truth, String> {
 fn read_bounded(path: &Path) -> Result<String, String> {
     let size = std::fs::metadata(path).map_err(|e| format!("{}: {e}", path.display()))?.len();
     if size > MAX_BYTES {
-        return Err(format!("{} has {} MB, more than the {} MB that are read at once; split it", path.display(), size >> 20, MAX_BYTES >> 20));
+        return Err(format!(
+            "{} has {} MB, more than the {} MB that are read at once; split it",
+            path.display(),
+            size >> 20,
+            MAX_BYTES >> 20
+        ));
     }
     std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))
 }
@@ -261,7 +273,9 @@ fn read_bounded(path: &Path) -> Result<String, String> {
 #[must_use]
 pub fn slug(video: &str) -> String {
     let stem = Path::new(video).file_stem().map_or_else(String::new, |s| s.to_string_lossy().to_lowercase());
-    stem.chars().map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-' { c } else { '-' }).collect()
+    stem.chars()
+        .map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-' { c } else { '-' })
+        .collect()
 }
 
 /// Temporal intersection over union of two intervals.
@@ -302,7 +316,8 @@ pub fn pair(detections: &[Detection], truth: &Truth, labels: Option<&[String]>) 
             _ => pairs.push(Pair::False(d.clone())),
         }
     }
-    pairs.extend(true_actions.iter().zip(&taken).filter(|(_, t)| t.is_empty()).map(|(t, _)| Pair::Missed((*t).clone())));
+    pairs
+        .extend(true_actions.iter().zip(&taken).filter(|(_, t)| t.is_empty()).map(|(t, _)| Pair::Missed((*t).clone())));
     pairs.sort_by(|a, b| {
         let ((ca, sa, ta), (cb, sb, tb)) = (a.sort_key(), b.sort_key());
         (ca, sa).cmp(&(cb, sb)).then(ta.total_cmp(&tb))
@@ -365,7 +380,10 @@ mod tests {
         }
         let all = collector.finish();
         assert_eq!(all.len(), 1);
-        assert_eq!((all[0].end_s, all[0].decided_s, all[0].end_decided_s, all[0].session), (Some(2.0), 1.4, Some(2.6), 3));
+        assert_eq!(
+            (all[0].end_s, all[0].decided_s, all[0].end_decided_s, all[0].session),
+            (Some(2.0), 1.4, Some(2.6), 3)
+        );
     }
 
     #[test]

@@ -53,9 +53,15 @@ pub fn init(options: &Options) -> Result<(), String> {
 pub fn check_level(level: &str) -> Result<(), String> {
     let known = ["off", "error", "warn", "info", "debug", "trace"];
     if !level.contains(['=', ',', '[']) && !known.contains(&level) {
-        return Err(format!("\"{level}\" is not a level; one of: {}, or a filter such as info,kinewatch_mqtt=debug", known.join(", ")));
+        return Err(format!(
+            "\"{level}\" is not a level; one of: {}, or a filter such as info,kinewatch_mqtt=debug",
+            known.join(", ")
+        ));
     }
-    EnvFilter::builder().parse(level).map(drop).map_err(|e| format!("\"{level}\" is not a log filter: {e}; write for example info"))
+    EnvFilter::builder()
+        .parse(level)
+        .map(drop)
+        .map_err(|e| format!("\"{level}\" is not a log filter: {e}; write for example info"))
 }
 
 fn human() -> Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync> {
@@ -66,7 +72,9 @@ fn human() -> Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync> {
 /// `auto` is the journal where systemd connected standard error to it.
 fn resolve(format: LogFormat) -> LogFormat {
     match format {
-        LogFormat::Auto if std::env::var_os("JOURNAL_STREAM").is_some() && !std::io::stderr().is_terminal() => LogFormat::Journald,
+        LogFormat::Auto if std::env::var_os("JOURNAL_STREAM").is_some() && !std::io::stderr().is_terminal() => {
+            LogFormat::Journald
+        }
         LogFormat::Auto => LogFormat::Human,
         other => other,
     }
@@ -78,11 +86,21 @@ fn filter(options: &Options, rust_log: Option<&str>) -> Result<EnvFilter, String
         (_, 0) => options.level.clone(),
         (_, n) => {
             let level = if n == 1 { "debug" } else { "trace" };
-            let ours = ["kinewatch", "kinewatch_core", "kinewatch_capture", "kinewatch_engine", "kinewatch_store", "kinewatch_mqtt", "kinewatch_ota"];
+            let ours = [
+                "kinewatch",
+                "kinewatch_core",
+                "kinewatch_capture",
+                "kinewatch_engine",
+                "kinewatch_store",
+                "kinewatch_mqtt",
+                "kinewatch_ota",
+            ];
             std::iter::once("info".to_owned()).chain(ours.map(|c| format!("{c}={level}"))).collect::<Vec<_>>().join(",")
         }
     };
-    EnvFilter::builder().parse(&text).map_err(|e| format!("\"{text}\" is not a log filter: {e}; write for example info or kinewatch_mqtt=debug"))
+    EnvFilter::builder()
+        .parse(&text)
+        .map_err(|e| format!("\"{text}\" is not a log filter: {e}; write for example info or kinewatch_mqtt=debug"))
 }
 
 #[cfg(test)]

@@ -65,8 +65,18 @@ impl Reader {
     fn build(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let labels = vec![("version", env!("CARGO_PKG_VERSION")), ("commit", version_commit())];
         gauges(e, "build_info", "Version of the agent; always 1", vec![(labels, 1)])?;
-        gauges(e, "uptime_seconds", "Time since the agent started", vec![(vec![], self.0.started.elapsed().as_secs_f64())])?;
-        gauges(e, "ready", "1 when every part has started and the agent is not stopping", vec![(vec![], i64::from(self.0.is_ready()))])
+        gauges(
+            e,
+            "uptime_seconds",
+            "Time since the agent started",
+            vec![(vec![], self.0.started.elapsed().as_secs_f64())],
+        )?;
+        gauges(
+            e,
+            "ready",
+            "1 when every part has started and the agent is not stopping",
+            vec![(vec![], i64::from(self.0.is_ready()))],
+        )
     }
 
     fn per_camera<V>(&self, value: impl Fn(&CameraView) -> V) -> Rows<'_, V> {
@@ -74,16 +84,28 @@ impl Reader {
     }
 
     fn by_reason(&self, reasons: impl Fn(&CameraView) -> Vec<(&'static str, u64)>) -> Rows<'_, u64> {
-        let rows = |c| reasons(c).into_iter().map(|(reason, n)| (vec![("camera", c.name.as_str()), ("reason", reason)], n)).collect::<Vec<_>>();
+        let rows = |c| {
+            reasons(c)
+                .into_iter()
+                .map(|(reason, n)| (vec![("camera", c.name.as_str()), ("reason", reason)], n))
+                .collect::<Vec<_>>()
+        };
         self.0.cameras.iter().flat_map(rows).collect()
     }
 
     fn streams(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let stat = |c: &CameraView, pick: fn(&kinewatch_capture::CameraStats) -> &AtomicU64| c.capture.get().map_or(0, |s| pick(s).load(Relaxed));
+        let stat = |c: &CameraView, pick: fn(&kinewatch_capture::CameraStats) -> &AtomicU64| {
+            c.capture.get().map_or(0, |s| pick(s).load(Relaxed))
+        };
         gauges(e, "stream_up", "1 while frames arrive", self.per_camera(|c| i64::from(c.is_up())))?;
         counters(e, "frames_decoded", "Frames out of the decoder", self.per_camera(|c| stat(c, |s| &s.decoded)))?;
         counters(e, "frames", "Frames handed to inference", self.per_camera(|c| stat(c, |s| &s.taken)))?;
-        counters(e, "frames_skipped", "Frames that no model samples, dropped before scaling", self.per_camera(|c| stat(c, |s| &s.skipped)))?;
+        counters(
+            e,
+            "frames_skipped",
+            "Frames that no model samples, dropped before scaling",
+            self.per_camera(|c| stat(c, |s| &s.skipped)),
+        )?;
         let dropped = self.by_reason(|c| {
             vec![
                 ("duplicate", stat(c, |s| &s.duplicates)),
@@ -95,26 +117,42 @@ impl Reader {
             ]
         });
         counters(e, "frames_dropped", "Frames lost, by reason", dropped)?;
-        counters(e, "stream_reconnects", "Pipelines rebuilt after a failure", self.per_camera(|c| stat(c, |s| &s.reconnects)))?;
-        counters(e, "stream_stalls", "Pipelines rebuilt because no frame came", self.per_camera(|c| stat(c, |s| &s.stalls)))?;
+        counters(
+            e,
+            "stream_reconnects",
+            "Pipelines rebuilt after a failure",
+            self.per_camera(|c| stat(c, |s| &s.reconnects)),
+        )?;
+        counters(
+            e,
+            "stream_stalls",
+            "Pipelines rebuilt because no frame came",
+            self.per_camera(|c| stat(c, |s| &s.stalls)),
+        )?;
         counters(e, "stream_sessions", "Stream sessions begun", self.per_camera(|c| stat(c, |s| &s.sessions)))
     }
 
     fn windows(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
         counters(e, "windows", "Windows scored", self.per_camera(|c| c.windows.load(Relaxed)))?;
-        let dropped = self.by_reason(|c| {
-            vec![("hole", c.windows_hole.load(Relaxed)), ("failed", c.windows_failed.load(Relaxed))]
-        });
+        let dropped = self
+            .by_reason(|c| vec![("hole", c.windows_hole.load(Relaxed)), ("failed", c.windows_failed.load(Relaxed))]);
         counters(e, "windows_dropped", "Windows not scored, by reason", dropped)?;
         gauges(e, "actions_active", "Actions that go on", self.per_camera(|c| c.active.load().len() as i64))
     }
 
     fn models(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let infos: Vec<_> = self.0.models.iter().filter_map(|m| m.info.load_full().map(|i| (m.name.as_str(), i))).collect();
+        let infos: Vec<_> =
+            self.0.models.iter().filter_map(|m| m.info.load_full().map(|i| (m.name.as_str(), i))).collect();
         let rows = infos
             .iter()
             .map(|(name, i)| {
-                let labels = [("model", *name), ("version", &i.version), ("backend", &i.backend), ("provider", &i.provider), ("precision", &i.precision)];
+                let labels = [
+                    ("model", *name),
+                    ("version", &i.version),
+                    ("backend", &i.backend),
+                    ("provider", &i.provider),
+                    ("precision", &i.precision),
+                ];
                 (labels.to_vec(), 1)
             })
             .collect();
@@ -125,7 +163,12 @@ impl Reader {
         counters(e, "backbone_runs", "Frames that went through the backbone", rows(|m| &m.backbone_runs))?;
         counters(e, "head_runs", "Windows that went through the head", rows(|m| &m.head_runs))?;
         counters(e, "inference_batches", "Calls of the back end", rows(|m| &m.batches))?;
-        let mut family = e.encode_descriptor("inference_duration_seconds", "Time of one call of the back end", None, MetricType::Histogram)?;
+        let mut family = e.encode_descriptor(
+            "inference_duration_seconds",
+            "Time of one call of the back end",
+            None,
+            MetricType::Histogram,
+        )?;
         for m in &self.0.models {
             let labels = [("model", m.name.as_str())];
             histogram(&m.duration, family.encode_family(&&labels[..])?)?;
@@ -138,7 +181,10 @@ impl Reader {
         for camera in &self.0.cameras {
             for l in &camera.events {
                 for (status, n) in [("started", &l.started), ("updated", &l.updated), ("ended", &l.ended)] {
-                    rows.push((vec![("camera", camera.name.as_str()), ("label", l.label.as_str()), ("status", status)], n.load(Relaxed)));
+                    rows.push((
+                        vec![("camera", camera.name.as_str()), ("label", l.label.as_str()), ("status", status)],
+                        n.load(Relaxed),
+                    ));
                 }
             }
         }
@@ -148,7 +194,12 @@ impl Reader {
     fn delivery(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let d = &self.0.delivery;
         let one = |n: &AtomicU64| vec![(vec![], n.load(Relaxed))];
-        gauges(e, "mqtt_connected", "1 while a connection to the broker stands", vec![(vec![], i64::from(d.connected.load(Relaxed)))])?;
+        gauges(
+            e,
+            "mqtt_connected",
+            "1 while a connection to the broker stands",
+            vec![(vec![], i64::from(d.connected.load(Relaxed)))],
+        )?;
         counters(e, "mqtt_connections", "Connections made to the broker", one(&d.connections))?;
         counters(e, "mqtt_publish_acked", "Events that the broker acknowledged", one(&d.acked))?;
         counters(e, "mqtt_publish_refused", "Events that the broker refused for good", one(&d.refused))?;
@@ -157,7 +208,12 @@ impl Reader {
         gauges(e, "outbox_bytes", "Bytes of them", gauge(&d.outbox_bytes))?;
         gauges(e, "outbox_parked", "Events put aside because the broker refuses them", gauge(&d.outbox_parked))?;
         let oldest = age_s(d.outbox_oldest_unix_ns.load(Relaxed)).unwrap_or(0.0);
-        gauges(e, "outbox_oldest_age_seconds", "Age of the oldest of them; 0 when there is none", vec![(vec![], oldest)])?;
+        gauges(
+            e,
+            "outbox_oldest_age_seconds",
+            "Age of the oldest of them; 0 when there is none",
+            vec![(vec![], oldest)],
+        )?;
         counters(e, "outbox_dropped", "Events dropped to keep within the quota", one(&d.outbox_dropped))?;
         counters(e, "store_errors", "Writes to the store that failed", one(&d.store_errors))?;
         counters(e, "decisions_lost", "Decisions that the store could not take", one(&d.decisions_lost))
@@ -221,8 +277,10 @@ mod tests {
         let shared = Shared::new("home", "box", "mqtt://127.0.0.1", vec![camera], vec!["falls".into()]);
         shared.models[0].duration.observe(std::time::Duration::from_millis(12));
         let text = Metrics::new(Arc::new(shared)).render().unwrap();
-        let stable: Vec<&str> =
-            text.lines().filter(|l| !l.starts_with("kinewatch_uptime") && !l.starts_with("kinewatch_build_info")).collect();
+        let stable: Vec<&str> = text
+            .lines()
+            .filter(|l| !l.starts_with("kinewatch_uptime") && !l.starts_with("kinewatch_build_info"))
+            .collect();
         insta::assert_snapshot!("metrics", stable.join("\n"));
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::intervals::{Detection, Pair, Truth, TrueAction};
+use crate::intervals::{Detection, Pair, TrueAction, Truth};
 use crate::timeline::{Bar, Curve, Panel};
 
 /// What is known of one video beside its detections.
@@ -19,9 +19,18 @@ pub struct Video {
 /// A panel per video, in the order given; cameras that only occur in detections or truth come after them.
 /// `labels`: those of the truth to show; all when `None`.
 #[must_use]
-pub fn panels(videos: Vec<Video>, detections: &[Detection], truth: Option<&Truth>, labels: Option<&[String]>, pairs: &[Pair]) -> Vec<Panel> {
+pub fn panels(
+    videos: Vec<Video>,
+    detections: &[Detection],
+    truth: Option<&Truth>,
+    labels: Option<&[String]>,
+    pairs: &[Pair],
+) -> Vec<Panel> {
     let mut videos = videos;
-    let others = detections.iter().map(|d| &d.camera).chain(truth.iter().filter(|_| videos.is_empty()).flat_map(|t| t.videos.keys()));
+    let others = detections
+        .iter()
+        .map(|d| &d.camera)
+        .chain(truth.iter().filter(|_| videos.is_empty()).flat_map(|t| t.videos.keys()));
     let mut unseen: Vec<String> = others.filter(|c| !videos.iter().any(|v| v.camera == **c)).cloned().collect();
     unseen.sort_unstable();
     unseen.dedup();
@@ -29,21 +38,44 @@ pub fn panels(videos: Vec<Video>, detections: &[Detection], truth: Option<&Truth
     videos.into_iter().map(|v| panel(v, detections, truth, labels, pairs)).collect()
 }
 
-fn panel(video: Video, detections: &[Detection], truth: Option<&Truth>, labels: Option<&[String]>, pairs: &[Pair]) -> Panel {
+fn panel(
+    video: Video,
+    detections: &[Detection],
+    truth: Option<&Truth>,
+    labels: Option<&[String]>,
+    pairs: &[Pair],
+) -> Panel {
     let detected: Vec<Bar> = detections.iter().filter(|d| d.camera == video.camera).map(detected_bar).collect();
     let known = truth.filter(|t| t.videos.contains_key(&video.camera));
     let shown = |t: &&TrueAction| t.camera == video.camera && labels.is_none_or(|l| l.contains(&t.label));
     let truth_bars: Option<Vec<Bar>> = known.map(|t| t.actions.iter().filter(shown).map(true_bar).collect());
     let annotated = known.and_then(|t| t.videos.get(&video.camera)).copied().unwrap_or(0.0);
-    let last = detected.iter().chain(truth_bars.iter().flatten()).map(|b| b.end_decided_s.unwrap_or(b.end_s).max(b.end_s)).fold(0.0, f64::max);
+    let last = detected
+        .iter()
+        .chain(truth_bars.iter().flatten())
+        .map(|b| b.end_decided_s.unwrap_or(b.end_s).max(b.end_s))
+        .fold(0.0, f64::max);
     let scored = video.curves.iter().filter_map(|c| c.points.last()).map(|p| p.0).fold(0.0, f64::max);
     let duration_s = if video.duration_s > 0.0 { video.duration_s } else { annotated.max(last).max(scored) };
-    Panel { note: note(&video.camera, pairs, known.is_some()), title: video.camera, duration_s, curves: video.curves, detected, truth: truth_bars }
+    Panel {
+        note: note(&video.camera, pairs, known.is_some()),
+        title: video.camera,
+        duration_s,
+        curves: video.curves,
+        detected,
+        truth: truth_bars,
+    }
 }
 
 fn detected_bar(d: &Detection) -> Bar {
     let end_s = d.end_s.unwrap_or(d.decided_s.max(d.start_s));
-    Bar { label: d.label.clone(), start_s: d.start_s, end_s, decided_s: Some(d.decided_s), end_decided_s: d.end_decided_s }
+    Bar {
+        label: d.label.clone(),
+        start_s: d.start_s,
+        end_s,
+        decided_s: Some(d.decided_s),
+        end_decided_s: d.end_decided_s,
+    }
 }
 
 fn true_bar(t: &TrueAction) -> Bar {
@@ -67,7 +99,11 @@ fn note(camera: &str, pairs: &[Pair], judged: bool) -> String {
     if counts.is_empty() {
         return "nothing happens, nothing detected".into();
     }
-    ["found", "missed", "false"].iter().filter_map(|w| counts.get(w).map(|n| format!("{n} {w}"))).collect::<Vec<_>>().join(", ")
+    ["found", "missed", "false"]
+        .iter()
+        .filter_map(|w| counts.get(w).map(|n| format!("{n} {w}")))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 #[cfg(test)]

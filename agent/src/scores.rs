@@ -47,7 +47,8 @@ impl ScoresFile {
     pub fn create(path: &Path, labels: &[String]) -> Result<Self, String> {
         let file = File::create(path).map_err(|e| told(path, &e))?;
         let mut out = BufWriter::new(file);
-        let header: Vec<String> = std::iter::once("time_s".to_owned()).chain(labels.iter().map(|l| quoted(l))).collect();
+        let header: Vec<String> =
+            std::iter::once("time_s".to_owned()).chain(labels.iter().map(|l| quoted(l))).collect();
         writeln!(out, "{}", header.join(",")).map_err(|e| told(path, &e))?;
         Ok(Self { path: path.to_owned(), out, labels: labels.len() })
     }
@@ -96,8 +97,11 @@ impl ScoresWriter {
     pub fn write(&mut self, camera: &str, session: SessionId, at: Pts, labels: &[String], scores: &[f32]) {
         let known = self.open.get(camera).map(|(session, _)| *session);
         if known != Some(session) {
-            let name = if known.is_none() { format!("{camera}.csv") } else { format!("{camera}-session{}.csv", session.0) };
-            let file = ScoresFile::create(&self.folder.join(name), labels).map_err(|e| tracing::error!(camera, "scores: {e}")).ok();
+            let name =
+                if known.is_none() { format!("{camera}.csv") } else { format!("{camera}-session{}.csv", session.0) };
+            let file = ScoresFile::create(&self.folder.join(name), labels)
+                .map_err(|e| tracing::error!(camera, "scores: {e}"))
+                .ok();
             self.open.insert(camera.to_owned(), (session, file));
         }
         let Some((_, slot)) = self.open.get_mut(camera) else { return };
@@ -116,9 +120,13 @@ pub fn read(path: &Path) -> Result<Vec<Curve>, String> {
     let mut reader = csv::Reader::from_path(path).map_err(|e| format!("{}: {e}", path.display()))?;
     let header = reader.headers().map_err(|e| format!("{}: {e}", path.display()))?.clone();
     if header.get(0) != Some("time_s") || header.len() < 2 {
-        return Err(format!("{}: not scores; the first line should be time_s and a label for each column", path.display()));
+        return Err(format!(
+            "{}: not scores; the first line should be time_s and a label for each column",
+            path.display()
+        ));
     }
-    let mut curves: Vec<Curve> = header.iter().skip(1).map(|l| Curve { label: l.to_owned(), ..Curve::default() }).collect();
+    let mut curves: Vec<Curve> =
+        header.iter().skip(1).map(|l| Curve { label: l.to_owned(), ..Curve::default() }).collect();
     for record in reader.records() {
         let record = record.map_err(|e| format!("{}: {e}", path.display()))?;
         let line = record.position().map_or(0, csv::Position::line);
@@ -139,7 +147,11 @@ pub fn probability(logit: f32) -> f32 {
 
 /// Labels are free text in a package that was made by hand.
 fn quoted(label: &str) -> String {
-    if label.contains([',', '"', '\n', '\r']) { format!("\"{}\"", label.replace('"', "\"\"")) } else { label.to_owned() }
+    if label.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", label.replace('"', "\"\""))
+    } else {
+        label.to_owned()
+    }
 }
 
 fn told(path: &Path, error: &std::io::Error) -> String {

@@ -21,8 +21,20 @@ pub fn detected(detections: &[Detection]) -> String {
 /// One row per detected or missed action, beside the truth, and a line of counts.
 #[must_use]
 pub fn judged(pairs: &[Pair]) -> String {
-    let header =
-        ["", "camera", "label", "begin s", "end s", "decided after s", "confidence", "true begin", "true end", "tIoU", "begin error", "end error"];
+    let header = [
+        "",
+        "camera",
+        "label",
+        "begin s",
+        "end s",
+        "decided after s",
+        "confidence",
+        "true begin",
+        "true end",
+        "tIoU",
+        "begin error",
+        "end error",
+    ];
     let mut table = new_table(&header);
     for pair in pairs {
         table.add_row(judged_cells(pair));
@@ -88,11 +100,17 @@ fn counts(pairs: &[Pair]) -> String {
         };
         labels.entry(label).or_default()[column] += 1;
     }
-    let line = |(label, [found, missed, wrong]): (&str, [usize; 3])| format!("{label}: {found} of {} found, {wrong} false", found + missed);
+    let line = |(label, [found, missed, wrong]): (&str, [usize; 3])| {
+        format!("{label}: {found} of {} found, {wrong} false", found + missed)
+    };
     let lines: Vec<String> = labels.into_iter().map(line).collect();
     let unjudged = pairs.iter().filter(|p| matches!(p, Pair::Unjudged(_))).count();
-    let rest = if unjudged > 0 { format!(" ({unjudged} in videos without annotations: not judged)") } else { String::new() };
-    format!("{}{rest}\n\"decided after\": begin reported / end reported, seconds after each happened; found: tIoU ≥ 0.3", lines.join("; "))
+    let rest =
+        if unjudged > 0 { format!(" ({unjudged} in videos without annotations: not judged)") } else { String::new() };
+    format!(
+        "{}{rest}\n\"decided after\": begin reported / end reported, seconds after each happened; found: tIoU ≥ 0.3",
+        lines.join("; ")
+    )
 }
 
 /// A table with lines above, below and under its header, none between rows.
@@ -129,8 +147,14 @@ mod tests {
     #[test]
     fn every_kind_of_row_is_told_honestly() {
         let t = TrueAction { camera: "room".into(), label: "fall".into(), start_s: 12.5, end_s: 13.5 };
-        let open = Detection { end_s: None, end_decided_s: None, end_reason: None, camera: "street".into(), ..detection() };
-        let pairs = [Pair::Found(detection(), t.clone(), 0.83), Pair::False(open.clone()), Pair::Missed(t), Pair::Unjudged(detection())];
+        let open =
+            Detection { end_s: None, end_decided_s: None, end_reason: None, camera: "street".into(), ..detection() };
+        let pairs = [
+            Pair::Found(detection(), t.clone(), 0.83),
+            Pair::False(open.clone()),
+            Pair::Missed(t),
+            Pair::Unjudged(detection()),
+        ];
         insta::assert_snapshot!("judged", judged(&pairs));
         insta::assert_snapshot!("detected", detected(&[detection(), open]));
     }

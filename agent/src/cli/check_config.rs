@@ -22,7 +22,10 @@ pub(super) fn run(args: &CheckConfigArgs) -> Outcome {
     }
     match &report.plan {
         Some(plan) => print(&summary(plan)),
-        None => print(&format!("{}: the file is right; models, devices, secrets and directories were not looked at", args.config.display())),
+        None => print(&format!(
+            "{}: the file is right; models, devices, secrets and directories were not looked at",
+            args.config.display()
+        )),
     }
 }
 
@@ -35,7 +38,13 @@ fn summary(plan: &Plan) -> String {
     lines.push(plan.web.map_or_else(|| "web      off".into(), |a| format!("web      http://{a}/status")));
     for m in &plan.models {
         let labels: Vec<&str> = m.manifest.labels.iter().filter(|l| l.publish).map(|l| l.name.as_str()).collect();
-        lines.push(format!("model    {}: {} {}, reports {}", m.name, m.manifest.name, m.manifest.version, reported(m, &labels)));
+        lines.push(format!(
+            "model    {}: {} {}, reports {}",
+            m.name,
+            m.manifest.name,
+            m.manifest.version,
+            reported(m, &labels)
+        ));
     }
     for c in &plan.cameras {
         let models: Vec<&str> = c.models.iter().map(|m| plan.models[*m].name.as_str()).collect();

@@ -9,9 +9,7 @@ pub(super) fn run(args: &DevicesArgs) -> Outcome {
     let devices = kinewatch_capture::devices();
     if args.json {
         let size = |(w, h): &(u32, u32)| format!("{w}x{h}");
-        let format = |f: &kinewatch_capture::DeviceFormat| {
-            json!({ "fourcc": f.fourcc, "description": f.description, "sizes": f.sizes.iter().map(size).collect::<Vec<_>>() })
-        };
+        let format = |f: &kinewatch_capture::DeviceFormat| json!({ "fourcc": f.fourcc, "description": f.description, "sizes": f.sizes.iter().map(size).collect::<Vec<_>>() });
         let device = |d: &kinewatch_capture::Device| {
             let formats: Vec<_> = d.formats.iter().map(format).collect();
             json!({ "path": d.path, "name": d.name, "driver": d.driver, "source": format!("v4l2:{}", d.path.display()), "formats": formats })
@@ -35,5 +33,7 @@ pub(super) fn run(args: &DevicesArgs) -> Outcome {
 
 #[cfg(not(feature = "v4l"))]
 pub(super) fn run(_args: &DevicesArgs) -> Outcome {
-    Err(super::Failure::say("this kinewatch was built without the feature v4l and cannot list cameras; v4l2: sources work all the same"))
+    Err(super::Failure::say(
+        "this kinewatch was built without the feature v4l and cannot list cameras; v4l2: sources work all the same",
+    ))
 }

@@ -15,7 +15,8 @@ pub(super) fn table(args: &TableArgs) -> Outcome {
     let detections = intervals::read_events(&args.events).map_err(Failure::say)?;
     let truth = args.truth.as_deref().map(intervals::read_truth).transpose().map_err(Failure::say)?;
     let labels = (!args.label.is_empty()).then_some(args.label.as_slice());
-    let detections: Vec<Detection> = detections.into_iter().filter(|d| labels.is_none_or(|l| l.contains(&d.label))).collect();
+    let detections: Vec<Detection> =
+        detections.into_iter().filter(|d| labels.is_none_or(|l| l.contains(&d.label))).collect();
     let pairs = truth.as_ref().map(|t| intervals::pair(&detections, t, labels)).unwrap_or_default();
     print(&if truth.is_some() { table::judged(&pairs) } else { table::detected(&detections) })?;
     let Some(path) = &args.timeline else { return Ok(()) };
@@ -43,7 +44,8 @@ fn camera_of(file: &Path, detections: &[Detection], files: usize) -> String {
     if let Some((_, camera)) = stem.rsplit_once('.') {
         return camera.to_owned();
     }
-    let only = detections.first().map(|d| &d.camera).filter(|c| files == 1 && detections.iter().all(|d| d.camera == **c));
+    let only =
+        detections.first().map(|d| &d.camera).filter(|c| files == 1 && detections.iter().all(|d| d.camera == **c));
     only.cloned().unwrap_or_else(|| intervals::slug(&stem))
 }
 

@@ -29,7 +29,9 @@ pub(super) fn run(args: &FramesArgs) -> Outcome {
 
     let told = |path: &Path| {
         let path = path.to_owned();
-        move |e: std::io::Error| Failure::say(format!("{}: {e}; name a file in a directory that can be written", path.display()))
+        move |e: std::io::Error| {
+            Failure::say(format!("{}: {e}; name a file in a directory that can be written", path.display()))
+        }
     };
     let times_path = args.out.with_extension("times.csv");
     let mut frames = FramesFile::create(&args.out, spec.width, spec.height).map_err(told(&args.out))?;
@@ -40,7 +42,8 @@ pub(super) fn run(args: &FramesArgs) -> Outcome {
         match receive.recv_timeout(Duration::from_millis(200)) {
             Ok(Captured::Frame { frame, .. }) => {
                 frames.push(frame.pixels()).map_err(told(&args.out))?;
-                writeln!(times, "{:.6},{}", frame.meta().pts.seconds(), frame.meta().session.0).map_err(told(&times_path))?;
+                writeln!(times, "{:.6},{}", frame.meta().pts.seconds(), frame.meta().session.0)
+                    .map_err(told(&times_path))?;
                 progress.tick();
             }
             Ok(Captured::Gap { .. }) => {}
@@ -64,14 +67,14 @@ fn wanted(args: &FramesArgs) -> Result<(FrameSpec, f64), Failure> {
     }
     let size = args.size.as_deref().unwrap_or_default();
     let side = |s: &str| s.parse::<u32>().ok().filter(|n| (8..=4096).contains(n));
-    let (width, height) = size
-        .split_once('x')
-        .and_then(|(w, h)| Some((side(w)?, side(h)?)))
-        .ok_or_else(|| Failure::Usage(format!("--size {size}: write WIDTHxHEIGHT, each 8 to 4096, for example 144x144")))?;
+    let (width, height) = size.split_once('x').and_then(|(w, h)| Some((side(w)?, side(h)?))).ok_or_else(|| {
+        Failure::Usage(format!("--size {size}: write WIDTHxHEIGHT, each 8 to 4096, for example 144x144"))
+    })?;
     let rate_hz = args.rate.unwrap_or_default();
     if !(0.01..=1000.0).contains(&rate_hz) {
         return Err(Failure::Usage(format!("--rate {rate_hz}: give 0.01 to 1000 frames a second")));
     }
-    let spec = FrameSpec { width, height, resize: Resize::Stretch, filter: Filter::Bilinear, order: ScaleOrder::ScaleConvert };
+    let spec =
+        FrameSpec { width, height, resize: Resize::Stretch, filter: Filter::Bilinear, order: ScaleOrder::ScaleConvert };
     Ok((spec, rate_hz))
 }

@@ -21,7 +21,8 @@ pub(super) fn open(dir: &Path) -> Result<Manifest, Failure> {
 pub(super) fn info(args: &ModelInfoArgs) -> Outcome {
     let package = kinewatch_ota::open_verified(&args.dir).map_err(Failure::say)?;
     let m = &package.manifest;
-    let labels: Vec<&str> = m.labels.iter().filter(|l| l.publish && l.decoder.is_some()).map(|l| l.name.as_str()).collect();
+    let labels: Vec<&str> =
+        m.labels.iter().filter(|l| l.publish && l.decoder.is_some()).map(|l| l.name.as_str()).collect();
     let sequences: Vec<&str> = m.sequences.iter().map(|s| s.name.as_str()).collect();
     let reports = [labels, sequences].concat();
     let s = &m.sampling;
@@ -44,10 +45,23 @@ pub(super) fn info(args: &ModelInfoArgs) -> Outcome {
     let precisions = if m.graphs.int8.is_some() { "fp32, int8" } else { "fp32" };
     print(&format!(
         "{} {}  {}\n\narchitecture  {}, plan {}\ninput         {}x{}, {} frames a second\nwindow        {} frames over {} s, every {} s\nreports       {}\nall labels    {}\ngraphs        {precisions}, {:.1} MB with everything\nlicence       {}\ntrained on    {}\nsha256        {}",
-        m.name, m.version, m.description, m.architecture, plan(m), m.input.spec.width, m.input.spec.height, s.rate_hz,
-        m.frames_per_window(), seconds(s.window), seconds(s.stride), reports.join(", "),
-        m.labels.iter().map(|l| l.name.as_str()).collect::<Vec<_>>().join(", "), size as f64 / 1e6, m.license,
-        m.provenance.join("\n              "), package.digest,
+        m.name,
+        m.version,
+        m.description,
+        m.architecture,
+        plan(m),
+        m.input.spec.width,
+        m.input.spec.height,
+        s.rate_hz,
+        m.frames_per_window(),
+        seconds(s.window),
+        seconds(s.stride),
+        reports.join(", "),
+        m.labels.iter().map(|l| l.name.as_str()).collect::<Vec<_>>().join(", "),
+        size as f64 / 1e6,
+        m.license,
+        m.provenance.join("\n              "),
+        package.digest,
     ))
 }
 
@@ -74,10 +88,16 @@ pub(super) fn check(args: &ModelRunArgs) -> Outcome {
         }
     }
     if args.json {
-        let ways: Vec<Value> = rows.iter().map(|r| r.as_ref().map_or_else(|(what, e)| json!({ "way": what, "error": e }), check_json)).collect();
-        print(&json!({ "name": manifest.name, "version": manifest.version, "ok": faults == 0, "ways": ways }).to_string())?;
+        let ways: Vec<Value> = rows
+            .iter()
+            .map(|r| r.as_ref().map_or_else(|(what, e)| json!({ "way": what, "error": e }), check_json))
+            .collect();
+        print(
+            &json!({ "name": manifest.name, "version": manifest.version, "ok": faults == 0, "ways": ways }).to_string(),
+        )?;
     } else {
-        let mut lines = vec![format!("{} {}: {} files as packaged", manifest.name, manifest.version, manifest.files.len())];
+        let mut lines =
+            vec![format!("{} {}: {} files as packaged", manifest.name, manifest.version, manifest.files.len())];
         for row in &rows {
             match row {
                 Ok(r) => lines.extend(check_lines(r)),
@@ -86,7 +106,11 @@ pub(super) fn check(args: &ModelRunArgs) -> Outcome {
         }
         print(&lines.join("\n"))?;
     }
-    if faults > 0 { Err(Failure::say(format!("{}: {faults} of {} ways to run it do not hold", args.dir.display(), rows.len()))) } else { Ok(()) }
+    if faults > 0 {
+        Err(Failure::say(format!("{}: {faults} of {} ways to run it do not hold", args.dir.display(), rows.len())))
+    } else {
+        Ok(())
+    }
 }
 
 fn deviates(report: &OpenReport) -> bool {
@@ -101,14 +125,20 @@ fn check_lines(r: &OpenReport) -> Vec<String> {
     let mut lines = vec![format!("{}: opened in {:.0} ms ({})", way(r), r.load_ms + r.golden_ms, r.why)];
     for g in &r.golden {
         let verdict = if g.max_diff <= g.tolerance { "ok" } else { "DIFFERS" };
-        lines.push(format!("    {}: {} rows, largest difference {:.2e}, allowed {:.0e}: {verdict}", g.clip, g.rows, g.max_diff, g.tolerance));
+        lines.push(format!(
+            "    {}: {} rows, largest difference {:.2e}, allowed {:.0e}: {verdict}",
+            g.clip, g.rows, g.max_diff, g.tolerance
+        ));
     }
     lines.extend(r.refused.iter().map(|reason| format!("    passed over: {reason}")));
     lines
 }
 
 fn check_json(r: &OpenReport) -> Value {
-    let golden = r.golden.iter().map(|g| json!({ "clip": g.clip, "rows": g.rows, "max_diff": g.max_diff, "tolerance": g.tolerance }));
+    let golden = r
+        .golden
+        .iter()
+        .map(|g| json!({ "clip": g.clip, "rows": g.rows, "max_diff": g.max_diff, "tolerance": g.tolerance }));
     json!({
         "backend": r.backend.name(), "provider": r.provider.name(), "precision": r.precision.name(), "why": r.why,
         "refused": r.refused, "load_ms": r.load_ms, "golden": golden.collect::<Vec<_>>(), "ok": !deviates(r),
@@ -139,12 +169,25 @@ pub(super) fn bench(args: &ModelBenchArgs) -> Outcome {
 }
 
 fn bench_table(results: &[BenchResult]) -> String {
-    let mut table = crate::table::new_table(&["back end", "provider", "precision", "ms per window", "fastest", "CPU ms per window", "ms per frame", "CPU ms per frame", "windows"]);
+    let mut table = crate::table::new_table(&[
+        "back end",
+        "provider",
+        "precision",
+        "ms per window",
+        "fastest",
+        "CPU ms per window",
+        "ms per frame",
+        "CPU ms per frame",
+        "windows",
+    ]);
     for r in results {
-        let numbers = [r.wall.median, r.wall.min, r.cpu.median, r.wall_ms_per_frame(), r.cpu_ms_per_frame()].map(|ms| format!("{ms:.2}"));
+        let numbers = [r.wall.median, r.wall.min, r.cpu.median, r.wall_ms_per_frame(), r.cpu_ms_per_frame()]
+            .map(|ms| format!("{ms:.2}"));
         let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
         let names = [r.report.backend.name(), r.report.provider.name(), r.report.precision.name()].map(Cell::new);
-        table.add_row(names.into_iter().chain(numbers.map(right)).chain([right(r.runs.to_string())]).collect::<Vec<_>>());
+        table.add_row(
+            names.into_iter().chain(numbers.map(right)).chain([right(r.runs.to_string())]).collect::<Vec<_>>(),
+        );
     }
     format!("{table}\nmedians, one window at a time")
 }
@@ -164,7 +207,9 @@ fn ways(args: &ModelRunArgs, manifest: &Manifest) -> Result<Vec<OpenOptions>, Fa
     let plan = EnginePlan::from(&args.engine);
     let options = inference::open_options(&plan, None)?;
     if plan.backend != Backend::Tract && options.ort_library.is_none() {
-        eprintln!("kinewatch: ONNX Runtime was not found: tract alone is looked at; name the library with --ort-library");
+        eprintln!(
+            "kinewatch: ONNX Runtime was not found: tract alone is looked at; name the library with --ort-library"
+        );
     }
     let backends = [(Backend::Tract, BackendChoice::Tract), (Backend::Ort, BackendChoice::Ort)];
     let precisions = [(Precision::Fp32, PrecisionChoice::Fp32), (Precision::Int8, PrecisionChoice::Int8)];
@@ -173,7 +218,9 @@ fn ways(args: &ModelRunArgs, manifest: &Manifest) -> Result<Vec<OpenOptions>, Fa
         if backend == BackendChoice::Ort && options.ort_library.is_none() {
             continue;
         }
-        for (_, precision) in precisions.into_iter().filter(|(p, _)| plan.precision == Precision::Auto || plan.precision == *p) {
+        for (_, precision) in
+            precisions.into_iter().filter(|(p, _)| plan.precision == Precision::Auto || plan.precision == *p)
+        {
             let asked = plan.precision == Precision::Int8;
             // The int8 graph is made for ONNX Runtime; tract runs it more slowly than fp32.
             let useful = manifest.graphs.int8.is_some() && backend == BackendChoice::Ort;

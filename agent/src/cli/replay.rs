@@ -22,7 +22,8 @@ pub(super) fn run(args: ReplayArgs) -> Outcome {
     let truth = args.truth.as_deref().map(intervals::read_truth).transpose().map_err(Failure::say)?;
     kinewatch_capture::init()?;
     let options = inference::open_options(&EnginePlan::from(&args.engine), None)?;
-    let opened = progress::spin("opening the model", || models::open("replay", &args.model, Overrides::default(), &options))?;
+    let opened =
+        progress::spin("opening the model", || models::open("replay", &args.model, Overrides::default(), &options))?;
     let manifest = std::sync::Arc::clone(&opened.loaded.manifest);
     let mut replayer = Replayer::new(opened.loaded, opened.reference)?;
     let mut outputs = Outputs::new(&args)?;
@@ -113,7 +114,10 @@ impl<'a> Outputs<'a> {
             out.flush().map_err(|e| told(path, &e))?;
         }
         if self.dropped > 0 {
-            eprintln!("kinewatch: {} windows left out: the videos have holes wider than the model allows", self.dropped);
+            eprintln!(
+                "kinewatch: {} windows left out: the videos have holes wider than the model allows",
+                self.dropped
+            );
         }
         let detections = self.collector.finish();
         // Only what was replayed is judged.

@@ -13,8 +13,11 @@ pub(crate) const fn commit() -> &'static str {
 }
 
 pub(super) fn run(args: &VersionArgs) -> Outcome {
-    let features: Vec<&str> =
-        [("v4l", cfg!(feature = "v4l")), ("embedded-broker", cfg!(feature = "embedded-broker"))].into_iter().filter(|f| f.1).map(|f| f.0).collect();
+    let features: Vec<&str> = [("v4l", cfg!(feature = "v4l")), ("embedded-broker", cfg!(feature = "embedded-broker"))]
+        .into_iter()
+        .filter(|f| f.1)
+        .map(|f| f.0)
+        .collect();
     let target = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
     if args.json {
         let value = json!({

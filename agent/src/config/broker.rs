@@ -29,7 +29,10 @@ pub(super) fn resolve(r: &mut Resolver<'_>, mqtt: &Mqtt, device: Option<&DeviceP
     let tls = tls(r, mqtt, endpoint.as_ref());
     let bad_id = |id: &&str| id.is_empty() || id.len() > 128 || id.contains(char::is_control);
     if let Some(id) = mqtt.client_id.as_deref().filter(bad_id) {
-        r.error(&at("client_id"), format!("[mqtt] client_id: {id:?} is not usable; give 1 to 128 printable characters"));
+        r.error(
+            &at("client_id"),
+            format!("[mqtt] client_id: {id:?} is not usable; give 1 to 128 printable characters"),
+        );
     }
     let device = device?;
     Some(MqttPlan {
@@ -73,7 +76,10 @@ fn embedded(r: &mut Resolver<'_>, endpoint: &Endpoint) -> Option<SocketAddr> {
     let (host, port) = (endpoint.host(), endpoint.port());
     if !cfg!(feature = "embedded-broker") {
         let advice = "install mosquitto, or build with --features embedded-broker";
-        r.error(&key!["mqtt", "embedded"], format!("[mqtt] embedded: this kinewatch was built without a broker; {advice}"));
+        r.error(
+            &key!["mqtt", "embedded"],
+            format!("[mqtt] embedded: this kinewatch was built without a broker; {advice}"),
+        );
         return None;
     }
     if endpoint.is_tls() {
@@ -85,26 +91,36 @@ fn embedded(r: &mut Resolver<'_>, endpoint: &Endpoint) -> Option<SocketAddr> {
     let address = (bare, port).to_socket_addrs().ok().and_then(|mut a| a.find(|a| a.ip().is_loopback()));
     if address.is_none() {
         let advice = format!("write url = \"mqtt://127.0.0.1:{port}\"");
-        r.error(&key!["mqtt", "url"], format!("[mqtt] embedded: the broker inside listens on loopback alone, not on {host}; {advice}"));
+        r.error(
+            &key!["mqtt", "url"],
+            format!("[mqtt] embedded: the broker inside listens on loopback alone, not on {host}; {advice}"),
+        );
     }
     address
 }
 
 fn tls(r: &mut Resolver<'_>, mqtt: &Mqtt, endpoint: Option<&Endpoint>) -> Tls {
-    let file = |r: &Resolver<'_>, name: &Option<String>| -> Option<PathBuf> { name.as_ref().map(|f| r.path(Path::new(f))) };
+    let file =
+        |r: &Resolver<'_>, name: &Option<String>| -> Option<PathBuf> { name.as_ref().map(|f| r.path(Path::new(f))) };
     let key = r.secret(mqtt.key_file.as_ref(), &key!["mqtt", "key_file"], "[mqtt] key_file").map(|(_, path)| path);
     let tls = Tls { ca: file(r, &mqtt.ca_file), certificate: file(r, &mqtt.cert_file), key };
     let pairs = [(&mqtt.cert_file, &mqtt.key_file, "key_file"), (&mqtt.key_file, &mqtt.cert_file, "cert_file")];
     let lonely = pairs.iter().find(|(present, absent, _)| present.is_some() && absent.is_none());
     if let Some((_, _, missing)) = lonely {
-        r.error(&key!["mqtt"], format!("[mqtt]: a client certificate needs both cert_file and key_file; add {missing}"));
+        r.error(
+            &key!["mqtt"],
+            format!("[mqtt]: a client certificate needs both cert_file and key_file; add {missing}"),
+        );
         return tls;
     }
     let given = mqtt.ca_file.is_some() || mqtt.cert_file.is_some();
     match endpoint {
         Some(e) if given && !e.is_tls() => {
             let at = if mqtt.ca_file.is_some() { "ca_file" } else { "cert_file" };
-            r.error(&key!["mqtt", at], format!("[mqtt] {at}: mqtt:// uses no certificates; write url = \"mqtts://…\", or leave it out"));
+            r.error(
+                &key!["mqtt", at],
+                format!("[mqtt] {at}: mqtt:// uses no certificates; write url = \"mqtts://…\", or leave it out"),
+            );
         }
         // A key that could not be read has been told already.
         Some(e) if e.is_tls() && r.looks_at_machine() && tls.key.is_some() == mqtt.key_file.is_some() => {

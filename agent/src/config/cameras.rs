@@ -28,11 +28,19 @@ fn one(r: &mut Resolver<'_>, i: usize, camera: &Camera, models: &[String]) -> Op
     let source = source(r, i, camera);
     let login = login(r, i, camera);
     if let Some(source) = source.as_ref().filter(|s| !matches!(s, Source::Rtsp { .. })) {
-        let (has_login, has_transport) =
-            (camera.credentials_file.is_some() || camera.username_file.is_some() || camera.password_file.is_some(), camera.transport.is_some());
+        let (has_login, has_transport) = (
+            camera.credentials_file.is_some() || camera.username_file.is_some() || camera.password_file.is_some(),
+            camera.transport.is_some(),
+        );
         for (present, name) in [(has_login, "a login"), (has_transport, "transport")] {
             if present {
-                r.warn(&key!["camera", i], format!("camera \"{}\": {name} is of use to rtsp:// alone, not to {source}; leave it out", camera.name));
+                r.warn(
+                    &key!["camera", i],
+                    format!(
+                        "camera \"{}\": {name} is of use to rtsp:// alone, not to {source}; leave it out",
+                        camera.name
+                    ),
+                );
             }
         }
     }
@@ -49,21 +57,36 @@ fn one(r: &mut Resolver<'_>, i: usize, camera: &Camera, models: &[String]) -> Op
 fn watching(r: &mut Resolver<'_>, i: usize, camera: &Camera, models: &[String]) -> Vec<usize> {
     let Some(names) = &camera.models else { return (0..models.len()).collect() };
     if names.is_empty() {
-        r.error(&key!["camera", i, "models"], format!("camera \"{}\": models is empty; name one, or leave the key out for all", camera.name));
+        r.error(
+            &key!["camera", i, "models"],
+            format!("camera \"{}\": models is empty; name one, or leave the key out for all", camera.name),
+        );
     }
     let mut watching = Vec::new();
     for (k, name) in names.iter().enumerate() {
         match models.iter().position(|m| m == name) {
             Some(m) if watching.contains(&m) => {
-                r.error(&key!["camera", i, "models", k], format!("camera \"{}\": model \"{name}\" is named twice; name it once", camera.name));
+                r.error(
+                    &key!["camera", i, "models", k],
+                    format!("camera \"{}\": model \"{name}\" is named twice; name it once", camera.name),
+                );
             }
             Some(m) => watching.push(m),
             None => {
                 let hint = nearest(name, models.iter().map(String::as_str)).map_or_else(
-                    || if models.is_empty() { "no [[model]] is configured".to_owned() } else { format!("known: {}", models.join(", ")) },
+                    || {
+                        if models.is_empty() {
+                            "no [[model]] is configured".to_owned()
+                        } else {
+                            format!("known: {}", models.join(", "))
+                        }
+                    },
                     |n| format!("did you mean \"{n}\"?"),
                 );
-                r.error(&key!["camera", i, "models", k], format!("camera \"{}\": no [[model]] is named \"{name}\"; {hint}", camera.name));
+                r.error(
+                    &key!["camera", i, "models", k],
+                    format!("camera \"{}\": no [[model]] is named \"{name}\"; {hint}", camera.name),
+                );
             }
         }
     }
@@ -82,7 +105,10 @@ fn source(r: &mut Resolver<'_>, i: usize, camera: &Camera) -> Option<Source> {
     match &mut source {
         Source::Rtsp { credentials: Some(_), .. } => {
             let place = "put user:password into a file with mode 0600 and name it with credentials_file";
-            r.error(&at, format!("camera \"{}\": user and password do not belong into the configuration; {place}", camera.name));
+            r.error(
+                &at,
+                format!("camera \"{}\": user and password do not belong into the configuration; {place}", camera.name),
+            );
             return None;
         }
         Source::File { path, .. } => {
@@ -94,7 +120,13 @@ fn source(r: &mut Resolver<'_>, i: usize, camera: &Camera) -> Option<Source> {
             }
         }
         Source::V4l2 { device, .. } if r.looks_at_machine() && !std::path::Path::new(device.as_str()).exists() => {
-            r.error(&at, format!("camera \"{}\": {device} does not exist; `kinewatch devices` lists what is connected", camera.name));
+            r.error(
+                &at,
+                format!(
+                    "camera \"{}\": {device} does not exist; `kinewatch devices` lists what is connected",
+                    camera.name
+                ),
+            );
         }
         _ => {}
     }
@@ -105,13 +137,23 @@ fn login(r: &mut Resolver<'_>, i: usize, camera: &Camera) -> Option<Login> {
     let of = |key: &str| format!("camera \"{}\": {key}", camera.name);
     let at = |name: &str| key!["camera", i, name];
     if camera.credentials_file.is_some() && (camera.username_file.is_some() || camera.password_file.is_some()) {
-        r.error(&at("credentials_file"), format!("{} and username_file/password_file say the same; keep one", of("credentials_file")));
+        r.error(
+            &at("credentials_file"),
+            format!("{} and username_file/password_file say the same; keep one", of("credentials_file")),
+        );
     }
     if camera.username_file.is_some() != camera.password_file.is_some() {
-        r.error(&key!["camera", i], format!("camera \"{}\": username_file and password_file belong together; add the other", camera.name));
+        r.error(
+            &key!["camera", i],
+            format!("camera \"{}\": username_file and password_file belong together; add the other", camera.name),
+        );
     }
-    if let Some((text, path)) = r.secret(camera.credentials_file.as_ref(), &at("credentials_file"), &of("credentials_file")) {
-        return secret::login(&text, &path).map_err(|e| r.error(&at("credentials_file"), format!("{}: {e}", of("credentials_file")))).ok();
+    if let Some((text, path)) =
+        r.secret(camera.credentials_file.as_ref(), &at("credentials_file"), &of("credentials_file"))
+    {
+        return secret::login(&text, &path)
+            .map_err(|e| r.error(&at("credentials_file"), format!("{}: {e}", of("credentials_file"))))
+            .ok();
     }
     let user = r.secret(camera.username_file.as_ref(), &at("username_file"), &of("username_file"));
     let password = r.secret(camera.password_file.as_ref(), &at("password_file"), &of("password_file"));

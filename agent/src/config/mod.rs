@@ -16,8 +16,8 @@ mod shape;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-pub use self::document::{Position, Problem, Severity};
 use self::document::Document;
+pub use self::document::{Position, Problem, Severity};
 use self::file::File;
 use self::plan::Plan;
 use self::resolve::Resolver;
@@ -100,7 +100,9 @@ pub fn check(path: &Path, environment: &Environment, probe: Probe) -> Report {
 
 fn read(path: &Path) -> Result<String, String> {
     let file = std::fs::File::open(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => "no such file; name one with --config, or copy the reference from /usr/share/doc/kinewatch".to_owned(),
+        std::io::ErrorKind::NotFound => {
+            "no such file; name one with --config, or copy the reference from /usr/share/doc/kinewatch".to_owned()
+        }
         _ => format!("cannot be read: {e}"),
     })?;
     let mut bytes = Vec::new();
@@ -131,7 +133,11 @@ fn check_text(path: &Path, text: &str, environment: &Environment, probe: Probe) 
             }
             Err(e) => {
                 let at = e.span().map(|s| document.position_of(&s));
-                report.problems.push(Problem { severity: Severity::Error, at, message: document::one_line(e.message()) });
+                report.problems.push(Problem {
+                    severity: Severity::Error,
+                    at,
+                    message: document::one_line(e.message()),
+                });
             }
         }
     }

@@ -28,7 +28,8 @@ pub(super) fn resolve(r: &mut Resolver<'_>, models: &[Model]) -> Models {
         r.name(name, &at, "[[model]]");
     }
     twice(r, "model", names.iter().enumerate().map(|(i, n)| (i, n.as_str())));
-    let plans: Vec<Option<ModelPlan>> = models.iter().zip(&names).enumerate().map(|(i, (m, name))| one(r, i, m, name)).collect();
+    let plans: Vec<Option<ModelPlan>> =
+        models.iter().zip(&names).enumerate().map(|(i, (m, name))| one(r, i, m, name)).collect();
     Models { names, plans: plans.into_iter().collect() }
 }
 

@@ -75,8 +75,15 @@ impl Resolver<'_> {
         let ok = kinewatch_core::name::is_name(text);
         if !ok {
             let suggestion: String = to_name(text);
-            let advice = if suggestion.is_empty() { "for example \"front\"".to_owned() } else { format!("for example \"{suggestion}\"") };
-            self.error(at, format!("{of}: name \"{text}\" is not allowed in topics; use 1 to 64 of a-z, 0-9, _ and -, {advice}"));
+            let advice = if suggestion.is_empty() {
+                "for example \"front\"".to_owned()
+            } else {
+                format!("for example \"{suggestion}\"")
+            };
+            self.error(
+                at,
+                format!("{of}: name \"{text}\" is not allowed in topics; use 1 to 64 of a-z, 0-9, _ and -, {advice}"),
+            );
         }
         ok
     }
@@ -164,14 +171,23 @@ impl Resolver<'_> {
         let library = engine.ort_library.as_ref().map(|p| self.path(p));
         if let Some(library) = library.as_ref().filter(|l| self.probe == Probe::Machine && !l.is_file()) {
             let shown = library.display();
-            self.error(&at("ort_library"), format!("[engine] ort_library: {shown} is not a file; name libonnxruntime.so, or leave the key out"));
+            self.error(
+                &at("ort_library"),
+                format!("[engine] ort_library: {shown} is not a file; name libonnxruntime.so, or leave the key out"),
+            );
         }
         if engine.providers.is_empty() {
-            self.error(&at("providers"), "[engine] providers: the list is empty; write [\"cpu\"], or leave the key out");
+            self.error(
+                &at("providers"),
+                "[engine] providers: the list is empty; write [\"cpu\"], or leave the key out",
+            );
         }
         if let Some(required) = engine.require_provider.filter(|p| !engine.providers.contains(p)) {
             let word = format!("{required:?}").to_lowercase();
-            self.error(&at("require_provider"), format!("[engine] require_provider: \"{word}\" is not among providers; add it there"));
+            self.error(
+                &at("require_provider"),
+                format!("[engine] require_provider: \"{word}\" is not among providers; add it there"),
+            );
         }
         EnginePlan {
             backend: engine.backend,
@@ -191,7 +207,10 @@ pub(super) fn twice<'n>(r: &mut Resolver<'_>, what: &str, names: impl Iterator<I
     for (index, name) in names {
         if let Some(earlier) = first.get(name) {
             let line = r.document.locate(&key![what, *earlier, "name"]).line;
-            r.error(&key![what, index, "name"], format!("[[{what}]]: name \"{name}\" is used twice, first in line {line}; rename one"));
+            r.error(
+                &key![what, index, "name"],
+                format!("[[{what}]]: name \"{name}\" is used twice, first in line {line}; rename one"),
+            );
         } else {
             first.insert(name, index);
         }
@@ -220,6 +239,9 @@ mod tests {
 
     #[test]
     fn host_names_become_names() {
-        assert_eq!((to_name("Jetson.local"), to_name("…"), to_name("a b")), ("jetson-local".into(), String::new(), "a-b".into()));
+        assert_eq!(
+            (to_name("Jetson.local"), to_name("…"), to_name("a b")),
+            ("jetson-local".into(), String::new(), "a-b".into())
+        );
     }
 }

@@ -60,7 +60,9 @@ pub struct Loaded {
 pub fn locate(reference: &str, base: &Path, credentials_directory: Option<&Path>) -> Result<PathBuf, String> {
     let Some(name) = reference.strip_prefix("credential:") else { return Ok(base.join(reference)) };
     if name.is_empty() || name.contains('/') || name == ".." {
-        return Err(format!("\"{reference}\" is not a credential's name; write credential:NAME as in LoadCredential=NAME:PATH"));
+        return Err(format!(
+            "\"{reference}\" is not a credential's name; write credential:NAME as in LoadCredential=NAME:PATH"
+        ));
     }
     match credentials_directory {
         Some(directory) => Ok(directory.join(name)),
@@ -78,7 +80,9 @@ pub fn read(path: &Path) -> Result<Loaded, String> {
     let shown = path.display();
     let file = fs::File::open(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => format!("{shown} does not exist; create it with mode 0600"),
-        std::io::ErrorKind::PermissionDenied => format!("{shown} may not be read by this user; give it to the user that runs kinewatch"),
+        std::io::ErrorKind::PermissionDenied => {
+            format!("{shown} may not be read by this user; give it to the user that runs kinewatch")
+        }
         _ => format!("{shown} cannot be read: {e}"),
     })?;
     let meta = file.metadata().map_err(|e| format!("{shown} cannot be read: {e}"))?;
@@ -95,7 +99,8 @@ pub fn read(path: &Path) -> Result<Loaded, String> {
         return Err(format!("{shown} is empty; write the secret into it"));
     }
     let mode = meta.permissions().mode();
-    let exposed = (mode & 0o004 != 0).then(|| format!("{shown} can be read by everybody (mode {:04o}); chmod 0600 it", mode & 0o7777));
+    let exposed = (mode & 0o004 != 0)
+        .then(|| format!("{shown} can be read by everybody (mode {:04o}); chmod 0600 it", mode & 0o7777));
     Ok(Loaded { text: Secret(text), exposed })
 }
 
@@ -105,7 +110,9 @@ pub fn read(path: &Path) -> Result<Loaded, String> {
 /// In words with what to do; the text is not repeated.
 pub fn login(text: &Secret, path: &Path) -> Result<Login, String> {
     match text.expose().lines().next().and_then(|line| line.split_once(':')) {
-        Some((user, password)) if !user.is_empty() => Ok(Login { user: user.to_owned(), password: Secret(password.to_owned()) }),
+        Some((user, password)) if !user.is_empty() => {
+            Ok(Login { user: user.to_owned(), password: Secret(password.to_owned()) })
+        }
         _ => Err(format!("{} does not hold user:password on its first line", path.display())),
     }
 }

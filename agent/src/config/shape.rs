@@ -51,7 +51,8 @@ impl<'w> Walk<'w, '_> {
                     Some(target) => schema = target,
                     None => return schema,
                 }
-            } else if let Some(branch) = schema["anyOf"].as_array().and_then(|b| b.iter().find(|s| s["type"] != "null")) {
+            } else if let Some(branch) = schema["anyOf"].as_array().and_then(|b| b.iter().find(|s| s["type"] != "null"))
+            {
                 schema = branch;
             } else {
                 return schema;
@@ -89,10 +90,12 @@ impl<'w> Walk<'w, '_> {
             match value.get_ref().as_str() {
                 Some(word) if choices.contains(&word) => {}
                 Some(word) => {
-                    let hint = nearest(word, choices.iter().copied()).map_or(String::new(), |n| format!("did you mean \"{n}\"? "));
+                    let hint = nearest(word, choices.iter().copied())
+                        .map_or(String::new(), |n| format!("did you mean \"{n}\"? "));
                     self.error(at, format!("{name}: \"{word}\" is not a choice; {hint}one of: {known}"));
                 }
-                None => self.error(at, format!("{name}: {} where a word is expected; one of: {known}", kind(value.get_ref()))),
+                None => self
+                    .error(at, format!("{name}: {} where a word is expected; one of: {known}", kind(value.get_ref()))),
             }
             return;
         }
@@ -119,7 +122,9 @@ impl<'w> Walk<'w, '_> {
                     self.value(item, &schema["items"], name);
                 }
             }
-            DeValue::Integer(i) => self.range(at, i.as_str().replace('_', "").parse().unwrap_or(f64::NAN), schema, name),
+            DeValue::Integer(i) => {
+                self.range(at, i.as_str().replace('_', "").parse().unwrap_or(f64::NAN), schema, name)
+            }
             DeValue::Float(f) => self.range(at, f.as_str().replace('_', "").parse().unwrap_or(f64::NAN), schema, name),
             _ => {}
         }
@@ -159,7 +164,17 @@ fn choices(schema: &Value) -> Option<Vec<&str>> {
         return Some(words.iter().filter_map(Value::as_str).collect());
     }
     let branches = schema["oneOf"].as_array()?;
-    Some(branches.iter().flat_map(|b| b["const"].as_str().into_iter().chain(b["enum"].as_array().into_iter().flatten().filter_map(Value::as_str))).collect())
+    Some(
+        branches
+            .iter()
+            .flat_map(|b| {
+                b["const"]
+                    .as_str()
+                    .into_iter()
+                    .chain(b["enum"].as_array().into_iter().flatten().filter_map(Value::as_str))
+            })
+            .collect(),
+    )
 }
 
 fn types(schema: &Value) -> Vec<&str> {

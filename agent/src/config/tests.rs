@@ -19,7 +19,11 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let environment = Environment { host_name: "Test-Box.local".into(), credentials_directory: None, state_directory: Some(dir.path().join("state")) };
+        let environment = Environment {
+            host_name: "Test-Box.local".into(),
+            credentials_directory: None,
+            state_directory: Some(dir.path().join("state")),
+        };
         let package = repository().join("tests/data/packages/tiny-online");
         copy(&package, &dir.path().join("tiny"));
         Self { dir, environment }
@@ -77,7 +81,11 @@ fn every_mistake_says_where_it_is_and_what_to_do() {
     fs::write(scene.path("notmodel"), "x").unwrap();
     let broken = scene.path("broken");
     copy(&scene.path("tiny"), &broken);
-    let onnx = fs::read_dir(&broken).unwrap().map(|e| e.unwrap().path()).find(|p| p.extension().is_some_and(|e| e == "onnx")).unwrap();
+    let onnx = fs::read_dir(&broken)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .find(|p| p.extension().is_some_and(|e| e == "onnx"))
+        .unwrap();
     fs::write(&onnx, "not a graph").unwrap();
     let camera = |more: &str| format!("[[model]]\npath = \"tiny\"\n[[camera]]\nname = \"front\"\n{more}\n");
     let cases: Vec<(&str, String)> = vec![
@@ -144,7 +152,9 @@ fn secrets_are_read_and_never_shown() {
     let mut environment = scene.environment.clone();
     environment.credentials_directory = Some(scene.path("credentials"));
     fs::create_dir(scene.path("credentials")).unwrap();
-    for (name, text, mode) in [("credentials/front", "admin:hunter2\n", 0o600), ("user", "joe\n", 0o644), ("password", "hunter2", 0o640)] {
+    for (name, text, mode) in
+        [("credentials/front", "admin:hunter2\n", 0o600), ("user", "joe\n", 0o644), ("password", "hunter2", 0o640)]
+    {
         fs::write(scene.path(name), text).unwrap();
         fs::set_permissions(scene.path(name), fs::Permissions::from_mode(mode)).unwrap();
     }
@@ -169,7 +179,10 @@ fn the_committed_schema_is_current() {
         fs::write(&path, &current).unwrap();
     }
     let committed = fs::read_to_string(&path).unwrap_or_default();
-    assert!(committed == current, "config/schema/kinewatch.schema.json is stale; run the tests once with KINEWATCH_BLESS=1");
+    assert!(
+        committed == current,
+        "config/schema/kinewatch.schema.json is stale; run the tests once with KINEWATCH_BLESS=1"
+    );
 }
 
 fn configurations() -> Vec<PathBuf> {
@@ -188,7 +201,12 @@ fn the_reference_and_every_example_are_right() {
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("#:schema "), "{}: editors find the schema by its first line", path.display());
         let value: serde_json::Value = toml::from_str(&text).unwrap();
-        assert!(validator.is_valid(&value), "{}: {:?}", path.display(), validator.validate(&value).err().map(|e| e.to_string()));
+        assert!(
+            validator.is_valid(&value),
+            "{}: {:?}",
+            path.display(),
+            validator.validate(&value).err().map(|e| e.to_string())
+        );
     }
 }
 
@@ -200,7 +218,11 @@ fn the_reference_names_every_key_and_tells_the_true_defaults() {
     let mut missing = Vec::new();
     for (_, table) in schema["$defs"].as_object().unwrap() {
         for key in table["properties"].as_object().into_iter().flat_map(|p| p.keys()) {
-            let shown = text.lines().any(|l| l.trim_start_matches("# ").starts_with(&format!("{key} =")) || l.contains(&format!("{key} and ")) || l.contains(&format!("[model.{key}.")));
+            let shown = text.lines().any(|l| {
+                l.trim_start_matches("# ").starts_with(&format!("{key} ="))
+                    || l.contains(&format!("{key} and "))
+                    || l.contains(&format!("[model.{key}."))
+            });
             if !shown {
                 missing.push(key.clone());
             }
@@ -225,7 +247,12 @@ fn mutilated_files_never_panic() {
         bytes[at] = b"]=\"[.\n\0{"[at % 8];
         if let Ok(mutated) = String::from_utf8(bytes) {
             drop(check_text(&scene.path("kinewatch.toml"), &mutated, &scene.environment, Probe::FileOnly));
-            drop(check_text(&scene.path("kinewatch.toml"), &mutated[..mutated.floor_char_boundary(at)], &scene.environment, Probe::FileOnly));
+            drop(check_text(
+                &scene.path("kinewatch.toml"),
+                &mutated[..mutated.floor_char_boundary(at)],
+                &scene.environment,
+                Probe::FileOnly,
+            ));
         }
     }
 }

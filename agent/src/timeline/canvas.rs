@@ -71,7 +71,15 @@ fn rgb((r, g, b): Colour) -> RGBColor {
 }
 
 impl Canvas<'_> {
-    pub(super) fn text(&self, at: (i32, i32), text: &str, size: i32, colour: Colour, anchor: Anchor, bold: bool) -> Drawn {
+    pub(super) fn text(
+        &self,
+        at: (i32, i32),
+        text: &str,
+        size: i32,
+        colour: Colour,
+        anchor: Anchor,
+        bold: bool,
+    ) -> Drawn {
         let style = if bold { FontStyle::Bold } else { FontStyle::Normal };
         let h = match anchor {
             Anchor::Left => HPos::Left,

@@ -120,8 +120,10 @@ fn colours(panels: &[Panel]) -> BTreeMap<String, (u8, u8, u8)> {
     const PALETTE: [(u8, u8, u8); 7] =
         [(0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233), (90, 90, 90)];
     let mut colours = BTreeMap::new();
-    let intervals = |p: &Panel| p.detected.iter().chain(p.truth.iter().flatten()).map(|b| b.label.clone()).collect::<Vec<_>>();
-    let labels = panels.iter().flat_map(intervals).chain(panels.iter().flat_map(|p| p.curves.iter().map(|c| c.label.clone())));
+    let intervals =
+        |p: &Panel| p.detected.iter().chain(p.truth.iter().flatten()).map(|b| b.label.clone()).collect::<Vec<_>>();
+    let labels =
+        panels.iter().flat_map(intervals).chain(panels.iter().flat_map(|p| p.curves.iter().map(|c| c.label.clone())));
     for label in labels {
         let next = PALETTE[colours.len() % PALETTE.len()];
         colours.entry(label).or_insert(next);
@@ -141,10 +143,23 @@ mod tests {
     pub(super) fn example(name: &str, truth: bool) -> Panel {
         let curve = |label: &str, centre: f64, width: f64| Curve {
             label: label.into(),
-            points: (0..200).map(|i| (f64::from(i) * 0.1, (0.02 + 0.95 * (-((f64::from(i) * 0.1 - centre) / width).powi(2)).exp()) as f32)).collect(),
+            points: (0..200)
+                .map(|i| {
+                    (
+                        f64::from(i) * 0.1,
+                        (0.02 + 0.95 * (-((f64::from(i) * 0.1 - centre) / width).powi(2)).exp()) as f32,
+                    )
+                })
+                .collect(),
             on: Some(0.6),
         };
-        let bar = |start_s: f64, end_s: f64| Bar { label: "fall".into(), start_s, end_s, decided_s: Some(start_s + 0.8), end_decided_s: Some(end_s + 0.9) };
+        let bar = |start_s: f64, end_s: f64| Bar {
+            label: "fall".into(),
+            start_s,
+            end_s,
+            decided_s: Some(start_s + 0.8),
+            end_decided_s: Some(end_s + 0.9),
+        };
         let true_bar = |start_s: f64, end_s: f64| Bar { decided_s: None, end_decided_s: None, ..bar(start_s, end_s) };
         Panel {
             title: name.into(),
@@ -170,7 +185,9 @@ mod tests {
         let number = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
         let height = LEGEND_HEIGHT + panels.iter().map(panel::height).sum::<u32>() + 12;
         assert_eq!((number(16), number(20)), (WIDTH, height));
-        let pixels = canvas::paint(WIDTH, panel::height(&panels[0]), &|c| panel::paint(c, &panels[0], &colours(&panels))).unwrap();
+        let pixels =
+            canvas::paint(WIDTH, panel::height(&panels[0]), &|c| panel::paint(c, &panels[0], &colours(&panels)))
+                .unwrap();
         let dark = pixels.chunks(3).filter(|p| p.iter().any(|v| *v < 128)).count();
         assert!(dark > 2_000, "only {dark} dark pixels");
     }

@@ -31,7 +31,8 @@ fn plot_height(panel: &Panel) -> i32 {
 
 /// Rows of intervals: label, and whether it is the detected or the true one.
 fn rows(panel: &Panel) -> Vec<(String, bool)> {
-    let mut labels: Vec<&str> = panel.detected.iter().chain(panel.truth.iter().flatten()).map(|b| b.label.as_str()).collect();
+    let mut labels: Vec<&str> =
+        panel.detected.iter().chain(panel.truth.iter().flatten()).map(|b| b.label.as_str()).collect();
     labels.sort_unstable();
     labels.dedup();
     let sides: &[bool] = if panel.truth.is_some() { &[true, false] } else { &[true] };
@@ -55,8 +56,10 @@ impl Axis {
 
     /// Distance of ticks: round, and about twelve of them.
     fn step(self) -> f64 {
-        const STEPS: [f64; 18] =
-            [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0, 21_600.0];
+        const STEPS: [f64; 18] = [
+            0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0,
+            21_600.0,
+        ];
         STEPS.into_iter().find(|s| self.duration_s / s <= 14.0).unwrap_or(self.duration_s / 10.0)
     }
 
@@ -73,7 +76,8 @@ impl Axis {
 
 /// Draws a panel.
 pub(super) fn paint(canvas: &Canvas<'_>, panel: &Panel, colours: &Colours) -> Drawn {
-    let latest = panel.curves.iter().filter_map(|c| c.points.last()).map(|p| p.0).filter(|t| t.is_finite()).fold(0.0, f64::max);
+    let latest =
+        panel.curves.iter().filter_map(|c| c.points.last()).map(|p| p.0).filter(|t| t.is_finite()).fold(0.0, f64::max);
     let axis = Axis { duration_s: if panel.duration_s > 0.0 { panel.duration_s } else { latest.max(1.0) } };
     let title_end = LEFT + canvas.text_width(&panel.title, px(20)) + px(26);
     canvas.text((LEFT, TITLE / 2), &panel.title, px(20), INK, Anchor::Left, true)?;
@@ -132,7 +136,8 @@ fn curves(canvas: &Canvas<'_>, axis: Axis, panel: &Panel, colours: &Colours, (to
 
 /// The curve as pixel lines: broken at holes, with the lowest and highest of the samples that share a column.
 fn lines(curve: &Curve, axis: Axis, y: impl Fn(f32) -> i32) -> Vec<Vec<(i32, i32)>> {
-    let points: Vec<(f64, f32)> = curve.points.iter().copied().filter(|(t, p)| t.is_finite() && p.is_finite()).collect();
+    let points: Vec<(f64, f32)> =
+        curve.points.iter().copied().filter(|(t, p)| t.is_finite() && p.is_finite()).collect();
     let mut steps: Vec<f64> = points.windows(2).map(|w| w[1].0 - w[0].0).collect();
     steps.sort_by(f64::total_cmp);
     let hole = steps.get(steps.len() / 2).map_or(f64::MAX, |m| (m * 5.0).max(0.5));
@@ -160,9 +165,18 @@ fn lines(curve: &Curve, axis: Axis, y: impl Fn(f32) -> i32) -> Vec<Vec<(i32, i32
     all
 }
 
-fn row(canvas: &Canvas<'_>, axis: Axis, panel: &Panel, colours: &Colours, top: i32, label: &str, detected: bool) -> Drawn {
+fn row(
+    canvas: &Canvas<'_>,
+    axis: Axis,
+    panel: &Panel,
+    colours: &Colours,
+    top: i32,
+    label: &str,
+    detected: bool,
+) -> Drawn {
     let colour = colour_of(colours, label);
-    let (name, bars): (&str, &[Bar]) = if detected { ("detected", &panel.detected) } else { ("true", panel.truth.as_deref().unwrap_or(&[])) };
+    let (name, bars): (&str, &[Bar]) =
+        if detected { ("detected", &panel.detected) } else { ("true", panel.truth.as_deref().unwrap_or(&[])) };
     let text = if label.is_empty() { name.to_owned() } else { format!("{} {name}", shorten(label)) };
     canvas.text((LEFT - px(10), top + ROW / 2), &text, SMALL, INK, Anchor::Right, false)?;
     canvas.line(vec![(LEFT, top + ROW), (RIGHT, top + ROW)], GRID, 2)?;

@@ -61,11 +61,7 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 ///
 /// # Errors
 /// When the listener fails.
-pub async fn serve(
-    listener: TcpListener,
-    shared: Arc<Shared>,
-    mut stop: watch::Receiver<bool>,
-) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stop: watch::Receiver<bool>) -> std::io::Result<()> {
     let served = Served { metrics: Arc::new(Metrics::new(Arc::clone(&shared))), shared };
     let router = Router::new()
         .route("/", get(index))
@@ -84,9 +80,8 @@ async fn index() -> &'static str {
 
 async fn metrics(State(served): State<Served>) -> Response {
     match served.metrics.render() {
-        Ok(text) => {
-            ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
-        }
+        Ok(text) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+            .into_response(),
         Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),
     }
 }
@@ -122,7 +117,10 @@ mod tests {
 
     async fn get(address: SocketAddr, path: &str) -> String {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+        stream
+            .write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         answer
@@ -144,7 +142,10 @@ mod tests {
         assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
         assert!(get(address, "/healthz").await.contains("ok"));
         let metrics = get(address, "/metrics").await;
-        assert!(metrics.contains("openmetrics-text") && metrics.contains("kinewatch_stream_up{camera=\"front\"} 0"), "{metrics}");
+        assert!(
+            metrics.contains("openmetrics-text") && metrics.contains("kinewatch_stream_up{camera=\"front\"} 0"),
+            "{metrics}"
+        );
         let status = get(address, "/status").await;
         let body: serde_json::Value = serde_json::from_str(status.split("\r\n\r\n").nth(1).unwrap()).unwrap();
         assert_eq!((&body["cameras"][0]["name"], &body["ready"]), (&"front".into(), &true.into()));

@@ -21,7 +21,10 @@ pub(in crate::cli) fn run(args: TailArgs) -> Outcome {
             ControlFlow::Continue(())
         }
         Tail::Subscribed { .. } => {
-            outcome = Err(Failure::say(format!("{broker}: the broker does not allow {}; check its access rules", filters[0])));
+            outcome = Err(Failure::say(format!(
+                "{broker}: the broker does not allow {}; check its access rules",
+                filters[0]
+            )));
             ControlFlow::Break(())
         }
         Tail::Message { topic, payload, .. } => {
@@ -29,7 +32,11 @@ pub(in crate::cli) fn run(args: TailArgs) -> Outcome {
             let line = if args.json { format!("{topic}\t{payload}") } else { pretty(&topic, &payload) };
             outcome = print(&line);
             seen += 1;
-            if outcome.is_err() || args.count.is_some_and(|n| seen >= n) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if outcome.is_err() || args.count.is_some_and(|n| seen >= n) {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         }
         Tail::Disconnected { reason } => {
             eprintln!("kinewatch: {reason}");
@@ -64,7 +71,8 @@ fn options(args: &TailArgs) -> Result<Options, Failure> {
 fn pretty(topic: &str, payload: &str) -> String {
     let Ok(value) = serde_json::from_str::<Value>(payload) else { return format!("{topic}\t{payload}") };
     let data = &value["data"];
-    let (Some(status), Some(label), Some(camera)) = (data["status"].as_str(), data["label"].as_str(), data["camera"]["id"].as_str())
+    let (Some(status), Some(label), Some(camera)) =
+        (data["status"].as_str(), data["label"].as_str(), data["camera"]["id"].as_str())
     else {
         return format!("{topic}\t{payload}");
     };
@@ -75,7 +83,9 @@ fn pretty(topic: &str, payload: &str) -> String {
         clock(&data["start"]),
     );
     if status == "ended" {
-        let length = pts(&data["end"]).zip(pts(&data["start"])).map_or_else(String::new, |(e, s)| format!(" ({:.1} s)", (e - s) / 1e9));
+        let length = pts(&data["end"])
+            .zip(pts(&data["start"]))
+            .map_or_else(String::new, |(e, s)| format!(" ({:.1} s)", (e - s) / 1e9));
         line += &format!("  end {}{length}", clock(&data["end"]));
     }
     line += &format!("  confidence {:.2}", data["confidence"]["peak"].as_f64().unwrap_or(f64::NAN));
