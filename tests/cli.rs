@@ -1,5 +1,7 @@
 //! The command line from outside: exit codes, what goes to which stream, and that every message helps.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::Path;
 

@@ -95,7 +95,8 @@ fn every_licence_is_permissive() {
     let mut queue: Vec<_> = metadata.workspace_members.iter().collect();
     while let Some(id) = queue.pop() {
         if seen.insert(id) {
-            let shipped = |d: &&cargo_metadata::NodeDep| d.dep_kinds.iter().any(|k| k.kind != DependencyKind::Development);
+            let shipped =
+                |d: &&cargo_metadata::NodeDep| d.dep_kinds.iter().any(|k| k.kind != DependencyKind::Development);
             queue.extend(edges[id].deps.iter().filter(shipped).map(|d| &d.pkg));
         }
     }

@@ -1,4 +1,5 @@
 //! The daemon with real cameras (RTSP over loopback), a real broker and a real subscriber.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 
@@ -15,7 +16,8 @@ fn config(broker: &Broker, model: &str, cameras: &[(&str, String)]) -> String {
         model.display()
     );
     for (name, source) in cameras {
-        text += &format!("\n[[camera]]\nname = \"{name}\"\nsource = \"{source}\"\nmodels = [\"m\"]\nstall_timeout_s = 3\n");
+        text +=
+            &format!("\n[[camera]]\nname = \"{name}\"\nsource = \"{source}\"\nmodels = [\"m\"]\nstall_timeout_s = 3\n");
     }
     text
 }
@@ -59,7 +61,8 @@ fn live_gives_the_actions_of_replay() {
     let mut subscriber = broker.subscribe();
     let config = config(&broker, "tests/data/packages/tiny-bright", &[("bright", server.url("bright"))]);
     let mut daemon = Daemon::start(dir.path(), &config);
-    let started = subscriber.event("the action to start", |topic, e| topic.contains("/evt/bright/wave") && is(e, "started"));
+    let started =
+        subscriber.event("the action to start", |topic, e| topic.contains("/evt/bright/wave") && is(e, "started"));
     let ended = subscriber.event("the action to end", |topic, e| topic.contains("/evt/bright/wave") && is(e, "ended"));
     assert_eq!(started["data"]["action_id"], ended["data"]["action_id"]);
     assert_eq!(ended["data"]["end_reason"], "boundary");

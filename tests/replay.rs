@@ -1,4 +1,5 @@
 //! `kinewatch replay` over real files: the same bytes twice, events that keep the promises, a table and a picture.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 

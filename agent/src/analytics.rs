@@ -358,12 +358,7 @@ impl Analytics {
     ///
     /// # Errors
     /// As [`Analytics::run_staged`]; the gap has been applied all the same.
-    pub fn gap(
-        &mut self,
-        camera_index: usize,
-        reason: EndReason,
-        sink: &mut impl Sink,
-    ) -> Result<(), InferError> {
+    pub fn gap(&mut self, camera_index: usize, reason: EndReason, sink: &mut impl Sink) -> Result<(), InferError> {
         let result = self.run_staged(sink);
         let camera = &mut self.cameras[camera_index];
         let at = camera.newest.unwrap_or(Pts::ZERO);

@@ -88,11 +88,8 @@ pub fn run(plan: &Plan, options: &RunOptions) -> anyhow::Result<()> {
         references.push(model.reference);
         loaded.push(model.loaded);
     }
-    let camera_plans: Vec<_> = plan
-        .cameras
-        .iter()
-        .map(|c| analytics::CameraPlan { name: c.name.clone(), models: c.models.clone() })
-        .collect();
+    let camera_plans: Vec<_> =
+        plan.cameras.iter().map(|c| analytics::CameraPlan { name: c.name.clone(), models: c.models.clone() }).collect();
     let manifests: Vec<_> = loaded.iter().map(|m| Arc::clone(&m.manifest)).collect();
     let analytics = Analytics::new(loaded, &camera_plans)?;
     let contexts = analytics
@@ -118,7 +115,7 @@ pub fn run(plan: &Plan, options: &RunOptions) -> anyhow::Result<()> {
         let branches = analytics::branches(&manifests, layout);
         let to = Arc::clone(&mailbox);
         let on = Box::new(move |captured| to.push(index, captured));
-        let camera = Camera::spawn(camera_options(camera, branches, elements.clone()), on)?;
+        let camera = Camera::spawn(camera_options(camera, branches, elements), on)?;
         // Set once, here; a second value cannot come.
         let _unset = shared.cameras[index].capture.set(camera.stats());
         cameras.push(camera);
@@ -196,7 +193,7 @@ fn published(manifest: &Manifest) -> impl Iterator<Item = &str> {
 fn start_broker(plan: &Plan) -> anyhow::Result<()> {
     if let Some(listen) = plan.mqtt.embedded {
         // It has no stop: it ends with the process.
-        std::mem::forget(kinewatch_mqtt::Broker::start(listen)?);
+        kinewatch_mqtt::Broker::start(listen)?;
     }
     Ok(())
 }
@@ -245,7 +242,6 @@ async fn forward_signals(mut signals: mpsc::Receiver<Signal>, commands: mpsc::Se
     while let Some(signal) = signals.recv().await {
         match &signal {
             Signal::Connected { protocol, .. } => {
-                tracing::info!(broker = view.broker, %protocol, "connected to the broker");
                 view.connected.store(true, Relaxed);
                 view.connections.fetch_add(1, Relaxed);
                 view.protocol.store(Some(Arc::new(protocol.to_string())));

@@ -81,7 +81,8 @@ impl Delivery {
             tracing::warn!(actions = unsaved.len(), "actions left open by the last run are ended with `recovered`");
         }
         let feeder = Feeder::new(window, outgoing);
-        let mut delivery = Self { store, feeder, shared, unsaved, acknowledged: Vec::new(), failing: false, draining: None };
+        let mut delivery =
+            Self { store, feeder, shared, unsaved, acknowledged: Vec::new(), failing: false, draining: None };
         delivery.save()?;
         Ok(delivery)
     }
@@ -138,7 +139,11 @@ impl Delivery {
             Signal::Refused { sequence, code } => {
                 self.feeder.settled(sequence);
                 self.view().refused.fetch_add(1, Relaxed);
-                tracing::error!(sequence, code, "the broker refuses this event for good; it is set aside and stated on sys/gap");
+                tracing::error!(
+                    sequence,
+                    code,
+                    "the broker refuses this event for good; it is set aside and stated on sys/gap"
+                );
                 if let Err(error) = self.store.park(sequence, code) {
                     tracing::error!(%error, "setting the refused event aside failed");
                 }

@@ -111,12 +111,15 @@ impl Mailbox {
             let camera = (inner.first + i) % cameras;
             let queue = &mut inner.queues[camera];
             let mut frames = 0;
-            while let Some(item) = queue.items.pop_front_if(|item| frames == 0 || !matches!(item, Captured::Frame { .. })) {
+            while let Some(item) = queue.items.front() {
                 if matches!(item, Captured::Frame { .. }) {
+                    if frames == 1 {
+                        break;
+                    }
                     frames += 1;
                     queue.frames -= 1;
                 }
-                into.push((camera, item));
+                into.extend(queue.items.pop_front().map(|item| (camera, item)));
             }
         }
         inner.first = (inner.first + 1) % cameras.max(1);

@@ -16,14 +16,14 @@ use crate::health::ModelInfo;
 pub enum ModelError {
     /// The package on disk is not what it should be.
     #[error(transparent)]
-    Package(#[from] PackageError),
+    Package(Box<PackageError>),
     /// No back end runs it.
     #[error("{}: {source}", path.display())]
     Open {
         /// The package.
         path: PathBuf,
         /// Why.
-        source: OpenError,
+        source: Box<OpenError>,
     },
 }
 
@@ -43,10 +43,10 @@ pub struct OpenedModel {
 /// # Errors
 /// A file is missing or not the one that was packaged, or no back end runs the model.
 pub fn open(name: &str, path: &Path, overrides: Overrides, options: &OpenOptions) -> Result<OpenedModel, ModelError> {
-    let package = kinewatch_ota::open_verified(path)?;
+    let package = kinewatch_ota::open_verified(path).map_err(|e| ModelError::Package(Box::new(e)))?;
     let manifest = Arc::new(package.manifest);
     let model = Model::open(path, &manifest, options)
-        .map_err(|source| ModelError::Open { path: path.to_owned(), source })?;
+        .map_err(|source| ModelError::Open { path: path.to_owned(), source: Box::new(source) })?;
     let report = model.report();
     tracing::info!("{}", report.summary());
     let (backend, provider, precision) = (report.backend.name(), report.provider.name(), report.precision.name());

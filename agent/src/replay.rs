@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kinewatch_capture::{Branch, Camera, CameraOptions, Captured, CaptureError, Source, Speed};
+use kinewatch_capture::{Branch, Camera, CameraOptions, CaptureError, Captured, Source, Speed};
 use kinewatch_core::decode::{Decision, EndReason};
 use kinewatch_core::event::{ActionEvent, ClockState, Clocks, EventContext, ModelRef, action_event, replay_ids};
 use kinewatch_core::manifest::ManifestError;

@@ -3,6 +3,7 @@
 //! Everything runs on loopback, on free ports, in a folder of the test's own, and ends with the value that started it. No
 //! sleeps: a test waits for a line, a file or an exit, with one generous deadline.
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
@@ -74,7 +75,9 @@ impl Process {
                         return line;
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => panic!("waited {DEADLINE:?} for {what}; seen:\n{}", self.seen.join("\n")),
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("waited {DEADLINE:?} for {what}; seen:\n{}", self.seen.join("\n"))
+                }
                 Err(RecvTimeoutError::Disconnected) => panic!("ended before {what}; seen:\n{}", self.seen.join("\n")),
             }
         }

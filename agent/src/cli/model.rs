@@ -114,7 +114,7 @@ pub(super) fn check(args: &ModelRunArgs) -> Outcome {
 }
 
 fn deviates(report: &OpenReport) -> bool {
-    report.golden.iter().any(|g| !(g.max_diff <= g.tolerance))
+    report.golden.iter().any(|g| g.max_diff.is_nan() || g.max_diff > g.tolerance)
 }
 
 fn way(report: &OpenReport) -> String {

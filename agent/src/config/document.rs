@@ -29,12 +29,9 @@ impl From<usize> for Seg {
     }
 }
 
-/// The way to a value, such as `camera[1].source`.
-pub(crate) type KeyPath = Vec<Seg>;
-
-/// Builds a [`KeyPath`] from keys and indices.
+/// The way to a value, such as `camera[1].source`, from keys and indices.
 macro_rules! key {
-    ($($seg:expr),* $(,)?) => { vec![$($crate::config::document::Seg::from($seg)),*] };
+    ($($seg:expr),* $(,)?) => { [$($crate::config::document::Seg::from($seg)),*] };
 }
 pub(crate) use key;
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
-use super::document::{Document, KeyPath, Problem, Severity, key};
+use super::document::{Document, Problem, Seg, Severity, key};
 use super::file::{Device, File, Log, Web};
 use super::plan::{DevicePlan, EnginePlan, LogPlan, Plan};
 use super::secret::{self, Secret};
@@ -48,15 +48,15 @@ pub(super) fn resolve(path: &Path, file: &File, mut r: Resolver<'_>) -> (Option<
 }
 
 impl Resolver<'_> {
-    pub(super) fn error(&mut self, at: &KeyPath, message: impl Into<String>) {
+    pub(super) fn error(&mut self, at: &[Seg], message: impl Into<String>) {
         self.tell(Severity::Error, at, message.into());
     }
 
-    pub(super) fn warn(&mut self, at: &KeyPath, message: impl Into<String>) {
+    pub(super) fn warn(&mut self, at: &[Seg], message: impl Into<String>) {
         self.tell(Severity::Warning, at, message.into());
     }
 
-    fn tell(&mut self, severity: Severity, at: &KeyPath, message: String) {
+    fn tell(&mut self, severity: Severity, at: &[Seg], message: String) {
         let at = Some(self.document.locate(at));
         self.problems.push(Problem { severity, at, message });
     }
@@ -71,7 +71,7 @@ impl Resolver<'_> {
     }
 
     /// True when `text` may stand in a topic.
-    pub(super) fn name(&mut self, text: &str, at: &KeyPath, of: &str) -> bool {
+    pub(super) fn name(&mut self, text: &str, at: &[Seg], of: &str) -> bool {
         let ok = kinewatch_core::name::is_name(text);
         if !ok {
             let suggestion: String = to_name(text);
@@ -89,7 +89,7 @@ impl Resolver<'_> {
     }
 
     /// Reads a secret file, and warns when everybody can. `None` when it was told as a problem or not looked at.
-    pub(super) fn secret(&mut self, reference: Option<&String>, at: &KeyPath, of: &str) -> Option<(Secret, PathBuf)> {
+    pub(super) fn secret(&mut self, reference: Option<&String>, at: &[Seg], of: &str) -> Option<(Secret, PathBuf)> {
         let reference = reference?;
         if !self.looks_at_machine() {
             return None;
