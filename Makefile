@@ -44,7 +44,7 @@ lint: test-deps ## Formatting, clippy, dependency rules and licences, ruff and m
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets $(FEATURES) -- -D warnings
 	$(VENV)/bin/ruff check models && $(VENV)/bin/ruff format --check models
-	$(VENV)/bin/mypy models/src
+	cd models && .venv/bin/mypy
 
 fmt: ## Format everything
 	$(CARGO) fmt --all

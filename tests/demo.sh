@@ -12,12 +12,27 @@ build=$1 video=${2:-}
 work=.demo
 kinewatch=$build/release/kinewatch
 broker=18830 rtsp=18554 web=18089
-mkdir -p "$work" && rm -rf "$work"/state "$work"/*.jsonl "$work"/*.png
+mkdir -p "$work" && rm -rf "$work"/state "$work"/scores "$work"/*.jsonl "$work"/*.png "$work"/*.log
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 children=()
 cleanup() { for child in "${children[@]}"; do kill "$child" 2>/dev/null || true; done; wait 2>/dev/null || true; }
 trap cleanup EXIT
+
+metrics() { exec 3<>"/dev/tcp/127.0.0.1/$web" && printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3 && cat <&3; }
+
+# wait_for WHAT COMMAND [SECONDS]
+wait_for() {
+  local end=$((SECONDS + ${3:-60}))
+  until (eval "$2") >/dev/null 2>&1; do
+    if ((SECONDS > end)); then
+      echo "error: waited too long for $1; the end of the log:" >&2
+      tail -n 20 "$work/daemon.log" >&2
+      exit 1
+    fi
+    sleep 0.2
+  done
+}
 
 # H.264 in MP4, as an RTSP camera sends it; at most 1280 wide so that the software encoder stays quick.
 to_h264() {
@@ -53,15 +68,20 @@ else
   cameras=(room street)
   street_clip
   served=("room=tests/data/room-1.mp4" "street=$work/street.mp4")
-  # The table knows a camera by its name.
-  sed 's/"room-1\.mp4"/"room.mp4"/' tests/data/room.json >"$work/truth.json"
+  # The table knows a camera by its name; on the street nothing is to be reported.
+  python3 - tests/data/room.json "$work/truth.json" <<'PY'
+import json, sys
+room = json.load(open(sys.argv[1]))["database"]["room-1.mp4"]
+street = {"duration": 7.667, "subset": "test", "annotations": []}
+json.dump({"database": {"room.mp4": room, "street.mp4": street}}, open(sys.argv[2], "w"))
+PY
   truth=(--truth "$work/truth.json")
 fi
 
 say "Cameras"
 "$build/release/examples/rtsp-serve" --port "$rtsp" "${served[@]}" >"$work/rtsp.log" &
 children+=($!)
-timeout 20 bash -c "until grep -q rtsp:// '$work/rtsp.log'; do sleep 0.1; done"
+wait_for "the RTSP server" "grep -q rtsp:// '$work/rtsp.log'"
 cat "$work/rtsp.log"
 
 {
@@ -77,20 +97,23 @@ say "Daemon: kinewatch run --config $work/kinewatch.toml"
 "$kinewatch" run --config "$work/kinewatch.toml" --scores "$work/scores" 2>"$work/daemon.log" &
 daemon=$!
 children+=($daemon)
-timeout 60 bash -c "until '$kinewatch' events tail --broker mqtt://127.0.0.1:$broker --check 2>/dev/null; do sleep 0.2; done" ||
-  { tail -n 20 "$work/daemon.log"; exit 1; }
+wait_for "the broker" "exec 3<>/dev/tcp/127.0.0.1/$broker"
 
 say "Events, as a subscriber receives them (kinewatch events tail)"
-"$kinewatch" events tail --broker "mqtt://127.0.0.1:$broker" --json "$work/events.jsonl" &
+"$kinewatch" events tail --broker "mqtt://127.0.0.1:$broker" &
+children+=($!)
+"$kinewatch" events tail --broker "mqtt://127.0.0.1:$broker" --json >"$work/events.jsonl" 2>/dev/null &
 children+=($!)
 
-# Each camera plays its clip once; the session that follows is a replay of the same, so the demo ends there.
-timeout 180 bash -c "
-  for camera in ${cameras[*]}; do
-    until curl -sf http://127.0.0.1:$web/metrics | grep -q \"kinewatch_stream_sessions_total{camera=\\\"\$camera\\\"} [2-9]\"; do sleep 0.5; done
-  done" || { echo 'the cameras did not finish; the end of the log:'; tail -n 20 "$work/daemon.log"; exit 1; }
-kill -TERM "$daemon" && wait "$daemon"
+# Each camera plays its clip once; the session that follows shows the same again, so the demo ends there.
+for camera in "${cameras[@]}"; do
+  wait_for "camera $camera to play its clip" "metrics | grep -q 'kinewatch_stream_sessions_total{camera=\"$camera\"} [2-9]'" 600
+done
+kill -TERM "$daemon" && wait "$daemon" || true
 
 say "Detected against true"
-"$kinewatch" events table --events "$work/events.jsonl" "${truth[@]}" --session 1 --scores "$work/scores" --timeline "$work/timeline.png"
+scores=()
+for camera in "${cameras[@]}"; do scores+=(--scores "$work/scores/$camera.csv"); done
+"$kinewatch" events table --events "$work/events.jsonl" "${truth[@]}" "${scores[@]}" --model models/falls \
+  --timeline "$work/timeline.png"
 say "Picture: $work/timeline.png"

@@ -14,7 +14,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use kinewatch_capture::{Branch, Camera, CameraOptions, Elements};
 use kinewatch_core::event::{DeviceStatus, EventContext};
-use kinewatch_core::manifest::Manifest;
 use kinewatch_core::topic;
 use kinewatch_mqtt::{Client, Endpoint, Retained, Signal};
 use kinewatch_store::{Store, StoreOptions};
@@ -175,18 +174,12 @@ fn open_store(state_dir: &Path) -> anyhow::Result<(Store, u64)> {
 fn shared(plan: &Plan) -> Shared {
     let camera = |c: &plan::CameraPlan| {
         let models = c.models.iter().map(|&m| &plan.models[m]);
-        let labels = models.clone().flat_map(|m| published(&m.manifest)).map(str::to_owned).collect();
+        let labels = models.clone().flat_map(|m| models::published(&m.manifest)).map(str::to_owned).collect();
         CameraView::new(&c.name, &c.source.to_string(), models.map(|m| m.name.clone()).collect(), labels)
     };
     let cameras = plan.cameras.iter().map(camera).collect();
     let models = plan.models.iter().map(|m| m.name.clone()).collect();
     Shared::new(&plan.device.group, &plan.device.name, &plan.mqtt.url, cameras, models)
-}
-
-/// Labels that a model's actions are published under.
-fn published(manifest: &Manifest) -> impl Iterator<Item = &str> {
-    let labels = manifest.labels.iter().filter(|l| l.publish && l.decoder.is_some()).map(|l| l.name.as_str());
-    labels.chain(manifest.sequences.iter().map(|s| s.name.as_str()))
 }
 
 #[cfg(feature = "embedded-broker")]

@@ -40,7 +40,8 @@ pub(super) fn run(args: ReplayArgs) -> Outcome {
             }
         }
     }
-    outputs.finish(&args, truth.as_ref())?;
+    let labels: Vec<String> = models::published(&manifest).map(str::to_owned).collect();
+    outputs.finish(&args, truth.as_ref(), &labels)?;
     match failed {
         0 => Ok(()),
         n => Err(Failure::say(format!("{n} of {} videos could not be replayed", args.videos.len()))),
@@ -109,7 +110,7 @@ impl<'a> Outputs<'a> {
         Ok(())
     }
 
-    fn finish(mut self, args: &ReplayArgs, truth: Option<&intervals::Truth>) -> Outcome {
+    fn finish(mut self, args: &ReplayArgs, truth: Option<&intervals::Truth>, labels: &[String]) -> Outcome {
         if let Some((path, out)) = &mut self.events {
             out.flush().map_err(|e| told(path, &e))?;
         }
@@ -120,14 +121,14 @@ impl<'a> Outputs<'a> {
             );
         }
         let detections = self.collector.finish();
-        // Only what was replayed is judged.
+        // Only what was replayed is judged, and only what the model reports.
         let truth = truth.map(|all| all.only(|camera| self.videos.iter().any(|v| v.camera == camera)));
-        let pairs = truth.as_ref().map(|t| intervals::pair(&detections, t, None)).unwrap_or_default();
+        let pairs = truth.as_ref().map(|t| intervals::pair(&detections, t, Some(labels))).unwrap_or_default();
         if args.events.as_deref() != Some(Path::new("-")) {
             print(&if truth.is_some() { table::judged(&pairs) } else { table::detected(&detections) })?;
         }
         let Some(path) = &args.timeline else { return Ok(()) };
-        let panels = picture::panels(self.videos, &detections, truth.as_ref(), None, &pairs);
+        let panels = picture::panels(self.videos, &detections, truth.as_ref(), Some(labels), &pairs);
         let left_out = timeline::draw(&panels, path).map_err(Failure::say)?;
         if left_out > 0 {
             eprintln!("kinewatch: {}: {left_out} more videos are not in the picture", path.display());
