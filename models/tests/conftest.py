@@ -15,11 +15,19 @@ TRAIN_TESTS = Path(__file__).parent / "train"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--run-train", action="store_true", help="also run the tests that need PyTorch")
+    parser.addoption("--run-train", action="store_true", help="also run the tests that need PyTorch or are slow")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     return True if collection_path == TRAIN_TESTS and not config.getoption("--run-train") else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--run-train"):
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="slow: needs --run-train"))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,6 +51,7 @@ class TinyTsm(nn.Module):
 
     def __init__(self, channels: int = 8):
         super().__init__()
+        self.fold = channels // 4
         self.stem = nn.Conv2d(3, channels, 3, stride=4, padding=1)
         self.blocks = nn.ModuleList([ShiftBlock(channels), ShiftBlock(channels)])
         self.classifier = nn.Linear(channels, CLASSES)
@@ -96,6 +97,9 @@ class OnlineStep(nn.Module):
 class OfflineClip(nn.Module):
     """Bytes ``[N,T,3,H,W]`` to logits of the whole window; channels move one frame forward and one back."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, net: TinyTsm):
         super().__init__()
         self.net = net
@@ -106,7 +110,7 @@ class OfflineClip(nn.Module):
         x = (clip.to(torch.float32) - self.mean) / self.std
         y = F.relu(self.net.stem(x.reshape(-1, 3, HEIGHT, WIDTH)))
         for block in self.net.blocks:
-            y = block(y, shift_both_ways(y, block.fold))
+            y = block(y, shift_both_ways(y, self.net.fold))
         return self.net.logits(y).reshape(-1, LENGTH, CLASSES).mean(1)
 
 
@@ -188,16 +192,16 @@ class GraphFile:
     net: nn.Module
     inputs: dict[str, Tensor]
     outputs: Sequence[str]
-    calibration: list[dict[str, Floats]] = field(default_factory=list)
+    calibration: Sequence[Mapping[str, Bytes | Floats]] = field(default_factory=list)
 
 
 class Samples(CalibrationDataReader):  # type: ignore[misc]
     """Feeds calibration samples, each a batch of one."""
 
-    def __init__(self, samples: list[dict[str, Floats]]):
-        self.left: Iterator[dict[str, Floats]] = iter(samples)
+    def __init__(self, samples: Sequence[Mapping[str, Bytes | Floats]]):
+        self.left: Iterator[Mapping[str, Bytes | Floats]] = iter(samples)
 
-    def get_next(self) -> dict[str, Floats] | None:
+    def get_next(self) -> Mapping[str, Bytes | Floats] | None:
         return next(self.left, None)
 
 
@@ -345,7 +349,7 @@ def seeded(seed: int) -> TinyTsm:
 def tiny_clip() -> Package:
     """Plan `clip`, uint8 input: the graph normalises."""
     net = OfflineClip(seeded(11))
-    clips = {}
+    clips: dict[str, tuple[Bytes, Floats]] = {}
     for stem, seed in (("shapes", 1), ("more", 2)):
         frames = moving_shapes(seed, 2 * LENGTH)
         x = torch.from_numpy(frames).permute(0, 3, 1, 2).reshape(2, LENGTH, 3, HEIGHT, WIDTH)
@@ -376,7 +380,7 @@ def tiny_online() -> Package:
     """Plan `online`: frame difference, `seen`, and two shift states."""
     net = seeded(12)
     step = OnlineStep(net)
-    shapes = [(3, HEIGHT, WIDTH), (1,), *[(b.fold, HEIGHT // 4, WIDTH // 4) for b in net.blocks]]
+    shapes = [(3, HEIGHT, WIDTH), (1,), *[(net.fold, HEIGHT // 4, WIDTH // 4) for _ in net.blocks]]
     frames = moving_shapes(3, 2 * LENGTH)
     rows, calibration = [], []
     for seed, clip in [(3, frames), *[(s, moving_shapes(s, LENGTH)) for s in range(30, 42)]]:

@@ -37,6 +37,7 @@ def hips(clip: Clip) -> np.ndarray:
     return clip.poses.position[:, 1]
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_frames() -> None:
     script = scenario.load("falls")[0]
     one, two, other = ([f.tobytes() for f in islice(stage(script, (s,), TINY).frames(), 5)] for s in (3, 3, 4))
@@ -44,6 +45,7 @@ def test_same_seed_gives_the_same_frames() -> None:
     assert one != other
 
 
+@pytest.mark.slow
 def test_a_frame_has_the_asked_size_and_a_person_in_it() -> None:
     clip = stage([Act("walk", {"to": "middle"}), Act("stand", {"seconds": [0.2, 0.2]})], (5,), TINY)
     frames = list(clip.frames())
@@ -54,6 +56,7 @@ def test_a_frame_has_the_asked_size_and_a_person_in_it() -> None:
     assert moved.mean() > 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_truth_follows_the_body(style: str, seed: int) -> None:
@@ -70,6 +73,7 @@ def test_truth_follows_the_body(style: str, seed: int) -> None:
     assert height[-1] > 0.7  # up again
 
 
+@pytest.mark.slow
 def test_daily_life_has_no_truth() -> None:
     for number, script in enumerate(scenario.load("daily")):
         clip = stage(script, (number,), TINY)
@@ -77,6 +81,7 @@ def test_daily_life_has_no_truth() -> None:
         assert clip.duration_s > 4
 
 
+@pytest.mark.slow
 def test_a_body_never_jumps_between_frames() -> None:
     clip = stage(scenario.load("falls")[1], (9,), TINY)
     positions, _ = skeleton.forward(clip.poses)
@@ -123,6 +128,7 @@ def test_unknown_names_are_named() -> None:
         scenario.load("x", '[[x]]\nacts = [{ do = "pick_up", speed = 2 }]')
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
 def test_video_and_annotations_are_reproducible_and_extended(tmp_path: Path) -> None:
     script = """[[short]]
