@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ import pytest
 
 import tiny
 from kinewatch_models import capture, catalogue, prepare, recipe, sampling
-from kinewatch_models.catalogue import CatalogueError, Clip
-from kinewatch_models.recipe import RecipeError
+from kinewatch_models.catalogue import CatalogueError, Clip, Span
+from kinewatch_models.recipe import Recipe, RecipeError, Source
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -40,9 +41,46 @@ def test_catalogue_reads_spans(tmp_path: Path) -> None:
     (tmp_path / "clips.csv").write_text(f"{head}a.mp4,drawn,fall,train,P1\nb.mp4,other,fall,train,P1\n")
     notes = [{"label": "fall", "segment": [1.0, 2.0]}, {"label": "lying", "segment": [2.0, 4]}]
     (tmp_path / "annotations.json").write_text(json.dumps({"database": {"a.mp4": {"annotations": notes}}}))
-    (only,) = catalogue.read(tmp_path, tiny.recipe())
+    (only,) = catalogue.read([tmp_path], tiny.recipe())
     assert [(span.label, span.start, span.end) for span in only.spans or ()] == [("falling", 1, 2), ("lying", 2, 4)]
     assert only.trainable
+
+
+def test_recipe_may_annotate_single_clips(tmp_path: Path) -> None:
+    (tmp_path / "clips.csv").write_text("path,dataset,label,split,group\na.mp4,drawn,fall,train,P1\n")
+    source = Source("drawn", "Drawn", "drawn", None, {"fall": "falling"}, spans={"a.mp4": {"fall": [1.0, 2.0]}})
+    (only,) = catalogue.read([tmp_path], replace(tiny.recipe(), sources=[source]))
+    assert only.spans == (Span("falling", 1.0, 2.0),)
+
+
+def simulated(folder: Path, recipe: Recipe) -> list[Clip]:
+    notes = [{"label": "fall", "segment": [1.0, 2.0]}, {"label": "lying", "segment": [2.0, 4]}]
+    clips = {"falls-1-1.mp4": notes, "daily-1-1.mp4": []}
+    database = {path: {"subset": "val", "annotations": annotations} for path, annotations in clips.items()}
+    (folder / "annotations.json").write_text(json.dumps({"database": database}))
+    return catalogue.read([folder], recipe)
+
+
+def test_simulated_folder_is_a_data_set(tmp_path: Path) -> None:
+    source = replace(tiny.recipe().sources[0], dataset=catalogue.SIMULATED)
+    fall, daily = simulated(tmp_path, replace(tiny.recipe(), sources=[source]))
+    assert (fall.is_action, daily.is_action) == (True, False)
+    assert fall.spans == (Span("falling", 1.0, 2.0), Span("lying", 2.0, 4.0))
+    assert daily.spans == ()
+    assert daily.trainable
+    assert {fall.split, daily.split} == {"val"}
+    assert fall.root / fall.path == tmp_path / "falls-1-1.mp4"
+
+
+def test_simulated_folder_must_be_in_the_recipe(tmp_path: Path) -> None:
+    with pytest.raises(CatalogueError, match="nor simulated clips that the recipe asks for"):
+        simulated(tmp_path, tiny.recipe())
+
+
+def test_source_without_clips_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "clips.csv").write_text("path,dataset,label,split,group\n")
+    with pytest.raises(CatalogueError, match="no clip of drawn"):
+        catalogue.read([tmp_path], tiny.recipe())
 
 
 def test_shipped_recipes_load() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tiny
-from kinewatch_models import calibrate, measure
+from kinewatch_models import calibrate, measure, scoring
 from kinewatch_models.catalogue import Clip, Span
 from kinewatch_models.decode import Interval, intervals, probabilities, sequence
 from kinewatch_models.scoring import Scored
@@ -100,6 +100,18 @@ def test_calibration_takes_out_the_lag() -> None:
     assert table["labels"]["falling"]["lag_start_s"] == pytest.approx(0.2, abs=0.01)
     assert 0.2 <= table["labels"]["falling"]["on"] <= 0.8
     assert table["labels"]["lying"]["uncertainty_start_ms"] >= 100
+
+
+def test_calibration_names_a_clip_scored_by_two_graphs_once() -> None:
+    table = calibrate.choose([scored(1.0), scored(1.0)], [], tiny.recipe())
+    assert table["chosen_on"]["clips"] == 1
+
+
+def test_calibration_counts_with_the_lags_that_it_writes() -> None:
+    rows = [scored(1.0), scored(2.0), scored(4.6), scored(None)]
+    table = calibrate.choose(rows, [], tiny.recipe())
+    found = [one for one in rows if scoring.events(one, tiny.recipe(), table["labels"], 1.0)]
+    assert len(found) == 3 - table["chosen_on"]["missed"]
 
 
 def test_calibration_without_actions_is_refused() -> None:

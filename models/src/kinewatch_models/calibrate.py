@@ -2,7 +2,9 @@
 
 A grid over `on` and `h_on` of every part of the sequence. Wanted: first, few false events (in daily clips and reversed
 actions, published labels too); then, many actions found. With few clips many settings tie, so the middle of the tied
-ones is taken: it is the setting that a small change of the scores upsets least.
+ones is taken: it is the setting that a small change of the scores upsets least. A clip may be given once per graph:
+a package has one setting for all its graphs, so their counts are added. Every setting is tried with its own lags,
+because lags move what a sequence is made of.
 """
 
 from __future__ import annotations
@@ -36,36 +38,41 @@ def choose(normal: list[Scored], backwards: list[Scored], recipe: Recipe) -> Tab
         raise CalibrationError("no action among the validation clips: thresholds cannot be chosen")
     specs = {spec.label: spec for spec in recipe.decoders}
     parts = recipe.sequences[0].parts
-    candidates = list(itertools.product(itertools.product(ON, H_ON), repeat=len(parts)))
-    ranked = [_rank(normal, backwards, recipe, _settings(parts, specs, values)) for values in candidates]
+    grid = list(itertools.product(ON, H_ON))
+    lagged = {
+        label: {values: _with_lags(normal, recipe, label, _settings(specs[label], *values)) for values in grid}
+        for label in parts
+    }
+    candidates = list(itertools.product(grid, repeat=len(parts)))
+    settings = [{part: lagged[part][one] for part, one in zip(parts, values, strict=True)} for values in candidates]
+    ranked = [_rank(normal, backwards, recipe, decoders) for decoders in settings]
     best = min(ranked)
-    tied = np.array([np.ravel(values) for values, rank in zip(candidates, ranked, strict=True) if rank == best])
-    steps = np.array(ON), np.array(H_ON)
-    chosen = tied[_most_central(tied, steps)].reshape(len(parts), 2)
-    decoders = _settings(parts, specs, [(float(on), float(level)) for on, level in chosen])
-    labels = {label: _with_lags(normal, recipe, label, decoders[label]) for label in parts}
+    tied = [index for index, rank in enumerate(ranked) if rank == best]
+    rows = np.array([np.ravel(candidates[index]) for index in tied])
+    labels = settings[tied[_most_central(rows, (np.array(ON), np.array(H_ON)))]]
     return {
         "temperature": 1.0,
         "labels": labels,
-        "chosen_on": {"clips": len(normal), "false_events": best[0], "missed": best[1], "tied_settings": len(tied)},
+        "chosen_on": {
+            "clips": len({one.clip.path for one in normal}),
+            "false_events": best[0],
+            "missed": best[1],
+            "tied_settings": len(tied),
+        },
     }
 
 
-def _settings(parts: list[str], specs: dict[str, DecoderSpec], values: Any) -> dict[str, Settings]:
-    made = {}
-    for label, (on, level) in zip(parts, values, strict=True):
-        spec = specs[label]
-        made[label] = {
-            "on": on,
-            "off": min(spec.off, on),
-            "h_on": level,
-            "h_off": spec.h_off,
-            "min_duration_s": spec.min_duration_s,
-            "merge_gap_s": spec.merge_gap_s,
-            "lag_start_s": 0.0,
-            "lag_end_s": 0.0,
-        }
-    return made
+def _settings(spec: DecoderSpec, on: float, level: float) -> Settings:
+    return {
+        "on": on,
+        "off": min(spec.off, on),
+        "h_on": level,
+        "h_off": spec.h_off,
+        "min_duration_s": spec.min_duration_s,
+        "merge_gap_s": spec.merge_gap_s,
+        "lag_start_s": 0.0,
+        "lag_end_s": 0.0,
+    }
 
 
 def _rank(

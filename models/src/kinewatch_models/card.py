@@ -55,9 +55,10 @@ def _training(recipe: Recipe, results: Table) -> str:
     counts = results["training"]
     return (
         f"{counts['actions']} clips with the action ({counts['actions_annotated']} of them with frame labels; only "
-        f"these are trained on) and {counts['daily']} of daily life; {recipe.train.epochs} epochs, one run, seed "
-        f"{results['seed']}, last epoch, no checkpoint picked. Falls played backwards and frozen pictures are "
-        "background. Deliberate lying down is background; what follows it is `lying`."
+        f"these are trained on) and {counts['daily']} of daily life, {counts['simulated']} of all these rendered; "
+        f"{recipe.train.epochs} epochs, one run, seed {results['seed']}, last epoch, no checkpoint picked. "
+        "Falls played backwards and frozen pictures are background. "
+        "Deliberate lying down is background; what follows it is `lying`."
     )
 
 
@@ -66,9 +67,10 @@ def _method(recipe: Recipe, results: Table) -> str:
     shared = ", ".join(recipe.shared_groups) or "none"
     notes = _bullets([f"{source.cite}: {source.note}." for source in recipe.sources])
     return (
-        f"Thresholds and lags were chosen on the val clips only ({chosen['clips']} clips), so that row is optimistic; "
-        f"no test clip was used for any choice. Groups in both train and val: {shared}. Frames through the agent's "
-        "capture chain, scores from ONNX Runtime, intervals from the Python decoder of the training tool. In brackets: "
+        f"Thresholds and lags were chosen on the val clips only ({chosen['clips']} clips, both graphs together), "
+        "so those rows are optimistic; no test clip was used for any choice. "
+        f"Groups in both train and val: {shared}. Frames through the agent's capture chain, scores from ONNX Runtime, "
+        "intervals from the Python decoder of the training tool. In brackets: "
         f"95 % Wilson interval over clips.\n\n{notes}"
     )
 

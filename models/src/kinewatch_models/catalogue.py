@@ -1,4 +1,4 @@
-"""The training clips: one row of `clips.csv` each, with the annotated spans, split and group.
+"""The training clips with their annotated spans, split and group: rows of a `clips.csv`, and folders of `simulate`.
 
 A group (actor, scene, sequence) must not be in two splits, or a net is scored on what it has seen: such a
 catalogue is refused, by name. A recipe may admit single groups shared by train and val; test is never shared.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ import numpy as np
 
 from kinewatch_models.capture import Frames, Seconds
 from kinewatch_models.recipe import Recipe, Source
+
+SIMULATED = "simulated"
+"""The data set of every folder that `simulate` filled; its subsets are splits, and each clip is its own group."""
 
 
 class CatalogueError(Exception):
@@ -34,7 +37,10 @@ class Span:
 
 @dataclass(frozen=True)
 class Clip:
-    """One video. `spans` is None where nobody annotated frames; `allowed` then names the classes it may show."""
+    """One video, at `root` / `path`.
+
+    `spans` is None where nobody annotated frames; `allowed` then names the classes it may show.
+    """
 
     path: str
     dataset: str
@@ -43,6 +49,7 @@ class Clip:
     is_action: bool
     spans: tuple[Span, ...] | None
     allowed: tuple[str, ...] = field(default=())
+    root: Path = field(default=Path())
 
     @property
     def trainable(self) -> bool:
@@ -59,18 +66,16 @@ class Clip:
         return np.load(folder / f"{size}.npy", mmap_mode="r"), np.load(folder / "times.npy")
 
 
-def read(data: Path, recipe: Recipe) -> list[Clip]:
-    """Clips of the recipe's sources, in file order, with groups checked."""
+def read(folders: Sequence[Path], recipe: Recipe) -> list[Clip]:
+    """Clips of the recipe's sources in all `folders`, in file order, with groups checked."""
     sources = {source.dataset: source for source in recipe.sources}
-    notes = {name: _annotations(data, source) for name, source in sources.items()}
-    with (data / "clips.csv").open(newline="", encoding="utf-8") as rows:
-        clips = [
-            _clip(row, sources[row["dataset"]], notes[row["dataset"]], recipe)
-            for row in csv.DictReader(rows)
-            if row["dataset"] in sources
-        ]
-    if not clips:
-        raise CatalogueError(f"{data / 'clips.csv'}: no clip of {sorted(sources)}")
+    clips: list[Clip] = []
+    for folder in folders:
+        listed = (folder / "clips.csv").exists()
+        clips += _listed(folder, sources, recipe) if listed else _simulated(folder, sources, recipe)
+    missing = sorted(set(sources) - {clip.dataset for clip in clips})
+    if missing:
+        raise CatalogueError(f"no clip of {missing[0]}: give its folder too")
     check_groups(clips, recipe.shared_groups)
     return clips
 
@@ -85,22 +90,43 @@ def check_groups(clips: Iterable[Clip], shared: Iterable[str] = ()) -> None:
             raise CatalogueError(f"group {group} is in the splits {', '.join(sorted(found))}")
 
 
-def _annotations(data: Path, source: Source) -> dict[str, Any] | None:
-    if source.annotations is None:
-        return None
-    database = json.loads((data / source.annotations).read_text(encoding="utf-8"))["database"]
-    return dict(database)
+def _listed(folder: Path, sources: dict[str, Source], recipe: Recipe) -> list[Clip]:
+    with (folder / "clips.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["dataset"] in sources]
+    names = {row["dataset"] for row in rows}
+    notes = {name: _database(folder / path) for name in names if (path := sources[name].annotations)}
+    return [_clip(folder, row, sources[row["dataset"]], notes.get(row["dataset"]), recipe) for row in rows]
 
 
-def _clip(row: dict[str, str], source: Source, notes: dict[str, Any] | None, recipe: Recipe) -> Clip:
+def _clip(root: Path, row: dict[str, str], source: Source, notes: dict[str, Any] | None, recipe: Recipe) -> Clip:
     path, label = row["path"], row["label"]
     spans = None
-    if notes is not None:
+    if path in source.spans:
+        spans = tuple(Span(source.classes[name], *map(float, ends)) for name, ends in source.spans[path].items())
+    elif notes is not None:
         if path not in notes:
             raise CatalogueError(f"{path} has no entry in {source.annotations}")
-        spans = tuple(
-            Span(source.classes[note["label"]], *map(float, note["segment"])) for note in notes[path]["annotations"]
-        )
+        spans = _spans(notes[path], source)
     allowed = tuple(source.allowed.get(label, ()))
     is_action = label.startswith(recipe.action_prefix)
-    return Clip(path, row["dataset"], row["split"], row["group"], is_action, spans, allowed)
+    return Clip(path, row["dataset"], row["split"], row["group"], is_action, spans, allowed, root)
+
+
+def _simulated(folder: Path, sources: dict[str, Source], recipe: Recipe) -> list[Clip]:
+    file = folder / "annotations.json"
+    if SIMULATED not in sources or not file.exists():
+        raise CatalogueError(f"{folder} has no clips.csv, nor simulated clips that the recipe asks for")
+    clips = []
+    for path, entry in _database(file).items():
+        is_action = any(note["label"].startswith(recipe.action_prefix) for note in entry["annotations"])
+        spans = _spans(entry, sources[SIMULATED])
+        clips.append(Clip(path, SIMULATED, entry["subset"], Path(path).stem, is_action, spans, root=folder))
+    return clips
+
+
+def _database(file: Path) -> dict[str, Any]:
+    return dict(json.loads(file.read_text(encoding="utf-8"))["database"])
+
+
+def _spans(entry: dict[str, Any], source: Source) -> tuple[Span, ...]:
+    return tuple(Span(source.classes[note["label"]], *map(float, note["segment"])) for note in entry["annotations"])

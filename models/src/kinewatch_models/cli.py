@@ -23,7 +23,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train, measu
 console = Console(stderr=True)
 
 RecipeFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="recipe, e.g. recipes/falls.toml")]
-Data = Annotated[Path, typer.Option("--data", exists=True, file_okay=False, help="folder with clips.csv")]
+Data = Annotated[
+    list[Path],
+    typer.Option("--data", exists=True, file_okay=False, help="folder with clips.csv, or of `simulate`; repeatable"),
+]
 Cache = Annotated[Path, typer.Option("--cache", help="frame cache, filled by `prepare`")]
 Run = Annotated[Path, typer.Option("--run", help="run directory: weights, graphs, calibration, results")]
 
@@ -35,7 +38,7 @@ def prepare_command(recipe_file: RecipeFile, data: Data, cache: Cache) -> None:
     """Decode the recipe's clips once, through the agent's capture chain."""
     spec = recipe.load(recipe_file)
     clips = catalogue.read(data, spec)
-    for _ in track(prepare.fill(clips, spec, data, cache), "decoding", len(clips), console=console):
+    for _ in track(prepare.fill(clips, spec, cache), "decoding", len(clips), console=console):
         pass
 
 
@@ -83,13 +86,13 @@ def quantise_command(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run
 
 @app.command("calibrate")
 def calibrate_command(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run) -> None:
-    """Choose thresholds and lags on the val split."""
+    """Choose thresholds and lags on the val split, for both graphs together."""
     spec = recipe.load(recipe_file)
     clips = [clip for clip in catalogue.read(data, spec) if clip.split == "val"]
-    graph = stream.session(_graph(run, spec, "int8"))
     falls = [clip for clip in clips if clip.is_action]
-    normal = scoring.score(clips, graph, spec, cache)
-    backwards = scoring.score(falls, graph, spec, cache, Variant.REVERSED)
+    graphs = [stream.session(_graph(run, spec, precision)) for precision in ("fp32", "int8")]
+    normal = [one for graph in graphs for one in scoring.score(clips, graph, spec, cache)]
+    backwards = [one for graph in graphs for one in scoring.score(falls, graph, spec, cache, Variant.REVERSED)]
     _write(run / "calibration.json", calibration.choose(normal, backwards, spec))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import onnxruntime as ort
 
 from kinewatch_models import quantise, scoring, stream
-from kinewatch_models.catalogue import Clip
+from kinewatch_models.catalogue import SIMULATED, Clip
 from kinewatch_models.measure import Tally, action_span, share
 from kinewatch_models.recipe import Recipe
 from kinewatch_models.scoring import Scored, Variant
@@ -76,6 +76,7 @@ def _counts(clips: list[Clip]) -> dict[str, int]:
         "actions": sum(clip.is_action for clip in clips),
         "actions_annotated": sum(clip.is_action and clip.spans is not None for clip in clips),
         "daily": sum(not clip.is_action for clip in clips),
+        "simulated": sum(clip.dataset == SIMULATED for clip in clips),
     }
 
 

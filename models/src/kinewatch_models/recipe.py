@@ -21,7 +21,8 @@ class RecipeError(Exception):
 class Source:
     """One data set: its annotation file (if frames are annotated) and what its labels mean to this model.
 
-    `note` goes into the model card: what its figures can and cannot show.
+    `note` goes into the model card: what its figures can and cannot show. `spans` annotates single clips here, as
+    ``{PATH: {label: [begin, end]}}``; `weight` scales how many windows of a clip an epoch draws.
     """
 
     dataset: str
@@ -30,10 +31,13 @@ class Source:
     annotations: str | None = None
     classes: dict[str, str] = None  # type: ignore[assignment]
     allowed: dict[str, list[str]] = None  # type: ignore[assignment]
+    spans: dict[str, dict[str, list[float]]] = None  # type: ignore[assignment]
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", self.classes or {})
         object.__setattr__(self, "allowed", self.allowed or {})
+        object.__setattr__(self, "spans", self.spans or {})
 
 
 @dataclass(frozen=True)

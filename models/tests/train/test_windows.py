@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,16 @@ def test_lying_without_its_beginning_is_not_taught() -> None:
 def test_weak_clip_allows_its_classes() -> None:
     weak = Clip("lie.mp4", "drawn", "train", "P1", False, None, ("background", "lying"))
     assert windows.targets(weak, np.array([0.0]), tiny.recipe()).tolist() == [[True, False, True]]
+
+
+def test_weight_scales_the_windows_of_a_set(tmp_path: Path) -> None:
+    clip = fall_clip()
+    clip.folder(tmp_path).mkdir(parents=True)
+    prepare.save(clip.folder(tmp_path) / "times.npy", np.arange(180) / 30)
+    recipe = tiny.recipe()
+    none = replace(recipe, sources=[replace(recipe.sources[0], weight=0.0)])
+    assert windows.epoch([clip], recipe, tmp_path, np.random.default_rng(0))
+    assert windows.epoch([clip], none, tmp_path, np.random.default_rng(0)) == []
 
 
 def test_epoch_holds_reversed_and_frozen_background(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ def simulate(
     height: Annotated[int, typer.Option(min=48, help="Picture height, even.")] = 480,
     fps: Annotated[int, typer.Option(min=5, max=60, help="Frames per second.")] = 25,
     oversample: Annotated[int, typer.Option(min=1, max=4, help="Pixels drawn per pixel and direction.")] = 2,
+    mesh: Annotated[float, typer.Option(min=0.008, max=0.06, help="Size of the faces of the skin (m).")] = 0.016,
     bitrate: Annotated[int, typer.Option(min=0, help="Cap in kbit/s; 0: constant quality only.")] = 0,
     subset: Annotated[str, typer.Option(help="The subset written into the annotations.")] = "train",
     file: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Your own scenario file.")] = None,
@@ -36,7 +37,7 @@ def simulate(
         from .render import Order, render
 
         numbers = range(first - 1, first - 1 + clips)
-        order = Order(name, seed, numbers, Picture(width, height, fps, oversample), subset, bitrate)
+        order = Order(name, seed, numbers, Picture(width, height, fps, oversample, mesh), subset, bitrate)
         render(order, out, file.read_text("utf-8") if file else None)
     except SimulateError as error:
         typer.echo(f"error: {error}", err=True)

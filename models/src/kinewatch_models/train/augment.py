@@ -24,12 +24,14 @@ def plain(frames: Frames, size: int, mean: list[float], std: list[float]) -> Ten
     return _normalise(x, mean, std)
 
 
-def random_view(frames: Frames, size: int, mean: list[float], std: list[float], rng: np.random.Generator) -> Tensor:
-    """Like `plain`, seen through another camera."""
+def random_view(
+    frames: Frames, size: int, mean: list[float], std: list[float], rng: np.random.Generator, rendered: bool = False
+) -> Tensor:
+    """Like `plain`, seen through another camera; `rendered` frames always get a sensor's noise and often flicker."""
     x = torch.from_numpy(np.array(frames)).permute(0, 3, 1, 2).float()
     x = _warp(x, size, rng)
     x = _recolour(x, rng)
-    x = _camera_noise(x, rng)
+    x = _camera_noise(x, rng, *((1.0, 0.5) if rendered else (0.6, 0.2)))
     return _normalise(x.clamp(0, 255), mean, std)
 
 
@@ -61,10 +63,10 @@ def _recolour(x: Tensor, rng: np.random.Generator) -> Tensor:
     return x + torch.tensor(rng.uniform(-12, 12, (1, 3, 1, 1)), dtype=torch.float32)
 
 
-def _camera_noise(x: Tensor, rng: np.random.Generator) -> Tensor:
-    if rng.random() < 0.6:
+def _camera_noise(x: Tensor, rng: np.random.Generator, noisy: float, flickering: float) -> Tensor:
+    if rng.random() < noisy:
         noise = rng.standard_normal(x.shape, dtype=np.float32)
         x = x + torch.from_numpy(noise) * float(rng.uniform(0, 5))
-    if rng.random() < 0.2:
+    if rng.random() < flickering:
         x = x * torch.from_numpy(rng.normal(1, 0.015, (len(x), 1, 1, 1)).astype(np.float32))
     return x

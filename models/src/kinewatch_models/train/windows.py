@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kinewatch_models import sampling
+from kinewatch_models import catalogue, sampling
 from kinewatch_models.capture import Seconds
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.recipe import Recipe
@@ -61,11 +61,12 @@ def targets(clip: Clip, times: Seconds, recipe: Recipe) -> Mask:
 def epoch(clips: list[Clip], recipe: Recipe, cache: Path, rng: np.random.Generator) -> list[Window]:
     """The windows of one epoch, shuffled."""
     counts = {name: sum(clip.dataset == name for clip in clips) for name in {clip.dataset for clip in clips}}
+    weights = {source.dataset: source.weight for source in recipe.sources}
     found: list[Window] = []
     for clip in clips:
         times = np.load(clip.folder(cache) / "times.npy")
         factor = SMALL_SET_FACTOR if counts[clip.dataset] < SMALL_SET_CLIPS else 1.0
-        found += _of_clip(clip, times, recipe, factor, rng)
+        found += _of_clip(clip, times, recipe, factor * weights[clip.dataset], rng)
     order = rng.permutation(len(found))
     return [found[index] for index in order]
 
@@ -123,5 +124,6 @@ def batches(
         views = []
         for item in some:
             frames, _ = item.clip.frames(cache, recipe.train.cache_size)
-            views.append(augment.random_view(frames[item.indices], spec.size, spec.mean, spec.std, rng))
+            rendered = item.clip.dataset == catalogue.SIMULATED
+            views.append(augment.random_view(frames[item.indices], spec.size, spec.mean, spec.std, rng, rendered))
         yield len(starts), torch.stack(views), torch.from_numpy(np.stack([item.allowed for item in some]))
