@@ -52,8 +52,9 @@ fmt: ## Format everything
 
 bench: build ## Measure speed and memory; prints a table of ratios
 	@.ci/apt build run test
-	@.ci/venv $(VENV) bench
-	. .ci/ort $(VENV); tests/bench.sh $(BUILD) $(VENV)
+	@.ci/venv $(VENV) test
+	. .ci/ort $(VENV); python3 tests/bench.py $(BUILD)/release/kinewatch
+	$(BUILD)/release/kinewatch model bench models/falls --ort-library $$(. .ci/ort $(VENV); echo $$ORT_DYLIB_PATH)
 
 clean: ## Remove build products
 	$(CARGO) clean

@@ -45,7 +45,8 @@ street_clip() {
   [[ -e $work/street.mp4 ]] && return
   echo "fetching the street clip (sports2d 0.8.34, BSD-3-Clause)"
   local hash=sha256:733b6db70742636ae9c35d870c22bd416582f579abd5881bee93a14bb0e2655d
-  python3 - "$work" <<PY
+  [[ -x $work/venv/bin/python ]] || python3 -m venv "$work/venv"
+  "$work/venv/bin/python" - "$work" <<PY
 import subprocess, sys, tempfile, zipfile, pathlib
 work = pathlib.Path(sys.argv[1])
 with tempfile.TemporaryDirectory() as folder:
