@@ -53,7 +53,7 @@ fmt: ## Format everything
 bench: build ## Measure speed and memory; prints a table of ratios
 	@.ci/apt build run test
 	@.ci/venv $(VENV) test
-	. .ci/ort $(VENV); python3 tests/bench.py $(BUILD)/release/kinewatch
+	. .ci/ort $(VENV); $(VENV)/bin/python -m kinewatch_models.bench $(BUILD)/release/kinewatch
 	$(BUILD)/release/kinewatch model bench models/falls --ort-library $$(. .ci/ort $(VENV); echo $$ORT_DYLIB_PATH)
 
 clean: ## Remove build products

@@ -1,7 +1,9 @@
 """Speed and memory of the daemon against what it is made of: `make bench`.
 
-One run, ratios: CPU seconds are those of whole processes (user + system, from the operating system), so a busy machine matters
-little. Prints a Markdown table of what was measured, on what, against what. Standard library only.
+Usage: `python -m kinewatch_models.bench KINEWATCH_BINARY`, from a checkout installed with `pip install -e`. One run,
+ratios: CPU seconds are those of whole processes (user + system, from the operating system), so a busy machine matters
+little. Prints a Markdown table of what was measured, on what, against what. Needs ffmpeg, gst-launch-1.0 and the
+standard library.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 SECONDS = 20
 PORT = 18189
 
@@ -26,8 +28,8 @@ PORT = 18189
 def cpu(command: list[str], copies: int) -> float:
     """CPU seconds of `copies` of a command run beside each other."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    processes = [subprocess.Popen(command, **quiet) for _ in range(copies)]
+    null = subprocess.DEVNULL
+    processes = [subprocess.Popen(command, stdout=null, stderr=null) for _ in range(copies)]
     if any(process.wait() for process in processes):
         raise SystemExit(f"bench: failed: {' '.join(command)}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -60,7 +62,9 @@ class Daemon:
     def __init__(self, kinewatch: Path, folder: Path, sources: list[str], backend: str):
         shutil.rmtree(folder / "state", ignore_errors=True)
         text = f'[device]\nname = "bench"\nstate_dir = "{folder}/state"\n[web]\nlisten = "127.0.0.1:{PORT}"\n'
-        text += f'[mqtt]\nurl = "mqtt://127.0.0.1:{PORT + 10}"\n[engine]\nbackend = "{backend}"\n[log]\nlevel = "error"\n'
+        text += (
+            f'[mqtt]\nurl = "mqtt://127.0.0.1:{PORT + 10}"\n[engine]\nbackend = "{backend}"\n[log]\nlevel = "error"\n'
+        )
         text += f'[[model]]\nname = "falls"\npath = "{ROOT}/models/falls"\n'
         for n, source in enumerate(sources):
             text += f'[[camera]]\nname = "cam{n}"\nsource = "{source}"\n'
@@ -82,11 +86,14 @@ class Daemon:
     def total(self, name: str) -> float:
         return sum(v for k, v in self.metrics().items() if k.split("{")[0] == name)
 
-    def wait(self, what: str, so, every: float = 0.02, limit: float = 120.0) -> float:
-        """Seconds since the start until `so()`; each question costs the daemon an answer, so ask seldom while it is measured."""
-        while not so():
+    def reach(self, name: str, value: float, every: float = 0.02, limit: float = 120.0) -> float:
+        """Seconds since the start until a metric's sum is at least `value`.
+
+        Each question costs the daemon an answer, so ask seldom while it is measured.
+        """
+        while self.total(name) < value:
             if self.process.poll() is not None or time.monotonic() - self.started > limit:
-                raise SystemExit(f"bench: the daemon ended, or {what} did not come")
+                raise SystemExit(f"bench: the daemon ended, or {name} did not reach {value}")
             time.sleep(every)
         return time.monotonic() - self.started
 
@@ -96,7 +103,8 @@ class Daemon:
 
     def rss_mb(self) -> float:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) / 1024
+        found = re.search(r"VmRSS:\s+(\d+)", status)
+        return int(found.group(1)) / 1024 if found else 0.0
 
     def stop(self) -> None:
         self.process.terminate()
@@ -105,12 +113,19 @@ class Daemon:
 
 def model_ms(kinewatch: Path, backend: str) -> float:
     """CPU milliseconds per frame of the back end, by `kinewatch model bench`."""
-    command = [str(kinewatch), "model", "bench", str(ROOT / "models/falls"), "--backend", backend, "--json", "--seconds", "3"]
+    command = [
+        str(kinewatch),
+        "model",
+        "bench",
+        str(ROOT / "models/falls"),
+        "--backend",
+        backend,
+        "--json",
+        "--seconds",
+        "3",
+    ]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    rows = json.loads(out)
-    rows = rows if isinstance(rows, list) else rows["results"]
-    best = min(rows, key=lambda row: row["cpu_ms_per_frame"])
-    return best["cpu_ms_per_frame"]
+    return min(float(row["cpu_ms_per_frame"]) for row in json.loads(out)["results"])
 
 
 def main() -> None:
@@ -125,11 +140,11 @@ def main() -> None:
         rss = []
         for cameras in (1, 4):
             daemon = Daemon(kinewatch, folder, [f"file:{video}"] * cameras, backend)
-            daemon.wait("the first inference", lambda: daemon.total("kinewatch_backbone_runs_total") > 0)
+            daemon.reach("kinewatch_backbone_runs_total", 1)
             opened = daemon.cpu_seconds()
             frames_first = daemon.total("kinewatch_frames_total")
             expected = cameras * (SECONDS * 5 - 2)
-            daemon.wait("the end of the clips", lambda: daemon.total("kinewatch_frames_total") >= expected, every=2.0)
+            daemon.reach("kinewatch_frames_total", expected, every=2.0)
             used, frames = daemon.cpu_seconds() - opened, daemon.total("kinewatch_frames_total")
             runs = daemon.total("kinewatch_backbone_runs_total")
             dropped = daemon.total("kinewatch_frames_dropped_total")
@@ -139,11 +154,19 @@ def main() -> None:
             bare = gst + (frames - frames_first) * ms / 1000
             what = f"daemon CPU / (gst-launch + bare {backend}), {cameras} x 1080p30, falls"
             rows.append((what, f"{used:.2f} s / {bare:.2f} s = {used / bare:.2f}", "≤ 1.10"))
-            rows.append((f"backbone runs per sampled frame ({cameras} cameras, {dropped:.0f} dropped)", f"{runs / (frames - dropped):.3f}", "1.00"))
-        rows.append(("RSS per further camera", f"{(rss[1] - rss[0]) / 3:.1f} MB ({rss[0]:.0f} MB with one)", "≤ ring + 10 MB"))
+            rows.append(
+                (
+                    f"backbone runs per sampled frame ({cameras} cameras, {dropped:.0f} dropped)",
+                    f"{runs / (frames - dropped):.3f}",
+                    "1.00",
+                )
+            )
+        rows.append(
+            ("RSS per further camera", f"{(rss[1] - rss[0]) / 3:.1f} MB ({rss[0]:.0f} MB with one)", "≤ ring + 10 MB")
+        )
         small = clip(folder, 640, 360)
         daemon = Daemon(kinewatch, folder, [f"file:{small}"], "tract")
-        cold = daemon.wait("the first inference", lambda: daemon.total("kinewatch_backbone_runs_total") > 0)
+        cold = daemon.reach("kinewatch_backbone_runs_total", 1)
         daemon.stop()
         rows.append(("`run` cold start to first inference (tract, falls)", f"{cold:.2f} s", "≤ 2 s"))
         rows.append((f"back end alone, CPU ms per frame ({backend})", f"{ms:.2f}", ""))
