@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli
 
 import tiny
 from kinewatch_models import golden, manifest, package
@@ -81,4 +81,4 @@ def test_manifest_survives_odd_text() -> None:
         "files": {"golden/walk.npy": "00"},
         "outer": {"inner": {"value": 3}},
     }
-    assert tomllib.loads(manifest.render(table)) == table
+    assert tomli.loads(manifest.render(table)) == table

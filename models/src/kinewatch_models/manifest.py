@@ -6,9 +6,10 @@ Pure: it touches no file but the one it is given. What the keys mean is the agen
 from __future__ import annotations
 
 import json
-import tomllib
 from pathlib import Path
 from typing import Any
+
+import tomli
 
 from kinewatch_models.recipe import Recipe
 
@@ -100,7 +101,7 @@ def _label(recipe: Recipe, name: str, calibration: Table) -> Table:
 
 def read(path: Path) -> Table:
     """The manifest at `path`."""
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    return tomli.loads(path.read_text(encoding="utf-8"))
 
 
 def render(table: Table) -> str:

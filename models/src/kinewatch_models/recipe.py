@@ -5,10 +5,11 @@ Parsed once into frozen values; unknown keys are refused, so that a misspelt set
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
+
+import tomli
 
 T = TypeVar("T")
 
@@ -134,7 +135,7 @@ class Recipe:
 
 def load(path: Path) -> Recipe:
     """Read and check a recipe."""
-    table = tomllib.loads(path.read_text(encoding="utf-8"))
+    table = tomli.loads(path.read_text(encoding="utf-8"))
     nested: dict[str, Any] = {
         "sources": [_build(Source, row, f"{path}: sources") for row in table.pop("sources", [])],
         "input": _build(InputSpec, table.pop("input", {}), f"{path}: input"),

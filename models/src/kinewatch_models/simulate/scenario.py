@@ -6,13 +6,13 @@ Pure parsing plus choice: nothing is drawn here.
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 import numpy as np
+import tomli
 
 from . import furnish
 from .error import ScenarioError
@@ -43,8 +43,8 @@ def load(name: str, text: str | None = None) -> list[list[Act]]:
     """The scripts of scenario ``name`` from ``text`` (TOML), or from the file that comes with the package."""
     source = text if text is not None else resources.files(__package__).joinpath("scenarios.toml").read_text("utf-8")
     try:
-        table = tomllib.loads(source)
-    except tomllib.TOMLDecodeError as error:
+        table = tomli.loads(source)
+    except tomli.TOMLDecodeError as error:
         raise ScenarioError(f"the scenario file is not TOML: {error}") from error
     if name not in table:
         raise ScenarioError(f"unknown scenario {name!r}; there are: {', '.join(sorted(table))}")
