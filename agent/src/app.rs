@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use kinewatch_capture::{Branch, Camera, CameraOptions, Elements};
 use kinewatch_core::event::{DeviceStatus, EventContext};
 use kinewatch_core::topic;
-use kinewatch_mqtt::{Client, Endpoint, Retained, Signal};
+use kinewatch_mqtt::{Client, Retained, Signal};
 use kinewatch_store::{Store, StoreOptions};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::analytics::{self, Analytics, BranchPlan};
 use crate::camera_states;
 use crate::clock;
-use crate::config::file::{Protocol, Transport};
+use crate::config::file::Transport;
 use crate::config::plan::{self, Plan};
 use crate::delivery::{self, Command, Delivery};
 use crate::health::{CameraView, Shared};
@@ -73,7 +73,7 @@ pub fn run(plan: &Plan, options: &RunOptions) -> anyhow::Result<()> {
     }
     start_broker(plan)?;
 
-    let (client, mqtt_signals) = Client::spawn(mqtt_options(plan, session)?, runtime.handle());
+    let (client, mqtt_signals) = Client::spawn(mqtt_options(plan, session), runtime.handle());
     let (commands, command_queue) = mpsc::channel(delivery::QUEUE);
     runtime.spawn(forward_signals(mqtt_signals, commands.clone(), Arc::clone(&shared)));
     let delivery = Delivery::new(store, plan.mqtt.window, client.outgoing(), Arc::clone(&shared))?;
@@ -192,41 +192,22 @@ fn start_broker(plan: &Plan) -> anyhow::Result<()> {
 }
 
 #[cfg(not(feature = "embedded-broker"))]
-fn start_broker(plan: &Plan) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        plan.mqtt.embedded.is_none(),
-        "[mqtt] embedded: this build has no broker; set [mqtt] url to a broker, or build with --features embedded-broker"
-    );
+#[expect(clippy::unnecessary_wraps, reason = "the other form can fail")]
+fn start_broker(_plan: &Plan) -> anyhow::Result<()> {
+    // The check of the configuration has refused `embedded` in this build.
     Ok(())
 }
 
-fn mqtt_options(plan: &Plan, session: u64) -> anyhow::Result<kinewatch_mqtt::Options> {
-    let mqtt = &plan.mqtt;
+fn mqtt_options(plan: &Plan, session: u64) -> kinewatch_mqtt::Options {
     let topic = topic::status(&plan.device.group, &plan.device.name);
     let retained = |status: DeviceStatus| {
         Some(Retained { topic: topic.clone(), payload: serde_json::to_vec(&status).unwrap_or_default().into() })
     };
-    let mut options = kinewatch_mqtt::Options::new(Endpoint::parse(&mqtt.url)?, mqtt.client_id.clone());
-    options.protocol = match mqtt.protocol {
-        Protocol::Auto => kinewatch_mqtt::Protocol::Auto,
-        Protocol::V5 => kinewatch_mqtt::Protocol::V5,
-        Protocol::V311 => kinewatch_mqtt::Protocol::V311,
-    };
-    options.credentials = mqtt.username.clone().map(|user| {
-        let password = mqtt.password.as_ref().map(|p| p.expose().to_owned()).unwrap_or_default();
-        (user, kinewatch_mqtt::Secret::new(password))
-    });
-    options.tls = kinewatch_mqtt::Tls {
-        ca: mqtt.ca_file.clone(),
-        certificate: mqtt.identity.as_ref().map(|(certificate, _)| certificate.clone()),
-        key: mqtt.identity.as_ref().map(|(_, key)| key.clone()),
-    };
+    let mut options = plan.mqtt.options();
     options.will = retained(DeviceStatus::will(session, VERSION));
     options.birth = retained(DeviceStatus::birth(session, VERSION));
     options.stopped = retained(DeviceStatus::stopped(session, VERSION));
-    options.window = mqtt.window;
-    options.keep_alive = mqtt.keep_alive;
-    Ok(options)
+    options
 }
 
 /// Notes what the client says for status and metrics, and hands it to the store thread.

@@ -258,17 +258,20 @@ struct Feeder {
     generation: Option<u64>,
     /// Everything up to this sequence was handed to the client on this connection.
     cursor: u64,
+    /// The same for stated gaps, by their last number.
+    gap_cursor: u64,
     in_flight: usize,
 }
 
 impl Feeder {
     fn new(window: usize, outgoing: mpsc::Sender<Outgoing>) -> Self {
-        Self { window, outgoing, generation: None, cursor: 0, in_flight: 0 }
+        Self { window, outgoing, generation: None, cursor: 0, gap_cursor: 0, in_flight: 0 }
     }
 
     fn connected(&mut self, generation: u64) {
         self.generation = Some(generation);
         self.cursor = 0;
+        self.gap_cursor = 0;
         self.in_flight = 0;
     }
 
@@ -310,7 +313,9 @@ impl Feeder {
 
     /// Ranges that will never come are stated once the rows before them have been sent.
     fn state_gaps(&mut self, generation: u64, store: &Store, shared: &Shared) -> Result<(), StoreError> {
-        for gap in store.gaps(self.window.saturating_sub(self.in_flight))? {
+        let room = self.window.saturating_sub(self.in_flight);
+        let stated = self.gap_cursor;
+        for gap in store.gaps(self.window)?.into_iter().filter(|gap| gap.last > stated).take(room) {
             let (group, device) = (&shared.group, &shared.device);
             let data = GapData { first: gap.first, last: gap.last, reason: gap.reason };
             let statement = GapStatement::new(group, device, Uuid::now_v7(), wall_ns(), data);
@@ -320,6 +325,7 @@ impl Feeder {
                 self.generation = None;
                 return Ok(());
             }
+            self.gap_cursor = gap.last;
             self.in_flight += 1;
         }
         Ok(())
