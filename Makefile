@@ -21,7 +21,7 @@ build: deps ## Build the release binary
 	$(CARGO) build --release --workspace --all-targets $(FEATURES)
 
 demo: build ## Watch two cameras over real RTSP, print events and a table (VIDEO=my.mp4 for your own file)
-	tests/demo.sh $(BUILD) $(VIDEO)
+	tests/demo.sh $(BUILD) $(if $(VIDEO),"$(VIDEO)")
 
 run: build ## Run the daemon with config/kinewatch.toml (CONFIG=… for another)
 	$(BUILD)/release/kinewatch run --config $(or $(CONFIG),config/kinewatch.toml)
@@ -30,7 +30,7 @@ test-deps: ## Install what the tests need: system packages and a Python environm
 	@.ci/apt build run test
 	@.ci/venv $(VENV) test
 
-test: test-deps ## Run every test that needs no PyTorch
+test: test-deps build ## Run every test that needs no PyTorch
 	. .ci/ort $(VENV); $(CARGO) test --release --workspace --all-targets $(FEATURES)
 	$(VENV)/bin/python -m pytest -q models/tests
 

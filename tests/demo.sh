@@ -108,7 +108,7 @@ children+=($!)
 
 # Each camera plays its clip once; the session that follows shows the same again, so the demo ends there.
 for camera in "${cameras[@]}"; do
-  wait_for "camera $camera to play its clip" "metrics | grep -q 'kinewatch_stream_sessions_total{camera=\"$camera\"} [2-9]'" 600
+  wait_for "camera $camera to play its clip" "metrics | grep 'kinewatch_stream_sessions_total{camera=\"$camera\"} [2-9]'" 7200
 done
 kill -TERM "$daemon" && wait "$daemon" || true
 

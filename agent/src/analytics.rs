@@ -258,8 +258,20 @@ impl Analytics {
 
     /// Takes in a sampled frame and stages what it makes due. A window that cannot be filled is reported and left out; a
     /// hole in an online stream zeroes its state.
-    pub fn frame(&mut self, camera_index: usize, branch_index: usize, frame: Frame, sink: &mut impl Sink) {
+    ///
+    /// # Errors
+    /// As [`Analytics::run_staged`], which runs first when this camera has something staged: a hole must not zero the
+    /// state under an earlier frame.
+    pub fn frame(
+        &mut self,
+        camera_index: usize,
+        branch_index: usize,
+        frame: Frame,
+        sink: &mut impl Sink,
+    ) -> Result<(), InferError> {
         let meta = *frame.meta();
+        let earlier = self.staged.iter().any(|s| s.camera == camera_index);
+        let result = if earlier { self.run_staged(sink) } else { Ok(()) };
         let camera = &mut self.cameras[camera_index];
         camera.observe(&meta);
         let branch = &mut camera.branches[branch_index];
@@ -301,12 +313,13 @@ impl Analytics {
                 at: meta.pts,
             });
         }
+        result
     }
 
     /// Runs everything staged, one call per model, and steps the decoders.
     ///
     /// # Errors
-    /// The first model that failed, with every decoder of its requests closed; the other models have run.
+    /// The first model that failed. Its windows are counted as dropped; the other models have run.
     pub fn run_staged(&mut self, sink: &mut impl Sink) -> Result<(), InferError> {
         let mut failure = None;
         for model in 0..self.models.len() {

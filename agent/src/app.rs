@@ -40,9 +40,9 @@ const MAILBOX_FRAMES: usize = 16;
 const SPARE_FRAMES: usize = 8;
 
 // Deadlines of a stop; their sum is below 5 s.
-const CAMERAS_STOP: Duration = Duration::from_millis(1500);
+const CAMERAS_STOP: Duration = Duration::from_millis(1200);
 const INFERENCE_STOP: Duration = Duration::from_millis(1000);
-const DRAIN: Duration = Duration::from_millis(1200);
+const DRAIN: Duration = Duration::from_millis(1000);
 const FAREWELL: Duration = Duration::from_millis(700);
 const STORE_STOP: Duration = Duration::from_millis(400);
 
@@ -142,15 +142,19 @@ pub fn run(plan: &Plan, options: &RunOptions) -> anyhow::Result<()> {
     infer_thread.join(INFERENCE_STOP);
     let (drained, when_drained) = oneshot::channel();
     runtime.block_on(async {
-        if commands.send(Command::Drain(drained)).await.is_ok() {
-            let _late = tokio::time::timeout(DRAIN, when_drained).await;
-        }
+        let drain = async {
+            if commands.send(Command::Drain(drained)).await.is_ok() {
+                let _gone = when_drained.await;
+            }
+        };
+        let _late = tokio::time::timeout(DRAIN, drain).await;
         states.abort();
         let _aborted = states.await;
         if let Some(client) = Arc::into_inner(client) {
             client.stop(FAREWELL).await;
         }
-        let _gone = commands.send(Command::Stop).await;
+        // A store that cannot write does not read its queue either; it sees `stopping`.
+        let _late = tokio::time::timeout(STORE_STOP, commands.send(Command::Stop)).await;
     });
     store_thread.join(STORE_STOP);
     let _nobody_listens = stop_web.send(true);
@@ -300,8 +304,7 @@ async fn wait(mut signals: mpsc::Receiver<&'static str>, threads: [&Worker; 2]) 
         tokio::select! {
             Some(name) = signals.recv() => {
                 tracing::info!("{name}: stopping");
-                // One place in the channel stays taken, so that a second signal is seen as such.
-                std::mem::forget(signals);
+                // With the receiver gone, a second signal finds the channel closed and ends the process.
                 return Ok(());
             }
             _ = looks.tick() => {

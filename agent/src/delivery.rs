@@ -4,6 +4,7 @@
 //! waits: every event beats fresh frames) and are on disk before anything is published. The outbox is the only truth: after
 //! each connect the feeder starts again at the oldest row without an acknowledgement. Nothing here knows models or frames.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -94,6 +95,7 @@ impl Delivery {
             if self.unsaved.len() >= QUEUE {
                 // A disk that fails for long: senders wait, so frames are lost and no event is.
                 runtime.block_on(tokio::time::sleep(IDLE));
+                stopping = self.shared.stopping.load(Relaxed);
             } else {
                 match runtime.block_on(async { tokio::time::timeout(IDLE, commands.recv()).await }) {
                     Ok(Some(command)) => stopping = self.take(command),
@@ -153,10 +155,11 @@ impl Delivery {
 
     /// Stores, forgets what was acknowledged, sends on. A failing disk is said once and tried again on the next round.
     fn work(&mut self) {
-        let result = self.save().and_then(|()| self.forget()).and_then(|()| {
-            self.feeder.feed(&mut self.store, &self.shared)?;
-            Ok(())
-        });
+        // Each on its own: a full disk is emptied by forgetting and sending what is stored.
+        let forgotten = self.forget();
+        let saved = self.save();
+        let fed = self.feeder.feed(&mut self.store, &self.shared);
+        let result = saved.and(forgotten).and(fed);
         self.note_outbox();
         let stats = self.store.stats();
         if stats.messages == stats.parked || !self.feeder.is_connected() {
@@ -187,7 +190,8 @@ impl Delivery {
     }
 
     fn save(&mut self) -> Result<(), StoreError> {
-        for chunk in self.unsaved.chunks(GROUP) {
+        while !self.unsaved.is_empty() {
+            let chunk = &self.unsaved[..self.unsaved.len().min(GROUP)];
             let build: Vec<_> = chunk.iter().map(|new| move |sequence| with_sequence(&new.event, sequence)).collect();
             let drafts: Vec<_> = chunk
                 .iter()
@@ -201,13 +205,14 @@ impl Delivery {
                     build,
                 })
                 .collect();
+            let stored = drafts.len();
             let appended = self.store.append(&drafts)?;
+            self.unsaved.drain(..stored);
             for gap in appended.dropped {
                 self.view().outbox_dropped.fetch_add(gap.last - gap.first + 1, Relaxed);
                 tracing::error!(first = gap.first, last = gap.last, "the outbox is over its quota: events dropped");
             }
         }
-        self.unsaved.clear();
         Ok(())
     }
 
@@ -258,20 +263,20 @@ struct Feeder {
     generation: Option<u64>,
     /// Everything up to this sequence was handed to the client on this connection.
     cursor: u64,
-    /// The same for stated gaps, by their last number.
-    gap_cursor: u64,
+    /// Gaps stated on this connection, by their last number; their order is not that of the numbers.
+    stated: BTreeSet<u64>,
     in_flight: usize,
 }
 
 impl Feeder {
     fn new(window: usize, outgoing: mpsc::Sender<Outgoing>) -> Self {
-        Self { window, outgoing, generation: None, cursor: 0, gap_cursor: 0, in_flight: 0 }
+        Self { window, outgoing, generation: None, cursor: 0, stated: BTreeSet::new(), in_flight: 0 }
     }
 
     fn connected(&mut self, generation: u64) {
         self.generation = Some(generation);
         self.cursor = 0;
-        self.gap_cursor = 0;
+        self.stated.clear();
         self.in_flight = 0;
     }
 
@@ -314,8 +319,12 @@ impl Feeder {
     /// Ranges that will never come are stated once the rows before them have been sent.
     fn state_gaps(&mut self, generation: u64, store: &Store, shared: &Shared) -> Result<(), StoreError> {
         let room = self.window.saturating_sub(self.in_flight);
-        let stated = self.gap_cursor;
-        for gap in store.gaps(self.window)?.into_iter().filter(|gap| gap.last > stated).take(room) {
+        let gaps = store.gaps(self.window)?;
+        self.stated.retain(|last| gaps.iter().any(|gap| gap.last == *last));
+        for gap in gaps.into_iter().take(room) {
+            if self.stated.contains(&gap.last) {
+                continue;
+            }
             let (group, device) = (&shared.group, &shared.device);
             let data = GapData { first: gap.first, last: gap.last, reason: gap.reason };
             let statement = GapStatement::new(group, device, Uuid::now_v7(), wall_ns(), data);
@@ -325,7 +334,7 @@ impl Feeder {
                 self.generation = None;
                 return Ok(());
             }
-            self.gap_cursor = gap.last;
+            self.stated.insert(gap.last);
             self.in_flight += 1;
         }
         Ok(())

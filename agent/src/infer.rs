@@ -81,7 +81,10 @@ impl Inference {
 
     fn take(&mut self, camera: usize, captured: Captured) {
         match captured {
-            Captured::Frame { branch, frame } => self.analytics.frame(camera, branch, frame, &mut self.sink),
+            Captured::Frame { branch, frame } => {
+                let result = self.analytics.frame(camera, branch, frame, &mut self.sink);
+                self.note(result);
+            }
             Captured::Gap { reason, .. } => {
                 self.sink.set_clock(clock::state());
                 self.gap(camera, end_reason(&reason));

@@ -272,10 +272,8 @@ fn read_bounded(path: &Path) -> Result<String, String> {
 /// The camera id of a video: its file stem, lower-case, with `-` for whatever is not `[a-z0-9_-]`.
 #[must_use]
 pub fn slug(video: &str) -> String {
-    let stem = Path::new(video).file_stem().map_or_else(String::new, |s| s.to_string_lossy().to_lowercase());
-    stem.chars()
-        .map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-' { c } else { '-' })
-        .collect()
+    let stem = Path::new(video).file_stem().unwrap_or_default();
+    kinewatch_core::name::slug(&stem.to_string_lossy())
 }
 
 /// Temporal intersection over union of two intervals.

@@ -91,11 +91,11 @@ impl Sink for LiveSink {
         let clocks = Clocks { map: origin.clock, state: &self.clock, now_unix_ns: Some(wall_ns()) };
         let event = action_event(context, decision, origin.session, &clocks, ids, 0);
         let topic = context.topic(decision);
-        self.note_active(origin, decision, &label);
         if self.commands.blocking_send(Command::Event(Box::new(NewEvent { topic, event }))).is_err() {
             self.shared.delivery.decisions_lost.fetch_add(1, Relaxed);
             tracing::error!(label, "the store thread is gone: a decision is lost");
         }
+        self.note_active(origin, decision, &label);
     }
 
     fn scores(&mut self, origin: Origin<'_>, at: Pts, scores: &[f32], labels: &[String]) {

@@ -107,7 +107,13 @@ impl Replayer {
             sequence: &mut self.sequence,
             ids: HashMap::new(),
         };
+        let before = *sink.sequence;
         let outcome = pump(&mut self.analytics, &mailbox, &mut sink, &mut progress);
+        if outcome.is_err() {
+            // What was begun must not reach into the next video; its events are not used, nor are their numbers.
+            let _same_failure = self.analytics.gap(0, EndReason::StreamLost, &mut sink);
+            *sink.sequence = before;
+        }
         mailbox.close();
         capture.stop(Duration::from_secs(5));
         match outcome {
@@ -164,7 +170,7 @@ fn pump(
             match captured {
                 Captured::Frame { branch, frame } => {
                     sink.replayed.duration = frame.meta().pts;
-                    analytics.frame(0, branch, frame, sink);
+                    analytics.frame(0, branch, frame, sink).map_err(Stopped::Inference)?;
                     analytics.run_staged(sink).map_err(Stopped::Inference)?;
                 }
                 Captured::Gap { .. } => analytics.gap(0, EndReason::StreamLost, sink).map_err(Stopped::Inference)?,

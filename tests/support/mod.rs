@@ -166,7 +166,10 @@ impl Broker {
         let mut command = Command::new("mosquitto_sub");
         command.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-q", "1", "-V", "mqttv5", "-t", "kinewatch/#"]);
         command.args(["-F", "%t\t%p"]);
-        let process = Process::start(command, Stream::Stdout);
+        // With -d it says when the subscription stands; those lines have no tab.
+        command.arg("-d");
+        let mut process = Process::start(command, Stream::Stdout);
+        process.wait_for("the subscription", |line| line.contains("SUBACK"));
         Subscriber { process }
     }
 
