@@ -5,6 +5,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
+use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -134,7 +135,7 @@ pub enum Stream {
 pub struct Broker {
     /// Where it listens.
     pub port: u16,
-    process: Process,
+    process: RefCell<Process>,
     config: PathBuf,
 }
 
@@ -153,7 +154,7 @@ impl Broker {
         command.arg("-v").arg("-c").arg(&config);
         let mut process = Process::start(command, Stream::Stderr);
         process.wait_for("mosquitto to listen", |line| line.contains("running"));
-        Self { port, process, config }
+        Self { port, process: RefCell::new(process), config }
     }
 
     /// The address for `[mqtt] url`.
@@ -166,16 +167,15 @@ impl Broker {
         let mut command = Command::new("mosquitto_sub");
         command.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-q", "1", "-V", "mqttv5", "-t", "kinewatch/#"]);
         command.args(["-F", "%t\t%p"]);
-        // With -d it says when the subscription stands; those lines have no tab.
-        command.arg("-d");
-        let mut process = Process::start(command, Stream::Stdout);
-        process.wait_for("the subscription", |line| line.contains("SUBACK"));
+        let process = Process::start(command, Stream::Stdout);
+        // What is published before the subscription stands would be missing.
+        self.process.borrow_mut().wait_for("the subscription", |line| line.contains("Sending SUBACK"));
         Subscriber { process }
     }
 
     /// Kills it, without a goodbye to its clients.
     pub fn kill(&mut self) {
-        self.process.kill();
+        self.process.get_mut().kill();
     }
 }
 
