@@ -1,3 +1,5 @@
+//! The ring: order and bounds under any sequence of frames.
+
 use std::sync::Arc;
 
 use proptest::prelude::*;

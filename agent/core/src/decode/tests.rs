@@ -1,3 +1,5 @@
+//! Decoders: clean steps, noise, gaps, dropped scores, and the life cycle under any input.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Events: the wire form as reviewed, identifiers, and the committed schemas.
+
 use super::*;
 use crate::decode::{Confidence, Decision, EndReason, Status};
 use crate::time::{Arrival, ClockMap, Pts, SessionId};

@@ -1,3 +1,5 @@
+//! Manifests: the example parses, and each mistake gets its message.
+
 use super::*;
 
 const EXAMPLE: &str = include_str!("../../testdata/model.toml");

@@ -1,3 +1,5 @@
+//! Sampling: ticks, windows and holes under any time stamps.
+
 use std::sync::Arc;
 
 use proptest::prelude::*;
