@@ -184,15 +184,20 @@ pub(crate) fn to_sql(sequence: u64) -> i64 {
     i64::try_from(sequence).unwrap_or(i64::MAX)
 }
 
-/// Record a gap, joined to one that ends right before it. A statement already under way for that one keeps its old `last`,
-/// so its acknowledgement does not remove the larger one; for the same reason a gap that begins right behind is left alone.
+/// Record a gap, joined to its neighbours when they touch. A statement already under way for a neighbour keeps its old
+/// `last`, so its acknowledgement does not remove the larger one.
 pub(crate) fn insert_gap(tx: &Transaction<'_>, gap: &Gap) -> Result<(), rusqlite::Error> {
-    let (first, last) = (to_sql(gap.first), to_sql(gap.last));
+    let (mut first, mut last) = (to_sql(gap.first), to_sql(gap.last));
     let before: Option<i64> = tx
         .prepare_cached("DELETE FROM gap WHERE last = ?1 - 1 AND reason = ?2 RETURNING first")?
         .query_row(params![first, gap.reason], |r| r.get(0))
         .optional()?;
-    let first = before.unwrap_or(first);
+    first = before.unwrap_or(first);
+    let after: Option<i64> = tx
+        .prepare_cached("DELETE FROM gap WHERE first = ?1 + 1 AND reason = ?2 RETURNING last")?
+        .query_row(params![last, gap.reason], |r| r.get(0))
+        .optional()?;
+    last = after.unwrap_or(last);
     tx.prepare_cached("INSERT OR REPLACE INTO gap VALUES (?1, ?2, ?3, ?4, NULL)")?.execute(params![
         last,
         first,
