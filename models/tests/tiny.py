@@ -20,7 +20,6 @@ def recipe() -> Recipe:
     return Recipe(
         name="tiny",
         version="0.1.0",
-        architecture="tsm-online",
         description="A test",
         license="CC0-1.0",
         license_file="LICENSE",
@@ -33,7 +32,7 @@ def recipe() -> Recipe:
         shared_groups=[],
         sources=[Source("drawn", "Drawn", "drawn", "annotations.json", {"fall": "falling", "lying": "lying"})],
         input=InputSpec(SIZE, [120.0, 120.0, 120.0], [60.0, 60.0, 60.0]),
-        net=NetSpec(1.0, 8, 1, 0, 0.0),
+        net=NetSpec("tsm-online", "difference", "efficientnet-lite0", 0, 0.0, 1.0, 8, 1),
         train=TrainSpec(0, 2, 6, 4, SIZE, 1e-2, 1.0, 0.0, 0.0, [1.0, 1.0, 1.0], {"lying": 1.0}),
         decoders=[
             DecoderSpec("falling", False, 0.5, **decoder),

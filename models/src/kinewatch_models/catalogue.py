@@ -39,7 +39,8 @@ class Span:
 class Clip:
     """One video, at `root` / `path`.
 
-    `spans` is None where nobody annotated frames; `allowed` then names the classes it may show.
+    `spans` is None where nobody annotated frames; `label` is then the class of all of them, or `allowed` names the
+    classes that they may show.
     """
 
     path: str
@@ -50,11 +51,12 @@ class Clip:
     spans: tuple[Span, ...] | None
     allowed: tuple[str, ...] = field(default=())
     root: Path = field(default=Path())
+    label: str | None = None
 
     @property
     def trainable(self) -> bool:
         """True where the frames have labels of some kind."""
-        return self.spans is not None or bool(self.allowed)
+        return self.spans is not None or self.label is not None or bool(self.allowed)
 
     def folder(self, cache: Path) -> Path:
         """Where `prepare` keeps this clip's frames."""
@@ -108,8 +110,25 @@ def _clip(root: Path, row: dict[str, str], source: Source, notes: dict[str, Any]
             raise CatalogueError(f"{path} has no entry in {source.annotations}")
         spans = _spans(notes[path], source)
     allowed = tuple(source.allowed.get(label, ()))
-    is_action = label.startswith(recipe.action_prefix)
-    return Clip(path, row["dataset"], row["split"], row["group"], is_action, spans, allowed, root)
+    whole = _whole(path, label, source)
+    is_action = _shows_action(label, spans, whole, recipe)
+    return Clip(path, row["dataset"], row["split"], row["group"], is_action, spans, allowed, root, whole)
+
+
+def _whole(path: str, label: str, source: Source) -> str | None:
+    if not source.whole_clips:
+        return None
+    if label not in source.classes:
+        raise CatalogueError(f"{path}: label {label} is not in the classes of {source.dataset}")
+    return source.classes[label]
+
+
+def _shows_action(label: str, spans: tuple[Span, ...] | None, whole: str | None, recipe: Recipe) -> bool:
+    """Sequences are told by the clip's own label, other actions by what the clip shows."""
+    if recipe.sequences:
+        return label.startswith(recipe.action_prefix)
+    shown = {whole} if whole is not None else {span.label for span in spans or ()}
+    return bool(shown & set(recipe.actions))
 
 
 def _simulated(folder: Path, sources: dict[str, Source], recipe: Recipe) -> list[Clip]:

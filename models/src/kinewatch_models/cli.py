@@ -47,29 +47,29 @@ def train(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run, threads: 
     """Train on the train split; a killed run goes on after its last whole epoch."""
     import torch
 
-    from kinewatch_models.train import backbone, loop, online_tsm, windows
+    from kinewatch_models.train import loop, windows
+    from kinewatch_models.train import net as nets
 
     torch.set_num_threads(threads)
     spec = recipe.load(recipe_file)
     clips = [clip for clip in catalogue.read(data, spec) if clip.split == "train" and clip.trainable]
     torch.manual_seed(spec.train.seed)
-    net = online_tsm.OnlineTsm(spec.net, len(spec.labels), backbone.efficientnet_lite0())
-    net = net.to(memory_format=torch.channels_last)
+    net = nets.build(spec.net, len(spec.labels)).to(memory_format=torch.channels_last)
     loop.fit(net, lambda rng: windows.batches(clips, spec, cache, rng), spec.train, run, console.print)
 
 
 @app.command()
 def export(recipe_file: RecipeFile, run: Run) -> None:
-    """Write the one-frame ONNX graph of a trained run and check it against the net."""
+    """Write the ONNX graph of a trained run and check it against the net."""
     import torch
 
-    from kinewatch_models.train import backbone, online_tsm
     from kinewatch_models.train import export as exporter
+    from kinewatch_models.train import net as nets
 
     spec = recipe.load(recipe_file)
-    net = online_tsm.OnlineTsm(spec.net, len(spec.labels), backbone.efficientnet_lite0(pretrained=False))
+    net = nets.build(spec.net, len(spec.labels), pretrained=False)
     net.load_state_dict(torch.load(run / "weights.pt", map_location="cpu", weights_only=True))
-    difference = exporter.export_online(net, spec.input.size, _graph(run, spec, "fp32"))
+    difference = exporter.export(net, spec.input.size, spec.train.window, _graph(run, spec, "fp32"))
     console.print(f"{_graph(run, spec, 'fp32')}: logits within {difference:.1e} of the net")
 
 

@@ -30,7 +30,7 @@ def build(recipe: Recipe, calibration: Table, states: list[Table], golden: list[
         "format": FORMAT,
         "name": recipe.name,
         "version": recipe.version,
-        "architecture": recipe.architecture,
+        "architecture": recipe.net.architecture,
         "plan": "online",
         "description": recipe.description,
         "license": recipe.license,

@@ -25,8 +25,6 @@ from onnxruntime.quantization import (
 from kinewatch_models import stream
 from kinewatch_models.stream import Floats
 
-FLOAT_OPERATORS = {"Sub", "Mul", "Unsqueeze"}
-
 
 class _Feeds(CalibrationDataReader):  # type: ignore[misc]
     def __init__(self, rows: list[dict[str, Floats]]):
@@ -74,9 +72,10 @@ def agreement(source: Path, target: Path, streams: Iterable[Floats]) -> dict[str
 
 
 def _float_nodes(path: Path) -> list[str]:
-    """The nodes before the first convolution, and those that only hand a state on."""
+    """The nodes that no convolution feeds: what comes before the first one, and states that are only handed on."""
     graph = onnx.load(path).graph
-    stem = next(index for index, node in enumerate(graph.node) if node.op_type == "Conv")
-    front = [node.name for node in graph.node[:stem] if node.op_type in FLOAT_OPERATORS]
-    passed = {"next0", "next1"}
-    return front + [node.name for node in graph.node if passed & set(node.output)]
+    fed: set[str] = set()
+    for node in graph.node:
+        if node.op_type == "Conv" or fed & set(node.input):
+            fed |= set(node.output)
+    return [node.name for node in graph.node if not fed & set(node.output)]

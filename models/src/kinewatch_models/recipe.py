@@ -5,13 +5,17 @@ Parsed once into frozen values; unknown keys are refused, so that a misspelt set
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tomli
 
 T = TypeVar("T")
+
+ARCHITECTURES = ("tsm-online", "tsm", "tsn")
+INPUTS = ("rgb", "difference", "both")
+BACKBONES = ("efficientnet-lite0", "mobilenetv2")
 
 
 class RecipeError(Exception):
@@ -22,23 +26,20 @@ class RecipeError(Exception):
 class Source:
     """One data set: its annotation file (if frames are annotated) and what its labels mean to this model.
 
-    `note` goes into the model card: what its figures can and cannot show. `spans` annotates single clips here, as
-    ``{PATH: {label: [begin, end]}}``; `weight` scales how many windows of a clip an epoch draws.
+    `note` goes into the model card: what its figures can and cannot show. With `whole_clips`, a clip shows its label
+    from its first frame to its last; `spans` annotates single clips here, as ``{PATH: {label: [begin, end]}}``;
+    `weight` scales how many windows of a clip an epoch draws.
     """
 
     dataset: str
     cite: str
     note: str
     annotations: str | None = None
-    classes: dict[str, str] = None  # type: ignore[assignment]
-    allowed: dict[str, list[str]] = None  # type: ignore[assignment]
-    spans: dict[str, dict[str, list[float]]] = None  # type: ignore[assignment]
+    classes: dict[str, str] = field(default_factory=dict)
+    whole_clips: bool = False
+    allowed: dict[str, list[str]] = field(default_factory=dict)
+    spans: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "classes", self.classes or {})
-        object.__setattr__(self, "allowed", self.allowed or {})
-        object.__setattr__(self, "spans", self.spans or {})
 
 
 @dataclass(frozen=True)
@@ -52,23 +53,37 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class NetSpec:
-    """An online TSM fed with `difference_gain * (x[t] - x[t-1])`.
+    """A net of the TSN family on a 2D `backbone`.
 
-    The first `frozen_modules` of stem and blocks keep their ImageNet weights.
+    `architecture`: ``tsm-online`` sees past frames through states, ``tsm`` (Lin et al. 2019) shifts both ways inside a
+    window, ``tsn`` (Wang et al. 2016) averages frames seen alone. `input`: ``rgb``, ``difference`` (`difference_gain`
+    times the change since the frame before, formed inside the graph), or ``both``, stacked before the first layer.
+    The first `frozen_modules` of stem and blocks keep their ImageNet weights; residual blocks from
+    `shift_from_block` on shift ``1 / shift_div`` of their channels (tsm: each way).
     """
 
-    difference_gain: float
-    shift_div: int
-    shift_from_block: int
+    architecture: str
+    input: str
+    backbone: str
     frozen_modules: int
     dropout: float
+    difference_gain: float = 1.5
+    shift_div: int = 8
+    shift_from_block: int = 4
+    pretrained: bool = True
 
 
 @dataclass(frozen=True)
 class TrainSpec:
     """One training run. Windows are `window` frames on a grid of the recipe's rate.
 
+    `loss_from`: frames at the beginning of a window that only warm the states up. `consensus`: share of the loss that
+    is taken on the window's mean logits instead of frame by frame. `mixup`: its beta parameter (Zhang et al. 2018),
+    0 for none. `average`: decay of the moving average of the weights that is kept, 0 for the last weights.
+    `background_share`: background windows for each window of an action, where labels are actions of their own.
+    `edge_share`: part of an action, at either end, whose frames may be background as well.
     `memory_s`: how long after its onset a label is still taught; later its frames only say what they are not.
+    `mirror` is false where left and right differ.
     """
 
     seed: int
@@ -80,8 +95,15 @@ class TrainSpec:
     head_factor: float
     weight_decay: float
     label_smoothing: float
-    class_weights: list[float]
-    memory_s: dict[str, float]
+    class_weights: list[float] = field(default_factory=list)
+    memory_s: dict[str, float] = field(default_factory=dict)
+    loss_from: int = 0
+    consensus: float = 0.0
+    mixup: float = 0.0
+    average: float = 0.0
+    background_share: float = 0.5
+    edge_share: float = 0.15
+    mirror: bool = True
 
 
 @dataclass(frozen=True)
@@ -110,27 +132,35 @@ class SequenceSpec:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The whole file."""
+    """The whole file. `background` is empty where every label is an action.
+
+    With `sequences`, the events are sequences of labels (a fall is falling, then lying) and `action_prefix` tells the
+    clips that show one; without, every label but the background is an action of its own.
+    """
 
     name: str
     version: str
-    architecture: str
     description: str
     license: str
     license_file: str
     provenance: list[str]
     limits: list[str]
     labels: list[str]
-    background: str
-    action_prefix: str
     rate_hz: float
-    shared_groups: list[str]
     sources: list[Source]
     input: InputSpec
     net: NetSpec
     train: TrainSpec
     decoders: list[DecoderSpec]
-    sequences: list[SequenceSpec]
+    background: str = ""
+    action_prefix: str = ""
+    shared_groups: list[str] = field(default_factory=list)
+    sequences: list[SequenceSpec] = field(default_factory=list)
+
+    @property
+    def actions(self) -> list[str]:
+        """The labels that are not background."""
+        return [name for name in self.labels if name != self.background]
 
 
 def load(path: Path) -> Recipe:
@@ -146,11 +176,12 @@ def load(path: Path) -> Recipe:
     }
     recipe = _build(Recipe, {**table, **nested}, str(path))
     _check_labels(recipe, path)
+    _check_choices(recipe, path)
     return recipe
 
 
 def _build(kind: type[T], row: dict[str, Any], where: str) -> T:
-    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    known = {one.name for one in fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(row) - known)
     if unknown:
         raise RecipeError(f"{where}: unknown key {unknown[0]}")
@@ -163,9 +194,24 @@ def _build(kind: type[T], row: dict[str, Any], where: str) -> T:
 def _check_labels(recipe: Recipe, path: Path) -> None:
     known = set(recipe.labels)
     used = {decoder.label for decoder in recipe.decoders}
-    used |= {part for sequence in recipe.sequences for part in sequence.parts} | {recipe.background}
+    used |= {part for sequence in recipe.sequences for part in sequence.parts}
+    used |= {recipe.background} - {""}
     used |= {name for source in recipe.sources for name in source.classes.values()}
     used |= {name for source in recipe.sources for names in source.allowed.values() for name in names}
     unknown = sorted(used - known)
     if unknown:
         raise RecipeError(f"{path}: label {unknown[0]} is not in labels")
+
+
+def _check_choices(recipe: Recipe, path: Path) -> None:
+    net = recipe.net
+    choices = (("architecture", net.architecture, ARCHITECTURES), ("input", net.input, INPUTS))
+    for key, value, known in (*choices, ("backbone", net.backbone, BACKBONES)):
+        if value not in known:
+            raise RecipeError(f"{path}: net.{key} {value} is not one of {', '.join(known)}")
+    if recipe.sequences and recipe.net.architecture != "tsm-online":
+        raise RecipeError(f"{path}: sequences need scores of frames: set net.architecture to tsm-online")
+    if not 0 <= recipe.train.loss_from < recipe.train.window:
+        raise RecipeError(f"{path}: train.loss_from must be below train.window ({recipe.train.window})")
+    if recipe.train.class_weights and len(recipe.train.class_weights) != len(recipe.labels):
+        raise RecipeError(f"{path}: train.class_weights needs {len(recipe.labels)} values, one for each label")

@@ -1,4 +1,4 @@
-"""Running an online graph over a stream, one frame at a time, as the agent does; ONNX Runtime only."""
+"""Running a graph as the agent does, ONNX Runtime only: an online graph over a stream, a clip graph over windows."""
 
 from __future__ import annotations
 
@@ -49,3 +49,9 @@ def feeds(graph: ort.InferenceSession, frames: Floats) -> tuple[list[dict[str, F
 def logits(graph: ort.InferenceSession, frames: Floats) -> Floats:
     """Logits ``[F, C]`` of the normalised `frames` of one stream, from zero states."""
     return feeds(graph, frames)[1]
+
+
+def window_logits(graph: ort.InferenceSession, windows: Floats) -> Floats:
+    """Logits ``[N, C]`` of a clip graph for normalised windows ``[N, T, 3, H, W]``."""
+    scores: Floats = graph.run(None, {graph.get_inputs()[0].name: windows})[0]
+    return scores

@@ -25,11 +25,17 @@ def plain(frames: Frames, size: int, mean: list[float], std: list[float]) -> Ten
 
 
 def random_view(
-    frames: Frames, size: int, mean: list[float], std: list[float], rng: np.random.Generator, rendered: bool = False
+    frames: Frames,
+    size: int,
+    mean: list[float],
+    std: list[float],
+    rng: np.random.Generator,
+    rendered: bool = False,
+    mirror: bool = True,
 ) -> Tensor:
     """Like `plain`, seen through another camera; `rendered` frames always get a sensor's noise and often flicker."""
     x = torch.from_numpy(np.array(frames)).permute(0, 3, 1, 2).float()
-    x = _warp(x, size, rng)
+    x = _warp(x, size, rng, mirror)
     x = _recolour(x, rng)
     x = _camera_noise(x, rng, *((1.0, 0.5) if rendered else (0.6, 0.2)))
     return _normalise(x.clamp(0, 255), mean, std)
@@ -39,11 +45,11 @@ def _normalise(x: Tensor, mean: list[float], std: list[float]) -> Tensor:
     return (x - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
 
 
-def _warp(x: Tensor, size: int, rng: np.random.Generator) -> Tensor:
+def _warp(x: Tensor, size: int, rng: np.random.Generator, mirror: bool) -> Tensor:
     angle = math.radians(rng.uniform(-10, 10))
     wide, high = rng.uniform(0.72, 1.2, 2)
     shear = rng.uniform(-0.08, 0.08)
-    flip = -1.0 if rng.random() < 0.5 else 1.0
+    flip = -1.0 if rng.random() < 0.5 and mirror else 1.0
     left, top = rng.uniform(-0.15, 0.15, 2)
     linear = np.array([[math.cos(angle), -math.sin(angle) + shear], [math.sin(angle), math.cos(angle)]])
     linear = linear @ np.diag([wide * flip, high])

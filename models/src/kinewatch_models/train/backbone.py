@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 (Tan and Le 2019; the Lite variant: ReLU6, no squeeze-and-excitation) with a temporal shift.
+"""EfficientNet-Lite0 (Tan and Le 2019; the Lite variant: ReLU6, no squeeze-and-excitation) and MobileNetV2.
 
 Batch-norm statistics stay at their ImageNet values (clips of one batch are far too alike to re-estimate them) and
 are folded into the convolution on the fly; scale and bias are trained.
@@ -23,6 +23,16 @@ STAGES = (
     (3, 5, 1, 6, 80, 112),
     (4, 5, 2, 6, 112, 192),
     (1, 3, 1, 6, 192, 320),
+)
+# MobileNetV2 (Sandler et al. 2018), in the same columns
+STAGES_MOBILENET_V2 = (
+    (1, 3, 1, 1, 32, 16),
+    (2, 3, 2, 6, 16, 24),
+    (3, 3, 2, 6, 24, 32),
+    (4, 3, 2, 6, 32, 64),
+    (3, 3, 1, 6, 64, 96),
+    (3, 3, 2, 6, 96, 160),
+    (1, 3, 1, 6, 160, 320),
 )
 FEATURES = 1280
 NORM_EPSILON = 1e-3
@@ -104,16 +114,27 @@ class Trunk:
 
 def efficientnet_lite0(pretrained: bool = True) -> Trunk:
     """The 16 blocks of EfficientNet-Lite0, with ImageNet weights or untrained."""
-    stem = ConvNorm(3, 32, 3, 2)
-    body = []
-    for repeats, kernel, stride, expansion, inputs, outputs in STAGES:
-        for index in range(repeats):
-            first = index == 0
-            body.append(Block(kernel, stride if first else 1, expansion, inputs if first else outputs, outputs))
-    trunk = Trunk(stem, body, ConvNorm(STAGES[-1][-1], FEATURES, 1), FEATURES)
+    trunk = _trunk(STAGES)
     if pretrained:
         _load_imagenet(trunk)
     return trunk
+
+
+def mobilenet_v2(pretrained: bool = True) -> Trunk:
+    """The 17 blocks of MobileNetV2, untrained: no package carries its ImageNet weights under a permissive licence."""
+    if pretrained:
+        raise ValueError("mobilenetv2 has no ImageNet weights here: set net.pretrained = false, frozen_modules = 0")
+    return _trunk(STAGES_MOBILENET_V2)
+
+
+def _trunk(stages: tuple[tuple[int, int, int, int, int, int], ...]) -> Trunk:
+    body = []
+    for repeats, kernel, stride, expansion, inputs, outputs in stages:
+        for index in range(repeats):
+            first = index == 0
+            body.append(Block(kernel, stride if first else 1, expansion, inputs if first else outputs, outputs))
+    outputs = stages[-1][-1]
+    return Trunk(ConvNorm(3, 32, 3, 2), body, ConvNorm(outputs, FEATURES, 1), FEATURES)
 
 
 def _load_imagenet(trunk: Trunk) -> None:

@@ -1,4 +1,4 @@
-"""PyTorch to ONNX: the one-frame step of an online net, checked against the clip form before it is kept.
+"""PyTorch to ONNX: the one-frame step of an online net, the window form of another; checked against the net.
 
 Opset 17 from the legacy exporter, which tract and ONNX Runtime both load; axis 0 of every input and output is the
 dynamic dimension `N`.
@@ -15,7 +15,7 @@ import torch
 
 from kinewatch_models import stream
 from kinewatch_models.train.backbone import ConvNorm
-from kinewatch_models.train.online_tsm import OnlineStep, OnlineTsm, state_shapes, zero_states
+from kinewatch_models.train.net import ActionNet, ClipMean, OnlineStep, state_shapes, zero_states
 
 OPSET = 17
 TOLERANCE = 1e-3
@@ -25,22 +25,34 @@ class ExportError(Exception):
     """The ONNX graph does not compute what the net computes."""
 
 
-def export_online(net: OnlineTsm, size: int, path: Path) -> float:
-    """Write the step form of `net` to `path`; returns the largest logit difference from the clip form."""
+def export(net: ActionNet, size: int, window: int, path: Path) -> float:
+    """Write the graph of `net` to `path`; returns the largest logit difference from the net.
+
+    The step form of an online net (plan `online`), otherwise windows of `window` frames (plan `clip`).
+    """
     net = copy.deepcopy(net).requires_grad_(False).eval()
     for module in net.modules():
         if isinstance(module, ConvNorm):
             module.fix()
-    step = OnlineStep(net)
-    shapes = state_shapes(net, size)
-    inputs = ["frame", *(f"state{index}" for index in range(len(shapes)))]
-    outputs = ["logits", *(f"next{index}" for index in range(len(shapes)))]
-    example = (torch.zeros(1, 3, size, size), *zero_states(shapes))
-    step.eval()
+    if net.spec.architecture == "tsm-online":
+        shapes = state_shapes(net, size)
+        inputs = ["frame", *(f"state{index}" for index in range(len(shapes)))]
+        outputs = ["logits", *(f"next{index}" for index in range(len(shapes)))]
+        _write(OnlineStep(net), (torch.zeros(1, 3, size, size), *zero_states(shapes)), inputs, outputs, path)
+    else:
+        _write(ClipMean(net), (torch.zeros(1, window, 3, size, size),), ["clip"], ["logits"], path)
+    net.eval()  # the exporter may leave train mode behind, and dropout would change the reference
+    return _check(net, size, window, path)
+
+
+def _write(
+    module: torch.nn.Module, example: tuple[torch.Tensor, ...], inputs: list[str], outputs: list[str], path: Path
+) -> None:
+    module.eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            step,
+            module,
             example,
             str(path),
             input_names=inputs,
@@ -49,16 +61,18 @@ def export_online(net: OnlineTsm, size: int, path: Path) -> float:
             opset_version=OPSET,
             dynamo=False,
         )
-    net.eval()  # the exporter may leave train mode behind, and dropout would change the reference
-    return _check(net, size, path)
 
 
-def _check(net: torch.nn.Module, size: int, path: Path) -> float:
-    frames = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 8, 3, size, size), np.float32))
+def _check(net: ActionNet, size: int, window: int, path: Path) -> float:
+    frames = torch.from_numpy(np.random.default_rng(0).standard_normal((1, window, 3, size, size), np.float32))
+    graph = stream.session(path)
     with torch.no_grad():
         expected = net(frames)[0].numpy()
+    found = stream.logits(graph, frames[0].numpy()) if net.spec.architecture == "tsm-online" else None
+    if found is None:
+        expected, found = expected.mean(0, keepdims=True), stream.window_logits(graph, frames.numpy())
     scale = max(1.0, float(np.abs(expected).max()))
-    difference = float(np.abs(stream.logits(stream.session(path), frames[0].numpy()) - expected).max())
+    difference = float(np.abs(found - expected).max())
     if difference > TOLERANCE * scale:
         raise ExportError(f"{path}: logits differ from the net by {difference:.2e}, limit {TOLERANCE * scale:.2e}")
     return difference

@@ -38,27 +38,62 @@ def partial_loss(logits: Tensor, allowed: Tensor, class_weights: Tensor, smoothi
     return (weight * losses).sum() / weight.sum()
 
 
+def objective(logits: Tensor, allowed: Tensor, class_weights: Tensor, spec: TrainSpec) -> Tensor:
+    """Loss of ``[N, T, C]`` logits: frame by frame and of each window's mean, both without the warm-up frames."""
+    logits, allowed = logits[:, spec.loss_from :], allowed[:, spec.loss_from :]
+    loss = partial_loss(logits, allowed, class_weights, spec.label_smoothing)
+    if spec.consensus == 0:
+        return loss
+    common = allowed.all(1)
+    window = torch.where(common.any(1, keepdim=True), common, allowed.any(1))
+    whole = partial_loss(logits.mean(1), window, class_weights, spec.label_smoothing)
+    return (1 - spec.consensus) * loss + spec.consensus * whole
+
+
 def fit(net: nn.Module, batches: Batches, spec: TrainSpec, out: Path, report: Callable[[str], None]) -> None:
     """Train `net` in place; leaves ``weights.pt`` and ``history.json`` in `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    optimiser = _optimiser(net, spec)
-    history = _resume(net, optimiser, out)
+    optimiser, average = _optimiser(net, spec), Average(net, spec.average)
+    history = _resume(net, optimiser, average, out)
     for epoch in range(len(history), spec.epochs):
         began, cpu = time.monotonic(), time.process_time()
-        loss = _epoch(net, optimiser, batches, spec, epoch)
+        loss = _epoch(net, optimiser, average, batches, spec, epoch)
         row = {"epoch": epoch, "loss": loss, "wall_s": time.monotonic() - began, "cpu_s": time.process_time() - cpu}
         history.append(row)
         left = row["wall_s"] * (spec.epochs - epoch - 1)
         report(f"epoch {epoch + 1}/{spec.epochs}  loss {loss:.3f}  {row['wall_s']:.0f} s, about {left:.0f} s left")
-        _keep(net, optimiser, history, out)
+        _keep(net, optimiser, average, history, out)
+    net.load_state_dict(average.weights)
     torch.save(net.state_dict(), out / "weights.pt")
     (out / "history.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
 
 
-def _epoch(net: nn.Module, optimiser: torch.optim.Optimizer, batches: Batches, spec: TrainSpec, epoch: int) -> float:
+class Average:
+    """Exponential moving average of a net's weights; with `decay` 0, the weights as they are."""
+
+    def __init__(self, net: nn.Module, decay: float):
+        self.decay, self.steps = decay, 0
+        self.weights = {name: value.detach().clone() for name, value in net.state_dict().items()}
+
+    def add(self, net: nn.Module) -> None:
+        """Take in one more step. The first steps count more, or the untrained weights would stay for long."""
+        self.steps += 1
+        keep = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for name, value in net.state_dict().items():
+            self.weights[name].lerp_(value.detach(), 1 - keep)
+
+
+def _epoch(
+    net: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    average: Average,
+    batches: Batches,
+    spec: TrainSpec,
+    epoch: int,
+) -> float:
     rng = np.random.default_rng((spec.seed, epoch))
     torch.manual_seed(spec.seed * 1000 + epoch)
-    weights = torch.tensor(spec.class_weights)
+    weights = torch.tensor(spec.class_weights) if spec.class_weights else None
     net.train()
     losses = []
     for index, (count, frames, allowed) in enumerate(batches(rng)):
@@ -66,13 +101,28 @@ def _epoch(net: nn.Module, optimiser: torch.optim.Optimizer, batches: Batches, s
         factor = 0.5 * (1 + math.cos(math.pi * done)) * min(1.0, (done + 1 / (count * spec.epochs)) / WARM_UP)
         for group in optimiser.param_groups:
             group["lr"] = group["base"] * factor
-        loss = partial_loss(net(frames), allowed, weights, spec.label_smoothing)
+        loss = _loss(net, frames, allowed, weights, spec, rng)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(net.parameters(), GRADIENT_LIMIT)
         optimiser.step()
+        average.add(net)
         losses.append(loss.item())
     return float(np.mean(losses))
+
+
+def _loss(
+    net: nn.Module, frames: Tensor, allowed: Tensor, weights: Tensor | None, spec: TrainSpec, rng: np.random.Generator
+) -> Tensor:
+    """Loss of one batch, each window mixed with another where the recipe asks for mixup (Zhang et al. 2018)."""
+    class_weights = torch.ones(allowed.shape[-1]) if weights is None else weights
+    if spec.mixup == 0:
+        return objective(net(frames), allowed, class_weights, spec)
+    share = float(rng.beta(spec.mixup, spec.mixup))
+    other = torch.from_numpy(rng.permutation(len(frames)))
+    logits = net(share * frames + (1 - share) * frames[other])
+    first = objective(logits, allowed, class_weights, spec)
+    return share * first + (1 - share) * objective(logits, allowed[other], class_weights, spec)
 
 
 def _optimiser(net: nn.Module, spec: TrainSpec) -> torch.optim.Optimizer:
@@ -83,17 +133,30 @@ def _optimiser(net: nn.Module, spec: TrainSpec) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=rate, weight_decay=spec.weight_decay)
 
 
-def _keep(net: nn.Module, optimiser: torch.optim.Optimizer, history: list[dict[str, float]], out: Path) -> None:
-    state = {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "history": history}
+def _keep(
+    net: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    average: Average,
+    history: list[dict[str, float]],
+    out: Path,
+) -> None:
+    state = {
+        "net": net.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "average": average.weights,
+        "steps": average.steps,
+        "history": history,
+    }
     torch.save(state, out / "checkpoint.tmp")
     (out / "checkpoint.tmp").replace(out / "checkpoint.pt")
 
 
-def _resume(net: nn.Module, optimiser: torch.optim.Optimizer, out: Path) -> list[dict[str, float]]:
+def _resume(net: nn.Module, optimiser: torch.optim.Optimizer, average: Average, out: Path) -> list[dict[str, float]]:
     path = out / "checkpoint.pt"
     if not path.exists():
         return []
     state = torch.load(path, map_location="cpu", weights_only=True)
     net.load_state_dict(state["net"])
     optimiser.load_state_dict(state["optimiser"])
+    average.weights, average.steps = state["average"], state["steps"]
     return list(state["history"])

@@ -1,17 +1,15 @@
-"""Training windows: which frames of which clip, and which classes each frame may be.
+"""Training windows: which frames of which clip an epoch shows.
 
-The target is a mask of allowed classes per frame, so that weak knowledge ("a daily clip: not falling") and exact
-annotation are one thing. Reversed and frozen falls are background: without them a net learns "tilted body".
+Windows around a sequence of labels are here; reversed and frozen ones are background, for without them a net learns
+"tilted body" instead of "falling". Where labels are actions of their own, `action_windows` draws them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,47 +17,18 @@ from kinewatch_models import catalogue, sampling
 from kinewatch_models.capture import Seconds
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.recipe import Recipe
-from kinewatch_models.train import augment
-
-Mask = npt.NDArray[np.bool_]
-"""``[T, C]`` allowed classes of each frame."""
+from kinewatch_models.train import action_windows, augment
+from kinewatch_models.train.targets import Window, targets
 
 # windows per epoch and clip; fractions are chances
 AROUND_ACTION, BEFORE_ACTION, REVERSED, FROZEN, DAILY = 2.0, 0.4, 0.5, 0.25, 2.0
 SMALL_SET_CLIPS, SMALL_SET_FACTOR = 10, 2.0
 
 
-@dataclass(frozen=True)
-class Window:
-    """One sample: frame indices into the clip and the allowed classes."""
-
-    clip: Clip
-    indices: npt.NDArray[np.int64]
-    allowed: Mask
-
-
-def targets(clip: Clip, times: Seconds, recipe: Recipe) -> Mask:
-    """Allowed classes of the frames shown at `times`, for a window that begins at ``times[0]``."""
-    names = recipe.labels
-    allowed = np.zeros((len(times), len(names)), bool)
-    if clip.spans is None:
-        allowed[:, [names.index(name) for name in clip.allowed]] = True
-        return allowed
-    background = names.index(recipe.background)
-    allowed[:, background] = True
-    for span in clip.spans:
-        inside = (times >= span.start) & (times < span.end)
-        allowed[inside] = False
-        allowed[inside, names.index(span.label)] = True
-        memory = recipe.train.memory_s.get(span.label)
-        if memory is not None:
-            unseen = inside if times[0] > span.start else inside & (times > span.start + memory)
-            allowed[unseen, background] = True
-    return allowed
-
-
 def epoch(clips: list[Clip], recipe: Recipe, cache: Path, rng: np.random.Generator) -> list[Window]:
     """The windows of one epoch, shuffled."""
+    if not recipe.sequences:
+        return action_windows.epoch(clips, recipe, cache, rng)
     counts = {name: sum(clip.dataset == name for clip in clips) for name in {clip.dataset for clip in clips}}
     weights = {source.dataset: source.weight for source in recipe.sources}
     found: list[Window] = []
@@ -125,5 +94,9 @@ def batches(
         for item in some:
             frames, _ = item.clip.frames(cache, recipe.train.cache_size)
             rendered = item.clip.dataset == catalogue.SIMULATED
-            views.append(augment.random_view(frames[item.indices], spec.size, spec.mean, spec.std, rng, rendered))
+            views.append(
+                augment.random_view(
+                    frames[item.indices], spec.size, spec.mean, spec.std, rng, rendered, recipe.train.mirror
+                )
+            )
         yield len(starts), torch.stack(views), torch.from_numpy(np.stack([item.allowed for item in some]))

@@ -14,16 +14,16 @@ from torch import Tensor, nn  # noqa: E402
 from kinewatch_models import stream  # noqa: E402
 from kinewatch_models.recipe import NetSpec, TrainSpec  # noqa: E402
 from kinewatch_models.train import backbone, export, loop  # noqa: E402
-from kinewatch_models.train.online_tsm import OnlineStep, OnlineTsm, state_shapes, zero_states  # noqa: E402
+from kinewatch_models.train.net import ActionNet, OnlineStep, build, early_fusion, state_shapes, zero_states  # noqa: E402
 
 SIZE, LENGTH, CHANNELS = 24, 5, 16
-EVERY_BLOCK, NO_BLOCK = 1, 99
+EVERY_BLOCK = 1
 
 
-def tiny_net(shift_from: int) -> OnlineTsm:
+def tiny_net(shift_from: int, architecture: str = "tsm-online", seen: str = "difference") -> ActionNet:
     blocks = [backbone.Block(3, 1, 2, CHANNELS, CHANNELS) for _ in range(3)]
     trunk = backbone.Trunk(backbone.ConvNorm(3, CHANNELS, 3, 2), blocks, backbone.ConvNorm(CHANNELS, 32, 1), 32)
-    return OnlineTsm(NetSpec(1.0, 4, shift_from, 0, 0.0), 2, trunk)
+    return ActionNet(NetSpec(architecture, seen, "tiny", 0, 0.0, 1.0, 4, shift_from), 2, trunk)
 
 
 def moving_squares(count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -44,11 +44,11 @@ def moving_squares(count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor
     return torch.from_numpy(clips), torch.from_numpy(right)
 
 
-def accuracy_after_training(shift_from: int) -> float:
+def accuracy_after_training(architecture: str, seen: str) -> float:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
-    net = tiny_net(shift_from)
+    net = tiny_net(EVERY_BLOCK, architecture, seen)
     optimiser = torch.optim.AdamW(net.parameters(), lr=1e-2)
     steps = 120
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-2, total_steps=steps)
@@ -65,17 +65,42 @@ def accuracy_after_training(shift_from: int) -> float:
         return float((net(clips)[:, -1].argmax(1) == right).float().mean())
 
 
-def test_shift_learns_direction_and_without_it_chance() -> None:
-    assert accuracy_after_training(EVERY_BLOCK) > 0.95
-    assert accuracy_after_training(NO_BLOCK) < 0.65
+@pytest.mark.parametrize(
+    ("architecture", "seen"), [("tsm-online", "difference"), ("tsm", "rgb"), ("tsm-online", "both")]
+)
+def test_shift_learns_direction(architecture: str, seen: str) -> None:
+    assert accuracy_after_training(architecture, seen) > 0.95
 
 
-@pytest.mark.parametrize("net", [tiny_net(EVERY_BLOCK), None], ids=["tiny", "efficientnet"])
-def test_step_equals_clip(net: OnlineTsm | None) -> None:
-    if net is None:
-        spec = NetSpec(1.5, 8, 4, 4, 0.5)
-        net = OnlineTsm(spec, 3, backbone.efficientnet_lite0(pretrained=False))
-        assert sum(net.shifted) == 8
+@pytest.mark.parametrize("seen", ["rgb", "difference"])
+def test_without_a_shift_direction_stays_chance(seen: str) -> None:
+    assert accuracy_after_training("tsn", seen) < 0.65
+
+
+def test_early_fusion_keeps_the_response_to_equal_halves() -> None:
+    stem = backbone.ConvNorm(3, CHANNELS, 3, 2)
+    stem.gamma.data.uniform_(0.5, 2)
+    stem.mean.uniform_(-1, 1)
+    x = torch.randn(2, 3, SIZE, SIZE)
+    torch.testing.assert_close(early_fusion(stem)(torch.cat([x, x], 1)), stem(x), atol=1e-5, rtol=1e-5)
+
+
+def large_net(name: str, shifted: int) -> ActionNet:
+    net = build(NetSpec("tsm-online", "difference", name, 4, 0.5), 3, pretrained=False)
+    assert sum(net.shifted) == shifted
+    return net
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        *(tiny_net(EVERY_BLOCK, seen=seen) for seen in ("rgb", "difference", "both")),
+        large_net("efficientnet-lite0", 8),
+        large_net("mobilenetv2", 9),
+    ],
+    ids=["rgb", "difference", "both", "efficientnet", "mobilenet"],
+)
+def test_step_equals_clip(net: ActionNet) -> None:
     net.eval()
     step = OnlineStep(net)
     frames = torch.randn(1, 5, 3, 48, 48)
@@ -90,10 +115,21 @@ def test_step_equals_clip(net: OnlineTsm | None) -> None:
 
 def test_export_matches_and_has_free_batch_axis(tmp_path: Path) -> None:
     net = tiny_net(EVERY_BLOCK)
-    assert export.export_online(net, SIZE, tmp_path / "net.onnx") < 1e-4
+    assert export.export(net, SIZE, LENGTH, tmp_path / "net.onnx") < 1e-4
     session = stream.session(tmp_path / "net.onnx")
     assert [node.shape[0] for node in (*session.get_inputs(), *session.get_outputs())] == ["N"] * 12
     assert [node.name for node in session.get_inputs()][:3] == ["frame", "state0", "state1"]
+
+
+@pytest.mark.parametrize("architecture", ["tsm", "tsn"])
+def test_window_graph_gives_mean_logits(architecture: str, tmp_path: Path) -> None:
+    net = tiny_net(EVERY_BLOCK, architecture, "rgb")
+    assert export.export(net, SIZE, LENGTH, tmp_path / "net.onnx") < 1e-4
+    windows = np.random.default_rng(1).standard_normal((2, LENGTH, 3, SIZE, SIZE), np.float32)
+    with torch.no_grad():
+        expected = net.eval()(torch.from_numpy(windows)).mean(1).numpy()
+    found = stream.window_logits(stream.session(tmp_path / "net.onnx"), windows)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_partial_loss_is_cross_entropy_where_the_class_is_known() -> None:
@@ -111,7 +147,7 @@ def test_partial_loss_leaves_allowed_classes_alone() -> None:
 
 
 def test_resumed_run_equals_an_unbroken_one(tmp_path: Path) -> None:
-    spec = TrainSpec(3, 3, LENGTH, 4, SIZE, 1e-3, 1.0, 0.01, 0.0, [1.0, 1.0], {})
+    spec = TrainSpec(3, 3, LENGTH, 4, SIZE, 1e-3, 1.0, 0.01, 0.0, mixup=0.5, average=0.9, loss_from=1, consensus=0.5)
 
     def batches(rng: np.random.Generator):  # type: ignore[no-untyped-def]
         for _ in range(2):
@@ -122,7 +158,7 @@ def test_resumed_run_equals_an_unbroken_one(tmp_path: Path) -> None:
         if line.startswith("epoch 2/"):
             raise KeyboardInterrupt
 
-    def fresh() -> OnlineTsm:
+    def fresh() -> ActionNet:
         torch.manual_seed(0)
         return tiny_net(EVERY_BLOCK)
 

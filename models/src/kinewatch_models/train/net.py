@@ -1,0 +1,173 @@
+"""TSN, TSM and online TSM (Wang et al. 2016; Lin et al. 2019): a clip net for training, a one-frame step for the agent.
+
+An online net sees, in every residual block from `shift_from_block` on, the first `1 / shift_div` of the block's input
+channels as they were at the frame before; TSM also sees the next eighth as it will be, TSN nothing of other frames.
+Clip and step form of an online net share all weights and give the same logits frame by frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kinewatch_models.recipe import NetSpec
+from kinewatch_models.train import backbone
+from kinewatch_models.train.backbone import Block, ConvNorm, Trunk
+
+TRUNKS = {"efficientnet-lite0": backbone.efficientnet_lite0, "mobilenetv2": backbone.mobilenet_v2}
+
+
+def build(spec: NetSpec, classes: int, pretrained: bool = True) -> ActionNet:
+    """The net of a recipe; `pretrained` False leaves out the ImageNet weights, to be replaced by trained ones."""
+    return ActionNet(spec, classes, TRUNKS[spec.backbone](pretrained and spec.pretrained))
+
+
+class ActionNet(nn.Module):
+    """Clip form. Input ``[N, T, 3, H, W]`` normalised frames, output ``[N, T, C]`` logits of every frame."""
+
+    def __init__(self, spec: NetSpec, classes: int, trunk: Trunk):
+        super().__init__()
+        self.spec = spec
+        self.stem = early_fusion(trunk.stem) if spec.input == "both" else trunk.stem
+        self.body = nn.ModuleList(trunk.body)
+        self.head = trunk.head
+        self.drop = nn.Dropout(spec.dropout)
+        self.classifier = nn.Linear(trunk.features, classes)
+        nn.init.normal_(self.classifier.weight, 0, 0.01)
+        nn.init.zeros_(self.classifier.bias)
+        first = spec.shift_from_block - 1
+        shifts = spec.architecture != "tsn"
+        self.shifted = [shifts and block.residual and index >= first for index, block in enumerate(trunk.body)]
+        for module in [self.stem, *self.body][: spec.frozen_modules]:
+            module.requires_grad_(False)
+
+    @property
+    def differences(self) -> bool:
+        """Whether the net sees the change since the frame before."""
+        return self.spec.input != "rgb"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of every frame; the first difference is zero, as at the start of a stream."""
+        batch, length = x.shape[:2]
+        change = self.spec.difference_gain * _changes(x) if self.differences else None
+        y = self.stem(self.front(x.flatten(0, 1), None if change is None else change.flatten(0, 1)))
+        shift = causal_shift if self.spec.architecture == "tsm-online" else two_way_shift
+        for block, shifted in zip(self.blocks(), self.shifted, strict=True):
+            y = block(y, shift(y, length, self.spec.shift_div) if shifted else y)
+        return self.classify(y).view(batch, length, -1)
+
+    def blocks(self) -> list[Block]:
+        """The residual blocks in order."""
+        return [block for block in self.body if isinstance(block, Block)]
+
+    def front(self, frame: Tensor, change: Tensor | None) -> Tensor:
+        """What the first layer sees of a frame and its (gained) change since the frame before."""
+        if change is None:
+            return frame
+        return torch.cat([frame, change], 1) if self.spec.input == "both" else change
+
+    def classify(self, y: Tensor) -> Tensor:
+        """Logits ``[N, C]`` from the last feature map."""
+        return self.score(self.pool(y))
+
+    def pool(self, y: Tensor) -> Tensor:
+        """Feature ``[N, D]`` from the last feature map."""
+        return self.head(y).mean((2, 3))  # type: ignore[no-any-return]
+
+    def score(self, feature: Tensor) -> Tensor:
+        """Logits ``[N, C]`` from a feature."""
+        return self.classifier(self.drop(feature))  # type: ignore[no-any-return]
+
+
+def early_fusion(stem: ConvNorm) -> ConvNorm:
+    """`stem` for six channels: either half gives half of the old response, so equal halves give the old one."""
+    outputs, inputs = stem.weight.shape[:2]
+    fused = ConvNorm(2 * inputs, outputs, stem.kernel, stem.stride, act=stem.act)
+    fused.load_state_dict({**stem.state_dict(), "weight": torch.cat([stem.weight.detach() / 2] * 2, 1)})
+    return fused
+
+
+def _changes(x: Tensor) -> Tensor:
+    """``x[t] - x[t-1]`` along axis 1, zero for the first frame."""
+    return torch.cat([torch.zeros_like(x[:, :1]), x[:, 1:] - x[:, :-1]], 1)
+
+
+def causal_shift(y: Tensor, length: int, div: int) -> Tensor:
+    """Replace the first ``1 / div`` of the channels by those of the frame before (zero before the first)."""
+    fold = y.shape[1] // div
+    clips = y.view(-1, length, *y.shape[1:])
+    past = F.pad(clips[:, :-1, :fold], (0, 0, 0, 0, 0, 0, 1, 0))
+    return torch.cat([past, clips[:, :, fold:]], 2).flatten(0, 1)
+
+
+def two_way_shift(y: Tensor, length: int, div: int) -> Tensor:
+    """Like `causal_shift`, and the second ``1 / div`` of the channels from the frame after (zero after the last)."""
+    fold = y.shape[1] // div
+    clips = y.view(-1, length, *y.shape[1:])
+    past = F.pad(clips[:, :-1, :fold], (0, 0, 0, 0, 0, 0, 1, 0))
+    future = F.pad(clips[:, 1:, fold : 2 * fold], (0, 0, 0, 0, 0, 0, 0, 1))
+    return torch.cat([past, future, clips[:, :, 2 * fold :]], 2).flatten(0, 1)
+
+
+class OnlineStep(nn.Module):
+    """Step form: one frame and the states of the stream in, logits and the next states out.
+
+    States in order: where the net sees differences, the previous frame ``[N, 3, H, W]`` and `seen` ``[N, 1]`` (0
+    before the first frame); then the kept channels of each shifted block. All start at zero.
+    """
+
+    def __init__(self, net: ActionNet):
+        super().__init__()
+        self.net = net
+
+    def forward(self, frame: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        """Returns logits ``[N, C]``, then the next states in the order of the inputs."""
+        net, kept = self.net, iter(states)
+        nexts: list[Tensor] = []
+        change = None
+        if net.differences:
+            previous, seen = next(kept), next(kept)
+            change = (frame - previous) * (net.spec.difference_gain * seen).unsqueeze(2).unsqueeze(3)
+            nexts += [frame + 0.0, seen * 0.0 + 1.0]
+        y = net.stem(net.front(frame, change))
+        for block, shifted in zip(net.blocks(), net.shifted, strict=True):
+            entry = y
+            if shifted:
+                fold = y.shape[1] // net.spec.shift_div
+                nexts.append(y[:, :fold])
+                entry = torch.cat([next(kept), y[:, fold:]], 1)
+            y = block(y, entry)
+        return (net.classify(y), *nexts)
+
+
+class ClipMean(nn.Module):
+    """Window form: frames ``[N, T, 3, H, W]`` in, mean logits ``[N, C]`` out."""
+
+    def __init__(self, net: ActionNet):
+        super().__init__()
+        self.net = net
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Consensus of TSN: the mean of the frames' logits."""
+        return self.net(clip).mean(1)  # type: ignore[no-any-return]
+
+
+def state_shapes(net: ActionNet, size: int) -> list[tuple[int, ...]]:
+    """Shapes of the step form's states, without the batch axis."""
+    shapes: list[tuple[int, ...]] = [(3, size, size), (1,)] if net.differences else []
+    channels = 6 if net.spec.input == "both" else 3
+    with torch.no_grad():
+        y = net.stem(torch.zeros(1, channels, size, size))
+        for block, shifted in zip(net.blocks(), net.shifted, strict=True):
+            if shifted:
+                shapes.append((y.shape[1] // net.spec.shift_div, *y.shape[2:]))
+            y = block(y, y)
+    return shapes
+
+
+def zero_states(shapes: Sequence[tuple[int, ...]], batch: int = 1) -> list[Tensor]:
+    """States of a stream that has not begun."""
+    return [torch.zeros(batch, *shape) for shape in shapes]
