@@ -40,7 +40,7 @@ def choose(normal: list[Scored], backwards: list[Scored], recipe: Recipe) -> Tab
     parts = recipe.sequences[0].parts
     grid = list(itertools.product(ON, H_ON))
     lagged = {
-        label: {values: _with_lags(normal, recipe, label, _settings(specs[label], *values)) for values in grid}
+        label: {values: _with_lags(normal, recipe, label, decoder_settings(specs[label], *values)) for values in grid}
         for label in parts
     }
     candidates = list(itertools.product(grid, repeat=len(parts)))
@@ -49,7 +49,7 @@ def choose(normal: list[Scored], backwards: list[Scored], recipe: Recipe) -> Tab
     best = min(ranked)
     tied = [index for index, rank in enumerate(ranked) if rank == best]
     rows = np.array([np.ravel(candidates[index]) for index in tied])
-    labels = settings[tied[_most_central(rows, (np.array(ON), np.array(H_ON)))]]
+    labels = settings[tied[most_central(rows, (np.array(ON), np.array(H_ON)))]]
     return {
         "temperature": 1.0,
         "labels": labels,
@@ -62,7 +62,7 @@ def choose(normal: list[Scored], backwards: list[Scored], recipe: Recipe) -> Tab
     }
 
 
-def _settings(spec: DecoderSpec, on: float, level: float) -> Settings:
+def decoder_settings(spec: DecoderSpec, on: float, level: float) -> Settings:
     return {
         "on": on,
         "off": min(spec.off, on),
@@ -94,7 +94,7 @@ def _false_labels(one: Scored, recipe: Recipe, decoders: dict[str, Settings]) ->
     return sum(len(scoring.label_intervals(one, recipe, label, decoders[label], 1.0)) for label in wanted)
 
 
-def _most_central(tied: np.ndarray, steps: tuple[np.ndarray, np.ndarray]) -> int:
+def most_central(tied: np.ndarray, steps: tuple[np.ndarray, np.ndarray]) -> int:
     """Row nearest to the median of all rows, measured in grid steps."""
     places = np.stack([np.searchsorted(steps[column % 2], tied[:, column]) for column in range(tied.shape[1])], 1)
     return int(np.abs(places - np.median(places, 0)).sum(1).argmin())

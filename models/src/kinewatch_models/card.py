@@ -17,7 +17,7 @@ def render(recipe: Recipe, results: Table) -> str:
         f"{recipe.description}. Licence: {recipe.license}, because of **non-commercial training data**.",
         _what(recipe),
         "## Training data",
-        _bullets(recipe.provenance),
+        bullets(recipe.provenance),
         _training(recipe, results),
         "## Measured",
         _method(recipe, results),
@@ -32,7 +32,7 @@ def render(recipe: Recipe, results: Table) -> str:
         "## int8 against fp32",
         _int8(results),
         "## Limits",
-        _bullets(recipe.limits),
+        bullets(recipe.limits),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -65,7 +65,7 @@ def _training(recipe: Recipe, results: Table) -> str:
 def _method(recipe: Recipe, results: Table) -> str:
     chosen = results["calibration"]["chosen_on"]
     shared = ", ".join(recipe.shared_groups) or "none"
-    notes = _bullets([f"{source.cite}: {source.note}." for source in recipe.sources])
+    notes = bullets([f"{source.cite}: {source.note}." for source in recipe.sources])
     return (
         f"Thresholds and lags were chosen on the val clips only ({chosen['clips']} clips, both graphs together), "
         "so those rows are optimistic; no test clip was used for any choice. "
@@ -75,7 +75,8 @@ def _method(recipe: Recipe, results: Table) -> str:
     )
 
 
-def _bullets(lines: list[str]) -> str:
+def bullets(lines: list[str]) -> str:
+    """A Markdown list."""
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -91,7 +92,7 @@ def _table(key: str, results: Table) -> str:
     lines = ["| set | graph | found | daily clips that fire | false events | video |", "|---|---|---|---|---|---|"]
     for name, precision, table in _rows(results):
         row = table[key]
-        cells = [name, precision, _share(row["found"]), _share(row["daily_fired"]), str(row["false_events"])]
+        cells = [name, precision, share_text(row["found"]), share_text(row["daily_fired"]), str(row["false_events"])]
         lines.append(f"| {' | '.join(cells)} | {row['seconds']:.0f} s |")
     return "\n".join(lines)
 
@@ -115,7 +116,9 @@ def _boundaries(key: str, results: Table) -> str:
 def _shortcuts(results: Table) -> str:
     lines = ["| set | graph | backwards | frozen |", "|---|---|---|---|"]
     for name, precision, table in _rows(results):
-        lines.append(f"| {name} | {precision} | {_share(table['reversed_fired'])} | {_share(table['frozen_fired'])} |")
+        lines.append(
+            f"| {name} | {precision} | {share_text(table['reversed_fired'])} | {share_text(table['frozen_fired'])} |"
+        )
     return "\n".join(lines)
 
 
@@ -125,13 +128,15 @@ def _int8(results: Table) -> str:
     return (
         f"Of {row['frames']} frames of all sets above {row['flips']} change their best class; logits differ by "
         f"{row['mean_abs_difference']:.3f} on average and {row['max_abs_difference']:.2f} at most (mean cosine "
-        f"{row['mean_cosine']:.4f}); the number of events changes in {_share(row['clips_with_other_events'])} clips. "
+        f"{row['mean_cosine']:.4f}); the number of events changes in {share_text(row['clips_with_other_events'])} "
+        "clips. "
         f"One thread of ONNX Runtime on the (busy) training machine: {speed['fp32']:.1f} ms of CPU per frame in fp32, "
         f"{speed['int8']:.1f} ms in int8."
     )
 
 
-def _share(row: Table) -> str:
+def share_text(row: Table) -> str:
+    """A count with its interval."""
     if row["of"] == 0:
         return "none"
     return f"{row['hits']} of {row['of']} [{row['low']:.2f}, {row['high']:.2f}]"

@@ -28,7 +28,7 @@ class CatalogueError(Exception):
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of one class, seconds from the first frame, end exclusive."""
+    """A stretch of one class, seconds from the first frame, end exclusive; ``a|b`` where it may be either."""
 
     label: str
     start: float
@@ -40,7 +40,7 @@ class Clip:
     """One video, at `root` / `path`.
 
     `spans` is None where nobody annotated frames; `label` is then the class of all of them, or `allowed` names the
-    classes that they may show.
+    classes that they may show. `aspect` is width over height, 0 where the list does not say.
     """
 
     path: str
@@ -52,6 +52,7 @@ class Clip:
     allowed: tuple[str, ...] = field(default=())
     root: Path = field(default=Path())
     label: str | None = None
+    aspect: float = 0.0
 
     @property
     def trainable(self) -> bool:
@@ -112,7 +113,11 @@ def _clip(root: Path, row: dict[str, str], source: Source, notes: dict[str, Any]
     allowed = tuple(source.allowed.get(label, ()))
     whole = _whole(path, label, source)
     is_action = _shows_action(label, spans, whole, recipe)
-    return Clip(path, row["dataset"], row["split"], row["group"], is_action, spans, allowed, root, whole)
+    return Clip(path, row["dataset"], row["split"], row["group"], is_action, spans, allowed, root, whole, _aspect(row))
+
+
+def _aspect(row: dict[str, str]) -> float:
+    return float(row["width"]) / float(row["height"]) if row.get("width") and row.get("height") else 0.0
 
 
 def _whole(path: str, label: str, source: Source) -> str | None:

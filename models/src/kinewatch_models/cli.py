@@ -10,12 +10,28 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import track
 
 from kinewatch_models import calibrate as calibration
-from kinewatch_models import card, catalogue, evaluate, package, prepare, quantise, recipe, scoring, stream
+from kinewatch_models import (
+    calibrate_actions,
+    card,
+    card_actions,
+    catalogue,
+    evaluate,
+    evaluate_actions,
+    package,
+    prepare,
+    quantise,
+    recipe,
+    scoring,
+    stream,
+    windows_scored,
+)
+from kinewatch_models.catalogue import Clip
 from kinewatch_models.recipe import Recipe
 from kinewatch_models.scoring import Variant
 
@@ -89,6 +105,9 @@ def calibrate_command(recipe_file: RecipeFile, data: Data, cache: Cache, run: Ru
     """Choose thresholds and lags on the val split, for both graphs together."""
     spec = recipe.load(recipe_file)
     clips = [clip for clip in catalogue.read(data, spec) if clip.split == "val"]
+    if not spec.sequences:
+        _write(run / "calibration.json", _calibrate_actions(clips, spec, cache, run))
+        return
     falls = [clip for clip in clips if clip.is_action]
     graphs = [stream.session(_graph(run, spec, precision)) for precision in ("fp32", "int8")]
     normal = [one for graph in graphs for one in scoring.score(clips, graph, spec, cache)]
@@ -96,14 +115,23 @@ def calibrate_command(recipe_file: RecipeFile, data: Data, cache: Cache, run: Ru
     _write(run / "calibration.json", calibration.choose(normal, backwards, spec))
 
 
+def _calibrate_actions(clips: list[Clip], spec: Recipe, cache: Path, run: Path) -> dict[str, Any]:
+    graphs = [stream.session(_graph(run, spec, precision)) for precision in ("fp32", "int8")]
+    streams = [one for graph in graphs for one in scoring.score(clips, graph, spec, cache)]
+    windows = np.concatenate([windows_scored.score(clips, graph, spec, cache) for graph in graphs])
+    classes = evaluate_actions.true_classes(clips, spec) * len(graphs)
+    return calibrate_actions.choose(streams, windows, classes, spec)
+
+
 @app.command("evaluate")
 def evaluate_command(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run) -> None:
     """Measure both graphs on every val and test set; write `results.json` and print the figures."""
     spec = recipe.load(recipe_file)
     graphs = {precision: _graph(run, spec, precision) for precision in ("fp32", "int8")}
-    results = evaluate.evaluate(catalogue.read(data, spec), spec, cache, graphs, _read(run / "calibration.json"))
+    measure = evaluate.evaluate if spec.sequences else evaluate_actions.evaluate
+    results = measure(catalogue.read(data, spec), spec, cache, graphs, _read(run / "calibration.json"))
     _write(run / "results.json", results)
-    print(card.render(spec, results))
+    print(_card(spec, results))
 
 
 @app.command("package")
@@ -115,7 +143,7 @@ def package_command(recipe_file: RecipeFile, run: Run, out: Annotated[Path, type
     if results["graphs"] != {"fp32": evaluate.digest(fp32), "int8": evaluate.digest(int8)}:
         raise typer.BadParameter(f"{run / 'results.json'} was measured on other graphs: run evaluate again")
     licence = recipe_file.parent / spec.license_file
-    text = card.render(spec, results)
+    text = _card(spec, results)
     package.write(spec, package.Parts(fp32, int8, licence, text, results["calibration"]), out)
     _write(out.with_name(f"{out.name}.results.json"), results)
     check(out)
@@ -136,6 +164,10 @@ def check(folder: Annotated[Path, typer.Argument(exists=True, file_okay=False)])
     """Verify a package: checksums, labels, golden clips on every graph."""
     for precision, difference in package.check(folder).items():
         console.print(f"{folder}: {precision} golden logits within {difference:.3g}")
+
+
+def _card(spec: Recipe, results: dict[str, Any]) -> str:
+    return card.render(spec, results) if spec.sequences else card_actions.render(spec, results)
 
 
 def _graph(run: Path, spec: Recipe, precision: str) -> Path:

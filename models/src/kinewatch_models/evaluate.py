@@ -30,8 +30,8 @@ def evaluate(clips: list[Clip], recipe: Recipe, cache: Path, graphs: dict[str, P
         "seed": recipe.train.seed,
         "graphs": {precision: digest(path) for precision, path in graphs.items()},
         "calibration": calibration,
-        "training": _counts([clip for clip in clips if clip.split == "train"]),
-        "sets": {name: {"clips": _counts(members)} for name, members in sets.items()},
+        "training": counts([clip for clip in clips if clip.split == "train"]),
+        "sets": {name: {"clips": counts(members)} for name, members in sets.items()},
     }
     normal: dict[str, dict[str, list[Scored]]] = {}
     for precision, path in graphs.items():
@@ -45,7 +45,7 @@ def evaluate(clips: list[Clip], recipe: Recipe, cache: Path, graphs: dict[str, P
                 for variant in (Variant.REVERSED, Variant.FROZEN)
             }
             result["sets"][name][precision] = _figures(rows, played, recipe, calibration)
-        result.setdefault("ms_per_frame", {})[precision] = _speed(graph, sets, recipe, cache)
+        result.setdefault("ms_per_frame", {})[precision] = speed(graph, sets, recipe, cache)
     first, second = graphs["fp32"], graphs["int8"]
     inputs = [scoring.frames(clip, recipe, cache)[0] for members in sets.values() for clip in members]
     result["int8_against_fp32"] = {
@@ -71,7 +71,8 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _counts(clips: list[Clip]) -> dict[str, int]:
+def counts(clips: list[Clip]) -> dict[str, int]:
+    """How many clips of each kind."""
     return {
         "actions": sum(clip.is_action for clip in clips),
         "actions_annotated": sum(clip.is_action and clip.spans is not None for clip in clips),
@@ -106,7 +107,7 @@ def _changed(normal: dict[str, dict[str, list[Scored]]], recipe: Recipe, calibra
     return share(other, len(pairs))
 
 
-def _speed(graph: ort.InferenceSession, sets: dict[str, list[Clip]], recipe: Recipe, cache: Path) -> float:
+def speed(graph: ort.InferenceSession, sets: dict[str, list[Clip]], recipe: Recipe, cache: Path) -> float:
     """CPU milliseconds per frame of one thread, over one clip."""
     pixels, _ = scoring.frames(next(iter(sets.values()))[0], recipe, cache)
     stream.logits(graph, pixels)

@@ -26,9 +26,9 @@ class RecipeError(Exception):
 class Source:
     """One data set: its annotation file (if frames are annotated) and what its labels mean to this model.
 
-    `note` goes into the model card: what its figures can and cannot show. With `whole_clips`, a clip shows its label
-    from its first frame to its last; `spans` annotates single clips here, as ``{PATH: {label: [begin, end]}}``;
-    `weight` scales how many windows of a clip an epoch draws.
+    `note` goes into the model card: what its figures can and cannot show. A class ``a|b`` may be either. With
+    `whole_clips`, a clip shows its label from its first frame to its last; `spans` annotates single clips here, as
+    ``{PATH: {label: [begin, end]}}``; `weight` scales how many windows of a clip an epoch draws.
     """
 
     dataset: str
@@ -83,7 +83,8 @@ class TrainSpec:
     `background_share`: background windows for each window of an action, where labels are actions of their own.
     `edge_share`: part of an action, at either end, whose frames may be background as well.
     `memory_s`: how long after its onset a label is still taught; later its frames only say what they are not.
-    `mirror` is false where left and right differ.
+    `still_labels`: what a single picture shows, so that it is taught in reversed and frozen windows too. `mirror` is
+    false where left and right differ.
     """
 
     seed: int
@@ -97,6 +98,7 @@ class TrainSpec:
     label_smoothing: float
     class_weights: list[float] = field(default_factory=list)
     memory_s: dict[str, float] = field(default_factory=dict)
+    still_labels: list[str] = field(default_factory=list)
     loss_from: int = 0
     consensus: float = 0.0
     mixup: float = 0.0
@@ -196,7 +198,8 @@ def _check_labels(recipe: Recipe, path: Path) -> None:
     used = {decoder.label for decoder in recipe.decoders}
     used |= {part for sequence in recipe.sequences for part in sequence.parts}
     used |= {recipe.background} - {""}
-    used |= {name for source in recipe.sources for name in source.classes.values()}
+    used |= {name for source in recipe.sources for names in source.classes.values() for name in names.split("|")}
+    used |= set(recipe.train.still_labels)
     used |= {name for source in recipe.sources for names in source.allowed.values() for name in names}
     unknown = sorted(used - known)
     if unknown:

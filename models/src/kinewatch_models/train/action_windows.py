@@ -52,7 +52,7 @@ def stretches(clip: Clip, times: Seconds, recipe: Recipe) -> list[Stretch]:
     end = float(times[-1])
     if clip.label is not None:
         whole = Span(clip.label, 0.0, end + 1e-6)
-        shown = () if clip.label == recipe.background else (whole,)
+        shown: tuple[Span, ...] = () if clip.label == recipe.background else (whole,)
         return [Stretch(clip, times, whole, shown)]
     if clip.spans is None:
         return []

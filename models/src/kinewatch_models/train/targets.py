@@ -41,7 +41,8 @@ def targets(clip: Clip, times: Seconds, recipe: Recipe) -> Mask:
     for span in clip.spans:
         inside = (times >= span.start) & (times < span.end)
         allowed[inside] = False
-        allowed[inside, names.index(span.label)] = True
+        for name in span.label.split("|"):
+            allowed[inside, names.index(name)] = True
         memory = recipe.train.memory_s.get(span.label)
         if memory is not None:
             unseen = inside if times[0] > span.start else inside & (times > span.start + memory)

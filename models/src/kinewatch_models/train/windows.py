@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -21,7 +22,8 @@ from kinewatch_models.train import action_windows, augment
 from kinewatch_models.train.targets import Window, targets
 
 # windows per epoch and clip; fractions are chances
-AROUND_ACTION, BEFORE_ACTION, REVERSED, FROZEN, DAILY = 2.0, 0.4, 0.5, 0.25, 2.0
+AROUND_ACTION, BEFORE_ACTION, AFTER_ACTION, REVERSED, FROZEN, DAILY = 2.0, 0.4, 0.7, 0.5, 0.25, 2.0
+SETTLED_S = 1.4
 SMALL_SET_CLIPS, SMALL_SET_FACTOR = 10, 2.0
 
 
@@ -54,18 +56,31 @@ def _of_clip(clip: Clip, times: Seconds, recipe: Recipe, factor: float, rng: np.
         add(min(recipe.train.window / recipe.rate_hz, end), end, DAILY)
         return made
     actions = [span for span in clip.spans or () if span.label != recipe.background]
-    start, settled = actions[0].start, min(actions[-1].start + 1.4, end)
+    start, settled = actions[0].start, min(actions[-1].start + SETTLED_S, end)
     add(start + 0.3, settled, AROUND_ACTION)
     add(min(1.6, start), start, BEFORE_ACTION)
-    background = np.zeros((recipe.train.window, len(recipe.labels)), bool)
-    background[:, recipe.labels.index(recipe.background)] = True
+    if actions[-1].label in recipe.train.still_labels:
+        add(settled, end, AFTER_ACTION)
     for _ in range(_times(REVERSED * factor, rng)):
         drawn = _draw(clip, times, min(actions[-1].start, end), settled, recipe, rng)
-        made.append(Window(clip, drawn.indices[::-1], background))
+        made.append(_without_motion(drawn, drawn.indices[::-1], times, recipe))
     for _ in range(_times(FROZEN * factor, rng)):
-        still = int(rng.integers(len(times)))
-        made.append(Window(clip, np.full(recipe.train.window, still), background))
+        still = np.full(recipe.train.window, int(rng.integers(len(times))))
+        made.append(_without_motion(Window(clip, still, targets(clip, times[still], recipe)), still, times, recipe))
     return made
+
+
+def _without_motion(window: Window, indices: npt.NDArray[np.int64], times: Seconds, recipe: Recipe) -> Window:
+    """`window` played as `indices`: all of it is background, but what a single picture shows is still seen."""
+    shown = targets(window.clip, times[np.sort(indices)], recipe)
+    allowed = np.zeros_like(shown)
+    allowed[:, recipe.labels.index(recipe.background)] = True
+    for name in recipe.train.still_labels:
+        column = recipe.labels.index(name)
+        seen = shown[:, column]
+        allowed[seen, column] = True
+        allowed[seen & (shown.sum(1) == 1), recipe.labels.index(recipe.background)] = False
+    return Window(window.clip, indices, allowed if indices[0] <= indices[-1] else allowed[::-1].copy())
 
 
 def _draw(

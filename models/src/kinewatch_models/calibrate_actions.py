@@ -1,0 +1,83 @@
+"""Choosing a temperature and thresholds where labels are actions of their own, on the validation clips alone.
+
+Temperature: the one under which the windows of val are likeliest (Guo et al. 2017). Thresholds: every val clip is
+streamed; per label, first few false intervals (in clips of other labels), then few clips missed; among ties the middle.
+A clip may be given once per graph: a package has one setting for all its graphs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from kinewatch_models import scoring
+from kinewatch_models.calibrate import H_ON, ON, CalibrationError, decoder_settings, most_central
+from kinewatch_models.catalogue import Clip
+from kinewatch_models.decode import probabilities
+from kinewatch_models.recipe import DecoderSpec, Recipe
+from kinewatch_models.scoring import Scored
+from kinewatch_models.stream import Floats
+
+TEMPERATURES = np.geomspace(0.25, 4.0, 81)
+UNCERTAINTY_MS = 500.0
+
+Table = dict[str, Any]
+
+
+def choose(streams: list[Scored], windows: Floats, classes: list[int], recipe: Recipe) -> Table:
+    """The `calibration` table: `streams` of the val clips, logits ``[N, C]`` of their `windows` with true `classes`."""
+    labels = {clip_label(one.clip) for one in streams}
+    missing = [name for name in recipe.actions if name not in labels]
+    if missing:
+        raise CalibrationError(f"no val clip shows {missing[0]}: its threshold cannot be chosen; move a group to val")
+    temperature = fit_temperature(windows, np.array(classes))
+    chosen = {spec.label: _threshold(streams, spec, recipe, temperature) for spec in recipe.decoders}
+    return {
+        "temperature": temperature,
+        "labels": {label: row for label, (row, _, _) in chosen.items()},
+        "chosen_on": {
+            "clips": len({one.clip.path for one in streams}),
+            "false_events": sum(false for _, false, _ in chosen.values()),
+            "missed": sum(missed for _, _, missed in chosen.values()),
+        },
+    }
+
+
+def clip_label(clip: Clip) -> str:
+    """What a clip shows: its own label, or that of its first annotated action."""
+    return clip.label or next((span.label for span in clip.spans or ()), "")
+
+
+def fit_temperature(logits: Floats, classes: np.ndarray) -> float:
+    """The temperature of the least negative log-likelihood, from a grid of quarter to four."""
+    rows = np.arange(len(classes))
+    losses = [-np.log(probabilities(logits, value)[rows, classes] + 1e-12).mean() for value in TEMPERATURES]
+    return round(float(TEMPERATURES[int(np.argmin(losses))]), 3)
+
+
+def _threshold(
+    streams: list[Scored], spec: DecoderSpec, recipe: Recipe, temperature: float
+) -> tuple[dict[str, float], int, int]:
+    grid = list(itertools.product(ON, H_ON))
+    ranked = [_count(streams, spec.label, decoder_settings(spec, *values), recipe, temperature) for values in grid]
+    best = min(ranked)
+    tied = np.array([values for values, rank in zip(grid, ranked, strict=True) if rank == best])
+    row = decoder_settings(spec, *tied[most_central(tied, (np.array(ON), np.array(H_ON)))].tolist())
+    row["uncertainty_start_ms"] = row["uncertainty_end_ms"] = UNCERTAINTY_MS
+    return row, *best
+
+
+def _count(
+    streams: list[Scored], label: str, row: dict[str, float], recipe: Recipe, temperature: float
+) -> tuple[int, int]:
+    """(false intervals in clips of other labels, clips of `label` without an interval)."""
+    false = missed = 0
+    for one in streams:
+        found = scoring.label_intervals(one, recipe, label, row, temperature)
+        if clip_label(one.clip) == label:
+            missed += not found
+        else:
+            false += len(found)
+    return false, missed

@@ -1,0 +1,143 @@
+"""MODEL_CARD.md of a model whose labels are actions of their own; no figure in it is typed by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kinewatch_models.card import bullets, share_text
+from kinewatch_models.recipe import Recipe
+
+Table = dict[str, Any]
+
+SEES = {
+    "rgb": "pictures",
+    "difference": "differences to the frame before, formed inside the graph",
+    "both": "pictures and their differences to the frame before, formed inside the graph",
+}
+FIGURES = (("top1", "all labels"), ("top1_actions", "actions alone"), ("auc", "AUC"))
+
+
+def render(recipe: Recipe, results: Table) -> str:
+    """The whole card."""
+    sections = [
+        f"# {recipe.name} {recipe.version}",
+        f"{recipe.description}. Licence: {recipe.license}, because of **non-commercial training data**.",
+        _what(recipe),
+        "## Training data",
+        bullets(recipe.provenance),
+        _training(recipe, results),
+        "## Measured",
+        _method(recipe, results),
+        _measured(results),
+        "## Streamed",
+        "Every clip from its first frame, with the thresholds of the package: clips in which their label is found, and "
+        "intervals of labels that a clip does not show.",
+        _streamed(results),
+        "## Recall",
+        _recall(recipe, results),
+        "## What it relies on",
+        _relies(results),
+        "## int8 against fp32",
+        _int8(results),
+        "## Limits",
+        bullets(recipe.limits),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _what(recipe: Recipe) -> str:
+    net, labels = recipe.net, ", ".join(f"`{name}`" for name in recipe.labels)
+    return (
+        f"{net.architecture} (Lin et al. 2019; shift of 1/{net.shift_div} of the channels) on {net.backbone}, "
+        f"{recipe.input.size}x{recipe.input.size} stretched, {recipe.rate_hz:g} frames a second, one pass per frame. "
+        f"It sees {SEES[net.input]}. Scores of every frame for {labels}."
+    )
+
+
+def _training(recipe: Recipe, results: Table) -> str:
+    counts = results["training"]
+    return (
+        f"{counts['actions']} clips of actions and {counts['daily']} of background; windows of {recipe.train.window} "
+        f"frames; {recipe.train.epochs} epochs, one run, seed {results['seed']}; no checkpoint picked."
+    )
+
+
+def _method(recipe: Recipe, results: Table) -> str:
+    chosen = results["calibration"]["chosen_on"]
+    notes = bullets([f"{source.cite}: {source.note}." for source in recipe.sources])
+    return (
+        f"One window of {recipe.train.window} frames from the middle of each clip, whatever its length. Temperature "
+        f"({results['calibration']['temperature']:g}) and thresholds were chosen on the {chosen['clips']} val clips, "
+        "so that those rows are optimistic. In brackets: 95 % bootstrap interval over groups; with few groups it says "
+        f"little.\n\n{notes}"
+    )
+
+
+def _sets(results: Table) -> list[tuple[str, str, Table]]:
+    return [(name, key, table[key]) for name, table in results["sets"].items() for key in results["graphs"]]
+
+
+def _figure(row: Table | None) -> str:
+    if row is None or row["value"] is None:
+        return ""
+    return f"{row['value']:.3f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def _measured(results: Table) -> str:
+    lines = [
+        f"| set | graph | clips / groups | {' | '.join(name for _, name in FIGURES)} | background called an action | "
+        "calibration error |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, graph, table in _sets(results):
+        cells = [_figure(table.get(key)) for key, _ in FIGURES]
+        quiet = share_text(table["background_called_action"]) if "background_called_action" in table else ""
+        size = f"{table['top1']['clips']} / {table['top1']['groups']}"
+        lines.append(
+            f"| {name} | {graph} | {size} | {' | '.join(cells)} | {quiet} | {table['calibration_error']:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def _streamed(results: Table) -> str:
+    lines = ["| set | graph | found | false intervals | video |", "|---|---|---|---|---|"]
+    for name, graph, table in _sets(results):
+        row = table["streamed"]
+        cells = f"{share_text(row['found'])} | {row['false_events']} | {row['seconds']:.0f} s"
+        lines.append(f"| {name} | {graph} | {cells} |")
+    return "\n".join(lines)
+
+
+def _recall(recipe: Recipe, results: Table) -> str:
+    lines = [f"| set | graph | {' | '.join(recipe.labels)} |", "|---|---" + "|---" * len(recipe.labels) + "|"]
+    for name, graph, table in _sets(results):
+        cells = [f"{row['hits']} of {row['of']}" for row in table["recall"].values()]
+        lines.append(f"| {name} | {graph} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _relies(results: Table) -> str:
+    """The same windows changed; a figure that survives says that the net does not need what was taken away."""
+    lines = [
+        "The same windows with something taken away (fp32), and what needs no net at all. A figure that stays says "
+        "that the net does not need what was taken.",
+        "",
+        f"| set | changed | {' | '.join(name for _, name in FIGURES)} |",
+        "|---|---|---|---|---|",
+    ]
+    for name, table in results["sets"].items():
+        first = table["fp32"]
+        rows = {"as it is": first, **first["shortcuts"], **table["without a net"]}
+        for change, row in rows.items():
+            lines.append(f"| {name} | {change} | {' | '.join(_figure(row.get(key)) for key, _ in FIGURES)} |")
+    return "\n".join(lines)
+
+
+def _int8(results: Table) -> str:
+    row, speed = results["int8_against_fp32"], results["ms_per_frame"]
+    return (
+        f"{share_text(row['clips_with_another_class'])} clips change their class. Of {row['frames']} streamed frames "
+        f"{row['flips']} change theirs; logits differ by {row['mean_abs_difference']:.3f} on average (mean cosine "
+        f"{row['mean_cosine']:.4f}). One thread of ONNX Runtime on the (busy) training machine: {speed['fp32']:.1f} ms "
+        f"of CPU per frame in fp32, {speed['int8']:.1f} ms in int8."
+    )

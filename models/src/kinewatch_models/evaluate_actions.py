@@ -1,0 +1,163 @@
+"""Measuring a model whose labels are actions of their own: windows of one length, streams, and what it relies on.
+
+Writes figures, never prose. ``7-way`` is every label, ``6-way`` the clips of actions among the actions alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from kinewatch_models import metrics, quantise, scoring, stream, windows_scored
+from kinewatch_models.calibrate_actions import clip_label
+from kinewatch_models.catalogue import Clip
+from kinewatch_models.decode import Doubles, probabilities
+from kinewatch_models.evaluate import counts, digest, held_out, speed
+from kinewatch_models.measure import share
+from kinewatch_models.recipe import Recipe
+from kinewatch_models.scoring import Scored
+
+Table = dict[str, Any]
+
+
+def evaluate(clips: list[Clip], recipe: Recipe, cache: Path, graphs: dict[str, Path], calibration: Table) -> Table:
+    """The result table: `graphs` by precision, `calibration` as `calibrate` wrote it."""
+    sets = held_out(clips, recipe)
+    train = [clip for clip in clips if clip.split == "train" and clip.trainable]
+    result: Table = {
+        "name": recipe.name,
+        "version": recipe.version,
+        "seed": recipe.train.seed,
+        "graphs": {precision: digest(path) for precision, path in graphs.items()},
+        "calibration": calibration,
+        "training": counts(train),
+        "sets": {name: {"clips": counts(members)} for name, members in sets.items()},
+    }
+    sessions = {precision: stream.session(path) for precision, path in graphs.items()}
+    for name, members in sets.items():
+        for precision, graph in sessions.items():
+            result["sets"][name][precision] = figures(members, graph, recipe, cache, calibration)
+        result["sets"][name]["without a net"] = baselines(train, members, recipe, cache)
+    result["ms_per_frame"] = {precision: speed(graph, sets, recipe, cache) for precision, graph in sessions.items()}
+    inputs = [scoring.frames(clip, recipe, cache)[0] for members in sets.values() for clip in members]
+    result["int8_against_fp32"] = {
+        **quantise.agreement(graphs["fp32"], graphs["int8"], inputs),
+        "clips_with_another_class": _changed(result, sets),
+    }
+    return result
+
+
+def figures(members: list[Clip], graph: ort.InferenceSession, recipe: Recipe, cache: Path, calibration: Table) -> Table:
+    """Figures of one set of clips with one graph."""
+    temperature = calibration["temperature"]
+    scores = probabilities(windows_scored.score(members, graph, recipe, cache), temperature)
+    classes, groups = np.array(true_classes(members, recipe)), [clip.group for clip in members]
+    table = {**_classified(scores, classes, groups, recipe), "rows": _rows(members, scores)}
+    table["calibration_error"] = round(metrics.calibration_error(scores, classes), 4)
+    table["shortcuts"] = {}
+    for change in windows_scored.CHANGES:
+        changed = probabilities(windows_scored.score(members, graph, recipe, cache, change), temperature)
+        table["shortcuts"][change] = _short(_classified(changed, classes, groups, recipe))
+    streams = scoring.score(members, graph, recipe, cache)
+    table["streamed"] = _streamed(streams, recipe, calibration)
+    return table
+
+
+def true_classes(members: list[Clip], recipe: Recipe) -> list[int]:
+    """Index of each clip's class."""
+    return [recipe.labels.index(clip_label(clip)) for clip in members]
+
+
+def _classified(scores: Doubles, classes: metrics.Ints, groups: list[str], recipe: Recipe) -> Table:
+    names = recipe.labels
+    table: Table = {"top1": metrics.accuracy(scores, classes, groups)}
+    predicted = scores.argmax(1)
+    table["recall"] = {
+        name: share(int((predicted[classes == index] == index).sum()), int((classes == index).sum()))
+        for index, name in enumerate(names)
+    }
+    table["confusion"] = metrics.confusion(predicted, classes, len(names))
+    if recipe.background in names:
+        nothing = names.index(recipe.background)
+        actions = [index for index in range(len(names)) if index != nothing]
+        rows = np.flatnonzero(classes != nothing)
+        quiet = classes == nothing
+        table["background_called_action"] = share(int((predicted[quiet] != nothing).sum()), int(quiet.sum()))
+        if len(actions) > 1:
+            among = np.array([actions.index(index) for index in classes[rows]])
+            table["top1_actions"] = metrics.accuracy(scores[rows][:, actions], among, [groups[row] for row in rows])
+        else:
+            table["auc"] = metrics.auc(scores[:, actions[0]], classes == actions[0], groups)
+    return table
+
+
+def _short(table: Table) -> Table:
+    return {key: table[key] for key in ("top1", "top1_actions", "auc") if key in table}
+
+
+def _rows(members: list[Clip], scores: Doubles) -> list[Table]:
+    """What curves are drawn from: label and probabilities of every clip, without its name."""
+    return [
+        {"label": clip_label(clip), "p": [round(float(value), 4) for value in row]}
+        for clip, row in zip(members, scores, strict=True)
+    ]
+
+
+def _streamed(streams: list[Scored], recipe: Recipe, calibration: Table) -> Table:
+    """Clips streamed from their first frame: labels found, and intervals of labels that the clip does not show."""
+    found = shown = false = 0
+    for one in streams:
+        for label, row in calibration["labels"].items():
+            intervals = scoring.label_intervals(one, recipe, label, row, calibration["temperature"])
+            if clip_label(one.clip) == label:
+                shown += 1
+                found += bool(intervals)
+            else:
+                false += len(intervals)
+    seconds = sum(float(one.times[-1]) for one in streams)
+    return {"found": share(found, shown), "false_events": false, "seconds": round(seconds, 1)}
+
+
+def baselines(train: list[Clip], members: list[Clip], recipe: Recipe, cache: Path) -> Table:
+    """What can be had without looking at motion: length and shape of the clip, and the nearest median picture."""
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.neighbors import KNeighborsClassifier
+
+    classes, groups = np.array(true_classes(members, recipe)), [clip.group for clip in members]
+    known = np.array(true_classes(train, recipe))
+    table = {}
+    for name, model, features in (
+        ("clip metadata", RandomForestClassifier(200, random_state=0), _metadata),
+        ("nearest median picture", KNeighborsClassifier(1), _median_picture),
+    ):
+        model.fit(np.stack([features(clip, recipe, cache) for clip in train]), known)
+        found = model.predict_proba(np.stack([features(clip, recipe, cache) for clip in members]))
+        scores = np.zeros((len(members), len(recipe.labels)))
+        scores[:, model.classes_] = found
+        table[name] = _short(_classified(scores, classes, groups, recipe))
+    return table
+
+
+def _metadata(clip: Clip, recipe: Recipe, cache: Path) -> Doubles:
+    _, times = clip.frames(cache, recipe.input.size)
+    return np.array([float(times[-1]), len(times) / max(float(times[-1]), 1e-3), clip.aspect])
+
+
+def _median_picture(clip: Clip, recipe: Recipe, cache: Path) -> Doubles:
+    frames, times = clip.frames(cache, recipe.input.size)
+    picture: Doubles = np.median(frames[:: max(1, len(times) // 16), ::8, ::8], 0).astype(np.float64)
+    return picture.ravel()
+
+
+def _changed(result: Table, sets: dict[str, list[Clip]]) -> Table:
+    pairs = [
+        (np.argmax(first["p"]), np.argmax(second["p"]))
+        for name in sets
+        for first, second in zip(
+            result["sets"][name]["fp32"]["rows"], result["sets"][name]["int8"]["rows"], strict=True
+        )
+    ]
+    return share(sum(a != b for a, b in pairs), len(pairs))

@@ -1,0 +1,77 @@
+"""One window of a fixed length per clip, from its middle, as it is or changed: what clip-level figures are made of.
+
+The window never depends on the clip's length. Changed ones show what a net relies on: time order (shuffled,
+reversed), motion (one frozen frame), the scene around the people (border only), left and right (mirrored).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from kinewatch_models import sampling, stream
+from kinewatch_models.capture import Frames
+from kinewatch_models.catalogue import Clip
+from kinewatch_models.recipe import Recipe
+from kinewatch_models.stream import Floats
+
+BORDER = 0.24
+GREY = 114
+
+
+def pixels(clip: Clip, recipe: Recipe, cache: Path) -> Frames:
+    """The frames ``[T, S, S, 3]`` of the window around the middle of the clip, or of its first action."""
+    frames, times = clip.frames(cache, recipe.input.size)
+    seconds = (recipe.train.window - 1) / recipe.rate_hz
+    span = next(iter(clip.spans or ()), None)
+    middle = float(times[-1]) / 2 if span is None else (span.start + span.end) / 2
+    end = min(max(middle + seconds / 2, seconds), float(times[-1]))
+    taken: Frames = np.array(frames[sampling.window(times, end, recipe.rate_hz, recipe.train.window)])
+    return taken
+
+
+def logits(graph: ort.InferenceSession, frames: Frames, recipe: Recipe) -> Floats:
+    """Logits ``[C]`` of a window: of a clip graph, or the mean over an online graph's frames after its warm-up."""
+    ready = stream.normalise(frames, recipe.input.mean, recipe.input.std)
+    if recipe.net.architecture != "tsm-online":
+        whole: Floats = stream.window_logits(graph, ready[None])[0]
+        return whole
+    mean: Floats = stream.logits(graph, ready)[recipe.train.loss_from :].mean(0)
+    return mean
+
+
+def score(clips: list[Clip], graph: ort.InferenceSession, recipe: Recipe, cache: Path, change: str = "") -> Floats:
+    """Logits ``[N, C]`` of the windows of `clips`, after a `change` of `CHANGES`, or as they are."""
+    rows = []
+    for clip in clips:
+        frames = pixels(clip, recipe, cache)
+        rows.append(logits(graph, CHANGES[change](frames) if change else frames, recipe))
+    return np.stack(rows)
+
+
+def _shuffled(frames: Frames) -> Frames:
+    return frames[np.random.default_rng(len(frames)).permutation(len(frames))]
+
+
+def _frozen(frames: Frames) -> Frames:
+    return np.repeat(frames[len(frames) // 2][None], len(frames), 0)
+
+
+def _border(frames: Frames) -> Frames:
+    side = frames.shape[1]
+    edge = round(side * BORDER)
+    changed = frames.copy()
+    changed[:, edge : side - edge, edge : side - edge] = GREY
+    return changed
+
+
+CHANGES: dict[str, Callable[[Frames], Frames]] = {
+    "shuffled": _shuffled,
+    "reversed": lambda frames: frames[::-1],
+    "frozen": _frozen,
+    "border only": _border,
+    "mirrored": lambda frames: frames[:, :, ::-1],
+}
