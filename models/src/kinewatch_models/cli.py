@@ -1,42 +1,21 @@
-"""The command line `kinewatch-models`: one command per step, each reading what the step before left behind.
-
-A run directory holds what belongs to one trained model: weights, graphs, calibration, results. The frame cache may
-be shared by runs. Commands that need PyTorch import it late, so that the others work without it.
-"""
+"""The command line `kinewatch-models`: `fit` for a folder of clips, and one command per step for a recipe."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import track
 
-from kinewatch_models import calibrate as calibration
-from kinewatch_models import (
-    calibrate_actions,
-    card,
-    card_actions,
-    catalogue,
-    evaluate,
-    evaluate_actions,
-    package,
-    prepare,
-    quantise,
-    recipe,
-    scoring,
-    stream,
-    windows_scored,
-)
-from kinewatch_models.catalogue import Clip
-from kinewatch_models.recipe import Recipe
-from kinewatch_models.scoring import Variant
+from kinewatch_models import catalogue, fit, package, recipe, splice, steps
+from kinewatch_models.steps import Work
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train, measure and package kinewatch models.")
 console = Console(stderr=True)
+app.command("fit")(fit.command)
+app.command("splice")(splice.command)
 
 RecipeFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="recipe, e.g. recipes/falls.toml")]
 Data = Annotated[
@@ -46,106 +25,58 @@ Data = Annotated[
 Cache = Annotated[Path, typer.Option("--cache", help="frame cache, filled by `prepare`")]
 Run = Annotated[Path, typer.Option("--run", help="run directory: weights, graphs, calibration, results")]
 
-CALIBRATION_STREAMS = 40
+
+def _work(recipe_file: Path, data: list[Path], cache: Path, run: Path) -> Work:
+    spec = recipe.load(recipe_file)
+    return Work(spec, catalogue.read(data, spec), cache, run)
 
 
 @app.command("prepare")
 def prepare_command(recipe_file: RecipeFile, data: Data, cache: Cache) -> None:
     """Decode the recipe's clips once, through the agent's capture chain."""
-    spec = recipe.load(recipe_file)
-    clips = catalogue.read(data, spec)
-    for _ in track(prepare.fill(clips, spec, cache), "decoding", len(clips), console=console):
+    work = _work(recipe_file, data, cache, cache)
+    for _ in track(steps.decode(work), "decoding", len(work.clips), console=console):
         pass
 
 
 @app.command()
 def train(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run, threads: int = 1) -> None:
     """Train on the train split; a killed run goes on after its last whole epoch."""
-    import torch
-
-    from kinewatch_models.train import loop, windows
-    from kinewatch_models.train import net as nets
-
-    torch.set_num_threads(threads)
-    spec = recipe.load(recipe_file)
-    clips = [clip for clip in catalogue.read(data, spec) if clip.split == "train" and clip.trainable]
-    torch.manual_seed(spec.train.seed)
-    net = nets.build(spec.net, len(spec.labels)).to(memory_format=torch.channels_last)
-    loop.fit(net, lambda rng: windows.batches(clips, spec, cache, rng), spec.train, run, console.print)
+    steps.train(_work(recipe_file, data, cache, run), threads, console.print, lambda _: None)
 
 
 @app.command()
 def export(recipe_file: RecipeFile, run: Run) -> None:
     """Write the ONNX graph of a trained run and check it against the net."""
-    import torch
-
-    from kinewatch_models.train import export as exporter
-    from kinewatch_models.train import net as nets
-
-    spec = recipe.load(recipe_file)
-    net = nets.build(spec.net, len(spec.labels), pretrained=False)
-    net.load_state_dict(torch.load(run / "weights.pt", map_location="cpu", weights_only=True))
-    difference = exporter.export(net, spec.input.size, spec.train.window, _graph(run, spec, "fp32"))
-    console.print(f"{_graph(run, spec, 'fp32')}: logits within {difference:.1e} of the net")
+    work = Work(recipe.load(recipe_file), [], run, run)
+    difference = steps.export(work)
+    console.print(f"{work.graph('fp32')}: logits within {difference:.1e} of the net")
 
 
 @app.command("quantise")
 def quantise_command(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run) -> None:
     """Write the int8 graph, calibrated on streams of the train split."""
-    spec = recipe.load(recipe_file)
-    clips = [clip for clip in catalogue.read(data, spec) if clip.split == "train" and clip.trainable]
-    some = clips[:: max(1, len(clips) // CALIBRATION_STREAMS)]
-    streams = (scoring.frames(clip, spec, cache)[0] for clip in some)
-    quantise.quantise_online(_graph(run, spec, "fp32"), _graph(run, spec, "int8"), streams)
-    console.print(str(_graph(run, spec, "int8")))
+    steps.quantise_graph(_work(recipe_file, data, cache, run))
 
 
 @app.command("calibrate")
 def calibrate_command(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run) -> None:
     """Choose thresholds and lags on the val split, for both graphs together."""
-    spec = recipe.load(recipe_file)
-    clips = [clip for clip in catalogue.read(data, spec) if clip.split == "val"]
-    if not spec.sequences:
-        _write(run / "calibration.json", _calibrate_actions(clips, spec, cache, run))
-        return
-    falls = [clip for clip in clips if clip.is_action]
-    graphs = [stream.session(_graph(run, spec, precision)) for precision in ("fp32", "int8")]
-    normal = [one for graph in graphs for one in scoring.score(clips, graph, spec, cache)]
-    backwards = [one for graph in graphs for one in scoring.score(falls, graph, spec, cache, Variant.REVERSED)]
-    _write(run / "calibration.json", calibration.choose(normal, backwards, spec))
-
-
-def _calibrate_actions(clips: list[Clip], spec: Recipe, cache: Path, run: Path) -> dict[str, Any]:
-    graphs = [stream.session(_graph(run, spec, precision)) for precision in ("fp32", "int8")]
-    streams = [one for graph in graphs for one in scoring.score(clips, graph, spec, cache)]
-    windows = np.concatenate([windows_scored.score(clips, graph, spec, cache) for graph in graphs])
-    classes = evaluate_actions.true_classes(clips, spec) * len(graphs)
-    return calibrate_actions.choose(streams, windows, classes, spec)
+    steps.choose_thresholds(_work(recipe_file, data, cache, run))
 
 
 @app.command("evaluate")
 def evaluate_command(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run) -> None:
     """Measure both graphs on every val and test set; write `results.json` and print the figures."""
-    spec = recipe.load(recipe_file)
-    graphs = {precision: _graph(run, spec, precision) for precision in ("fp32", "int8")}
-    measure = evaluate.evaluate if spec.sequences else evaluate_actions.evaluate
-    results = measure(catalogue.read(data, spec), spec, cache, graphs, _read(run / "calibration.json"))
-    _write(run / "results.json", results)
-    print(_card(spec, results))
+    work = _work(recipe_file, data, cache, run)
+    print(steps.card_text(work.spec, steps.measure(work)))
 
 
 @app.command("package")
 def package_command(recipe_file: RecipeFile, run: Run, out: Annotated[Path, typer.Option("--out")]) -> None:
     """Assemble a checked package at OUT from a measured run; the results go beside it as `OUT.results.json`."""
-    spec = recipe.load(recipe_file)
-    fp32, int8 = _graph(run, spec, "fp32"), _graph(run, spec, "int8")
-    results = _read(run / "results.json")
-    if results["graphs"] != {"fp32": evaluate.digest(fp32), "int8": evaluate.digest(int8)}:
-        raise typer.BadParameter(f"{run / 'results.json'} was measured on other graphs: run evaluate again")
-    licence = recipe_file.parent / spec.license_file
-    text = _card(spec, results)
-    package.write(spec, package.Parts(fp32, int8, licence, text, results["calibration"]), out)
-    _write(out.with_name(f"{out.name}.results.json"), results)
+    work = Work(recipe.load(recipe_file), [], run, run)
+    steps.pack(work, recipe_file.parent / work.spec.license_file, out)
     check(out)
 
 
@@ -164,24 +95,6 @@ def check(folder: Annotated[Path, typer.Argument(exists=True, file_okay=False)])
     """Verify a package: checksums, labels, golden clips on every graph."""
     for precision, difference in package.check(folder).items():
         console.print(f"{folder}: {precision} golden logits within {difference:.3g}")
-
-
-def _card(spec: Recipe, results: dict[str, Any]) -> str:
-    return card.render(spec, results) if spec.sequences else card_actions.render(spec, results)
-
-
-def _graph(run: Path, spec: Recipe, precision: str) -> Path:
-    return run / f"{spec.name}.{precision}.onnx"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return table
-
-
-def _write(path: Path, table: dict[str, Any]) -> None:
-    path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-    console.print(str(path))
 
 
 if __name__ == "__main__":

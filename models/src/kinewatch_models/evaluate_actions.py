@@ -160,4 +160,4 @@ def _changed(result: Table, sets: dict[str, list[Clip]]) -> Table:
             result["sets"][name]["fp32"]["rows"], result["sets"][name]["int8"]["rows"], strict=True
         )
     ]
-    return share(sum(a != b for a, b in pairs), len(pairs))
+    return share(sum(int(a != b) for a, b in pairs), len(pairs))

@@ -163,10 +163,10 @@ def test_resumed_run_equals_an_unbroken_one(tmp_path: Path) -> None:
         return tiny_net(EVERY_BLOCK)
 
     whole, broken = fresh(), fresh()
-    loop.fit(whole, batches, spec, tmp_path / "whole", lambda line: None)
+    loop.fit(whole, batches, spec, tmp_path / "whole", lambda line: None, lambda share: None)
     with pytest.raises(KeyboardInterrupt):
-        loop.fit(broken, batches, spec, tmp_path / "broken", killed)
+        loop.fit(broken, batches, spec, tmp_path / "broken", killed, lambda share: None)
     resumed = fresh()
-    loop.fit(resumed, batches, spec, tmp_path / "broken", lambda line: None)
+    loop.fit(resumed, batches, spec, tmp_path / "broken", lambda line: None, lambda share: None)
     for first, second in zip(whole.parameters(), resumed.parameters(), strict=True):
         torch.testing.assert_close(first, second)

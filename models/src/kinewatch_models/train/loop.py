@@ -50,14 +50,25 @@ def objective(logits: Tensor, allowed: Tensor, class_weights: Tensor, spec: Trai
     return (1 - spec.consensus) * loss + spec.consensus * whole
 
 
-def fit(net: nn.Module, batches: Batches, spec: TrainSpec, out: Path, report: Callable[[str], None]) -> None:
-    """Train `net` in place; leaves ``weights.pt`` and ``history.json`` in `out`."""
+def fit(
+    net: nn.Module,
+    batches: Batches,
+    spec: TrainSpec,
+    out: Path,
+    report: Callable[[str], None],
+    done: Callable[[float], None],
+) -> None:
+    """Train `net` in place, on a GPU if there is one; leaves ``weights.pt`` and ``history.json`` in `out`.
+
+    `report` is told a line per epoch, `done` the share of the whole run after every batch.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    net.to("cuda" if torch.cuda.is_available() else "cpu")
     optimiser, average = _optimiser(net, spec), Average(net, spec.average)
     history = _resume(net, optimiser, average, out)
     for epoch in range(len(history), spec.epochs):
         began, cpu = time.monotonic(), time.process_time()
-        loss = _epoch(net, optimiser, average, batches, spec, epoch)
+        loss = _epoch(net, optimiser, average, batches, spec, epoch, done)
         row = {"epoch": epoch, "loss": loss, "wall_s": time.monotonic() - began, "cpu_s": time.process_time() - cpu}
         history.append(row)
         left = row["wall_s"] * (spec.epochs - epoch - 1)
@@ -90,24 +101,27 @@ def _epoch(
     batches: Batches,
     spec: TrainSpec,
     epoch: int,
+    done: Callable[[float], None],
 ) -> float:
     rng = np.random.default_rng((spec.seed, epoch))
     torch.manual_seed(spec.seed * 1000 + epoch)
-    weights = torch.tensor(spec.class_weights) if spec.class_weights else None
+    device = next(net.parameters()).device
+    weights = torch.tensor(spec.class_weights, device=device) if spec.class_weights else None
     net.train()
     losses = []
     for index, (count, frames, allowed) in enumerate(batches(rng)):
-        done = (epoch + index / count) / spec.epochs
-        factor = 0.5 * (1 + math.cos(math.pi * done)) * min(1.0, (done + 1 / (count * spec.epochs)) / WARM_UP)
+        share = (epoch + index / count) / spec.epochs
+        factor = 0.5 * (1 + math.cos(math.pi * share)) * min(1.0, (share + 1 / (count * spec.epochs)) / WARM_UP)
         for group in optimiser.param_groups:
             group["lr"] = group["base"] * factor
-        loss = _loss(net, frames, allowed, weights, spec, rng)
+        loss = _loss(net, frames.to(device), allowed.to(device), weights, spec, rng)
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(net.parameters(), GRADIENT_LIMIT)
         optimiser.step()
         average.add(net)
         losses.append(loss.item())
+        done(share)
     return float(np.mean(losses))
 
 
@@ -115,7 +129,7 @@ def _loss(
     net: nn.Module, frames: Tensor, allowed: Tensor, weights: Tensor | None, spec: TrainSpec, rng: np.random.Generator
 ) -> Tensor:
     """Loss of one batch, each window mixed with another where the recipe asks for mixup (Zhang et al. 2018)."""
-    class_weights = torch.ones(allowed.shape[-1]) if weights is None else weights
+    class_weights = torch.ones(allowed.shape[-1], device=allowed.device) if weights is None else weights
     if spec.mixup == 0:
         return objective(net(frames), allowed, class_weights, spec)
     share = float(rng.beta(spec.mixup, spec.mixup))
@@ -155,7 +169,7 @@ def _resume(net: nn.Module, optimiser: torch.optim.Optimizer, average: Average, 
     path = out / "checkpoint.pt"
     if not path.exists():
         return []
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = torch.load(path, map_location=next(net.parameters()).device, weights_only=True)
     net.load_state_dict(state["net"])
     optimiser.load_state_dict(state["optimiser"])
     average.weights, average.steps = state["average"], state["steps"]

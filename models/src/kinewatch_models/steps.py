@@ -1,0 +1,178 @@
+"""The steps from clips to a package, each reading what the one before left in the run directory.
+
+A run directory holds what belongs to one trained model: weights, graphs, calibration, results. The frame cache may be
+shared by runs. Only `train` and `export` need PyTorch, imported late.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kinewatch_models import (
+    calibrate,
+    calibrate_actions,
+    card,
+    card_actions,
+    evaluate,
+    evaluate_actions,
+    package,
+    prepare,
+    quantise,
+    scoring,
+    stream,
+    windows_scored,
+)
+from kinewatch_models.catalogue import Clip
+from kinewatch_models.recipe import Recipe
+from kinewatch_models.scoring import Variant
+
+CALIBRATION_STREAMS = 40
+PRECISIONS = ("fp32", "int8")
+MOST_LOST = 0.01
+"""Share of the val windows that int8 may get wrong where fp32 is right; one clip is always allowed."""
+
+Table = dict[str, Any]
+
+
+class StepError(Exception):
+    """A step cannot go on; the message holds the figures and says what to do."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One model in the making."""
+
+    spec: Recipe
+    clips: list[Clip]
+    cache: Path
+    run: Path
+
+    def graph(self, precision: str) -> Path:
+        """The ONNX file of a precision."""
+        return self.run / f"{self.spec.name}.{precision}.onnx"
+
+    def of(self, split: str) -> list[Clip]:
+        """The clips of a split that teach something."""
+        return [clip for clip in self.clips if clip.split == split and (clip.trainable or split != "train")]
+
+    def read(self, name: str) -> Table:
+        """A table that an earlier step left."""
+        table: Table = json.loads((self.run / name).read_text(encoding="utf-8"))
+        return table
+
+    def write(self, name: str, table: Table) -> None:
+        """Leave a table for later steps."""
+        write(self.run / name, table)
+
+
+def write(path: Path, table: Table) -> None:
+    """Write `table` as JSON; the file appears whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".part")
+    draft.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
+def decode(work: Work) -> Iterator[str]:
+    """Decode the clips once, through the agent's capture chain; yields each clip's path when it is there."""
+    return prepare.fill(work.clips, work.spec, work.cache)
+
+
+def train(work: Work, threads: int, report: Callable[[str], None], done: Callable[[float], None]) -> None:
+    """Train on the train split; a killed run goes on after its last whole epoch. `done` is told the share done."""
+    import torch
+
+    from kinewatch_models.train import loop, windows
+    from kinewatch_models.train import net as nets
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(work.spec.train.seed)
+    net = nets.build(work.spec.net, len(work.spec.labels)).to(memory_format=torch.channels_last)
+    clips = work.of("train")
+    batches = lambda rng: windows.batches(clips, work.spec, work.cache, rng)  # noqa: E731
+    loop.fit(net, batches, work.spec.train, work.run, report, done)
+
+
+def export(work: Work) -> float:
+    """Write the fp32 graph of a trained run; returns its largest logit difference from the net."""
+    import torch
+
+    from kinewatch_models.train import export as exporter
+    from kinewatch_models.train import net as nets
+
+    net = nets.build(work.spec.net, len(work.spec.labels), pretrained=False)
+    net.load_state_dict(torch.load(work.run / "weights.pt", map_location="cpu", weights_only=True))
+    return exporter.export(net, work.spec.input.size, work.spec.train.window, work.graph("fp32"))
+
+
+def quantise_graph(work: Work) -> None:
+    """Write the int8 graph, calibrated on streams of the train split."""
+    clips = work.of("train")
+    some = clips[:: max(1, len(clips) // CALIBRATION_STREAMS)]
+    streams = (scoring.frames(clip, work.spec, work.cache)[0] for clip in some)
+    quantise.quantise_online(work.graph("fp32"), work.graph("int8"), streams)
+
+
+def choose_thresholds(work: Work) -> None:
+    """Choose thresholds and lags on the val split, for both graphs together.
+
+    Raises `StepError` where int8 loses more than it may on the val windows.
+    """
+    clips = work.of("val")
+    graphs = [stream.session(work.graph(precision)) for precision in PRECISIONS]
+    if work.spec.sequences:
+        falls = [clip for clip in clips if clip.is_action]
+        normal = [one for graph in graphs for one in scoring.score(clips, graph, work.spec, work.cache)]
+        backwards = [
+            one for graph in graphs for one in scoring.score(falls, graph, work.spec, work.cache, Variant.REVERSED)
+        ]
+        work.write("calibration.json", calibrate.choose(normal, backwards, work.spec))
+        return
+    windows = [windows_scored.score(clips, graph, work.spec, work.cache) for graph in graphs]
+    classes = evaluate_actions.true_classes(clips, work.spec)
+    fp32, int8 = (int((one.argmax(1) == np.array(classes)).sum()) for one in windows)
+    _check_loss(fp32, int8, len(classes))
+    streams = [one for graph in graphs for one in scoring.score(clips, graph, work.spec, work.cache)]
+    chosen = calibrate_actions.choose(streams, np.concatenate(windows), classes * len(graphs), work.spec)
+    work.write("calibration.json", chosen)
+
+
+def _check_loss(fp32: int, int8: int, clips: int) -> None:
+    if fp32 - int8 > max(1, MOST_LOST * clips):
+        raise StepError(
+            f"int8 is right on {int8} of {clips} val clips, fp32 on {fp32}: it loses too much and is not packaged; "
+            "add training clips (they set its ranges), or train longer"
+        )
+
+
+def measure(work: Work) -> Table:
+    """Measure both graphs on every val and test set; leaves and returns the results."""
+    graphs = {precision: work.graph(precision) for precision in PRECISIONS}
+    module = evaluate if work.spec.sequences else evaluate_actions
+    results: Table = module.evaluate(work.clips, work.spec, work.cache, graphs, work.read("calibration.json"))
+    work.write("results.json", results)
+    return results
+
+
+def card_text(spec: Recipe, results: Table) -> str:
+    """The model card."""
+    return card.render(spec, results) if spec.sequences else card_actions.render(spec, results)
+
+
+def pack(work: Work, licence: Path, out: Path) -> dict[str, float]:
+    """Write the package of a measured run to `out`, and its results beside it; returns the golden differences."""
+    results = work.read("results.json")
+    if results["graphs"] != {precision: evaluate.digest(work.graph(precision)) for precision in PRECISIONS}:
+        raise StepError(f"{work.run / 'results.json'} was measured on other graphs: run evaluate again")
+    parts = package.Parts(
+        work.graph("fp32"), work.graph("int8"), licence, card_text(work.spec, results), results["calibration"]
+    )
+    package.write(work.spec, parts, out)
+    write(out.with_name(f"{out.name}.results.json"), results)
+    return package.check(out)
