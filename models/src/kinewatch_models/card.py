@@ -21,16 +21,16 @@ def render(recipe: Recipe, results: Table) -> str:
         _training(recipe, results),
         "## Measured",
         _method(recipe, results),
-        _table(action, results),
+        found_table(action, results),
         f"The same with `{recipe.sequences[0].parts[0]}` alone, without waiting for what follows:",
-        _table(f"{recipe.sequences[0].parts[0]} alone", results),
+        found_table(f"{recipe.sequences[0].parts[0]} alone", results),
         "## Boundaries",
-        _boundaries(action, results),
+        boundaries(action, results),
         "## Shortcuts",
         "Clips of the action played backwards, and one frozen frame of a body on the floor: how many fire.",
-        _shortcuts(results),
+        shortcuts(results),
         "## int8 against fp32",
-        _int8(results),
+        int8(results),
         "## Limits",
         bullets(recipe.limits),
     ]
@@ -88,7 +88,8 @@ def _rows(results: Table) -> list[tuple[str, str, Table]]:
     ]
 
 
-def _table(key: str, results: Table) -> str:
+def found_table(key: str, results: Table) -> str:
+    """Found and false events of every set."""
     lines = ["| set | graph | found | daily clips that fire | false events | video |", "|---|---|---|---|---|---|"]
     for name, precision, table in _rows(results):
         row = table[key]
@@ -97,7 +98,8 @@ def _table(key: str, results: Table) -> str:
     return "\n".join(lines)
 
 
-def _boundaries(key: str, results: Table) -> str:
+def boundaries(key: str, results: Table) -> str:
+    """Errors of begin and end, and the delay of the decision."""
     lines = [
         "Median and 90th percentile over found actions with frame labels. Start and end: absolute error; decided: "
         "after the true end of the fall (negative: before it).",
@@ -113,7 +115,8 @@ def _boundaries(key: str, results: Table) -> str:
     return "\n".join(lines)
 
 
-def _shortcuts(results: Table) -> str:
+def shortcuts(results: Table) -> str:
+    """What fires without the motion of the action."""
     lines = ["| set | graph | backwards | frozen |", "|---|---|---|---|"]
     for name, precision, table in _rows(results):
         lines.append(
@@ -122,7 +125,8 @@ def _shortcuts(results: Table) -> str:
     return "\n".join(lines)
 
 
-def _int8(results: Table) -> str:
+def int8(results: Table) -> str:
+    """How far int8 is from fp32, and how fast both are."""
     row = results["int8_against_fp32"]
     speed = results["ms_per_frame"]
     return (

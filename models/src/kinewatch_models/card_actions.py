@@ -28,17 +28,17 @@ def render(recipe: Recipe, results: Table) -> str:
         _training(recipe, results),
         "## Measured",
         _method(recipe, results),
-        _measured(results),
+        measured(results),
         "## Streamed",
         "Every clip from its first frame, with the thresholds of the package: clips in which their label is found, and "
         "intervals of labels that a clip does not show.",
-        _streamed(results),
+        streamed(results),
         "## Recall",
-        _recall(recipe, results),
+        recall(recipe.labels, results),
         "## What it relies on",
-        _relies(results),
+        relies(results),
         "## int8 against fp32",
-        _int8(results),
+        int8(results),
         "## Limits",
         bullets(recipe.limits),
     ]
@@ -83,7 +83,8 @@ def _figure(row: Table | None) -> str:
     return f"{row['value']:.3f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
-def _measured(results: Table) -> str:
+def measured(results: Table) -> str:
+    """Figures of the windows of every set."""
     lines = [
         f"| set | graph | clips / groups | {' | '.join(name for _, name in FIGURES)} | background called an action | "
         "calibration error |",
@@ -99,7 +100,8 @@ def _measured(results: Table) -> str:
     return "\n".join(lines)
 
 
-def _streamed(results: Table) -> str:
+def streamed(results: Table) -> str:
+    """Figures of the streamed clips."""
     lines = ["| set | graph | found | false intervals | video |", "|---|---|---|---|---|"]
     for name, graph, table in _sets(results):
         row = table["streamed"]
@@ -108,15 +110,16 @@ def _streamed(results: Table) -> str:
     return "\n".join(lines)
 
 
-def _recall(recipe: Recipe, results: Table) -> str:
-    lines = [f"| set | graph | {' | '.join(recipe.labels)} |", "|---|---" + "|---" * len(recipe.labels) + "|"]
+def recall(labels: list[str], results: Table) -> str:
+    """Found clips of every label."""
+    lines = [f"| set | graph | {' | '.join(labels)} |", "|---|---" + "|---" * len(labels) + "|"]
     for name, graph, table in _sets(results):
         cells = [f"{row['hits']} of {row['of']}" for row in table["recall"].values()]
         lines.append(f"| {name} | {graph} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _relies(results: Table) -> str:
+def relies(results: Table) -> str:
     """The same windows changed; a figure that survives says that the net does not need what was taken away."""
     lines = [
         "The same windows with something taken away (fp32), and what needs no net at all. A figure that stays says "
@@ -133,7 +136,8 @@ def _relies(results: Table) -> str:
     return "\n".join(lines)
 
 
-def _int8(results: Table) -> str:
+def int8(results: Table) -> str:
+    """How far int8 is from fp32, and how fast both are."""
     row, speed = results["int8_against_fp32"], results["ms_per_frame"]
     return (
         f"{share_text(row['clips_with_another_class'])} clips change their class. Of {row['frames']} streamed frames "

@@ -9,13 +9,14 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from kinewatch_models import catalogue, fit, package, recipe, splice, steps
+from kinewatch_models import catalogue, fit, package, recipe, report, splice, steps
 from kinewatch_models.steps import Work
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train, measure and package kinewatch models.")
 console = Console(stderr=True)
 app.command("fit")(fit.command)
 app.command("splice")(splice.command)
+app.command("report")(report.command)
 
 RecipeFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="recipe, e.g. recipes/falls.toml")]
 Data = Annotated[

@@ -156,6 +156,7 @@ def measure(work: Work) -> Table:
     graphs = {precision: work.graph(precision) for precision in PRECISIONS}
     module = evaluate if work.spec.sequences else evaluate_actions
     results: Table = module.evaluate(work.clips, work.spec, work.cache, graphs, work.read("calibration.json"))
+    results["training_cpu_s"] = sum(row["cpu_s"] for row in json.loads((work.run / "history.json").read_text()))
     work.write("results.json", results)
     return results
 
