@@ -23,6 +23,7 @@ from kinewatch_models import (
     catalogue,
     evaluate,
     evaluate_actions,
+    leave_out,
     package,
     prepare,
     quantise,
@@ -33,7 +34,6 @@ from kinewatch_models import (
 )
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.recipe import Recipe
-from kinewatch_models.scoring import Variant
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train, measure and package kinewatch models.")
 console = Console(stderr=True)
@@ -61,14 +61,21 @@ def prepare_command(recipe_file: RecipeFile, data: Data, cache: Cache) -> None:
 @app.command()
 def train(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run, threads: int = 1) -> None:
     """Train on the train split; a killed run goes on after its last whole epoch."""
+    spec = recipe.load(recipe_file)
+    _train(_trainable(data, spec), spec, cache, run, threads)
+
+
+def _trainable(data: list[Path], spec: Recipe) -> list[Clip]:
+    return [clip for clip in catalogue.read(data, spec) if clip.split == "train" and clip.trainable]
+
+
+def _train(clips: list[Clip], spec: Recipe, cache: Path, run: Path, threads: int) -> None:
     import torch
 
     from kinewatch_models.train import loop, windows
     from kinewatch_models.train import net as nets
 
     torch.set_num_threads(threads)
-    spec = recipe.load(recipe_file)
-    clips = [clip for clip in catalogue.read(data, spec) if clip.split == "train" and clip.trainable]
     torch.manual_seed(spec.train.seed)
     net = nets.build(spec.net, len(spec.labels)).to(memory_format=torch.channels_last)
     loop.fit(net, lambda rng: windows.batches(clips, spec, cache, rng), spec.train, run, console.print)
@@ -77,12 +84,15 @@ def train(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run, threads: 
 @app.command()
 def export(recipe_file: RecipeFile, run: Run) -> None:
     """Write the ONNX graph of a trained run and check it against the net."""
+    _export(recipe.load(recipe_file), run)
+
+
+def _export(spec: Recipe, run: Path) -> None:
     import torch
 
     from kinewatch_models.train import export as exporter
     from kinewatch_models.train import net as nets
 
-    spec = recipe.load(recipe_file)
     net = nets.build(spec.net, len(spec.labels), pretrained=False)
     net.load_state_dict(torch.load(run / "weights.pt", map_location="cpu", weights_only=True))
     difference = exporter.export(net, spec.input.size, spec.train.window, _graph(run, spec, "fp32"))
@@ -93,11 +103,41 @@ def export(recipe_file: RecipeFile, run: Run) -> None:
 def quantise_command(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run) -> None:
     """Write the int8 graph, calibrated on streams of the train split."""
     spec = recipe.load(recipe_file)
-    clips = [clip for clip in catalogue.read(data, spec) if clip.split == "train" and clip.trainable]
+    _quantise(_trainable(data, spec), spec, cache, run)
+
+
+def _quantise(clips: list[Clip], spec: Recipe, cache: Path, run: Path) -> None:
     some = clips[:: max(1, len(clips) // CALIBRATION_STREAMS)]
     streams = (scoring.frames(clip, spec, cache)[0] for clip in some)
     quantise.quantise_online(_graph(run, spec, "fp32"), _graph(run, spec, "int8"), streams)
     console.print(str(_graph(run, spec, "int8")))
+
+
+@app.command("leave-out")
+def leave_out_command(
+    recipe_file: RecipeFile,
+    data: Data,
+    cache: Cache,
+    run: Run,
+    left_out: Annotated[list[str], typer.Option("--left-out", help="DATASET or DATASET/GROUP; repeatable")],
+    threads: int = 1,
+) -> None:
+    """Train without each of `--left-out` in turn and measure on it; a killed run goes on where it stopped."""
+    spec = recipe.load(recipe_file)
+    clips = catalogue.read(data, spec)
+    folds = [leave_out.fold(clips, name) for name in left_out]
+
+    def graphs(train: list[Clip], folder: Path) -> dict[str, Path]:
+        _train(train, spec, cache, folder, threads)
+        _export(spec, folder)
+        _quantise(train, spec, cache, folder)
+        return {precision: _graph(folder, spec, precision) for precision in leave_out.PRECISIONS}
+
+    for one in folds:
+        file = run / one.folder / "fold.json"
+        if not file.exists():
+            _write(file, leave_out.measure(one, spec, cache, file.parent, graphs))
+    _write(run / "leave-out.json", {"folds": [_read(run / one.folder / "fold.json") for one in folds]})
 
 
 @app.command("calibrate")
@@ -108,11 +148,8 @@ def calibrate_command(recipe_file: RecipeFile, data: Data, cache: Cache, run: Ru
     if not spec.sequences:
         _write(run / "calibration.json", _calibrate_actions(clips, spec, cache, run))
         return
-    falls = [clip for clip in clips if clip.is_action]
     graphs = [stream.session(_graph(run, spec, precision)) for precision in ("fp32", "int8")]
-    normal = [one for graph in graphs for one in scoring.score(clips, graph, spec, cache)]
-    backwards = [one for graph in graphs for one in scoring.score(falls, graph, spec, cache, Variant.REVERSED)]
-    _write(run / "calibration.json", calibration.choose(normal, backwards, spec))
+    _write(run / "calibration.json", calibration.on_graphs(clips, graphs, spec, cache))
 
 
 def _calibrate_actions(clips: list[Clip], spec: Recipe, cache: Path, run: Path) -> dict[str, Any]:
