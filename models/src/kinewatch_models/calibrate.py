@@ -99,7 +99,7 @@ def _rank(
 
 def _false_labels(one: Scored, recipe: Recipe, decoders: dict[str, Settings]) -> int:
     """Intervals of published labels in a daily clip that shows no such label."""
-    shown = {span.label for span in one.clip.spans or ()}
+    shown = {name for span in one.clip.spans or () for name in span.label.split("|")}
     wanted = [spec.label for spec in recipe.decoders if spec.publish and spec.label not in shown]
     return sum(len(scoring.label_intervals(one, recipe, label, decoders[label], 1.0)) for label in wanted)
 
