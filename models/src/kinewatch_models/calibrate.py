@@ -10,15 +10,17 @@ because lags move what a sequence is made of.
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 
 from kinewatch_models import scoring
-from kinewatch_models.catalogue import Span
+from kinewatch_models.catalogue import Clip, Span
 from kinewatch_models.measure import Tally, action_span
 from kinewatch_models.recipe import DecoderSpec, Recipe
-from kinewatch_models.scoring import Scored
+from kinewatch_models.scoring import Scored, Variant
 
 ON = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 H_ON = (0.05, 0.1, 0.2, 0.4, 0.8)
@@ -30,6 +32,14 @@ Table = dict[str, Any]
 
 class CalibrationError(Exception):
     """There is nothing to calibrate on."""
+
+
+def on_graphs(val: list[Clip], graphs: list[ort.InferenceSession], recipe: Recipe, cache: Path) -> Table:
+    """`choose` from the scores of all `graphs` on the validation clips and on their actions played backwards."""
+    actions = [clip for clip in val if clip.is_action]
+    normal = [one for graph in graphs for one in scoring.score(val, graph, recipe, cache)]
+    backwards = [one for graph in graphs for one in scoring.score(actions, graph, recipe, cache, Variant.REVERSED)]
+    return choose(normal, backwards, recipe)
 
 
 def choose(normal: list[Scored], backwards: list[Scored], recipe: Recipe) -> Table:
@@ -89,7 +99,7 @@ def _rank(
 
 def _false_labels(one: Scored, recipe: Recipe, decoders: dict[str, Settings]) -> int:
     """Intervals of published labels in a daily clip that shows no such label."""
-    shown = {span.label for span in one.clip.spans or ()}
+    shown = {name for span in one.clip.spans or () for name in span.label.split("|")}
     wanted = [spec.label for spec in recipe.decoders if spec.publish and spec.label not in shown]
     return sum(len(scoring.label_intervals(one, recipe, label, decoders[label], 1.0)) for label in wanted)
 

@@ -44,11 +44,15 @@ def _what(recipe: Recipe) -> str:
         f"Online TSM (Lin et al. 2019; causal shift of 1/{recipe.net.shift_div} of the channels) on "
         f"EfficientNet-Lite0, {recipe.input.size}x{recipe.input.size} stretched, "
         f"{recipe.rate_hz:g} frames a second, one pass per frame. "
-        f"Input of the first layer: {recipe.net.difference_gain:g} times the difference to the frame before, formed "
-        f"inside the graph. Per-frame scores for {labels}; the event `{last.name}` is "
+        f"Input of the first layer: {_seen(recipe)}. Per-frame scores for {labels}; the event `{last.name}` is "
         f"{' then '.join(f'`{part}`' for part in last.parts)} within {last.within_s:g} s, from the start of the first "
         "to the start of the last."
     )
+
+
+def _seen(recipe: Recipe) -> str:
+    change = f"{recipe.net.difference_gain:g} times the difference to the frame before, formed inside the graph"
+    return {"rgb": "the frame", "difference": change, "both": f"the frame and {change}"}[recipe.net.input]
 
 
 def _training(recipe: Recipe, results: Table) -> str:
@@ -56,10 +60,13 @@ def _training(recipe: Recipe, results: Table) -> str:
     return (
         f"{counts['actions']} clips with the action ({counts['actions_annotated']} of them with frame labels; only "
         f"these are trained on) and {counts['daily']} of daily life, {counts['simulated']} of all these rendered; "
-        f"{recipe.train.epochs} epochs, one run, seed {results['seed']}, last epoch, no checkpoint picked. "
-        "Falls played backwards and frozen pictures are background. "
-        "Deliberate lying down is background; what follows it is `lying`."
+        f"{recipe.train.epochs} epochs, one run, seed {results['seed']}, {_kept(recipe)}, no checkpoint picked. "
+        "Falls played backwards, frozen pictures and deliberate lying down are never `falling`."
     )
+
+
+def _kept(recipe: Recipe) -> str:
+    return "moving average of the weights" if recipe.train.average else "last epoch"
 
 
 def _method(recipe: Recipe, results: Table) -> str:

@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from kinewatch_models import catalogue, fit, package, recipe, report, splice, steps
+from kinewatch_models import catalogue, fit, leave_out, package, recipe, report, splice, steps
+from kinewatch_models.catalogue import Clip
 from kinewatch_models.steps import Work
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train, measure and package kinewatch models.")
@@ -58,6 +59,35 @@ def export(recipe_file: RecipeFile, run: Run) -> None:
 def quantise_command(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run) -> None:
     """Write the int8 graph, calibrated on streams of the train split."""
     steps.quantise_graph(_work(recipe_file, data, cache, run))
+
+
+@app.command("leave-out")
+def leave_out_command(
+    recipe_file: RecipeFile,
+    data: Data,
+    cache: Cache,
+    run: Run,
+    left_out: Annotated[list[str], typer.Option("--left-out", help="DATASET or DATASET/GROUP; repeatable")],
+    threads: int = 1,
+) -> None:
+    """Train without each of `--left-out` in turn and measure on it; a killed run goes on where it stopped."""
+    spec = recipe.load(recipe_file)
+    clips = catalogue.read(data, spec)
+    folds = [leave_out.fold(clips, name) for name in left_out]
+
+    def graphs(train: list[Clip], folder: Path) -> dict[str, Path]:
+        work = Work(spec, train, cache, folder)
+        steps.train(work, threads, console.print, lambda _: None)
+        steps.export(work)
+        steps.quantise_graph(work)
+        return {precision: work.graph(precision) for precision in steps.PRECISIONS}
+
+    for one in folds:
+        file = run / one.folder / "fold.json"
+        if not file.exists():
+            steps.write(file, leave_out.measure(one, spec, cache, file.parent, graphs))
+    steps.write(run / "leave-out.json", {"folds": [steps.read(run / one.folder / "fold.json") for one in folds]})
+    console.print(str(run / "leave-out.json"))
 
 
 @app.command("calibrate")

@@ -39,12 +39,9 @@ def evaluate(clips: list[Clip], recipe: Recipe, cache: Path, graphs: dict[str, P
         for name, members in sets.items():
             rows = scoring.score(members, graph, recipe, cache)
             normal.setdefault(name, {})[precision] = rows
-            falls = [clip for clip in members if clip.is_action]
-            played = {
-                variant: scoring.score(falls, graph, recipe, cache, variant)
-                for variant in (Variant.REVERSED, Variant.FROZEN)
-            }
-            result["sets"][name][precision] = _figures(rows, played, recipe, calibration)
+            result["sets"][name][precision] = _figures(
+                rows, _played(members, graph, recipe, cache), recipe, calibration
+            )
         result.setdefault("ms_per_frame", {})[precision] = speed(graph, sets, recipe, cache)
     first, second = graphs["fp32"], graphs["int8"]
     inputs = [scoring.frames(clip, recipe, cache)[0] for members in sets.values() for clip in members]
@@ -53,6 +50,12 @@ def evaluate(clips: list[Clip], recipe: Recipe, cache: Path, graphs: dict[str, P
         "clips_with_other_events": _changed(normal, recipe, calibration),
     }
     return result
+
+
+def measured(clips: list[Clip], graph: ort.InferenceSession, recipe: Recipe, cache: Path, calibration: Table) -> Table:
+    """Figures of `clips` as one set, shortcut checks among them."""
+    rows = scoring.score(clips, graph, recipe, cache)
+    return _figures(rows, _played(clips, graph, recipe, cache), recipe, calibration)
 
 
 def held_out(clips: list[Clip], recipe: Recipe) -> dict[str, list[Clip]]:
@@ -78,6 +81,14 @@ def counts(clips: list[Clip]) -> dict[str, int]:
         "actions_annotated": sum(clip.is_action and clip.spans is not None for clip in clips),
         "daily": sum(not clip.is_action for clip in clips),
         "simulated": sum(clip.dataset == SIMULATED for clip in clips),
+    }
+
+
+def _played(clips: list[Clip], graph: ort.InferenceSession, recipe: Recipe, cache: Path) -> dict[Variant, list[Scored]]:
+    """The actions of `clips`, backwards and frozen."""
+    actions = [clip for clip in clips if clip.is_action]
+    return {
+        variant: scoring.score(actions, graph, recipe, cache, variant) for variant in (Variant.REVERSED, Variant.FROZEN)
     }
 
 

@@ -30,7 +30,6 @@ from kinewatch_models import (
 )
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.recipe import Recipe
-from kinewatch_models.scoring import Variant
 
 CALIBRATION_STREAMS = 40
 PRECISIONS = ("fp32", "int8")
@@ -63,12 +62,17 @@ class Work:
 
     def read(self, name: str) -> Table:
         """A table that an earlier step left."""
-        table: Table = json.loads((self.run / name).read_text(encoding="utf-8"))
-        return table
+        return read(self.run / name)
 
     def write(self, name: str, table: Table) -> None:
         """Leave a table for later steps."""
         write(self.run / name, table)
+
+
+def read(path: Path) -> Table:
+    """A table in a JSON file."""
+    table: Table = json.loads(path.read_text(encoding="utf-8"))
+    return table
 
 
 def write(path: Path, table: Table) -> None:
@@ -127,12 +131,7 @@ def choose_thresholds(work: Work) -> None:
     clips = work.of("val")
     graphs = [stream.session(work.graph(precision)) for precision in PRECISIONS]
     if work.spec.sequences:
-        falls = [clip for clip in clips if clip.is_action]
-        normal = [one for graph in graphs for one in scoring.score(clips, graph, work.spec, work.cache)]
-        backwards = [
-            one for graph in graphs for one in scoring.score(falls, graph, work.spec, work.cache, Variant.REVERSED)
-        ]
-        work.write("calibration.json", calibrate.choose(normal, backwards, work.spec))
+        work.write("calibration.json", calibrate.on_graphs(clips, graphs, work.spec, work.cache))
         return
     windows = [windows_scored.score(clips, graph, work.spec, work.cache) for graph in graphs]
     classes = evaluate_actions.true_classes(clips, work.spec)

@@ -85,6 +85,13 @@ def test_early_fusion_keeps_the_response_to_equal_halves() -> None:
     torch.testing.assert_close(early_fusion(stem)(torch.cat([x, x], 1)), stem(x), atol=1e-5, rtol=1e-5)
 
 
+def test_early_fusion_can_tell_picture_and_change_apart() -> None:
+    weight = early_fusion(backbone.ConvNorm(3, CHANNELS, 3, 2)).weight
+    ratio = weight[:, :3].flatten(1).norm(dim=1) / weight[:, 3:].flatten(1).norm(dim=1)
+    assert (ratio[::2] > 2).all()
+    assert (ratio[1::2] < 0.5).all()
+
+
 def large_net(name: str, shifted: int) -> ActionNet:
     net = build(NetSpec("tsm-online", "difference", name, 4, 0.5), 3, pretrained=False)
     assert sum(net.shifted) == shifted

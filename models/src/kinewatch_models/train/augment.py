@@ -15,6 +15,8 @@ from torch import Tensor
 
 from kinewatch_models.capture import Frames
 
+EXPOSURE_STEP = 0.1
+
 
 def plain(frames: Frames, size: int, mean: list[float], std: list[float]) -> Tensor:
     """Frames ``[T, H, W, 3]`` as normalised ``[T, 3, size, size]``, without augmentation."""
@@ -46,27 +48,32 @@ def _normalise(x: Tensor, mean: list[float], std: list[float]) -> Tensor:
 
 
 def _warp(x: Tensor, size: int, rng: np.random.Generator, mirror: bool) -> Tensor:
-    angle = math.radians(rng.uniform(-10, 10))
-    wide, high = rng.uniform(0.72, 1.2, 2)
-    shear = rng.uniform(-0.08, 0.08)
+    angle = math.radians(rng.uniform(-15, 15))
+    wide, high = rng.uniform(0.65, 1.35) * rng.uniform(0.85, 1.18, 2)
+    shear = rng.uniform(-0.15, 0.15)
     flip = -1.0 if rng.random() < 0.5 and mirror else 1.0
-    left, top = rng.uniform(-0.15, 0.15, 2)
+    left, top = rng.uniform(-0.2, 0.2, 2)
     linear = np.array([[math.cos(angle), -math.sin(angle) + shear], [math.sin(angle), math.cos(angle)]])
     linear = linear @ np.diag([wide * flip, high])
     maps = np.tile(np.concatenate([linear, [[left], [top]]], 1), (len(x), 1, 1))
     if rng.random() < 0.2:
         maps[:, :, 2] += rng.normal(0, 0.004, (len(x), 2))
     grid = F.affine_grid(torch.tensor(maps, dtype=torch.float32), [len(x), 3, size, size], align_corners=False)
+    tilt = torch.tensor(rng.uniform(-0.15, 0.15, 2), dtype=torch.float32)
+    grid = grid / (1 + (grid * tilt).sum(-1, keepdim=True))
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def _recolour(x: Tensor, rng: np.random.Generator) -> Tensor:
-    x = x * float(rng.uniform(0.7, 1.3))
+    x = x * float(rng.uniform(0.55, 1.4))
     middle = x.mean()
-    x = (x - middle) * float(rng.uniform(0.7, 1.3)) + middle
+    x = (x - middle) * float(rng.uniform(0.55, 1.45)) + middle
+    mixing = np.eye(3) + rng.uniform(-0.35, 0.35, (3, 3))
+    mixing /= mixing.sum(1, keepdims=True)
+    x = torch.einsum("ij,tjhw->tihw", torch.tensor(mixing, dtype=torch.float32), x)
     grey = x.mean(1, keepdim=True)
-    x = grey + (x - grey) * float(rng.uniform(0.2, 1.3))
-    return x + torch.tensor(rng.uniform(-12, 12, (1, 3, 1, 1)), dtype=torch.float32)
+    x = grey + (x - grey) * (0.0 if rng.random() < 0.25 else float(rng.uniform(0.2, 1.4)))
+    return x + torch.tensor(rng.uniform(-20, 20, (1, 3, 1, 1)), dtype=torch.float32)
 
 
 def _camera_noise(x: Tensor, rng: np.random.Generator, noisy: float, flickering: float) -> Tensor:
@@ -75,4 +82,7 @@ def _camera_noise(x: Tensor, rng: np.random.Generator, noisy: float, flickering:
         x = x + torch.from_numpy(noise) * float(rng.uniform(0, 5))
     if rng.random() < flickering:
         x = x * torch.from_numpy(rng.normal(1, 0.015, (len(x), 1, 1, 1)).astype(np.float32))
+    if rng.random() < EXPOSURE_STEP:
+        first = int(rng.integers(1, len(x))) if len(x) > 1 else 0
+        x = torch.cat([x[:first], x[first:] * float(rng.uniform(0.85, 1.18))])
     return x

@@ -17,6 +17,7 @@ from kinewatch_models.recipe import NetSpec
 from kinewatch_models.train import backbone
 from kinewatch_models.train.backbone import Block, ConvNorm, Trunk
 
+MAIN_SHARE = 0.85
 TRUNKS = {"efficientnet-lite0": backbone.efficientnet_lite0, "mobilenetv2": backbone.mobilenet_v2}
 
 
@@ -83,10 +84,16 @@ class ActionNet(nn.Module):
 
 
 def early_fusion(stem: ConvNorm) -> ConvNorm:
-    """`stem` for six channels: either half gives half of the old response, so equal halves give the old one."""
+    """`stem` for six channels, picture and change: the filters look mostly at the one or the other, in turn.
+
+    The shares of a filter add up to one, so a net that sees the same in both halves begins as the old one. With equal
+    shares the first layer would see only a sum of picture and change, and nothing behind it could tell them apart.
+    """
     outputs, inputs = stem.weight.shape[:2]
     fused = ConvNorm(2 * inputs, outputs, stem.kernel, stem.stride, act=stem.act)
-    fused.load_state_dict({**stem.state_dict(), "weight": torch.cat([stem.weight.detach() / 2] * 2, 1)})
+    picture = torch.where(torch.arange(outputs) % 2 == 0, MAIN_SHARE, 1 - MAIN_SHARE).view(-1, 1, 1, 1)
+    weight = torch.cat([stem.weight.detach() * picture, stem.weight.detach() * (1 - picture)], 1)
+    fused.load_state_dict({**stem.state_dict(), "weight": weight})
     return fused
 
 

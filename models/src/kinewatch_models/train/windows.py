@@ -22,7 +22,8 @@ from kinewatch_models.train import action_windows, augment
 from kinewatch_models.train.targets import Window, targets
 
 # windows per epoch and clip; fractions are chances
-AROUND_ACTION, BEFORE_ACTION, AFTER_ACTION, REVERSED, FROZEN, DAILY = 2.0, 0.4, 0.7, 0.5, 0.25, 2.0
+AROUND_ACTION, BEFORE_ACTION, AFTER_ACTION, REVERSED, FROZEN = 2.0, 0.4, 0.7, 0.5, 0.25
+DAILY, LIKE_ACTION = 2.0, 2.5  # of daily life: anywhere, and around what looks like the action
 SETTLED_S = 1.4
 SMALL_SET_CLIPS, SMALL_SET_FACTOR = 10, 2.0
 
@@ -52,7 +53,7 @@ def _of_clip(clip: Clip, times: Seconds, recipe: Recipe, factor: float, rng: np.
     end = float(times[-1])
     if not clip.is_action:
         for span in clip.spans or ():
-            add(span.start, min(span.end + 0.6, end), 1.0)
+            add(span.start, min(span.end + 0.6, end), LIKE_ACTION)
         add(min(recipe.train.window / recipe.rate_hz, end), end, DAILY)
         return made
     actions = [span for span in clip.spans or () if span.label != recipe.background]
