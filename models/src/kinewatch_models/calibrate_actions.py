@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from kinewatch_models import scoring
-from kinewatch_models.calibrate import H_ON, ON, CalibrationError, decoder_settings, most_central
+from kinewatch_models.calibrate import H_ON, CalibrationError, decoder_settings, most_central
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.decode import probabilities
 from kinewatch_models.recipe import DecoderSpec, Recipe
 from kinewatch_models.scoring import Scored
 from kinewatch_models.stream import Floats
 
+ON = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 TEMPERATURES = np.geomspace(0.25, 4.0, 81)
 UNCERTAINTY_MS = 500.0
 
