@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from kinewatch_models import catalogue, fit, leave_out, package, recipe, report, splice, steps
+from kinewatch_models import catalogue, crossval, fit, leave_out, package, recipe, report, splice, steps
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.steps import Work
 
@@ -88,6 +88,36 @@ def leave_out_command(
             steps.write(file, leave_out.measure(one, spec, cache, file.parent, graphs))
     steps.write(run / "leave-out.json", {"folds": [steps.read(run / one.folder / "fold.json") for one in folds]})
     console.print(str(run / "leave-out.json"))
+
+
+@app.command("crossval")
+def crossval_command(
+    recipe_file: RecipeFile,
+    data: Data,
+    cache: Cache,
+    run: Run,
+    folds: Annotated[int, typer.Option("--folds", min=2)] = 5,
+    threads: int = 1,
+) -> None:
+    """k-fold cross-validation by group, for labels that are actions of their own; goes on where it was stopped."""
+    spec = recipe.load(recipe_file)
+    split = crossval.folds([clip for clip in catalogue.read(data, spec) if clip.trainable], folds)
+    files = [run / f"fold-{index + 1}-of-{folds}.json" for index in range(folds)]
+    for file, (train, measured) in zip(files, split, strict=True):
+        work = Work(spec, [*train, *measured], cache, file.with_suffix(""))
+
+        def graphs(_: list[Clip], work: Work = work) -> dict[str, Path]:
+            for _path in steps.decode(work):
+                pass
+            steps.train(work, threads, console.print, lambda _: None)
+            steps.export(work)
+            steps.quantise_graph(work)
+            return {precision: work.graph(precision) for precision in steps.PRECISIONS}
+
+        if not file.exists():
+            steps.write(file, crossval.measure(train, measured, spec, cache, graphs))
+    steps.write(run / "crossval.json", crossval.summary([steps.read(file) for file in files]))
+    console.print(str(run / "crossval.json"))
 
 
 @app.command("calibrate")

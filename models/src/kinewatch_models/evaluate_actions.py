@@ -55,12 +55,12 @@ def figures(members: list[Clip], graph: ort.InferenceSession, recipe: Recipe, ca
     temperature = calibration["temperature"]
     scores = probabilities(windows_scored.score(members, graph, recipe, cache), temperature)
     classes, groups = np.array(true_classes(members, recipe)), [clip.group for clip in members]
-    table = {**_classified(scores, classes, groups, recipe), "rows": _rows(members, scores)}
+    table = {**classified(scores, classes, groups, recipe), "rows": _rows(members, scores)}
     table["calibration_error"] = round(metrics.calibration_error(scores, classes), 4)
     table["shortcuts"] = {}
     for change in windows_scored.CHANGES:
         changed = probabilities(windows_scored.score(members, graph, recipe, cache, change), temperature)
-        table["shortcuts"][change] = _short(_classified(changed, classes, groups, recipe))
+        table["shortcuts"][change] = _short(classified(changed, classes, groups, recipe))
     streams = scoring.score(members, graph, recipe, cache)
     table["streamed"] = _streamed(streams, recipe, calibration)
     return table
@@ -71,7 +71,8 @@ def true_classes(members: list[Clip], recipe: Recipe) -> list[int]:
     return [recipe.labels.index(clip_label(clip)) for clip in members]
 
 
-def _classified(scores: Doubles, classes: metrics.Ints, groups: list[str], recipe: Recipe) -> Table:
+def classified(scores: Doubles, classes: metrics.Ints, groups: list[str], recipe: Recipe) -> Table:
+    """Figures of ``[N, C]`` probabilities whose true classes and groups are given."""
     names = recipe.labels
     table: Table = {"top1": metrics.accuracy(scores, classes, groups)}
     predicted = scores.argmax(1)
@@ -137,7 +138,7 @@ def baselines(train: list[Clip], members: list[Clip], recipe: Recipe, cache: Pat
         found = model.predict_proba(np.stack([features(clip, recipe, cache) for clip in members]))
         scores = np.zeros((len(members), len(recipe.labels)))
         scores[:, model.classes_] = found
-        table[name] = _short(_classified(scores, classes, groups, recipe))
+        table[name] = _short(classified(scores, classes, groups, recipe))
     return table
 
 

@@ -150,10 +150,17 @@ def draw(table: Table, labels: list[str], path: Path) -> Path:
 
 
 def _crossval(table: Table) -> str:
-    """One row per fold, as `crossval` wrote them, and their mean."""
-    folds = table["folds"]
-    keys = [key for key, value in folds[0].items() if isinstance(value, int | float)]
-    lines = [f"{table['note']}", "", f"| left out | {' | '.join(keys)} |", "|---" * (len(keys) + 1) + "|"]
-    lines += [f"| {fold['left_out']} | {' | '.join(f'{fold[key]:.3g}' for key in keys)} |" for fold in folds]
-    means = [float(np.mean([fold[key] for fold in folds])) for key in keys]
-    return "\n".join([*lines, f"| mean | {' | '.join(f'{value:.3g}' for value in means)} |"])
+    """The mean over the folds of every figure, and the lowest and highest fold."""
+    clips = sum(fold["clips"]["actions"] + fold["clips"]["daily"] for fold in table["folds"])
+    groups = sum(len(fold["groups"]) for fold in table["folds"])
+    lines = [
+        f"{len(table['folds'])} folds by group: {clips} clips of {groups} groups, each measured by a net that has seen "
+        "none of its group.",
+        "",
+        "| figure | mean | lowest fold | highest fold |",
+        "|---|---|---|---|",
+    ]
+    rows = table["mean"].items()
+    return "\n".join(
+        [*lines, *(f"| {key} | {row['mean']:.3f} | {row['lowest']:.3f} | {row['highest']:.3f} |" for key, row in rows)]
+    )
