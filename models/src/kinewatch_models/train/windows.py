@@ -22,7 +22,7 @@ from kinewatch_models.train import action_windows, augment
 from kinewatch_models.train.targets import Window, targets
 
 # windows per epoch and clip; fractions are chances
-AROUND_ACTION, BEFORE_ACTION, AFTER_ACTION, REVERSED, FROZEN = 2.0, 0.4, 0.7, 0.5, 0.25
+AROUND_ACTION, BEFORE_ACTION, AFTER_ACTION, REVERSED, FROZEN = 2.0, 1.3, 0.7, 0.5, 0.25
 DAILY, LIKE_ACTION = 2.0, 2.5  # of daily life: anywhere, and around what looks like the action
 SETTLED_S = 1.4
 SMALL_SET_CLIPS, SMALL_SET_FACTOR = 10, 2.0
