@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -97,11 +98,16 @@ def crossval_command(
     cache: Cache,
     run: Run,
     folds: Annotated[int, typer.Option("--folds", min=2)] = 5,
+    seed: Annotated[int | None, typer.Option("--seed", help="instead of the recipe's; one --run for each")] = None,
     threads: int = 1,
 ) -> None:
     """k-fold cross-validation by group, for labels that are actions of their own; goes on where it was stopped."""
     spec = recipe.load(recipe_file)
-    split = crossval.folds([clip for clip in catalogue.read(data, spec) if clip.trainable], folds)
+    if seed is not None:
+        spec = replace(spec, train=replace(spec.train, seed=seed))
+    clips = [clip for clip in catalogue.read(data, spec) if clip.trainable]
+    split = crossval.folds(clips, spec, folds)
+    crossval.claim(run, spec, clips)
     files = [run / f"fold-{index + 1}-of-{folds}.json" for index in range(folds)]
     for file, (train, measured) in zip(files, split, strict=True):
         work = Work(spec, [*train, *measured], cache, file.with_suffix(""))
@@ -116,7 +122,7 @@ def crossval_command(
 
         if not file.exists():
             steps.write(file, crossval.measure(train, measured, spec, cache, graphs))
-    steps.write(run / "crossval.json", crossval.summary([steps.read(file) for file in files]))
+    steps.write(run / "crossval.json", crossval.summary([steps.read(file) for file in files], spec))
     console.print(str(run / "crossval.json"))
 
 
