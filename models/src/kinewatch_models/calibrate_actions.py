@@ -1,7 +1,8 @@
 """Choosing a temperature and thresholds where labels are actions of their own, on the validation clips alone.
 
 Temperature: the one under which the windows of val are likeliest (Guo et al. 2017). Thresholds: every val clip is
-streamed; per label, first few false intervals (in clips of other labels), then few clips missed; among ties the middle.
+streamed; per label, few false intervals (in clips of other labels) and clips missed, together; then few false ones;
+among ties the middle.
 A clip may be given once per graph: a package has one setting for all its graphs.
 """
 
@@ -63,7 +64,7 @@ def _threshold(
 ) -> tuple[dict[str, float], int, int]:
     grid = list(itertools.product(ON, H_ON))
     ranked = [_count(streams, spec.label, decoder_settings(spec, *values), recipe, temperature) for values in grid]
-    best = min(ranked)
+    best = min(ranked, key=lambda rank: (sum(rank), rank))
     tied = np.array([values for values, rank in zip(grid, ranked, strict=True) if rank == best])
     row = decoder_settings(spec, *tied[most_central(tied, (np.array(ON), np.array(H_ON)))].tolist())
     row["uncertainty_start_ms"] = row["uncertainty_end_ms"] = UNCERTAINTY_MS
