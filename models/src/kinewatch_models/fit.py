@@ -103,6 +103,7 @@ def build(found: Dataset, name: str, seed: int, epochs: int) -> Recipe:
             consensus=0.5,
             average=0.95,
             mirror=False,
+            strange_views=0.5,
         ),
         decoders=[DecoderSpec(label, True, 0.5, 0.3, 0.4, 0.8, 0.4, 0.6, 600.0) for label in actions],
     )

@@ -84,7 +84,7 @@ class TrainSpec:
     `edge_share`: part of an action, at either end, whose frames may be background as well.
     `memory_s`: how long after its onset a label is still taught; later its frames only say what they are not.
     `still_labels`: what a single picture shows, so that it is taught in reversed and frozen windows too. `mirror` is
-    false where left and right differ.
+    false where left and right differ. `strange_views`: how far a training view may be from what was filmed, 0 to 1.
     """
 
     seed: int
@@ -106,6 +106,7 @@ class TrainSpec:
     background_share: float = 0.5
     edge_share: float = 0.15
     mirror: bool = True
+    strange_views: float = 1.0
 
 
 @dataclass(frozen=True)

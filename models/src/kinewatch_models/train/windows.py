@@ -110,9 +110,11 @@ def batches(
         for item in some:
             frames, _ = item.clip.frames(cache, recipe.train.cache_size)
             rendered = item.clip.dataset == catalogue.SIMULATED
+            seen = frames[item.indices]
+            made = recipe.train
             views.append(
                 augment.random_view(
-                    frames[item.indices], spec.size, spec.mean, spec.std, rng, rendered, recipe.train.mirror
+                    seen, spec.size, spec.mean, spec.std, rng, rendered, made.mirror, made.strange_views
                 )
             )
         yield len(starts), torch.stack(views), torch.from_numpy(np.stack([item.allowed for item in some]))
