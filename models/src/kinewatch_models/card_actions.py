@@ -77,7 +77,8 @@ def _sets(results: Table) -> list[tuple[str, str, Table]]:
     return [(name, key, table[key]) for name, table in results["sets"].items() for key in results["graphs"]]
 
 
-def _figure(row: Table | None) -> str:
+def figure(row: Table | None) -> str:
+    """A figure with its interval; empty where there is none."""
     if row is None or row["value"] is None:
         return ""
     return f"{row['value']:.3f} [{row['low']:.2f}, {row['high']:.2f}]"
@@ -91,7 +92,7 @@ def measured(results: Table) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, graph, table in _sets(results):
-        cells = [_figure(table.get(key)) for key, _ in FIGURES]
+        cells = [figure(table.get(key)) for key, _ in FIGURES]
         quiet = share_text(table["background_called_action"]) if "background_called_action" in table else ""
         size = f"{table['top1']['clips']} / {table['top1']['groups']}"
         lines.append(
@@ -132,7 +133,7 @@ def relies(results: Table) -> str:
         first = table["fp32"]
         rows = {"as it is": first, **first["shortcuts"], **table["without a net"]}
         for change, row in rows.items():
-            lines.append(f"| {name} | {change} | {' | '.join(_figure(row.get(key)) for key, _ in FIGURES)} |")
+            lines.append(f"| {name} | {change} | {' | '.join(figure(row.get(key)) for key, _ in FIGURES)} |")
     return "\n".join(lines)
 
 

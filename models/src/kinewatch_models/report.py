@@ -150,17 +150,19 @@ def draw(table: Table, labels: list[str], path: Path) -> Path:
 
 
 def _crossval(table: Table) -> str:
-    """The mean over the folds of every figure, and the lowest and highest fold."""
-    clips = sum(fold["clips"]["actions"] + fold["clips"]["daily"] for fold in table["folds"])
-    groups = sum(len(fold["groups"]) for fold in table["folds"])
+    """Every figure over all clips, with its interval over groups, and the lowest and highest fold."""
     lines = [
-        f"{len(table['folds'])} folds by group: {clips} clips of {groups} groups, each measured by a net that has seen "
+        f"{len(table['folds'])} folds by group, seed {table['seed']}: each clip is measured by a net that has seen "
         "none of its group.",
         "",
-        "| figure | mean | lowest fold | highest fold |",
-        "|---|---|---|---|",
+        "| figure | graph | all clips | clips / groups | lowest fold | highest fold |",
+        "|---|---|---|---|---|---|",
     ]
-    rows = table["mean"].items()
-    return "\n".join(
-        [*lines, *(f"| {key} | {row['mean']:.3f} | {row['lowest']:.3f} | {row['highest']:.3f} |" for key, row in rows)]
-    )
+    for precision, pooled in table["pooled"].items():
+        for key, title in card_actions.FIGURES:
+            if key in pooled:
+                spread, row = table["mean"][f"{key} {precision}"], pooled[key]
+                cells = [title, precision, card_actions.figure(row), f"{row['clips']} / {row['groups']}"]
+                cells += [f"{spread['lowest']:.3f}", f"{spread['highest']:.3f}"]
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
