@@ -28,6 +28,18 @@ def test_convolution_is_int8_and_the_difference_is_not(graphs: dict[str, Path]) 
     assert weights.data_type == onnx.TensorProto.INT8
 
 
+def test_scales_around_the_shift_are_one(graphs: dict[str, Path]) -> None:
+    graph = onnx.load(str(graphs["int8"])).graph
+    values = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
+    scales = {
+        node.input[0].removesuffix("_QuantizeLinear_Input"): values[node.input[1]].item()
+        for node in graph.node
+        if node.op_type == "QuantizeLinear"
+    }
+    assert scales["state2"] == scales["active"] == scales["both"]
+    assert scales["state2"] != scales["difference"]
+
+
 def test_batch_axis_is_free(graphs: dict[str, Path]) -> None:
     for path in graphs.values():
         session = stream.session(path)

@@ -1,7 +1,9 @@
 """Static int8 for ONNX Runtime: QDQ, weights s8 per channel, activations u8 (on x86 twice as fast as s8).
 
 Calibrated with the states of running streams: zeros there would teach the quantiser a range that is never seen.
-The frame difference at the front stays in float, for it is a difference of two nearly equal numbers.
+The frame difference at the front stays in float, for it is a difference of two nearly equal numbers. Around each
+shift, the state that comes in, the channels that stay, their union and the state that goes out share one scale: what
+is kept for the next frame comes back as it was.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import logging
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,9 +28,11 @@ from onnxruntime.quantization import (
 from kinewatch_models import stream
 from kinewatch_models.stream import Floats
 
+Rows = list[dict[str, Floats]]
+
 
 class _Feeds(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, rows: list[dict[str, Floats]]):
+    def __init__(self, rows: Rows):
         self._rows = iter(rows)
 
     def get_next(self) -> dict[str, Floats] | None:
@@ -52,7 +57,48 @@ def quantise_online(source: Path, target: Path, streams: Iterable[Floats], every
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
             nodes_to_exclude=_float_nodes(prepared),
+            extra_options={"TensorQuantOverrides": _tied_ranges(prepared, rows)},
         )
+
+
+def _tied_ranges(path: Path, rows: Rows) -> dict[str, list[dict[str, Any]]]:
+    """For every tensor around a shift, the range of the feature map that it is a part of."""
+    tied = _shifts(onnx.load(path).graph)
+    ranges = _ranges(path, list(tied), rows)
+    return {
+        name: [{"rmin": np.array(low, np.float32), "rmax": np.array(high, np.float32)}]
+        for feature, (low, high) in ranges.items()
+        for name in tied[feature]
+    }
+
+
+def _shifts(graph: onnx.GraphProto) -> dict[str, list[str]]:
+    """By feature map, the tensors of its shift: itself, its two parts, the state that comes in, and their union."""
+    made_by = {output: node for node in graph.node for output in node.output}
+    states = {value.name for value in graph.input}
+    found: dict[str, list[str]] = {}
+    for node in graph.node:
+        if node.op_type != "Concat" or node.input[0] not in states or node.input[1] not in made_by:
+            continue
+        stays = made_by[node.input[1]]
+        feature = stays.input[0] if stays.op_type == "Slice" else node.input[1]
+        parts = [one.output[0] for one in graph.node if one.op_type == "Slice" and one.input[0] == feature]
+        found[feature] = [feature, *parts, node.input[0], node.output[0]]
+    return found
+
+
+def _ranges(path: Path, names: list[str], rows: Rows) -> dict[str, tuple[float, float]]:
+    """Least and greatest value of each tensor over `rows`; zero is always inside."""
+    if not names:
+        return {}
+    model = onnx.load(path)
+    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+    with tempfile.TemporaryDirectory() as folder:
+        onnx.save(model, str(Path(folder) / "watched.onnx"))
+        graph = stream.session(Path(folder) / "watched.onnx")
+        seen = [[(min(0.0, x.min()), max(0.0, x.max())) for x in graph.run(names, row)] for row in rows]
+    ends = np.array(seen, np.float64)
+    return {name: (float(ends[:, at, 0].min()), float(ends[:, at, 1].max())) for at, name in enumerate(names)}
 
 
 def agreement(source: Path, target: Path, streams: Iterable[Floats]) -> dict[str, float]:
