@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -126,6 +127,15 @@ def test_export_matches_and_has_free_batch_axis(tmp_path: Path) -> None:
     session = stream.session(tmp_path / "net.onnx")
     assert [node.shape[0] for node in (*session.get_inputs(), *session.get_outputs())] == ["N"] * 12
     assert [node.name for node in session.get_inputs()][:3] == ["frame", "state0", "state1"]
+
+
+def test_uneven_padding_is_part_of_the_convolution(tmp_path: Path) -> None:
+    net = tiny_net(EVERY_BLOCK)
+    assert export.export(net, SIZE, LENGTH, tmp_path / "net.onnx") < 1e-4
+    nodes = onnx.load(str(tmp_path / "net.onnx")).graph.node
+    stem = next(node for node in nodes if node.op_type == "Conv")
+    assert next(list(one.ints) for one in stem.attribute if one.name == "pads") == [0, 0, 1, 1]
+    assert not {"Pad", "Shape"} & {node.op_type for node in nodes}
 
 
 @pytest.mark.parametrize("architecture", ["tsm", "tsn"])

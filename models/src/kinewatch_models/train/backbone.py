@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -70,17 +71,38 @@ class ConvNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` in and out; output side is the input side over the stride, rounded up."""
         weight, bias = self.folded()
-        x, padding = _pad_same(x, self.kernel, self.stride)
-        x = F.conv2d(x, weight, bias, self.stride, padding, 1, self.groups)
+        left, right = _same(int(x.shape[-1]), self.kernel, self.stride)
+        top, bottom = _same(int(x.shape[-2]), self.kernel, self.stride)
+        if (left, top) == (right, bottom):
+            x = F.conv2d(x, weight, bias, self.stride, (top, left), 1, self.groups)
+        elif torch.onnx.is_in_onnx_export():
+            x = _UnevenConv.apply(x, weight, bias, self.stride, (left, right, top, bottom), self.groups)
+        else:
+            x = F.conv2d(F.pad(x, (left, right, top, bottom)), weight, bias, self.stride, 0, 1, self.groups)
         return F.hardtanh(x, 0.0, 6.0) if self.act else x
 
 
-def _pad_same(x: Tensor, kernel: int, stride: int) -> tuple[Tensor, tuple[int, int]]:
-    high = max((-(-int(x.shape[-2]) // stride) - 1) * stride + kernel - int(x.shape[-2]), 0)
-    wide = max((-(-int(x.shape[-1]) // stride) - 1) * stride + kernel - int(x.shape[-1]), 0)
-    if high % 2 == 0 and wide % 2 == 0:
-        return x, (high // 2, wide // 2)
-    return F.pad(x, (wide // 2, wide - wide // 2, high // 2, high - high // 2)), (0, 0)
+class _UnevenConv(torch.autograd.Function):
+    """A convolution padded more at one end, exported as one operator: a pad of its own costs a pass over the map and,
+    in int8, a change to float and back."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        context: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int, pads: tuple[int, ...], groups: int
+    ) -> Tensor:
+        return F.conv2d(F.pad(x, pads), weight, bias, stride, 0, 1, groups)
+
+    @staticmethod
+    def symbolic(graph: Any, x: Any, weight: Any, bias: Any, stride: int, pads: tuple[int, ...], groups: int) -> Any:
+        left, right, top, bottom = pads
+        ends = [top, left, bottom, right]
+        return graph.op("Conv", x, weight, bias, strides_i=[stride, stride], pads_i=ends, group_i=groups)
+
+
+def _same(side: int, kernel: int, stride: int) -> tuple[int, int]:
+    """TensorFlow's padding before and after a side, so that the output is the side over the stride, rounded up."""
+    total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+    return total // 2, total - total // 2
 
 
 class Block(nn.Module):

@@ -104,7 +104,7 @@ def _changes(x: Tensor) -> Tensor:
 
 def causal_shift(y: Tensor, length: int, div: int) -> Tensor:
     """Replace the first ``1 / div`` of the channels by those of the frame before (zero before the first)."""
-    fold = y.shape[1] // div
+    fold = int(y.shape[1]) // div
     clips = y.view(-1, length, *y.shape[1:])
     past = F.pad(clips[:, :-1, :fold], (0, 0, 0, 0, 0, 0, 1, 0))
     return torch.cat([past, clips[:, :, fold:]], 2).flatten(0, 1)
@@ -112,7 +112,7 @@ def causal_shift(y: Tensor, length: int, div: int) -> Tensor:
 
 def two_way_shift(y: Tensor, length: int, div: int) -> Tensor:
     """Like `causal_shift`, and the second ``1 / div`` of the channels from the frame after (zero after the last)."""
-    fold = y.shape[1] // div
+    fold = int(y.shape[1]) // div
     clips = y.view(-1, length, *y.shape[1:])
     past = F.pad(clips[:, :-1, :fold], (0, 0, 0, 0, 0, 0, 1, 0))
     future = F.pad(clips[:, 1:, fold : 2 * fold], (0, 0, 0, 0, 0, 0, 0, 1))
@@ -143,7 +143,7 @@ class OnlineStep(nn.Module):
         for block, shifted in zip(net.blocks(), net.shifted, strict=True):
             entry = y
             if shifted:
-                fold = y.shape[1] // net.spec.shift_div
+                fold = int(y.shape[1]) // net.spec.shift_div  # a number to the exporter, too
                 nexts.append(y[:, :fold])
                 entry = torch.cat([next(kept), y[:, fold:]], 1)
             y = block(y, entry)
