@@ -21,6 +21,7 @@ from kinewatch_models import (
     card_actions,
     evaluate,
     evaluate_actions,
+    lags,
     package,
     prepare,
     quantise,
@@ -139,7 +140,8 @@ def choose_thresholds(work: Work) -> None:
     _check_loss(fp32, int8, len(classes))
     streams = [one for graph in graphs for one in scoring.score(clips, graph, work.spec, work.cache)]
     chosen = calibrate_actions.choose(streams, np.concatenate(windows), classes * len(graphs), work.spec)
-    work.write("calibration.json", chosen)
+    timed = [one for graph in graphs for one in lags.streams(clips, graph, work.spec, work.cache)]
+    work.write("calibration.json", lags.correct(chosen, timed, work.spec))
 
 
 def _check_loss(fp32: int, int8: int, clips: int) -> None:
