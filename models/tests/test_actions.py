@@ -87,7 +87,7 @@ def test_a_spliced_stream_has_its_truth_to_the_frame(tmp_path: Path) -> None:
 
     made = []
     for n, direction in enumerate((0, 1, 0)):
-        moving_shapes.write(tmp_path / f"{n}.mp4", n, direction, 1.0 + n)
+        moving_shapes.write(tmp_path / f"{n}.mp4", n, [(direction, 1.0 + n)])
         made.append(replace(clip(f"{n}.mp4", "wave" if direction else "background"), root=tmp_path))
     parts = splice.render(made, tmp_path / "out.mp4", "64x48", 30)
     assert [round(part.end - part.start, 2) for part in parts] == [1.0, 2.0, 3.0]

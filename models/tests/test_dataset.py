@@ -12,10 +12,10 @@ from kinewatch_models.dataset import DataError
 
 
 def put(root: Path, *names: str) -> Path:
-    """Empty files: reading a data set does not open them."""
+    """Files that differ: reading a data set does not decode them."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(b"")
+        (root / name).write_text(name, encoding="utf-8")
     return root
 
 
@@ -64,6 +64,39 @@ def test_times_in_long_videos_leave_background_between(tmp_path: Path) -> None:
     }, "a group is in one split"
 
 
+def test_a_folder_in_a_label_is_a_group(tmp_path: Path) -> None:
+    names = [f"{label}/{person}/{n}.mp4" for label in ("wave", "background") for person in "abcde" for n in range(2)]
+    found = dataset.read(put(tmp_path, *names))
+    assert {clip.group for clip in found.clips} == set("abcde")
+    for person in "abcde":
+        assert len({clip.split for clip in found.clips if clip.group == person}) == 1
+
+
+def test_a_table_may_have_any_name_and_semicolons(tmp_path: Path) -> None:
+    put(tmp_path, *clips("wave", 3))
+    lines = ["path;label;begin_s;end_s", *(f"wave/{n}.mp4;wave;1;2" for n in range(3))]
+    (tmp_path / "mine.csv").write_text("\ufeff" + "\n".join(lines), encoding="utf-8")
+    assert len(dataset.read(tmp_path / "mine.csv").clips) == 3
+
+
+def test_a_table_in_another_encoding_is_told(tmp_path: Path) -> None:
+    put(tmp_path, "a.mp4")
+    (tmp_path / "labels.csv").write_bytes("path,label\na.mp4,Händeschütteln".encode("latin-1"))
+    with pytest.raises(DataError, match="not in UTF-8"):
+        dataset.read(tmp_path)
+
+
+def test_copies_cannot_land_in_two_splits(tmp_path: Path) -> None:
+    put(tmp_path, *clips("wave", 4), *clips("background", 4))
+    (tmp_path / "wave/9.mp4").write_bytes((tmp_path / "wave/1.mp4").read_bytes())
+    found = dataset.read(tmp_path)
+    assert sum(clip.label == "wave" for clip in found.clips) == 4
+    assert any("1 files are copies" in note for note in found.notes)
+    (tmp_path / "background/9.mp4").write_bytes((tmp_path / "wave/1.mp4").read_bytes())
+    with pytest.raises(DataError, match="are the same video with other labels"):
+        dataset.read(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("files", "table", "words"),
     [
@@ -80,13 +113,12 @@ def test_times_in_long_videos_leave_background_between(tmp_path: Path) -> None:
         (
             ["a.mp4", "b.mp4"],
             "path,label,group,split\na.mp4,x,anna,train\nb.mp4,x,anna,test",
-            "label x comes from one recording",
-        ),
-        (
-            ["a.mp4", "b.mp4", "c.mp4"],
-            "path,label,group,split\na.mp4,x,anna,train\nb.mp4,x,anna,test\nc.mp4,x,ben,val",
             "group anna is in train and in test",
         ),
+        (["a.mp4", "b.mp4"], "path,label,group\na.mp4,x,anna\nb.mp4,x,anna", "label x comes from one recording (anna)"),
+        (["a.mp4"], "path,label,begin_s,end_s\na.mp4,x,1,3\na.mp4,y,2,4", "a moment has one label"),
+        (clips("wave", 4), None, "wave is the only label"),
+        (clips("background", 4), None, "every clip is background"),
     ],
 )
 def test_what_cannot_be_trained_on_is_named(tmp_path: Path, files: list[str], table: str | None, words: str) -> None:

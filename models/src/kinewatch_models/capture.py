@@ -1,13 +1,18 @@
-"""Frames of a video file exactly as the agent sees them: GStreamer scales first, then converts to RGB.
+"""Frames of a video file exactly as the agent sees them: turned upright, scaled, then converted to RGB by GStreamer.
 
-Training on pixels of another scaler moves the scores, so nothing here decodes with OpenCV or FFmpeg.
-Frame times come from ffprobe, because clips may have a variable rate. Never resamples in time: see `sampling`.
+Training on pixels of another scaler moves the scores, so nothing here decodes with OpenCV or FFmpeg. Pixels and times
+come from one pipeline (in the GStreamer Data Protocol), because containers may have a variable rate or be cut by an
+edit list. Never resamples in time: see `sampling`.
 """
 
 from __future__ import annotations
 
+import struct
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +22,10 @@ Frames = npt.NDArray[np.uint8]
 Seconds = npt.NDArray[np.float64]
 """``[F]`` seconds from the first frame."""
 
+HEADER = struct.Struct(">4xHIQ44x")
+"""Of a GDP packet: its type, the length of what follows, and the time of a buffer in nanoseconds."""
+BUFFER, NO_TIME = 1, 2**64 - 1
+
 
 class CaptureError(Exception):
     """A clip could not be decoded; the message names the file and the reason."""
@@ -24,25 +33,54 @@ class CaptureError(Exception):
 
 def decode(path: Path, width: int, height: int) -> tuple[Frames, Seconds]:
     """Decode every frame of `path`, stretched to `width` x `height`, with its time in seconds from the first frame."""
-    frames = _pixels(path, width, height)
-    times = _frame_times(path)
-    if len(times) != len(frames):
-        raise CaptureError(f"{path}: GStreamer gives {len(frames)} frames, ffprobe {len(times)} times")
-    return frames, times - times[0]
+    times, pictures = zip(*stream(path, width, height), strict=True)
+    return np.stack(pictures), np.array(times)
 
 
-def _pixels(path: Path, width: int, height: int) -> Frames:
-    location = str(path.resolve())
+def stream(path: Path, width: int, height: int) -> Iterator[tuple[float, Frames]]:
+    """Like `decode`, a frame ``[H, W, 3]`` at a time with its seconds from the first one; at least one frame."""
     pipeline = [
-        *("gst-launch-1.0", "-q", "filesrc", f"location={location}", "!", "decodebin", "!"),
+        *("gst-launch-1.0", "-q", "filesrc", f"location={path.resolve()}", "!", "decodebin", "!"),
+        *("videoconvert", "!", "videoflip", "video-direction=auto", "!"),
         *("videoscale", "method=bilinear", "add-borders=false", "!"),
         *(f"video/x-raw,width={width},height={height},pixel-aspect-ratio=1/1", "!", "videoconvert", "!"),
-        *("video/x-raw,format=RGB", "!", "fdsink", "fd=1", "sync=false"),
+        *("video/x-raw,format=RGB", "!", "gdppay", "!", "fdsink", "fd=1", "sync=false"),
     ]
-    done = subprocess.run(pipeline, capture_output=True, check=False)
-    if done.returncode != 0:
-        raise CaptureError(f"{path}: {done.stderr.decode(errors='replace').strip()}")
-    return unpack(done.stdout, width, height, path)
+    with tempfile.TemporaryFile() as errors, subprocess.Popen(pipeline, stdout=subprocess.PIPE, stderr=errors) as run:
+        assert run.stdout is not None  # it was asked for as a pipe
+        count = 0
+        try:
+            for time_s, body in _timed(_packets(run.stdout), path):
+                count += 1
+                yield time_s, unpack(body, width, height, path)[0]
+            failed = run.wait() != 0
+        finally:
+            run.stdout.close()
+            run.terminate()
+        errors.seek(0)
+        told = errors.read().decode(errors="replace").strip()
+    if failed or not count:
+        raise CaptureError(f"{path}: {_first_line(told) or 'no video frames'}")
+
+
+def _packets(pipe: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """(nanoseconds, bytes) of every buffer."""
+    while len(head := pipe.read(HEADER.size)) == HEADER.size:
+        kind, length, time_ns = HEADER.unpack(head)
+        body = pipe.read(length)
+        if kind == BUFFER and len(body) == length:
+            yield time_ns, body
+
+
+def _timed(packets: Iterator[tuple[int, bytes]], path: Path) -> Iterator[tuple[float, bytes]]:
+    """Seconds from the first frame; a frame that comes late or twice is left out."""
+    first = last = -1
+    for time_ns, body in packets:
+        if time_ns == NO_TIME:
+            raise CaptureError(f"{path}: its frames have no times")
+        if time_ns > last:
+            first, last = time_ns if first < 0 else first, time_ns
+            yield (time_ns - first) / 1e9, body
 
 
 def unpack(raw: bytes, width: int, height: int, path: Path) -> Frames:
@@ -55,12 +93,7 @@ def unpack(raw: bytes, width: int, height: int, path: Path) -> Frames:
     return np.ascontiguousarray(rows[:, :, : width * 3]).reshape(-1, height, width, 3)
 
 
-def _frame_times(path: Path) -> Seconds:
-    command = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries", "frame=best_effort_timestamp_time"]
-    done = subprocess.run([*command, "-of", "csv=p=0", str(path)], capture_output=True, check=False, text=True)
-    if done.returncode != 0:
-        raise CaptureError(f"{path}: {done.stderr.strip()}")
-    times = [float(line.split(",")[0]) for line in done.stdout.split() if line.strip(",")]
-    if not times:
-        raise CaptureError(f"{path}: no video frames")
-    return np.array(times)
+def _first_line(errors: str) -> str:
+    """What GStreamer says without its prefix, e.g. ``ERROR: from element /GstPipeline:…:``."""
+    line = (errors.splitlines() or [""])[0]
+    return line.rpartition(": ")[2] if line.startswith("ERROR: from element") else line

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kinewatch_models.card import bullets, share_text
+from kinewatch_models.dataset import DATASET as OWN
 from kinewatch_models.recipe import Recipe
 
 Table = dict[str, Any]
@@ -21,7 +22,7 @@ def render(recipe: Recipe, results: Table) -> str:
     """The whole card."""
     sections = [
         f"# {recipe.name} {recipe.version}",
-        f"{recipe.description}. Licence: {recipe.license}, because of **non-commercial training data**.",
+        f"{recipe.description}. Licence: {recipe.license}{_because(recipe)}.",
         _what(recipe),
         "## Training data",
         bullets(recipe.provenance),
@@ -43,6 +44,11 @@ def render(recipe: Recipe, results: Table) -> str:
         bullets(recipe.limits),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _because(recipe: Recipe) -> str:
+    own = all(source.dataset == OWN for source in recipe.sources)
+    return "" if own else ", because of **non-commercial training data**"
 
 
 def _what(recipe: Recipe) -> str:

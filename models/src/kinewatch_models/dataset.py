@@ -1,13 +1,15 @@
-"""A user's own clips: a folder per label, or `labels.csv` with times in longer videos.
+"""A user's own clips: a folder per label, or a CSV file with times in longer videos.
 
 Splits are drawn by group, never by clip: clips of one group (a recording, a person, a day) are too alike to be
-scored on what was trained. The same clips give the same splits.
+scored on what was trained. A folder within a label's folder is a group. The same clips give the same splits.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import io
+import itertools
 import re
 import unicodedata
 from collections import defaultdict
@@ -31,11 +33,15 @@ class DataError(Exception):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labels in order (background first, where there is one), clips with splits, and what the user should know."""
+    """Labels in order (background first, where there is one), clips with splits, and what the user should know.
+
+    `digests`: SHA-256 of every clip's file, by path.
+    """
 
     labels: list[str]
     clips: list[Clip]
     notes: list[str]
+    digests: dict[str, str]
 
     @property
     def background(self) -> str:
@@ -53,27 +59,63 @@ class _Row:
     end_s: float | None = None
 
 
-def read(folder: Path) -> Dataset:
-    """The clips below `folder`. Raises `DataError`."""
-    table = folder / TABLE
+def read(data: Path) -> Dataset:
+    """The clips of a folder, or of a CSV file that names videos beside it. Raises `DataError`."""
+    folder, table = (data.parent, data) if data.is_file() else (data, data / TABLE)
     rows = _listed(folder, table) if table.exists() else _foldered(folder)
-    named = {row.label for row in rows}
-    slugs = _slugs(named)
+    slugs = _slugs({row.label for row in rows})
     rows = [replace(row, label=slugs[row.label]) for row in rows]
     notes = [f'label "{name}" is called {slug}' for name, slug in sorted(slugs.items()) if slug != name]
+    digests = {path: _digest(folder / path) for path in sorted({row.path for row in rows})}
+    rows = _without_copies(rows, digests, notes)
     clips = _clips(folder, rows)
+    given = _given_splits(clips)
     _check_counts(rows)
-    timed = any(row.begin_s is not None for row in rows)
-    labels = sorted({row.label for row in rows} - {BACKGROUND})
-    if timed or BACKGROUND in slugs.values():
-        labels = [BACKGROUND, *labels]
-    else:
-        notes.append(
-            'no label "background": the model must always name an action and will fire on anything; '
-            "add clips in which nothing of it happens"
-        )
+    labels = _labels(rows, notes)
     notes += _unequal(rows)
-    return Dataset(labels, _split(clips), notes)
+    return Dataset(labels, _split(clips, given), notes, digests)
+
+
+def _labels(rows: list[_Row], notes: list[str]) -> list[str]:
+    found = {row.label for row in rows}
+    actions = sorted(found - {BACKGROUND})
+    if BACKGROUND in found or any(row.begin_s is not None for row in rows):
+        if not actions:
+            raise DataError("every clip is background: add clips of the action that the model is to tell")
+        return [BACKGROUND, *actions]
+    if len(actions) == 1:
+        raise DataError(
+            f"{actions[0]} is the only label, so there is nothing to tell it from: add a folder `{BACKGROUND}` with "
+            "clips in which it does not happen"
+        )
+    notes.append(
+        f"WARNING: no label `{BACKGROUND}`: the model cannot say that nothing happens, it always names one of "
+        f"{', '.join(actions)} and will fire on anything; add clips in which none of them happens"
+    )
+    return actions
+
+
+def _digest(path: Path) -> str:
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
+
+
+def _without_copies(rows: list[_Row], digests: dict[str, str], notes: list[str]) -> list[_Row]:
+    """A file and its copy could land in two splits: copies are left out, and refused where they contradict."""
+    first: dict[str, _Row] = {}
+    kept = []
+    for row in rows:
+        before = first.setdefault(digests[row.path], row)
+        if before.path == row.path:
+            kept.append(row)
+        elif (before.label, before.begin_s) != (row.label, None):
+            raise DataError(f"{row.path} and {before.path} are the same video with other labels or times: remove one")
+    if len(kept) < len(rows):
+        notes.append(f"{len(rows) - len(kept)} files are copies of others and are left out")
+    return kept
 
 
 def slug(name: str) -> str:
@@ -99,15 +141,25 @@ def _foldered(folder: Path) -> list[_Row]:
         videos = sorted(path for path in inside.rglob("*") if path.suffix.lower() in VIDEOS)
         if not videos:
             raise DataError(f"{inside} holds no video: put clips of this label there, or remove the folder")
-        rows += [_Row(str(path.relative_to(folder)), inside.name, str(path.relative_to(folder))) for path in videos]
+        rows += [_Row(str(path.relative_to(folder)), inside.name, _folder_group(path, inside)) for path in videos]
     if not rows:
         raise DataError(f"{folder} has neither {TABLE} nor a folder of clips for each label")
     return rows
 
 
+def _folder_group(path: Path, label: Path) -> str:
+    """The folder between a label's folder and the clip, where there is one; else the clip is on its own."""
+    inside = path.relative_to(label)
+    return inside.parts[0] if len(inside.parts) > 1 else f"{label.name}/{inside}"
+
+
 def _listed(folder: Path, table: Path) -> list[_Row]:
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{table} is not in UTF-8: save it again as CSV in UTF-8") from None
+    with io.StringIO(text, newline="") as file:
+        reader = csv.DictReader(file, delimiter=";" if ";" in text.partition("\n")[0] else ",")
         missing = {"path", "label"} - set(reader.fieldnames or ())
         if missing:
             raise DataError(
@@ -156,11 +208,21 @@ def _clips(folder: Path, rows: list[_Row]) -> list[Clip]:
             for row in sorted(members, key=lambda row: row.begin_s or 0.0)
             if row.begin_s is not None and row.end_s is not None
         )
+        _check_overlap(path, spans)
         label = whole[0].label if whole else None
         is_action = any(row.label != BACKGROUND for row in members)
         group, split = members[0].group, members[0].split
         clips.append(Clip(path, DATASET, split, group, is_action, None if whole else spans, (), folder, label))
     return clips
+
+
+def _check_overlap(path: str, spans: tuple[Span, ...]) -> None:
+    for first, second in itertools.pairwise(spans):
+        if second.start < first.end:
+            raise DataError(
+                f"{path}: {first.label} from {first.start:g} to {first.end:g} s and {second.label} from "
+                f"{second.start:g} s overlap, but a moment has one label: shorten one"
+            )
 
 
 def _check_counts(rows: list[_Row]) -> None:
@@ -181,12 +243,17 @@ def _unequal(rows: list[_Row]) -> list[str]:
     return [f"{counts[many]} times {many} but {counts[few]} times {few}: {few} is drawn more often and weighs more"]
 
 
-def _split(clips: list[Clip]) -> list[Clip]:
-    """Give every group without a split one: a fifth to val, a fifth to test where a label has enough groups."""
+def _given_splits(clips: list[Clip]) -> dict[str, str]:
+    """The splits that the user named, by group."""
     chosen: dict[str, str] = {}
     for clip in clips:
         if clip.split and chosen.setdefault(clip.group, clip.split) != clip.split:
             raise DataError(f"group {clip.group} is in {chosen[clip.group]} and in {clip.split}: put it into one split")
+    return chosen
+
+
+def _split(clips: list[Clip], chosen: dict[str, str]) -> list[Clip]:
+    """Give every group without a split one: a fifth to val, a fifth to test where a label has enough groups."""
     labels = sorted({label for clip in clips for label in _shown(clip)}, key=lambda name: (_count(clips, name), name))
     for label in labels:
         groups = sorted({clip.group for clip in clips if label in _shown(clip)}, key=_draw)

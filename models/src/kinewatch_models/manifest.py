@@ -59,7 +59,7 @@ def build(recipe: Recipe, calibration: Table, states: list[Table], golden: list[
             "scores": "frame",
             "activation": "softmax",
             "temperature": float(calibration.get("temperature", 1.0)),
-            "background": recipe.background,
+            **({"background": recipe.background} if recipe.background else {}),
         },
         "tensors": {"input": "frame", "logits": "logits", "states": states},
         "graphs": {

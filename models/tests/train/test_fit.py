@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 import moving_shapes
-from kinewatch_models import cli, package
+from kinewatch_models import cli, package, steps
+from kinewatch_models.train import export
 
 RUN = CliRunner()
 
@@ -17,26 +21,83 @@ def fit(data: Path, out: Path, *more: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def test_a_folder_becomes_a_package_and_a_second_run_goes_on(tmp_path: Path) -> None:
-    data = moving_shapes.folder(tmp_path / "clips", 5)
-    (data / "left" / "broken.mp4").write_text("no video", encoding="utf-8")
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return moving_shapes.folder(tmp_path_factory.mktemp("clips"), 5)
+
+
+def test_a_folder_becomes_a_package_and_a_second_run_goes_on(clips: Path, tmp_path: Path) -> None:
+    (clips / "left" / "broken.mp4").write_text("no video", encoding="utf-8")
     out = tmp_path / "moves"
-    code, text = fit(data, out, "--epochs", "1")
+    code, text = fit(clips, out, "--epochs", "1")
     assert code == 0, text
     assert "1 of 16 videos cannot be read" in text
     assert package.check(out)["fp32"] < 1e-3
     assert "left" in (out / "labels.txt").read_text()
-    first = (out / "model.toml").read_text()
-    code, text = fit(data, out, "--epochs", "1")
+    weights = (run := next(tmp_path.glob("moves.run/model-*"))) / "weights.pt"
+    first, graph = weights.stat().st_mtime_ns, (out / "moves.fp32.onnx").read_bytes()
+    code, text = fit(clips, out, "--epochs", "1")
     assert code == 0, text
-    assert (out / "model.toml").read_text() == first, "nothing is trained twice; the same package"
-    code, text = fit(data, out, "--epochs", "1", "--strict")
+    assert weights.stat().st_mtime_ns == first, "nothing is trained twice"
+    assert (out / "moves.fp32.onnx").read_bytes() == graph
+    code, text = fit(clips, out, "--epochs", "1", "--seed", "1")
+    assert code == 0, text
+    assert "training starts anew" in text
+    assert not run.exists()
+    assert (out / "moves.fp32.onnx").read_bytes() != graph
+    code, text = fit(clips, out, "--epochs", "1", "--strict")
     assert code == 2
     assert "broken.mp4" in text
+    (clips / "left" / "broken.mp4").unlink()
 
 
-def test_bad_folders_get_one_line(tmp_path: Path) -> None:
-    for data, words in ((tmp_path / "none", "is not a folder"), (tmp_path, "neither labels.csv nor a folder")):
-        code, text = fit(data, tmp_path.with_name("out") / "package")
+def test_the_same_seed_gives_the_same_model_from_a_folder_and_from_a_table(clips: Path, tmp_path: Path) -> None:
+    rows = [f"{path.relative_to(clips)},{path.parent.name}" for path in sorted(clips.rglob("*.mp4"))]
+    table = clips / "all.csv"
+    table.write_text("\n".join(["path,label", *rows]), encoding="utf-8")
+    for data, name in ((clips, "one"), (table, "two")):
+        code, text = fit(data, tmp_path / name / "moves", "--epochs", "1")
+        assert code == 0, text
+    one, two = ((tmp_path / name / "moves/moves.int8.onnx").read_bytes() for name in ("one", "two"))
+    assert one == two
+    table.unlink()
+
+
+def test_a_graph_that_is_not_the_net_is_not_packaged(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "TOLERANCE", 0.0)
+    code, text = fit(clips, tmp_path / "moves", "--epochs", "1")
+    assert code == 2, text
+    assert "logits differ from the net by" in text
+    assert not (tmp_path / "moves").exists()
+
+
+def test_an_int8_graph_that_loses_too_much_is_not_packaged(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other_clips(fp32: int, int8: int, count: int, check: Callable[[int, int, int], None]) -> None:
+        assert max(fp32, int8) <= count
+        check(90, 80, 100)
+
+    monkeypatch.setattr(steps, "_check_loss", partial(other_clips, check=steps._check_loss))
+    code, text = fit(clips, tmp_path / "moves", "--epochs", "1")
+    assert code == 2, text
+    assert "int8 is right on 80 of 100 val clips, fp32 on 90" in text
+    assert not (tmp_path / "moves").exists()
+
+
+def test_bad_places_get_one_line_and_nothing_is_touched(clips: Path, tmp_path: Path) -> None:
+    before = sorted(clips.rglob("*"))
+    cases = [
+        (tmp_path / "none", tmp_path / "m", "does not exist"),
+        (tmp_path, tmp_path.parent / "m", "neither labels.csv nor a folder"),
+        (clips, clips, "is no model package"),
+        (clips, clips / "model", "inside of the clips"),
+    ]
+    for data, out, words in cases:
+        code, text = fit(data, out)
         assert (code, words in text) == (2, True), text
+        assert text.count("error:") == 1
         assert "Traceback" not in text
+    assert sorted(clips.rglob("*")) == before

@@ -1,0 +1,111 @@
+"""What a command says while it runs and when it fails: one bar with the time left over all steps, and one line."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from kinewatch_models.calibrate import CalibrationError
+from kinewatch_models.capture import CaptureError
+from kinewatch_models.catalogue import CatalogueError
+from kinewatch_models.dataset import DataError
+from kinewatch_models.package import PackageError
+from kinewatch_models.recipe import RecipeError
+from kinewatch_models.steps import StepError, Work
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+KNOWN = (CalibrationError, CaptureError, CatalogueError, DataError, PackageError, RecipeError, StepError)
+FULL_BYTES = 20_000_000
+DECODE_S, TRAIN_FRAME_S, STREAM_FRAME_S = 1.0, 0.03, 0.008
+"""Guessed seconds of one thread: of decoding a clip, of a training frame (forth and back), of a streamed frame."""
+STEPS = ("decode", "train", "export", "quantise", "calibrate", "evaluate", "package")
+FIXED_S = {"export": 6.0, "quantise": 20.0, "package": 4.0}
+STREAM_PASSES = {"calibrate": 5, "evaluate": 16}
+"""How often the frames of held-out clips go through a net, about."""
+
+
+class Bar:
+    """A progress bar over all steps, in guessed seconds; the time left is scaled by how the guesses came true."""
+
+    def __init__(self, videos: int):
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        self._progress = Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console)
+        self._guess = {"decode": DECODE_S * videos, "train": 120.0, **FIXED_S}
+        self._guess |= {name: 2.0 * passes for name, passes in STREAM_PASSES.items()}
+        self._name, self._done = "", 0.0
+        self._task = self._progress.add_task("", total=sum(self._guess.values()))
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def expect(self, work: Work) -> None:
+        """Guess again, now that the clips are known."""
+        spec = work.spec.train
+        windows = 2 * sum(clip.split == "train" and clip.is_action for clip in work.clips)
+        held = [clip.frames(work.cache, work.spec.input.size)[1][-1] for clip in work.clips if clip.split != "train"]
+        streamed = float(sum(held)) * work.spec.rate_hz
+        self._guess["train"] = spec.epochs * windows * spec.window * TRAIN_FRAME_S
+        self._guess |= {name: streamed * STREAM_FRAME_S * passes for name, passes in STREAM_PASSES.items()}
+        self._progress.update(self._task, total=sum(self._guess.values()))
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """One step; says how long it took."""
+        self._name, began = name, time.monotonic()
+        self._progress.update(self._task, description=f"{STEPS.index(name) + 1}/{len(STEPS)} {name}")
+        yield
+        self._done += self._guess[name]
+        self._progress.update(self._task, completed=self._done)
+        console.print(f"{name}: {time.monotonic() - began:.0f} s")
+
+    def advance(self) -> None:
+        """One video is decoded."""
+        self._progress.advance(self._task, DECODE_S)
+
+    def share(self, share: float) -> None:
+        """So much of the present step is done, 0 to 1."""
+        self._progress.update(self._task, completed=self._done + share * self._guess[self._name])
+
+
+@contextmanager
+def in_one_line(out: Path) -> Iterator[None]:
+    """Known failures end in one line and exit code 2; `out` lies on the disk that may be full."""
+    try:
+        yield
+    except KNOWN as error:
+        _stop(str(error))
+    except KeyboardInterrupt:
+        _stop("stopped; give the same command again to go on", 130)
+    except (OSError, RuntimeError) as error:
+        if _is_full(error, out):
+            _stop(f"no space left on the disk of {out}: free some, then give the same command again to go on")
+        if isinstance(error, OSError) and error.filename is not None:
+            _stop(f"{error.filename}: {error.strerror}")
+        raise
+
+
+def _stop(line: str, code: int = 2) -> None:
+    console.print(f"error: {line}", markup=False)
+    raise typer.Exit(code)
+
+
+def _is_full(error: Exception, out: Path) -> bool:
+    """NumPy and PyTorch do not always pass on the reason, so the disk is asked too."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    folder = next(one for one in (out, *out.resolve().parents) if one.exists())
+    return shutil.disk_usage(folder).free < FULL_BYTES
