@@ -100,9 +100,14 @@ def _short(table: Table) -> Table:
 
 
 def _rows(members: list[Clip], scores: Doubles) -> list[Table]:
-    """What curves are drawn from: label and probabilities of every clip, without its name."""
+    """What curves and intervals are made of: label, number of the group and probabilities of every clip, nameless."""
+    groups = sorted({clip.group for clip in members})
     return [
-        {"label": clip_label(clip), "p": [round(float(value), 4) for value in row]}
+        {
+            "label": clip_label(clip),
+            "group": groups.index(clip.group),
+            "p": [round(float(value), 4) for value in row],
+        }
         for clip, row in zip(members, scores, strict=True)
     ]
 

@@ -7,6 +7,8 @@ one stream are cut together hard, which no camera does: what a model makes of th
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +16,15 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.progress import track
 
 from kinewatch_models import catalogue, recipe
 from kinewatch_models.calibrate_actions import clip_label
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.recipe import Recipe
+from kinewatch_models.told import console, in_one_line
 
-console = Console(stderr=True, highlight=False)
-
+SIZE = re.compile(r"[1-9]\d*[02468]x[1-9]\d*[02468]")
 FEWEST_BETWEEN, MOST_BETWEEN = 1, 3
 
 
@@ -56,29 +57,32 @@ def command(
 
     Example: kinewatch-models splice recipes/interactions.toml --data DATA --out streams
     """
-    spec = recipe.load(recipe_file)
-    clips = [clip for clip in catalogue.read(data, spec) if clip.split == split]
-    try:
+    with in_one_line(out, SpliceError):
+        if not SIZE.fullmatch(size):
+            raise SpliceError(f"--size {size} is not WIDTHxHEIGHT in even pixels, e.g. 320x240")
+        spec = recipe.load(recipe_file)
+        clips = [clip for clip in catalogue.read(data, spec) if clip.split == split]
         planned = plan(clips, spec, streams, seed)
         out.mkdir(parents=True, exist_ok=True)
         database = {}
         for index, chosen in enumerate(track(planned, "splicing", console=console)):
             name = f"{spec.name}-{split}-{index}.mp4"
-            parts = render(chosen, out / name, size, fps)
-            database[name] = {
-                "duration": round(parts[-1].end, 3),
-                "subset": split,
-                "annotations": [
-                    {"label": clip_label(part.clip), "segment": [round(part.start, 3), round(part.end, 3)]}
-                    for part in parts
-                    if clip_label(part.clip) != spec.background
-                ],
-            }
-    except SpliceError as error:
-        console.print(f"error: {error}")
-        raise typer.Exit(2) from None
-    (out / "annotations.json").write_text(json.dumps({"database": database}, indent=1) + "\n", encoding="utf-8")
-    console.print(f"{len(database)} streams and their truth in {out}")
+            database[name] = truth(render(chosen, out / name, size, fps), spec, split)
+        (out / "annotations.json").write_text(json.dumps({"database": database}, indent=1) + "\n", encoding="utf-8")
+        console.print(f"{len(database)} streams and their truth in {out}")
+
+
+def truth(parts: list[Part], spec: Recipe, split: str) -> dict[str, object]:
+    """A stream's entry in the ActivityNet layout."""
+    return {
+        "duration": round(parts[-1].end, 3),
+        "subset": split,
+        "annotations": [
+            {"label": clip_label(part.clip), "segment": [round(part.start, 3), round(part.end, 3)]}
+            for part in parts
+            if clip_label(part.clip) != spec.background
+        ],
+    }
 
 
 def plan(clips: list[Clip], spec: Recipe, streams: int, seed: int) -> list[list[Clip]]:
@@ -86,6 +90,8 @@ def plan(clips: list[Clip], spec: Recipe, streams: int, seed: int) -> list[list[
     rng = np.random.default_rng(seed)
     actions = [clip for clip in clips if clip.label is not None and clip.label != spec.background]
     quiet = [clip for clip in clips if clip.label == spec.background]
+    if spec.sequences:
+        raise SpliceError(f"{spec.name} tells sequences, whose clips are streams already: replay them as they are")
     if not actions or not quiet:
         raise SpliceError("splicing needs clips of actions and of background in this split; name another --split")
     order = [actions[int(index)] for index in rng.permutation(len(actions))]
@@ -122,7 +128,9 @@ def _frames(path: Path, fps: int) -> int:
 
 
 def _run(command: list[str]) -> str:
+    if shutil.which("ffmpeg") is None:
+        raise SpliceError("ffmpeg is missing: install it, e.g. apt install ffmpeg")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise SpliceError(f"ffmpeg: {done.stderr.strip().splitlines()[-1:]}")
+        raise SpliceError(f"ffmpeg: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
     return done.stdout

@@ -82,11 +82,12 @@ class Bar:
 
 
 @contextmanager
-def in_one_line(out: Path) -> Iterator[None]:
-    """Known failures end in one line and exit code 2; `out` lies on the disk that may be full."""
+def in_one_line(out: Path, *more: type[Exception]) -> Iterator[None]:
+    """Known failures, and those of `more`, end in one line and exit code 2; `out` lies on the disk that may be full."""
+    known: tuple[type[Exception], ...] = (*KNOWN, *more)
     try:
         yield
-    except KNOWN as error:
+    except known as error:
         _stop(str(error))
     except KeyboardInterrupt:
         _stop("stopped; give the same command again to go on", 130)

@@ -1,0 +1,134 @@
+"""The report of one package whose labels are actions of their own: tables, curves, what survives without motion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kinewatch_models import card_actions, metrics
+from kinewatch_models.card import share_text
+
+Table = dict[str, Any]
+
+LEAST_GROUPS = 5
+WITHOUT = {"frozen": "without motion", "border only": "from the border of the picture alone"}
+SURVIVES = 0.9
+"""A figure that keeps this much of its distance from chance survives, and that is told."""
+
+
+def render(results: Table, beside: dict[str, Table], pictures: Path, name: str) -> str:
+    """Every table and picture; `beside`: results of other nets on the same clips, by title."""
+    labels = list(next(iter(results["sets"].values()))["fp32"]["recall"])
+    sections = [card_actions.measured(results)]
+    if beside:
+        sections += ["Other nets on the same clips:", _others(beside)]
+    sections += [
+        "Recall:",
+        recall(labels, results),
+        "Streamed from the first frame of each clip, with the package's thresholds:",
+        card_actions.streamed(results),
+        card_actions.relies(results),
+        *survivors(results, labels),
+        card_actions.int8(results),
+    ]
+    for title, table in results["sets"].items():
+        if title.endswith("test"):
+            path = draw(table["int8"], labels, pictures / f"{name}-{_slug(title)}.png")
+            sections.append(f"![{title}: confusion, ROC and precision-recall, int8]({path.parent.name}/{path.name})")
+    return "\n\n".join(sections)
+
+
+def _others(beside: dict[str, Table]) -> str:
+    titles = [title for _, title in card_actions.FIGURES]
+    lines = [
+        f"| net | set | graph | {' | '.join(titles)} | ms per frame |",
+        "|---|---|---|" + "---|" * (len(titles) + 1),
+    ]
+    for title, results in beside.items():
+        for name, table in results["sets"].items():
+            for graph in results["graphs"]:
+                cells = [card_actions.figure(table[graph].get(key)) for key, _ in card_actions.FIGURES]
+                lines.append(
+                    f"| {title} | {name} | {graph} | {' | '.join(cells)} | {results['ms_per_frame'][graph]:.1f} |"
+                )
+    return "\n".join(lines)
+
+
+def recall(labels: list[str], results: Table) -> str:
+    """Found clips of every label, each with its interval."""
+    lines = [f"| set | graph | {' | '.join(labels)} |", "|---|---" + "|---" * len(labels) + "|"]
+    for name, table in results["sets"].items():
+        for graph in results["graphs"]:
+            cells = [_recall(table[graph], index, label) for index, label in enumerate(labels)]
+            lines.append(f"| {name} | {graph} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _recall(table: Table, index: int, label: str) -> str:
+    rows = [row for row in table["rows"] if row["label"] == label]
+    groups = [str(row.get("group", "")) for row in rows]
+    if len(set(groups)) < LEAST_GROUPS:
+        return share_text(table["recall"][label])
+    hits = np.array([int(np.argmax(row["p"])) == index for row in rows])
+    spread = metrics.interval(lambda chosen: float(hits[chosen].mean()), groups)
+    return f"{int(hits.sum())} of {len(rows)} [{spread['low']:.2f}, {spread['high']:.2f}]"
+
+
+def survivors(results: Table, labels: list[str]) -> list[str]:
+    """A sentence for each figure that survives what should have destroyed it."""
+    found = []
+    for name, table in results["sets"].items():
+        key = next(key for key in ("auc", "top1_actions", "top1") if key in table["fp32"])
+        actions = len(labels) - ("background_called_action" in table["fp32"])
+        chance = 0.5 if key == "auc" else 1 / (actions if key == "top1_actions" else len(labels))
+        whole = table["fp32"][key]["value"]
+        for change, meaning in WITHOUT.items():
+            left = table["fp32"]["shortcuts"][change][key]["value"]
+            if whole is not None and left is not None and left - chance >= SURVIVES * (whole - chance) > 0:
+                found.append(
+                    f"**{name}: {left:.3f} of {whole:.3f} is left {meaning} (fp32), where chance is {chance:.3f}: the "
+                    "net hardly needs what was taken away.**"
+                )
+    return found
+
+
+def draw(table: Table, labels: list[str], path: Path) -> Path:
+    """Confusion matrix, ROC and precision-recall curves of one set as a small picture."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from sklearn.metrics import PrecisionRecallDisplay, RocCurveDisplay
+
+    figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.8), dpi=72)
+    counts = np.array(table["confusion"])
+    axes[0].imshow(counts, cmap="Blues")
+    axes[0].set_xticks(range(len(labels)), labels, rotation=60)
+    axes[0].set_yticks(range(len(labels)), labels)
+    for (row, column), count in np.ndenumerate(counts):
+        colour = "white" if 2 * count > counts.max() else "black"
+        axes[0].text(column, row, str(count), ha="center", va="center", fontsize=8, color=colour)
+    axes[0].set(xlabel="called", ylabel="is")
+    truth = [row["label"] for row in table["rows"]]
+    scores = np.array([row["p"] for row in table["rows"]])
+    for index, label in enumerate(labels):
+        is_label = np.array([name == label for name in truth])
+        if (label == labels[0] and len(labels) == 2) or not is_label.any() or is_label.all():
+            continue
+        RocCurveDisplay.from_predictions(is_label, scores[:, index], name=label, ax=axes[1])
+        PrecisionRecallDisplay.from_predictions(is_label, scores[:, index], name=label, ax=axes[2])
+    axes[1].set(xlabel="false positive rate", ylabel="true positive rate")
+    axes[2].set(xlabel="recall", ylabel="precision")
+    for axis in axes[1:]:
+        axis.legend(fontsize=6)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Software": None})
+    pyplot.close(figure)
+    return path
+
+
+def _slug(title: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in title.lower())

@@ -1,0 +1,102 @@
+"""The parts of the report that come from many trainings: cross-validation, and what was left out in turn."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+
+from kinewatch_models import card_actions
+from kinewatch_models.card import share_text
+from kinewatch_models.measure import share
+
+Table = dict[str, Any]
+SEED = re.compile(r"-seed-\d+$")
+
+
+def crossval(runs: dict[str, Table]) -> str:
+    """A row per run, figure and graph; runs called ``NAME-seed-N`` are averaged as well."""
+    lines = [
+        "Folds by group: each clip is measured by a net that has seen none of its group; all are counted together.",
+        "",
+        "| run | folds | figure | graph | all clips | clips / groups | lowest fold | highest fold |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    same: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for name, table in runs.items():
+        for precision, pooled in table["pooled"].items():
+            for key, title in card_actions.FIGURES:
+                if key in pooled:
+                    same[SEED.sub("", name), title, precision].append(pooled[key]["value"])
+                    lines.append(_crossval_row(name, table, precision, key, title))
+    means = [
+        f"| {' | '.join(key)} | {len(values)} | {np.mean(values):.3f} | {min(values):.3f} | {max(values):.3f} |"
+        for key, values in same.items()
+        if len(values) > 1
+    ]
+    if means:
+        lines += [
+            "",
+            "| run | figure | graph | seeds | mean | lowest | highest |",
+            "|---|---|---|---|---|---|---|",
+            *means,
+        ]
+    return "\n".join(lines)
+
+
+def _crossval_row(name: str, table: Table, precision: str, key: str, title: str) -> str:
+    spread, row = table["mean"][f"{key} {precision}"], table["pooled"][precision][key]
+    cells = [name, str(len(table["folds"])), title, precision, card_actions.figure(row)]
+    cells += [f"{row['clips']} / {row['groups']}", f"{spread['lowest']:.3f}", f"{spread['highest']:.3f}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def left_out(runs: dict[str, Table]) -> str:
+    """A row per fold, graph and event, and the sum of a run's folds."""
+    lines = [
+        "Each row: trained without what is named, thresholds from val, measured on what was left out.",
+        "",
+        "| run | left out | graph | event | found | daily clips that fire | false events | backwards | frozen |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, table in runs.items():
+        rows = [
+            (fold["left_out"], precision, event, fold[precision])
+            for fold in table["folds"]
+            for precision in ("fp32", "int8")
+            for event, row in fold[precision].items()
+            if "found" in row
+        ]
+        lines += [_left_out_row(name, *row) for row in rows]
+        for key in dict.fromkeys((precision, event) for _, precision, event, _ in rows):
+            lines.append(
+                _summed(name, key, [table for _, precision, event, table in rows if (precision, event) == key])
+            )
+    return "\n".join(lines)
+
+
+def _left_out_row(name: str, what: str, precision: str, event: str, table: Table) -> str:
+    row = table[event]
+    cells = [name, what, precision, event, share_text(row["found"]), share_text(row["daily_fired"])]
+    cells += [str(row["false_events"]), share_text(table["reversed_fired"]), share_text(table["frozen_fired"])]
+    return f"| {' | '.join(cells)} |"
+
+
+def _summed(name: str, key: tuple[str, str], tables: list[Table]) -> str:
+    precision, event = key
+
+    def add(rows: list[Table]) -> Table:
+        return share(sum(row["hits"] for row in rows), sum(row["of"] for row in rows))
+
+    whole: Table = {
+        event: {
+            "found": add([table[event]["found"] for table in tables]),
+            "daily_fired": add([table[event]["daily_fired"] for table in tables]),
+            "false_events": sum(table[event]["false_events"] for table in tables),
+        },
+        "reversed_fired": add([table["reversed_fired"] for table in tables]),
+        "frozen_fired": add([table["frozen_fired"] for table in tables]),
+    }
+    return _left_out_row(name, "**all folds**", precision, event, whole)
