@@ -116,5 +116,5 @@ def test_streams_have_a_row_per_label(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_package_is_refused(tmp_path: Path) -> None:
     (tmp_path / "own.results.json").write_text("{}")
     (tmp_path / "own").mkdir()
-    with pytest.raises(ReportError, match="has no model.toml"):
+    with pytest.raises(ReportError, match=r"has no model\.toml"):
         report.render([tmp_path / "own"], tmp_path, [], [])
