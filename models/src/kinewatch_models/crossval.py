@@ -54,9 +54,13 @@ def folds(clips: list[Clip], recipe: Recipe, count: int) -> list[tuple[list[Clip
 
 
 def claim(run: Path, recipe: Recipe, clips: list[Clip]) -> None:
-    """Mark `run` as that of this recipe and these clips; a directory of others is refused, not gone on with."""
-    paths = [clip.path for clip in clips]
-    made_with = {"made_with": hashlib.sha256(repr((recipe, paths)).encode()).hexdigest()}
+    """Mark `run` as that of this recipe and these clips; a directory of others is refused, not gone on with.
+
+    What a recipe only says (licence, limits, notes) or sets after training (decoders) may change.
+    """
+    taught = [(clip.path, clip.label, clip.spans) for clip in clips]
+    decides = (recipe.labels, recipe.background, recipe.rate_hz, recipe.input, recipe.net, recipe.train, taught)
+    made_with = {"made_with": hashlib.sha256(repr(decides).encode()).hexdigest()}
     if not (run / "made-with.json").exists():
         steps.write(run / "made-with.json", made_with)
     if steps.read(run / "made-with.json") != made_with:
