@@ -8,8 +8,10 @@ FEATURES := --features kinewatch/embedded-broker
 BUILD := $(or $(CARGO_TARGET_DIR),target)
 VENV := models/.venv
 VIDEO ?=
+DATA ?= ../shared/data
+SCORE ?= $(wildcard ../shared/contract/score_intervals.py)
 
-.PHONY: help demo run test test-models test-deps lint fmt bench build deps clean
+.PHONY: help demo run test test-models test-deps lint fmt bench models build deps clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,7 +40,7 @@ test-models: ## Run the tests of training and export (installs PyTorch)
 	@.ci/apt build run test
 	@.ci/venv $(VENV) test
 	@.ci/venv $(VENV) train
-	$(VENV)/bin/python -m pytest -q models/tests --run-train
+	KINEWATCH=$(realpath $(BUILD)/release/kinewatch) $(VENV)/bin/python -m pytest -q models/tests --run-train
 
 lint: test-deps ## Formatting, clippy, dependency rules and licences, ruff and mypy
 	$(CARGO) fmt --all --check
@@ -55,6 +57,13 @@ bench: build ## Measure speed and memory; prints a table of ratios
 	@.ci/venv $(VENV) test
 	. .ci/ort $(VENV); $(VENV)/bin/python -m kinewatch_models.bench $(BUILD)/release/kinewatch
 	$(BUILD)/release/kinewatch model bench models/falls --ort-library $$(. .ci/ort $(VENV); echo $$ORT_DYLIB_PATH)
+
+models: build ## Rebuild the model packages and their report from a folder of clips (DATA=…; hours; goes on after a kill)
+	@.ci/apt build run test
+	@.ci/venv $(VENV) test
+	@.ci/venv $(VENV) train
+	@.ci/venv $(VENV) report
+	. .ci/ort $(VENV); models/rebuild.sh $(VENV)/bin/kinewatch-models "$(DATA)" $(BUILD)/models $(BUILD)/release/kinewatch $(SCORE)
 
 clean: ## Remove build products
 	$(CARGO) clean

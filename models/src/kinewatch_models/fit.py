@@ -22,7 +22,7 @@ from kinewatch_models.told import Bar, console, in_one_line
 LICENCE = "All rights as in the clips it was trained on; the backbone's ImageNet weights are Apache-2.0.\n"
 DISK_FACTOR, DISK_MOST, DISK_MODEL = 30, 2_000_000_000, 300_000_000
 SURE = 1.3
-"""A model that is right on val less than this many times as often as by always saying one label is told to be poor."""
+"""A model that is not right this many times as often as by always saying one label is told to be poor."""
 
 
 def command(
@@ -171,7 +171,7 @@ def _say_how_good(results: steps.Table, out: Path) -> None:
         f"{name}, int8: {rows['value']:.0%} of {rows['clips']} clips are called what they are; streamed, "
         f"{found['hits']} of {found['of']} actions found, {table['streamed']['false_events']} false"
     )
-    if rows["value"] < SURE * max(counts) / sum(counts):
+    if rows["value"] < SURE * max(counts) / sum(counts) or not found["hits"]:
         console.print(
             f"WARNING: always saying the most frequent label is right on {max(counts) / sum(counts):.0%}: the model "
             "has learnt little; add clips (other people, places, light), or check that the labels are right"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,6 +17,7 @@ from kinewatch_models import cli, package, steps
 from kinewatch_models.train import export
 
 RUN = CliRunner()
+AGENT = os.environ.get("KINEWATCH", "")
 
 
 def fit(data: Path, out: Path, *more: str) -> tuple[int, str]:
@@ -49,6 +53,28 @@ def test_a_folder_becomes_a_package_and_a_second_run_goes_on(clips: Path, tmp_pa
     assert code == 2
     assert "broken.mp4" in text
     (clips / "left" / "broken.mp4").unlink()
+
+
+@pytest.mark.slow
+def test_the_direction_of_motion_is_learnt_and_found_in_a_stream(tmp_path: Path) -> None:
+    out = tmp_path / "moves"
+    code, text = fit(moving_shapes.folder(tmp_path / "clips", 10), out, "--epochs", "16")
+    assert code == 0, text
+    table = json.loads((tmp_path / "moves.results.json").read_text())["sets"]["own clips test"]["int8"]
+    assert table["top1"]["value"] > 0.95
+    assert table["streamed"]["found"]["hits"] == table["streamed"]["found"]["of"] == 4
+    assert "WARNING" not in text
+    if not AGENT:
+        pytest.skip("learnt; KINEWATCH names no agent that could replay")
+    stream = tmp_path / "stream.mp4"
+    moving_shapes.write(stream, 99100, [(0, 4.0), (1, 2.4), (0, 5.0), (-1, 2.4), (0, 4.0)])
+    subprocess.run([AGENT, "model", "check", str(out)], check=True, capture_output=True)
+    events = tmp_path / "events.jsonl"
+    subprocess.run([AGENT, "replay", str(stream), "--model", str(out), "--events", str(events)], check=True)
+    told = [json.loads(line)["data"] for line in events.read_text().splitlines()]
+    found = [(one["label"], one["start"]["pts_ns"] / 1e9) for one in told if one["status"] == "ended"]
+    assert [label for label, _ in found] == ["right", "left"]
+    assert [start for _, start in found] == pytest.approx([4.0, 11.4], abs=1.0)
 
 
 def test_the_same_seed_gives_the_same_model_from_a_folder_and_from_a_table(clips: Path, tmp_path: Path) -> None:
