@@ -7,6 +7,7 @@ edit list. Never resamples in time: see `sampling`.
 
 from __future__ import annotations
 
+import select
 import struct
 import subprocess
 import tempfile
@@ -25,6 +26,7 @@ Seconds = npt.NDArray[np.float64]
 HEADER = struct.Struct(">4xHIQ44x")
 """Of a GDP packet: its type, the length of what follows, and the time of a buffer in nanoseconds."""
 BUFFER, NO_TIME = 1, 2**64 - 1
+SILENCE_S = 60.0
 
 
 class CaptureError(Exception):
@@ -46,30 +48,49 @@ def stream(path: Path, width: int, height: int) -> Iterator[tuple[float, Frames]
         *(f"video/x-raw,width={width},height={height},pixel-aspect-ratio=1/1", "!", "videoconvert", "!"),
         *("video/x-raw,format=RGB", "!", "gdppay", "!", "fdsink", "fd=1", "sync=false"),
     ]
-    with tempfile.TemporaryFile() as errors, subprocess.Popen(pipeline, stdout=subprocess.PIPE, stderr=errors) as run:
+    if path.exists() and path.stat().st_size == 0:
+        raise CaptureError(f"{path}: is empty")
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(pipeline, stdout=subprocess.PIPE, stderr=errors, bufsize=0) as run,
+    ):
         assert run.stdout is not None  # it was asked for as a pipe
         count = 0
         try:
-            for time_s, body in _timed(_packets(run.stdout), path):
+            for time_s, body in _timed(_packets(run.stdout, path), path):
                 count += 1
                 yield time_s, unpack(body, width, height, path)[0]
-            failed = run.wait() != 0
+            failed = run.wait(SILENCE_S) != 0
+        except subprocess.TimeoutExpired:
+            failed = True
         finally:
-            run.stdout.close()
-            run.terminate()
+            run.kill()  # before the pipe is closed and the process awaited: it may hang
         errors.seek(0)
         told = errors.read().decode(errors="replace").strip()
     if failed or not count:
         raise CaptureError(f"{path}: {_first_line(told) or 'no video frames'}")
 
 
-def _packets(pipe: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+def _packets(pipe: IO[bytes], path: Path) -> Iterator[tuple[int, bytes]]:
     """(nanoseconds, bytes) of every buffer."""
-    while len(head := pipe.read(HEADER.size)) == HEADER.size:
+    while len(head := _read(pipe, HEADER.size, path)) == HEADER.size:
         kind, length, time_ns = HEADER.unpack(head)
-        body = pipe.read(length)
+        body = _read(pipe, length, path)
         if kind == BUFFER and len(body) == length:
             yield time_ns, body
+
+
+def _read(pipe: IO[bytes], count: int, path: Path) -> bytes:
+    """`count` bytes, or fewer at the end. GStreamer may hang on damaged files, so silence is an error."""
+    parts = bytearray()
+    while len(parts) < count:
+        if not select.select([pipe], [], [], SILENCE_S)[0]:
+            raise CaptureError(f"{path}: GStreamer has hung for {SILENCE_S:g} s")
+        some = pipe.read(count - len(parts))
+        if not some:
+            break
+        parts += some
+    return bytes(parts)
 
 
 def _timed(packets: Iterator[tuple[int, bytes]], path: Path) -> Iterator[tuple[float, bytes]]:
