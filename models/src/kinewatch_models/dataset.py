@@ -13,6 +13,7 @@ import itertools
 import re
 import unicodedata
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -59,10 +60,13 @@ class _Row:
     end_s: float | None = None
 
 
-def read(data: Path) -> Dataset:
-    """The clips of a folder, or of a CSV file that names videos beside it. Raises `DataError`."""
+def read(data: Path, left_out: Collection[str] = ()) -> Dataset:
+    """The clips of a folder, or of a CSV file that names videos beside it, but those `left_out`. Raises `DataError`."""
     folder, table = (data.parent, data) if data.is_file() else (data, data / TABLE)
     rows = _listed(folder, table) if table.exists() else _foldered(folder)
+    rows = [row for row in rows if row.path not in left_out]
+    if not rows:
+        raise DataError(f"{data}: there is no video that can be read")
     slugs = _slugs({row.label for row in rows})
     rows = [replace(row, label=slugs[row.label]) for row in rows]
     notes = [f'label "{name}" is called {slug}' for name, slug in sorted(slugs.items()) if slug != name]

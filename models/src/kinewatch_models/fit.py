@@ -52,7 +52,8 @@ def fit(data: Path, out: Path, strict: bool, seed: int, epochs: int, threads: in
     run.mkdir(parents=True, exist_ok=True)
     _check_disk(found.clips, run)
     with Bar(len(found.clips)) as bar:
-        clips = _decode(found, run / "frames", strict, bar)
+        with bar.step("decode"):
+            found, clips = _decode(found, data, run / "frames", strict, bar)
         dataset.check_splits(clips, found.labels)
         _say_what_is_short(clips, run / "frames")
         _say_what_lacks_background(clips, found.labels)
@@ -91,23 +92,34 @@ def _check_disk(clips: list[Clip], run: Path) -> None:
         raise DataError(f"{run} has {free / 1e6:.0f} MB free, about {need / 1e6:.0f} MB are needed: free some space")
 
 
-def _decode(found: Dataset, cache: Path, strict: bool, bar: Bar) -> list[Clip]:
-    made, refused = [], []
-    with bar.step("decode"):
-        for clip in found.clips:
-            sizes = [CACHE_SIZE, SIZE] if clip.split == "train" else [SIZE]
-            try:
-                made += cuts.cut(clip, found.digests[clip.path], sizes, cache)
-            except CaptureError as error:
-                if strict:
-                    raise DataError(f"{error}; without --strict it is left out") from None
-                refused.append(str(error))
-            bar.advance()
-    for line in refused:
-        console.print(f"left out: {line}")
-    if refused:
-        console.print(f"note: {len(refused)} of {len(found.clips)} videos cannot be read and are left out")
-    return made
+def _decode(found: Dataset, data: Path, cache: Path, strict: bool, bar: Bar) -> tuple[Dataset, list[Clip]]:
+    """The data set without what cannot be decoded, and its decoded clips; splits are drawn without the former."""
+    count = len(found.clips)
+    refused: set[str] = set()
+    while True:
+        made, unread = _decode_once(found, cache, strict, bar)
+        if not unread:
+            return found, made
+        refused |= unread.keys()
+        for line in unread.values():
+            console.print(f"left out: {line}", markup=False)
+        console.print(f"note: {len(refused)} of {count} videos cannot be read and are left out")
+        found = dataset.read(data, refused)
+
+
+def _decode_once(found: Dataset, cache: Path, strict: bool, bar: Bar) -> tuple[list[Clip], dict[str, str]]:
+    """The clips that could be decoded, and by path what is wrong with the others."""
+    made, unread = [], {}
+    for clip in found.clips:
+        sizes = [CACHE_SIZE, SIZE] if clip.split == "train" else [SIZE]
+        try:
+            made += cuts.cut(clip, found.digests[clip.path], sizes, cache)
+        except CaptureError as error:
+            if strict:
+                raise DataError(f"{error}; without --strict it is left out") from None
+            unread[clip.path] = str(error)
+        bar.advance()
+    return made, unread
 
 
 def _say_what_is_short(clips: list[Clip], cache: Path) -> None:
