@@ -110,7 +110,7 @@ def _decode(found: Dataset, data: Path, cache: Path, strict: bool, bar: Bar) -> 
 def _decode_once(found: Dataset, cache: Path, strict: bool, bar: Bar) -> tuple[list[Clip], dict[str, str]]:
     """The clips that could be decoded, and by path what is wrong with the others."""
     made, unread = [], {}
-    for clip in found.clips:
+    for number, clip in enumerate(found.clips, 1):
         sizes = [CACHE_SIZE, SIZE] if clip.split == "train" else [SIZE]
         try:
             made += cuts.cut(clip, found.digests[clip.path], sizes, cache)
@@ -118,7 +118,7 @@ def _decode_once(found: Dataset, cache: Path, strict: bool, bar: Bar) -> tuple[l
             if strict:
                 raise DataError(f"{error}; without --strict it is left out") from None
             unread[clip.path] = str(error)
-        bar.advance()
+        bar.share(number / len(found.clips))
     return made, unread
 
 

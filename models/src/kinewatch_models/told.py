@@ -12,7 +12,8 @@ from types import TracebackType
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from kinewatch_models.calibrate import CalibrationError
 from kinewatch_models.capture import CaptureError
@@ -26,24 +27,34 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 KNOWN = (CalibrationError, CaptureError, CatalogueError, DataError, PackageError, RecipeError, StepError)
 FULL_BYTES = 20_000_000
-DECODE_S, TRAIN_FRAME_S, STREAM_FRAME_S = 1.0, 0.03, 0.008
+SURE_AFTER_S, MOST_AT_ONCE = 2.0, 0.3
+DECODE_S, TRAIN_FRAME_S, STREAM_FRAME_S = 0.5, 0.03, 0.008
 """Guessed seconds of one thread: of decoding a clip, of a training frame (forth and back), of a streamed frame."""
 STEPS = ("decode", "train", "export", "quantise", "calibrate", "evaluate", "package")
-FIXED_S = {"export": 6.0, "quantise": 20.0, "package": 4.0}
+FIXED_S = {"export": 2.0, "quantise": 10.0, "package": 2.0}
 STREAM_PASSES = {"calibrate": 5, "evaluate": 16}
 """How often the frames of held-out clips go through a net, about."""
 
 
+class _Left(ProgressColumn):
+    """Counts down to the moment when all should be done."""
+
+    def render(self, task: Task) -> Text:
+        seconds = max(0, round(task.fields["until"] - time.monotonic()))
+        return Text(f"about {seconds // 60}:{seconds % 60:02} left", style="progress.remaining")
+
+
 class Bar:
-    """A progress bar over all steps, in guessed seconds; the time left is scaled by how the guesses came true."""
+    """A progress bar over all steps, in guessed seconds; the time left is scaled by how true the present step's are."""
 
     def __init__(self, videos: int):
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console)
+        self._progress = Progress(*columns, _Left(), console=console)
         self._guess = {"decode": DECODE_S * videos, "train": 120.0, **FIXED_S}
         self._guess |= {name: 2.0 * passes for name, passes in STREAM_PASSES.items()}
-        self._name, self._done = "", 0.0
-        self._task = self._progress.add_task("", total=sum(self._guess.values()))
+        self._name, self._done, self._now, self._began = "", 0.0, 0.0, time.monotonic()
+        self._from = (0.0, self._began)
+        self._task = self._progress.add_task("", total=sum(self._guess.values()), until=self._until())
 
     def __enter__(self) -> Bar:
         self._progress.start()
@@ -60,25 +71,41 @@ class Bar:
         streamed = float(sum(held)) * work.spec.rate_hz
         self._guess["train"] = spec.epochs * windows * spec.window * TRAIN_FRAME_S
         self._guess |= {name: streamed * STREAM_FRAME_S * passes for name, passes in STREAM_PASSES.items()}
-        self._progress.update(self._task, total=sum(self._guess.values()))
+        self._show()
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
         """One step; says how long it took."""
-        self._name, began = name, time.monotonic()
-        self._progress.update(self._task, description=f"{STEPS.index(name) + 1}/{len(STEPS)} {name}")
+        self._name, self._now, self._began = name, 0.0, time.monotonic()
+        self._from = (0.0, self._began)
+        self._show()
         yield
         self._done += self._guess[name]
-        self._progress.update(self._task, completed=self._done)
-        console.print(f"{name}: {time.monotonic() - began:.0f} s")
-
-    def advance(self) -> None:
-        """One video is decoded."""
-        self._progress.advance(self._task, DECODE_S)
+        self._now = 0.0
+        console.print(f"{name}: {time.monotonic() - self._began:.0f} s")
 
     def share(self, share: float) -> None:
         """So much of the present step is done, 0 to 1."""
-        self._progress.update(self._task, completed=self._done + share * self._guess[self._name])
+        now = share * self._guess[self._name]
+        if self._now == 0 and share > MOST_AT_ONCE:  # it goes on after a kill
+            self._from = (now, time.monotonic())
+        self._now = now
+        self._show()
+
+    def _until(self) -> float:
+        before, since = self._from
+        spent, made = time.monotonic() - since, self._now - before
+        rate = spent / made if made > 0 and spent > SURE_AFTER_S else 1.0
+        return time.monotonic() + (sum(self._guess.values()) - self._done - self._now) * rate
+
+    def _show(self) -> None:
+        self._progress.update(
+            self._task,
+            description=f"{STEPS.index(self._name) + 1}/{len(STEPS)} {self._name}" if self._name else "",
+            completed=self._done + self._now,
+            total=sum(self._guess.values()),
+            until=self._until(),
+        )
 
 
 @contextmanager
