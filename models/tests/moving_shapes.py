@@ -20,7 +20,8 @@ DIRECTIONS = {"left": -1, "right": 1, "background": 0}
 def write(path: Path, seed: int, parts: Sequence[tuple[int, float]]) -> None:
     """A textured square that crosses the picture; `parts`: (direction, seconds) one after the other.
 
-    Direction 1 goes to the right, -1 to the left; with 0 the square trembles in its place.
+    Direction 1 goes to the right, -1 to the left; with 0 the square trembles in its place, which is where the part
+    before left it or the one after takes it up: a jump would be motion.
     """
     rng = np.random.default_rng(seed)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,13 +29,20 @@ def write(path: Path, seed: int, parts: Sequence[tuple[int, float]]) -> None:
     ground = cv2.resize(rng.integers(60, 120, (12, 12, 3), dtype=np.uint8), (SIDE, SIDE))
     shape = cv2.resize(rng.integers(120, 255, (4, 4, 3), dtype=np.uint8), (SHAPE, SHAPE))
     top = int(rng.integers(8, SIDE - SHAPE - 8))
+    moves = [direction for direction, _ in parts if direction]
+    place = int(rng.integers(0, SIDE - SHAPE)) if not moves else _across(0.0, moves[0])
     for direction, seconds in parts:
-        count, place = int(seconds * FPS), int(rng.integers(0, SIDE - SHAPE))
+        count = int(seconds * FPS)
         for n in range(count):
-            share = n / count if direction > 0 else 1 - n / count
-            left = int(share * (SIDE + 20)) - SHAPE + 4 if direction else place + int(rng.integers(-1, 2))
+            left = _across(n / count, direction) if direction else place + int(rng.integers(-1, 2))
             frames.append(_frame(ground, shape, top, left, rng).tobytes())
+        place = _across(1.0, direction) if direction else place
     _encode(path, b"".join(frames))
+
+
+def _across(share: float, direction: int) -> int:
+    """Left edge of the square after a `share` of its way; a little of it is seen at either end."""
+    return int((share if direction > 0 else 1 - share) * (SIDE + 20)) - SHAPE + 4
 
 
 def _encode(path: Path, raw: bytes) -> None:

@@ -60,7 +60,7 @@ def test_a_folder_becomes_a_package_and_a_second_run_goes_on(clips: Path, tmp_pa
 @pytest.mark.slow
 def test_the_direction_of_motion_is_learnt_and_found_in_a_stream(tmp_path: Path) -> None:
     out = tmp_path / "moves"
-    code, text = fit(moving_shapes.folder(tmp_path / "clips", 10), out, "--epochs", "16")
+    code, text = fit(moving_shapes.folder(tmp_path / "clips", 12), out)
     assert code == 0, text
     table = json.loads((tmp_path / "moves.results.json").read_text())["sets"]["own clips test"]["int8"]
     assert table["top1"]["value"] > 0.95
