@@ -12,6 +12,7 @@ import pytest
 import moving_shapes
 from kinewatch_models import cuts
 from kinewatch_models.catalogue import Clip, Span
+from kinewatch_models.dataset import DataError
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("gst-launch-1.0") or not shutil.which("ffmpeg"), reason="needs GStreamer, FFmpeg"
@@ -81,3 +82,10 @@ def test_a_cut_that_was_killed_is_made_again(tmp_path: Path) -> None:
     (folder / f"{SIZE}.npy").write_bytes(b"half")
     (again,) = cuts.cut(clip, "digest", [SIZE], tmp_path / "cache")
     np.testing.assert_array_equal(again.frames(tmp_path / "cache", SIZE)[0], whole)
+
+
+@pytest.mark.parametrize("start", [3.2, 60.0])
+def test_times_beyond_the_end_of_a_video_are_told(tmp_path: Path, start: float) -> None:
+    clip = replace(video(tmp_path, 3.0), spans=(Span("wave", start, start + 2),), label=None)
+    with pytest.raises(DataError, match=f"wave at {start:g} s lies after the end"):
+        cuts.cut(clip, "digest", [SIZE], tmp_path / "cache")

@@ -19,7 +19,7 @@ import numpy as np
 from kinewatch_models import capture, prepare
 from kinewatch_models.capture import Frames
 from kinewatch_models.catalogue import Clip, Span
-from kinewatch_models.dataset import BACKGROUND
+from kinewatch_models.dataset import BACKGROUND, DataError
 
 MARGIN_S, LONGEST_S = 1.6, 60.0
 BACKGROUND_S, ACTION_S = 8.0, 30.0
@@ -45,7 +45,7 @@ class Piece:
 def cut(clip: Clip, digest: str, sizes: list[int], cache: Path) -> list[Clip]:
     """The clips that `clip` becomes, decoded at `sizes` into `cache`; `digest` is that of the video's bytes.
 
-    Raises `CaptureError`. What is there from an earlier run is not decoded again.
+    Raises `CaptureError`, and `DataError` for times beyond the end of the video. What is there from an earlier run is not decoded again.
     """
     made_with = [clip.label, [[span.label, span.start, span.end] for span in clip.spans or ()], sorted(sizes)]
     name = hashlib.sha256(f"{digest} {json.dumps(made_with)}".encode()).hexdigest()[:20]
@@ -74,6 +74,8 @@ def _decode(clip: Clip, name: str, size: int, folder: Path) -> list[list[str | f
     for piece in _pieces(clip, capture.stream(clip.root / clip.path, size, size)):
         if piece.times[-1] - piece.times[0] < LEAST_S and kept and piece.span is None:
             continue
+        if piece.span is not None and piece.times[-1] < piece.span.start:
+            continue
         first = piece.times[0]
         target = folder / piece.name
         target.mkdir(parents=True, exist_ok=True)
@@ -82,6 +84,12 @@ def _decode(clip: Clip, name: str, size: int, folder: Path) -> list[list[str | f
         ends = (-1.0, -1.0) if piece.span is None else (max(piece.span.start - first, 0.0), piece.span.end - first)
         kept[piece.name] = [piece.name, piece.label, *ends]
         _drop_one(kept, name, folder)
+    for piece in _timed(clip.spans or ()):
+        if piece.name not in kept and piece.span is not None:
+            raise DataError(
+                f"{clip.root / clip.path}: {piece.label} at {piece.span.start:g} s lies after the end of the video: "
+                "correct begin_s and end_s, which count from its first frame"
+            )
     return list(kept.values())
 
 
