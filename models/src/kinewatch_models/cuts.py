@@ -45,7 +45,8 @@ class Piece:
 def cut(clip: Clip, digest: str, sizes: list[int], cache: Path) -> list[Clip]:
     """The clips that `clip` becomes, decoded at `sizes` into `cache`; `digest` is that of the video's bytes.
 
-    Raises `CaptureError`, and `DataError` for times beyond the end of the video. What is there from an earlier run is not decoded again.
+    Raises `CaptureError`, and `DataError` for times beyond the end of the video. What is there from an earlier run is
+    not decoded again.
     """
     made_with = [clip.label, [[span.label, span.start, span.end] for span in clip.spans or ()], sorted(sizes)]
     name = hashlib.sha256(f"{digest} {json.dumps(made_with)}".encode()).hexdigest()[:20]
