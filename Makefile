@@ -8,6 +8,7 @@ FEATURES := --features kinewatch/embedded-broker
 BUILD := $(or $(CARGO_TARGET_DIR),target)
 VENV := models/.venv
 VIDEO ?=
+PEER ?=
 
 .PHONY: help demo run test test-models test-deps lint fmt bench build deps clean
 
@@ -50,10 +51,11 @@ fmt: ## Format everything
 	$(CARGO) fmt --all
 	$(VENV)/bin/ruff format models
 
-bench: build ## Measure speed and memory; prints a table of ratios
+bench: build ## Measure speed and memory; prints a table of ratios (PEER=DIR: against a Python script, needs PyTorch)
 	@.ci/apt build run test
 	@.ci/venv $(VENV) test
-	. .ci/ort $(VENV); $(VENV)/bin/python -m kinewatch_models.bench $(BUILD)/release/kinewatch
+	$(if $(PEER),@.ci/venv $(VENV) peer)
+	. .ci/ort $(VENV); $(VENV)/bin/python -m kinewatch_models.bench $(BUILD)/release/kinewatch $(if $(PEER),--peer "$(PEER)")
 	$(BUILD)/release/kinewatch model bench models/falls --ort-library $$(. .ci/ort $(VENV); echo $$ORT_DYLIB_PATH)
 
 clean: ## Remove build products

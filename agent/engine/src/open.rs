@@ -218,6 +218,7 @@ impl Opening<'_> {
         let single = self.session(&path, spec, 1, learnt)?;
         let batch = match self.batch() {
             1 => None,
+            _ if !single.any_batch() => None,
             rows => Some(self.session(&path, spec, rows, learnt)?),
         };
         let padding = if self.candidate.provider == Provider::Cpu { Padding::Never } else { Padding::Always };
