@@ -10,7 +10,7 @@ VENV := models/.venv
 VIDEO ?=
 PEER ?=
 
-.PHONY: help demo run test test-models test-deps lint fmt bench build deps clean
+.PHONY: help app demo run test test-models test-deps lint fmt bench build deps clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,10 +21,13 @@ deps: ## Install the system packages that building and running need (asks for no
 build: deps ## Build the release binary
 	$(CARGO) build --release --workspace --all-targets $(FEATURES)
 
-demo: build ## Watch two cameras over real RTSP, print events and a table (VIDEO=my.mp4 for your own file)
+app: deps # what demo and run need; the same libraries as build, so that nothing is compiled twice
+	$(CARGO) build --release --workspace --bins --examples $(FEATURES)
+
+demo: app ## Watch two cameras over real RTSP, print events and a table (VIDEO=my.mp4 for your own file)
 	tests/demo.sh $(BUILD) $(if $(VIDEO),"$(VIDEO)")
 
-run: build ## Run the daemon with config/kinewatch.toml (CONFIG=… for another)
+run: app ## Run the daemon with config/kinewatch.toml (CONFIG=… for another)
 	$(BUILD)/release/kinewatch run --config $(or $(CONFIG),config/kinewatch.toml)
 
 test-deps: ## Install what the tests need: system packages and a Python environment without PyTorch

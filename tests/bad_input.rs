@@ -25,6 +25,7 @@ fn refused(what: &str, command: &mut Command, code: i32, words: &[&str]) {
     let (found, text) = outcome(command);
     println!("| {what} | {found} | {} |", text.trim().replace('\n', " ⏎ "));
     assert_eq!(found, code, "{what}: {text}");
+    assert_eq!(text.trim().lines().count(), 1, "{what}: {text}");
     for word in words {
         assert!(text.contains(word), "{what}: no {word:?} in: {text}");
     }
