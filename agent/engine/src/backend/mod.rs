@@ -16,11 +16,6 @@ pub(crate) trait Session: Send {
     /// Rows of axis 0.
     fn batch(&self) -> usize;
 
-    /// Whether the graph can be opened for other batch sizes too; false where its axis 0 is fixed.
-    fn any_batch(&self) -> bool {
-        true
-    }
-
     /// Buffer of the input at `index` of the [`GraphSpec`], `batch` rows. Kept between runs.
     fn input(&mut self, index: usize) -> TensorMut<'_>;
 

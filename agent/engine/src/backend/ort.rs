@@ -43,7 +43,6 @@ pub(crate) struct OrtSession {
     output_places: Vec<usize>,
     input_places: Vec<usize>,
     batch: usize,
-    any_batch: bool,
 }
 
 impl OrtSession {
@@ -61,7 +60,6 @@ impl OrtSession {
             output_places: Vec::new(),
             input_places: Vec::new(),
             batch: setup.batch,
-            any_batch: true,
         };
         let outcome = opened.check_and_warm(spec);
         // Also after a failure: the profile is a file that somebody has to delete.
@@ -72,9 +70,7 @@ impl OrtSession {
 
     fn check_and_warm(&mut self, spec: &GraphSpec) -> Result<(), LoadFailure> {
         self.input_places = check(self.session.inputs(), &spec.inputs, "input", self.batch)?;
-        let fixed = self.session.inputs().get(self.input_places[0]).and_then(batch_axis);
-        check_batch(spec, fixed, self.batch)?;
-        self.any_batch = fixed.is_none();
+        check_batch(spec, self.session.inputs().get(self.input_places[0]).and_then(batch_axis), self.batch)?;
         self.output_places = check(self.session.outputs(), &spec.outputs, "output", self.batch)?;
         let mut slots: Vec<Option<SessionInputValue<'static>>> = spec.inputs.iter().map(|_| None).collect();
         for (tensor, &place) in spec.inputs.iter().zip(&self.input_places) {
@@ -108,10 +104,6 @@ impl OrtSession {
 impl Session for OrtSession {
     fn batch(&self) -> usize {
         self.batch
-    }
-
-    fn any_batch(&self) -> bool {
-        self.any_batch
     }
 
     fn input(&mut self, index: usize) -> TensorMut<'_> {
