@@ -8,16 +8,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use kinewatch_capture::{Elements, Mode, Source, Speed};
 use kinewatch_core::decode::Decision;
 use kinewatch_core::frame::{Filter, FrameSpec, ScaleOrder};
-use kinewatch_core::manifest::{Manifest, Overrides};
-use kinewatch_core::time::{ClockMap, Pts};
-use kinewatch_engine::OpenOptions;
+use kinewatch_core::manifest::Manifest;
+use kinewatch_core::time::Pts;
 
 use crate::analytics::{Analytics, CameraPlan, LoadedModel, Origin, Sink, WindowDrop};
-use crate::models;
-use crate::replay::{ReplayError, Stopped, play};
+use crate::replay::play;
 
 const PATTERN: &str = "ball";
 const PATTERN_FPS: u32 = 30;
@@ -39,32 +38,25 @@ pub struct Shift {
     pub flips: usize,
 }
 
-/// Measures every other chain on `video`, or on a generated pattern; blocks for seconds.
+/// Measures every other chain on `video`, or on a generated pattern, with an opened model; blocks for seconds.
 ///
 /// # Errors
-/// In words: the model or the video cannot be opened, or it gave no row to compare.
-pub fn shifts(dir: &Path, video: Option<&Path>, options: &OpenOptions) -> Result<Vec<Shift>, String> {
-    kinewatch_capture::init().map_err(|e| e.to_string())?;
-    let manifest = kinewatch_ota::open_verified(dir).map_err(|e| e.to_string())?.manifest;
-    let source = source(video, &manifest);
-    let shown = source.to_string();
-    let run = |spec: FrameSpec, elements: Elements| {
-        let opened = models::open("check", dir, Overrides::default(), options).map_err(|e| e.to_string())?;
-        scores(opened.loaded, spec, &source, elements).map_err(|e| e.to_string())
-    };
-    let packaged = manifest.input.spec;
-    let reference = run(packaged, Elements::software())?;
-    if reference.is_empty() {
-        return Err(format!("{shown}: too short for a window of the model; give a longer --video"));
-    }
-    let mut found = Vec::new();
+/// The video cannot be played, the model failed on it, or it gave no row to compare.
+pub fn shifts(model: LoadedModel, video: Option<&Path>) -> anyhow::Result<Vec<Shift>> {
+    kinewatch_capture::init()?;
+    let source = source(video, &model.manifest);
+    let packaged = model.manifest.input.spec;
+    let (reference, mut model) = scores(model, packaged, &source, Elements::software())?;
+    anyhow::ensure!(!reference.is_empty(), "{source}: too short for a window of the model; give a longer --video");
     let native = Elements::probe();
-    if native != Elements::software() {
-        let name = format!("this machine's decoder and scaler ({:?})", native.platform);
-        found.push(compare(name, &reference, &run(packaged, native)?));
-    }
-    for (name, spec) in others(packaged) {
-        found.push(compare(name, &reference, &run(spec, Elements::software())?));
+    let here = (native != Elements::software())
+        .then(|| (format!("this machine's decoder and scaler ({:?})", native.platform), packaged, native));
+    let others = others(packaged).into_iter().map(|(name, spec)| (name, spec, Elements::software()));
+    let mut found = Vec::new();
+    for (name, spec, elements) in here.into_iter().chain(others) {
+        let (rows, back) = scores(model, spec, &source, elements)?;
+        model = back;
+        found.push(compare(name, &reference, &rows));
     }
     Ok(found)
 }
@@ -100,23 +92,20 @@ fn others(packaged: FrameSpec) -> Vec<(String, FrameSpec)> {
 
 type Rows = Vec<(Pts, Vec<f32>)>;
 
+/// The rows of `source` through one chain, and the model back.
 fn scores(
     mut model: LoadedModel,
     spec: FrameSpec,
     source: &Source,
     elements: Elements,
-) -> Result<Rows, Box<dyn std::error::Error>> {
-    let mut manifest = (*model.manifest).clone();
-    manifest.input.spec = spec;
-    model.manifest = Arc::new(manifest);
+) -> anyhow::Result<(Rows, LoadedModel)> {
+    Arc::make_mut(&mut model.manifest).input.spec = spec;
     let plan = CameraPlan { name: "check".into(), models: vec![0] };
-    let mut analytics = Analytics::new(vec![model], std::slice::from_ref(&plan))?.with_clock(&ClockMap::fixed(0));
+    let mut analytics = Analytics::new(vec![model], std::slice::from_ref(&plan))?;
     let mut rows = Keep(Vec::new());
-    match play(&mut analytics, &plan, source.clone(), elements, &mut rows, &mut |_| {}) {
-        Ok(_) => Ok(rows.0),
-        Err(Stopped::Capture(error)) => Err(error.into()),
-        Err(Stopped::Inference(source)) => Err(ReplayError::Inference { path: PathBuf::from("check"), source }.into()),
-    }
+    play(&mut analytics, &plan, source.clone(), elements, &mut rows, &mut |_| {})?;
+    let model = analytics.into_models().pop().context("the model is there")?;
+    Ok((rows.0, model))
 }
 
 fn compare(chain: String, reference: &Rows, other: &Rows) -> Shift {

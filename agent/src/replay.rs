@@ -134,18 +134,23 @@ impl Replayer {
     }
 }
 
-/// Why a video was not played to its end.
-#[derive(Debug)]
-pub(crate) enum Stopped {
+/// Why a source was not played to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Stopped {
     /// No picture came, or no more.
-    Capture(CaptureError),
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
     /// The model failed.
-    Inference(InferError),
+    #[error(transparent)]
+    Inference(#[from] InferError),
 }
 
 /// Feeds one camera of `analytics` from `source` until it ends; gives the media time of the last sampled frame.
 /// `progress` is told the media time now and then.
-pub(crate) fn play(
+///
+/// # Errors
+/// The source gives no picture, or the model failed on one.
+pub fn play(
     analytics: &mut Analytics,
     plan: &CameraPlan,
     source: Source,
@@ -163,8 +168,7 @@ pub(crate) fn play(
     options.teardown_deadline = Duration::from_secs(5);
     let mailbox = Arc::new(Mailbox::new(1, AHEAD, Overflow::Block));
     let inbox = Arc::clone(&mailbox);
-    let capture =
-        Camera::spawn(options, Box::new(move |captured| inbox.push(0, captured))).map_err(Stopped::Capture)?;
+    let capture = Camera::spawn(options, Box::new(move |captured| inbox.push(0, captured)))?;
     let outcome = pump(analytics, &mailbox, sink, progress);
     mailbox.close();
     capture.stop(Duration::from_secs(5));
@@ -185,12 +189,12 @@ fn pump(
             match captured {
                 Captured::Frame { branch, frame } => {
                     newest = frame.meta().pts;
-                    analytics.frame(0, branch, frame, sink).map_err(Stopped::Inference)?;
-                    analytics.run_staged(sink).map_err(Stopped::Inference)?;
+                    analytics.frame(0, branch, frame, sink)?;
+                    analytics.run_staged(sink)?;
                 }
-                Captured::Gap { .. } => analytics.gap(0, EndReason::StreamLost, sink).map_err(Stopped::Inference)?,
+                Captured::Gap { .. } => analytics.gap(0, EndReason::StreamLost, sink)?,
                 Captured::Finished => return Ok(newest),
-                Captured::Failed(error) => return Err(Stopped::Capture(error)),
+                Captured::Failed(error) => return Err(error.into()),
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use comfy_table::{Cell, CellAlignment};
-use kinewatch_core::manifest::Manifest;
+use kinewatch_core::manifest::{Manifest, Overrides};
 use kinewatch_engine::{BackendChoice, BenchResult, OpenOptions, OpenReport, PrecisionChoice};
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ use super::{EngineProbeArgs, Failure, ModelBenchArgs, ModelCheckArgs, ModelInfoA
 use crate::chains::{self, Shift};
 use crate::config::file::{Backend, Precision};
 use crate::config::plan::EnginePlan;
-use crate::{inference, progress};
+use crate::{inference, models, progress};
 
 /// Verifies a package and gives its contract.
 pub(super) fn open(dir: &Path) -> Result<Manifest, Failure> {
@@ -95,8 +95,10 @@ pub(super) fn check(check: &ModelCheckArgs) -> Outcome {
     }
     let video = check.video.as_deref();
     let shifts = holds.map(|(way, options)| {
-        let found = progress::spin("comparing scalers", || chains::shifts(&args.dir, video, &options));
-        found.map(|shifts| (way, shifts)).map_err(Failure::say)
+        progress::spin("comparing scalers", || {
+            let opened = models::open("check", &args.dir, Overrides::default(), &options)?;
+            anyhow::Ok((way, chains::shifts(opened.loaded, video)?))
+        })
     });
     let shifts = shifts.transpose()?;
     if args.json {

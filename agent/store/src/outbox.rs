@@ -112,6 +112,7 @@ impl Store {
             counts.refresh(tx)?;
             counts.trim_history(tx, &options, now_ns())
         })?;
+        self.offered.retain(|last| !sequences.contains(last));
         self.record.note(self.next, self.counts.oldest(self.next));
         Ok(())
     }
@@ -148,7 +149,7 @@ impl Store {
             rows.collect()
         };
         let gaps = read().map_err(|e| StoreError::sqlite(&self.path, "reading gaps", e))?;
-        self.offered = gaps.iter().map(|gap| gap.last).collect();
+        self.offered.extend(gaps.iter().map(|gap| gap.last));
         Ok(gaps)
     }
 
