@@ -8,10 +8,11 @@ FEATURES := --features kinewatch/embedded-broker
 BUILD := $(or $(CARGO_TARGET_DIR),target)
 VENV := models/.venv
 VIDEO ?=
+PEER ?=
 DATA ?= ../shared/data
 SCORE ?= $(wildcard ../shared/contract/score_intervals.py)
 
-.PHONY: help demo run test test-models test-deps lint fmt bench models build deps clean
+.PHONY: help app demo run test test-models test-deps lint fmt bench models build deps clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,10 +23,13 @@ deps: ## Install the system packages that building and running need (asks for no
 build: deps ## Build the release binary
 	$(CARGO) build --release --workspace --all-targets $(FEATURES)
 
-demo: build ## Watch two cameras over real RTSP, print events and a table (VIDEO=my.mp4 for your own file)
+app: deps # what demo and run need; the same libraries as build, so that nothing is compiled twice
+	$(CARGO) build --release --workspace --bins --examples $(FEATURES)
+
+demo: app ## Watch two cameras over real RTSP, print events and a table (VIDEO=my.mp4 for your own file)
 	tests/demo.sh $(BUILD) $(if $(VIDEO),"$(VIDEO)")
 
-run: build ## Run the daemon with config/kinewatch.toml (CONFIG=… for another)
+run: app ## Run the daemon with config/kinewatch.toml (CONFIG=… for another)
 	$(BUILD)/release/kinewatch run --config $(or $(CONFIG),config/kinewatch.toml)
 
 test-deps: ## Install what the tests need: system packages and a Python environment without PyTorch
@@ -52,10 +56,11 @@ fmt: ## Format everything
 	$(CARGO) fmt --all
 	$(VENV)/bin/ruff format models
 
-bench: build ## Measure speed and memory; prints a table of ratios
+bench: build ## Measure speed and memory; prints a table of ratios (PEER=DIR: against a Python script, needs PyTorch)
 	@.ci/apt build run test
 	@.ci/venv $(VENV) test
-	. .ci/ort $(VENV); $(VENV)/bin/python -m kinewatch_models.bench $(BUILD)/release/kinewatch
+	$(if $(PEER),@.ci/venv $(VENV) peer)
+	. .ci/ort $(VENV); $(VENV)/bin/python -m kinewatch_models.bench $(BUILD)/release/kinewatch $(if $(PEER),--peer "$(PEER)")
 	$(BUILD)/release/kinewatch model bench models/falls --ort-library $$(. .ci/ort $(VENV); echo $$ORT_DYLIB_PATH)
 
 models: build ## Rebuild the model packages and their report from a folder of clips (DATA=…; hours; goes on after a kill)

@@ -25,6 +25,7 @@ fn refused(what: &str, command: &mut Command, code: i32, words: &[&str]) {
     let (found, text) = outcome(command);
     println!("| {what} | {found} | {} |", text.trim().replace('\n', " ⏎ "));
     assert_eq!(found, code, "{what}: {text}");
+    assert_eq!(text.trim().lines().count(), 1, "{what}: {text}");
     for word in words {
         assert!(text.contains(word), "{what}: no {word:?} in: {text}");
     }
@@ -48,8 +49,10 @@ fn videos() {
     refused("empty file", &mut replay(&of("empty.mp4"), BRIGHT), 1, &["empty.mp4"]);
     refused("not a video", &mut replay(&of("text.mp4"), BRIGHT), 1, &["text.mp4"]);
     refused("no video track", &mut replay(&of("no-video-track.mp4"), BRIGHT), 1, &["no-video-track.mp4", "video"]);
-    for good in ["one-frame", "portrait", "4k", "odd-stride", "rotated", "variable-rate"] {
-        let (code, text) = outcome(&mut replay(&of(&format!("{good}.mp4")), BRIGHT));
+    let unusual =
+        ["one-frame", "portrait", "4k", "odd-stride", "rotated", "variable-rate", "mpeg4"].map(|n| format!("{n}.mp4"));
+    for good in unusual.into_iter().chain(["vp8.mkv".into()]) {
+        let (code, text) = outcome(&mut replay(&of(&good), BRIGHT));
         println!("| {good} | {code} | {} |", text.trim());
         assert_eq!(code, 0, "{good}: {text}");
     }

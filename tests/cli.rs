@@ -77,6 +77,10 @@ fn packages_are_described_and_checked() {
     assert_eq!((code, &info["name"]), (0, &"tiny-online".into()), "{err}");
     let (code, out, err) = kinewatch(&["model", "check", &package("tiny-online"), "--backend", "tract"]);
     assert!(code == 0 && out.contains("tract cpu fp32") && out.contains(": ok"), "{code} {out} {err}");
+    assert!(out.contains("convert, then scale, nearest: by 0."), "how far other scalers move the logits: {out}");
+    let check = ["model", "check", &package("tiny-online"), "--backend", "tract", "--json", "--video", "/none.mp4"];
+    let (code, _, err) = kinewatch(&check);
+    assert!(code == 1 && err.contains("/none.mp4"), "{code} {err}");
     let (code, _, err) = kinewatch(&["model", "info", "/nonexistent"]);
     assert!(code == 1 && err.contains("no such model package"), "{err}");
     let (code, out, err) =

@@ -241,6 +241,12 @@ impl Analytics {
         &self.models
     }
 
+    /// The opened models back, to be laid out anew.
+    #[must_use]
+    pub fn into_models(self) -> Vec<LoadedModel> {
+        self.models
+    }
+
     /// The clock that each session of every camera begins with: replay has a fixed one.
     #[must_use]
     pub fn with_clock(mut self, clock: &ClockMap) -> Self {

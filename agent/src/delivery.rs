@@ -317,7 +317,7 @@ impl Feeder {
     }
 
     /// Ranges that will never come are stated once the rows before them have been sent.
-    fn state_gaps(&mut self, generation: u64, store: &Store, shared: &Shared) -> Result<(), StoreError> {
+    fn state_gaps(&mut self, generation: u64, store: &mut Store, shared: &Shared) -> Result<(), StoreError> {
         let room = self.window.saturating_sub(self.in_flight);
         let gaps = store.gaps(self.window)?;
         self.stated.retain(|last| gaps.iter().any(|gap| gap.last == *last));

@@ -5,6 +5,7 @@
 pub mod analytics;
 pub mod app;
 pub mod camera_states;
+pub mod chains;
 pub mod cli;
 pub mod clock;
 pub mod config;

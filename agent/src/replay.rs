@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kinewatch_capture::{Branch, Camera, CameraOptions, CaptureError, Captured, Source, Speed};
+use kinewatch_capture::{Branch, Camera, CameraOptions, CaptureError, Captured, Elements, Source, Speed};
 use kinewatch_core::decode::{Decision, EndReason};
 use kinewatch_core::event::{ActionEvent, ClockState, Clocks, EventContext, ModelRef, action_event, replay_ids};
 use kinewatch_core::manifest::ManifestError;
@@ -97,8 +97,7 @@ impl Replayer {
         let camera = name::slug(path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().as_ref());
         let content = content_key(path, &self.model.sha256)
             .map_err(|source| ReplayError::Unreadable { path: path.to_owned(), source })?;
-        let mailbox = Arc::new(Mailbox::new(1, AHEAD, Overflow::Block));
-        let capture = self.capture(path, &mailbox)?;
+        let source = Source::File { path: path.to_owned(), looped: false, speed: Speed::Max };
         let mut sink = Collect {
             context: self.context(&camera),
             content,
@@ -108,18 +107,17 @@ impl Replayer {
             ids: HashMap::new(),
         };
         let before = *sink.sequence;
-        let outcome = pump(&mut self.analytics, &mailbox, &mut sink, &mut progress);
-        if outcome.is_err() {
-            // What was begun must not reach into the next video; its events are not used, nor are their numbers.
-            let _same_failure = self.analytics.gap(0, EndReason::StreamLost, &mut sink);
-            *sink.sequence = before;
-        }
-        mailbox.close();
-        capture.stop(Duration::from_secs(5));
-        match outcome {
-            Ok(()) => Ok(sink.replayed),
-            Err(Stopped::Capture(error)) => Err(error.into()),
-            Err(Stopped::Inference(source)) => Err(ReplayError::Inference { path: path.to_owned(), source }),
+        match play(&mut self.analytics, &self.plan, source, Elements::probe(), &mut sink, &mut progress) {
+            Ok(duration) => Ok(Replayed { duration, ..sink.replayed }),
+            Err(stopped) => {
+                // What was begun must not reach into the next video; its events are not used, nor are their numbers.
+                let _same_failure = self.analytics.gap(0, EndReason::StreamLost, &mut sink);
+                *sink.sequence = before;
+                Err(match stopped {
+                    Stopped::Capture(error) => error.into(),
+                    Stopped::Inference(source) => ReplayError::Inference { path: path.to_owned(), source },
+                })
+            }
         }
     }
 
@@ -134,51 +132,73 @@ impl Replayer {
             label_ids: decoder.map(|d| d.published_label_ids().to_vec()).unwrap_or_default(),
         }
     }
-
-    fn capture(&self, path: &Path, mailbox: &Arc<Mailbox>) -> Result<Camera, ReplayError> {
-        let manifests = [Arc::clone(&self.analytics.models()[0].manifest)];
-        let branches = branches(&manifests, &self.plan)
-            .into_iter()
-            .map(|b| Branch { spec: b.spec, rates_hz: b.rates_hz, pool_frames: b.ring_frames + AHEAD + 8 })
-            .collect();
-        let source = Source::File { path: path.to_owned(), looped: false, speed: Speed::Max };
-        let mut options = CameraOptions::new(self.plan.name.clone(), source, branches);
-        options.teardown_deadline = Duration::from_secs(5);
-        let mailbox = Arc::clone(mailbox);
-        Ok(Camera::spawn(options, Box::new(move |captured| mailbox.push(0, captured)))?)
-    }
 }
 
-enum Stopped {
-    Capture(CaptureError),
-    Inference(InferError),
+/// Why a source was not played to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Stopped {
+    /// No picture came, or no more.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// The model failed.
+    #[error(transparent)]
+    Inference(#[from] InferError),
+}
+
+/// Feeds one camera of `analytics` from `source` until it ends; gives the media time of the last sampled frame.
+/// `progress` is told the media time now and then.
+///
+/// # Errors
+/// The source gives no picture, or the model failed on one.
+pub fn play(
+    analytics: &mut Analytics,
+    plan: &CameraPlan,
+    source: Source,
+    elements: Elements,
+    sink: &mut impl Sink,
+    progress: &mut impl FnMut(Pts),
+) -> Result<Pts, Stopped> {
+    let manifests: Vec<_> = analytics.models().iter().map(|m| Arc::clone(&m.manifest)).collect();
+    let branches = branches(&manifests, plan)
+        .into_iter()
+        .map(|b| Branch { spec: b.spec, rates_hz: b.rates_hz, pool_frames: b.ring_frames + AHEAD + 8 })
+        .collect();
+    let mut options = CameraOptions::new(plan.name.clone(), source, branches);
+    options.elements = elements;
+    options.teardown_deadline = Duration::from_secs(5);
+    let mailbox = Arc::new(Mailbox::new(1, AHEAD, Overflow::Block));
+    let inbox = Arc::clone(&mailbox);
+    let capture = Camera::spawn(options, Box::new(move |captured| inbox.push(0, captured)))?;
+    let outcome = pump(analytics, &mailbox, sink, progress);
+    mailbox.close();
+    capture.stop(Duration::from_secs(5));
+    outcome
 }
 
 fn pump(
     analytics: &mut Analytics,
     mailbox: &Mailbox,
-    sink: &mut Collect<'_>,
+    sink: &mut impl Sink,
     progress: &mut impl FnMut(Pts),
-) -> Result<(), Stopped> {
+) -> Result<Pts, Stopped> {
+    let mut newest = Pts::default();
     let mut round = Vec::new();
-    loop {
-        if mailbox.round(&mut round, TICK) == Round::Closed {
-            return Ok(());
-        }
-        progress(sink.replayed.duration);
+    while mailbox.round(&mut round, TICK) != Round::Closed {
+        progress(newest);
         for (_, captured) in round.drain(..) {
             match captured {
                 Captured::Frame { branch, frame } => {
-                    sink.replayed.duration = frame.meta().pts;
-                    analytics.frame(0, branch, frame, sink).map_err(Stopped::Inference)?;
-                    analytics.run_staged(sink).map_err(Stopped::Inference)?;
+                    newest = frame.meta().pts;
+                    analytics.frame(0, branch, frame, sink)?;
+                    analytics.run_staged(sink)?;
                 }
-                Captured::Gap { .. } => analytics.gap(0, EndReason::StreamLost, sink).map_err(Stopped::Inference)?,
-                Captured::Finished => return Ok(()),
-                Captured::Failed(error) => return Err(Stopped::Capture(error)),
+                Captured::Gap { .. } => analytics.gap(0, EndReason::StreamLost, sink)?,
+                Captured::Finished => return Ok(newest),
+                Captured::Failed(error) => return Err(error.into()),
             }
         }
     }
+    Ok(newest)
 }
 
 /// SHA-256 over the video's bytes and the package's digest: what replay's ids derive from.

@@ -95,7 +95,7 @@ def scored(fall_at: float | None) -> Scored:
 def test_calibration_takes_out_the_lag() -> None:
     rows = [scored(1.0), scored(2.0), scored(None)]
     table = calibrate.choose(rows, [scored(None)], tiny.recipe())
-    assert table["chosen_on"]["missed"] == 0
+    assert table["chosen_on"]["missed_or_found_backwards"] == 0
     assert table["chosen_on"]["false_events"] == 0
     assert table["labels"]["falling"]["lag_start_s"] == pytest.approx(0.2, abs=0.01)
     assert 0.2 <= table["labels"]["falling"]["on"] <= 0.8
@@ -111,7 +111,7 @@ def test_calibration_counts_with_the_lags_that_it_writes() -> None:
     rows = [scored(1.0), scored(2.0), scored(4.6), scored(None)]
     table = calibrate.choose(rows, [], tiny.recipe())
     found = [one for one in rows if scoring.events(one, tiny.recipe(), table["labels"], 1.0)]
-    assert len(found) == 3 - table["chosen_on"]["missed"]
+    assert len(found) == 3 - table["chosen_on"]["missed_or_found_backwards"]
 
 
 def test_calibration_without_actions_is_refused() -> None:

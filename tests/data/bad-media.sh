@@ -20,6 +20,9 @@ ff -f lavfi -i "testsrc2=s=320x240:r=25" -frames:v 1 $encode "$out/one-frame.mp4
 scene 240x426 25 1 portrait.mp4
 scene 3840x2160 10 0.5 4k.mp4
 scene 322x242 25 1 odd-stride.mp4
+# Codecs without a description of ours: GStreamer chooses the decoder.
+ff -f lavfi -i "testsrc2=s=320x240:r=25:d=1" -c:v mpeg4 "$out/mpeg4.mp4"
+ff -f lavfi -i "testsrc2=s=320x240:r=25:d=1" -c:v libvpx -deadline realtime "$out/vp8.mkv"
 ff -display_rotation 90 -i "$here/shapes.mp4" -c copy "$out/rotated.mp4" 2>/dev/null \
   || ff -i "$here/shapes.mp4" -c copy -metadata:s:v rotate=90 "$out/rotated.mp4"
 # Variable rate: every third frame only in the second half.

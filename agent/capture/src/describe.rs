@@ -152,11 +152,14 @@ pub(crate) fn head(source: &Source, transport: Transport, elements: &Elements) -
             let fields = caps_fields(mode);
             format!("nvarguscamerasrc name=source sensor-id={sensor} ! video/x-raw(memory:NVMM),format=NV12{fields}")
         }
-        Source::Test { pattern, mode, frames } => {
+        Source::Test { pattern, mode, frames, speed } => {
             let mode = Mode { size: mode.size.or(Some((640, 480))), fps: mode.fps.or(Some(30)) };
             let count = frames.map(|n| format!(" num-buffers={n}")).unwrap_or_default();
             let fields = caps_fields(mode);
-            format!("videotestsrc name=source is-live=true pattern={pattern}{count} ! video/x-raw,format=I420{fields}")
+            let live = *speed == Speed::RealTime;
+            format!(
+                "videotestsrc name=source is-live={live} pattern={pattern}{count} ! video/x-raw,format=I420{fields}"
+            )
         }
     })
 }

@@ -172,14 +172,22 @@ impl Tails {
     /// Decoder to sinks for a pad that has just appeared.
     fn join(&self, pipeline: &gst::Pipeline, pad: &gst::Pad, codec: Codec) -> Result<(), String> {
         let description = self.describe(codec).map_err(|e| e.to_string())?;
-        let bin = gst::parse::bin_from_description(&description.tail, true).map_err(|e| e.to_string())?;
+        let bin = gst::parse::bin_from_description(&description.tail, false).map_err(|e| e.to_string())?;
+        let sink = entry(&bin).ok_or("the decoder takes no input")?;
+        bin.add_pad(&sink).map_err(|e| e.to_string())?;
         self.connect(&bin, &description);
         pipeline.add(&bin).map_err(|e| e.to_string())?;
         bin.sync_state_with_parent().map_err(|e| e.to_string())?;
-        let sink = bin.static_pad("sink").ok_or("the decoder takes no input")?;
         pad.link(&sink).map_err(|e| format!("the stream does not fit its decoder ({e})"))?;
         Ok(())
     }
+}
+
+/// Where the stream goes in. What follows a `decodebin` has no link yet, so its own input has to be asked for by name.
+fn entry(bin: &gst::Bin) -> Option<gst::GhostPad> {
+    let chooser = bin.children().into_iter().find(|e| e.factory().is_some_and(|f| f.name() == "decodebin"));
+    let input = chooser.map_or_else(|| bin.find_unlinked_pad(gst::PadDirection::Sink), |e| e.static_pad("sink"));
+    gst::GhostPad::with_target(&input?).ok()
 }
 
 /// Joins the first video stream when it shows; other streams are swallowed undecoded, so that none holds the file up.

@@ -74,7 +74,7 @@ pub enum Source {
         /// Real time unless told.
         speed: Speed,
     },
-    /// `test:smpte?size=640x480&fps=30&frames=100`: a generated pattern.
+    /// `test:smpte?size=640x480&fps=30&frames=100&speed=max`: a generated pattern.
     Test {
         /// A pattern of `videotestsrc`.
         pattern: String,
@@ -82,6 +82,8 @@ pub enum Source {
         mode: Mode,
         /// Ends after so many frames; `None` never ends.
         frames: Option<u32>,
+        /// Pace.
+        speed: Speed,
     },
 }
 
@@ -151,7 +153,7 @@ impl Source {
     /// Whether the source delivers in its own time and frames carry an [`kinewatch_core::time::Arrival`].
     #[must_use]
     pub fn is_real_time(&self) -> bool {
-        !matches!(self, Self::File { speed: Speed::Max, .. })
+        !matches!(self, Self::File { speed: Speed::Max, .. } | Self::Test { speed: Speed::Max, .. })
     }
 }
 
@@ -173,9 +175,10 @@ impl fmt::Display for Source {
                 let speed = (*speed == Speed::Max).then(|| "speed=max".to_owned());
                 write!(f, "file:{}{}", path.display(), query(looped.into_iter().chain(speed)))
             }
-            Self::Test { pattern, mode, frames } => {
+            Self::Test { pattern, mode, frames, speed } => {
                 let frames = frames.map(|n| format!("frames={n}"));
-                write!(f, "test:{pattern}{}", query(mode.options().chain(frames)))
+                let speed = (*speed == Speed::Max).then(|| "speed=max".to_owned());
+                write!(f, "test:{pattern}{}", query(mode.options().chain(frames).chain(speed)))
             }
         }
     }
@@ -324,8 +327,13 @@ fn parse_file(text: &str, rest: &str) -> Result<Source, SourceError> {
 }
 
 fn parse_test(text: &str, rest: &str) -> Result<Source, SourceError> {
-    let (mut mode, mut frames) = (Mode::default(), None);
-    let pattern = options(text, rest, "size=WIDTHxHEIGHT, fps=N, frames=N", |key, value| match key {
+    let (mut mode, mut frames, mut speed) = (Mode::default(), None, Speed::RealTime);
+    let allowed = "size=WIDTHxHEIGHT, fps=N, frames=N, speed=max, speed=1";
+    let pattern = options(text, rest, allowed, |key, value| match key {
+        "speed" => {
+            speed = if value == "max" { Speed::Max } else { Speed::RealTime };
+            matches!(value, "max" | "1")
+        }
         "frames" => {
             frames = positive(value).filter(|n| i32::try_from(*n).is_ok());
             frames.is_some()
@@ -337,7 +345,7 @@ fn parse_test(text: &str, rest: &str) -> Result<Source, SourceError> {
         let reason = "test: takes a pattern of videotestsrc, for example test:smpte or test:ball";
         return Err(SourceError::BadTarget { text: text.to_owned(), reason });
     }
-    Ok(Source::Test { pattern: pattern.to_owned(), mode, frames })
+    Ok(Source::Test { pattern: pattern.to_owned(), mode, frames, speed })
 }
 
 #[cfg(test)]

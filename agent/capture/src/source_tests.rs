@@ -21,7 +21,7 @@ fn forms_round_trip_through_display() {
         "csi:1?size=1920x1080&fps=60",
         "file:/srv/a b.mp4?loop=true&speed=max",
         "file:clip.mkv",
-        "test:ball?size=320x240&fps=10&frames=5",
+        "test:ball?size=320x240&fps=10&frames=5&speed=max",
     ] {
         assert_eq!(parse(text).to_string(), text);
     }
@@ -65,6 +65,7 @@ fn refusals_say_what_to_write() {
     assert!(refused("file:a.mp4?speed=2").contains("speed=max"));
     assert!(refused("test:a b").contains("pattern"));
     assert!(refused("test:ball?frames=0").contains("frames"));
+    assert!(refused("test:ball?speed=2").contains("speed=max"));
     assert!(refused("rtsp:///live").contains("no host"), "{}", refused("rtsp:///live"));
     assert!(refused("").contains("unknown form"));
 }

@@ -40,6 +40,7 @@ fn pipelines_are_those_of_the_golden_file() {
         ("file:/srv/clip.mp4", Codec::H264, Transport::Tcp),
         ("file:/srv/clip.webm?speed=max", Codec::Other, Transport::Tcp),
         ("test:ball?frames=10", Codec::Raw, Transport::Tcp),
+        ("test:ball?speed=max", Codec::Raw, Transport::Tcp),
     ];
     let mut text = String::new();
     for (platform, elements) in platforms() {

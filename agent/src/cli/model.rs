@@ -3,14 +3,15 @@
 use std::path::Path;
 
 use comfy_table::{Cell, CellAlignment};
-use kinewatch_core::manifest::Manifest;
+use kinewatch_core::manifest::{Manifest, Overrides};
 use kinewatch_engine::{BackendChoice, BenchResult, OpenOptions, OpenReport, PrecisionChoice};
 use serde_json::{Value, json};
 
-use super::{EngineProbeArgs, Failure, ModelBenchArgs, ModelInfoArgs, ModelRunArgs, Outcome, print};
+use super::{EngineProbeArgs, Failure, ModelBenchArgs, ModelCheckArgs, ModelInfoArgs, ModelRunArgs, Outcome, print};
+use crate::chains::{self, Shift};
 use crate::config::file::{Backend, Precision};
 use crate::config::plan::EnginePlan;
-use crate::{inference, progress};
+use crate::{inference, models, progress};
 
 /// Verifies a package and gives its contract.
 pub(super) fn open(dir: &Path) -> Result<Manifest, Failure> {
@@ -70,15 +71,20 @@ fn plan(m: &Manifest) -> String {
 }
 
 /// `model check`.
-pub(super) fn check(args: &ModelRunArgs) -> Outcome {
+pub(super) fn check(check: &ModelCheckArgs) -> Outcome {
+    let args = &check.run;
     let manifest = open(&args.dir)?;
     let mut faults = 0;
     let mut rows = Vec::new();
+    let mut holds = None;
     for options in ways(args, &manifest)? {
         let what = name(&options);
         match progress::spin(&format!("checking {what}"), || kinewatch_engine::check(&args.dir, &manifest, &options)) {
             Ok(report) => {
                 faults += usize::from(deviates(&report));
+                if !deviates(&report) {
+                    holds = Some((way(&report), options));
+                }
                 rows.push(Ok(report));
             }
             Err(e) => {
@@ -87,14 +93,25 @@ pub(super) fn check(args: &ModelRunArgs) -> Outcome {
             }
         }
     }
+    let video = check.video.as_deref();
+    let shifts = holds.map(|(way, options)| {
+        progress::spin("comparing scalers", || {
+            let opened = models::open("check", &args.dir, Overrides::default(), &options)?;
+            anyhow::Ok((way, chains::shifts(opened.loaded, video)?))
+        })
+    });
+    let shifts = shifts.transpose()?;
     if args.json {
         let ways: Vec<Value> = rows
             .iter()
             .map(|r| r.as_ref().map_or_else(|(what, e)| json!({ "way": what, "error": e }), check_json))
             .collect();
-        print(
-            &json!({ "name": manifest.name, "version": manifest.version, "ok": faults == 0, "ways": ways }).to_string(),
-        )?;
+        let chains = shifts.map(|(way, shifts)| {
+            let rows: Vec<Value> = shifts.iter().map(shift_json).collect();
+            json!({ "way": way, "on": chains::subject(video), "chains": rows })
+        });
+        let value = json!({ "name": manifest.name, "version": manifest.version, "ok": faults == 0, "ways": ways, "other_scalers": chains });
+        print(&value.to_string())?;
     } else {
         let mut lines =
             vec![format!("{} {}: {} files as packaged", manifest.name, manifest.version, manifest.files.len())];
@@ -103,6 +120,10 @@ pub(super) fn check(args: &ModelRunArgs) -> Outcome {
                 Ok(r) => lines.extend(check_lines(r)),
                 Err((what, e)) => lines.push(format!("{what}: FAILED: {e}")),
             }
+        }
+        if let Some((way, shifts)) = shifts {
+            lines.push(format!("other scalers move the logits of {way} on {}:", chains::subject(video)));
+            lines.extend(shifts.iter().map(shift_line));
         }
         print(&lines.join("\n"))?;
     }
@@ -143,6 +164,15 @@ fn check_json(r: &OpenReport) -> Value {
         "backend": r.backend.name(), "provider": r.provider.name(), "precision": r.precision.name(), "why": r.why,
         "refused": r.refused, "load_ms": r.load_ms, "golden": golden.collect::<Vec<_>>(), "ok": !deviates(r),
     })
+}
+
+fn shift_line(shift: &Shift) -> String {
+    let Shift { chain, rows, mean, max, flips } = shift;
+    format!("    {chain}: by {mean:.2} on average, {max:.2} at most; another label wins in {flips} of {rows} rows")
+}
+
+fn shift_json(s: &Shift) -> Value {
+    json!({ "chain": s.chain, "rows": s.rows, "mean": s.mean, "max": s.max, "flips": s.flips })
 }
 
 /// `model bench`.

@@ -33,6 +33,7 @@ pub(super) fn run(args: ReplayArgs) -> Outcome {
         let place = format!("{} ({} of {})", path.display(), n + 1, args.videos.len());
         match replayer.run(path, |at| progress.message(&format!("{place} · {:.0} s", at.seconds()))) {
             Ok(replayed) => outputs.take(&replayed, &manifest)?,
+            Err(error) if args.videos.len() == 1 => return Err(error.into()),
             Err(error) => {
                 drop(progress);
                 eprintln!("kinewatch: {error}");

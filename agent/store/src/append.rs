@@ -1,5 +1,6 @@
 //! Appending events: sequence, outbox, history, open actions and the quota in one transaction.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use rusqlite::{Transaction, params};
@@ -88,7 +89,7 @@ impl Store {
                 insert(&tx, sequence, draft, now, &mut counts)?;
             }
             tx.execute("UPDATE meta SET value = ?1 WHERE key = 'next_sequence'", [end as i64])?;
-            shrink(&tx, options.outbox_bytes, first, &mut counts, &mut dropped)?;
+            shrink(&tx, options.outbox_bytes, first, &self.offered, &mut counts, &mut dropped)?;
             counts.trim_history(&tx, &options, now)?;
             tx.commit()
         })();
@@ -133,6 +134,7 @@ fn shrink(
     tx: &Transaction<'_>,
     limit: u64,
     before: u64,
+    offered: &BTreeSet<u64>,
     counts: &mut Counts,
     dropped: &mut Vec<Gap>,
 ) -> Result<(), rusqlite::Error> {
@@ -166,7 +168,7 @@ fn shrink(
             }
             let sequence = sequence as u64;
             let gap = Gap { first: sequence, last: sequence, reason: "quota".to_owned(), created_unix_ns: now_ns() };
-            insert_gap(tx, &gap)?;
+            insert_gap(tx, &gap, offered)?;
             match dropped.last_mut() {
                 Some(previous) if previous.last + 1 == sequence => previous.last = sequence,
                 _ => dropped.push(gap),

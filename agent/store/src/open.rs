@@ -1,5 +1,6 @@
 //! Opening: lock, check, set a damaged file aside, migrate, reconcile the two records of the sequence.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -41,6 +42,8 @@ pub struct Store {
     /// Next sequence number to give out.
     pub(crate) next: u64,
     pub(crate) counts: Counts,
+    /// `last` of the gaps that the publisher was given: their statements may be under way.
+    pub(crate) offered: BTreeSet<u64>,
     opened: Opened,
 }
 
@@ -88,7 +91,7 @@ impl Store {
             session,
         })?;
         record.reserve(next)?;
-        Ok(Self { connection, record, path, options, next, counts, opened })
+        Ok(Self { connection, record, path, options, next, counts, offered: BTreeSet::new(), opened })
     }
 
     /// What opening found: a damaged file set aside, a range that may be lost.
@@ -168,7 +171,7 @@ fn reconcile(
     let tx = connection.transaction().map_err(failed)?;
     tx.execute("UPDATE meta SET value = ?1 WHERE key = 'next_sequence'", [next as i64]).map_err(failed)?;
     let gap = Gap { first, last: next - 1, reason: "database_lost".to_owned(), created_unix_ns: now_ns() };
-    insert_gap(&tx, &gap).map_err(failed)?;
+    insert_gap(&tx, &gap, &BTreeSet::new()).map_err(failed)?;
     tx.commit().map_err(failed)?;
     Ok((next, Some(gap)))
 }

@@ -1,5 +1,7 @@
 //! The outbox as the publisher sees it: what is pending, what was sent, acknowledged or refused, and the gaps.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::counts::Counts;
@@ -110,6 +112,7 @@ impl Store {
             counts.refresh(tx)?;
             counts.trim_history(tx, &options, now_ns())
         })?;
+        self.offered.retain(|last| !sequences.contains(last));
         self.record.note(self.next, self.counts.oldest(self.next));
         Ok(())
     }
@@ -117,6 +120,7 @@ impl Store {
     /// Refused by the broker for good (MQTT reason `code`): the message stays on disk but is not offered again, and its
     /// number is recorded as a gap. The statement of a gap can be refused too; then it is not offered again either.
     pub fn park(&mut self, sequence: u64, code: u8) -> Result<(), StoreError> {
+        let offered = self.offered.clone();
         self.transact("FULL", "parking a refused message", |tx, counts| {
             let waiting = tx.execute(
                 "UPDATE outbox SET parked_code = ?2 WHERE sequence = ?1 AND parked_code IS NULL",
@@ -124,7 +128,7 @@ impl Store {
             )?;
             if waiting == 1 {
                 let reason = "refused".to_owned();
-                insert_gap(tx, &Gap { first: sequence, last: sequence, reason, created_unix_ns: now_ns() })?;
+                insert_gap(tx, &Gap { first: sequence, last: sequence, reason, created_unix_ns: now_ns() }, &offered)?;
             } else {
                 tx.execute("UPDATE gap SET parked_code = ?2 WHERE last = ?1", params![to_sql(sequence), code])?;
             }
@@ -133,7 +137,7 @@ impl Store {
     }
 
     /// Gaps not yet acknowledged, oldest first.
-    pub fn gaps(&self, limit: usize) -> Result<Vec<Gap>, StoreError> {
+    pub fn gaps(&mut self, limit: usize) -> Result<Vec<Gap>, StoreError> {
         let read = || -> Result<Vec<Gap>, rusqlite::Error> {
             let mut statement = self.connection.prepare_cached(
                 "SELECT first, last, reason, created_ns FROM gap WHERE parked_code IS NULL ORDER BY last LIMIT ?1",
@@ -144,7 +148,9 @@ impl Store {
             })?;
             rows.collect()
         };
-        read().map_err(|e| StoreError::sqlite(&self.path, "reading gaps", e))
+        let gaps = read().map_err(|e| StoreError::sqlite(&self.path, "reading gaps", e))?;
+        self.offered.extend(gaps.iter().map(|gap| gap.last));
+        Ok(gaps)
     }
 
     /// Size of the outbox. Does not touch the disk.
@@ -184,9 +190,9 @@ pub(crate) fn to_sql(sequence: u64) -> i64 {
     i64::try_from(sequence).unwrap_or(i64::MAX)
 }
 
-/// Record a gap, joined to its neighbours when they touch. A statement already under way for a neighbour keeps its old
-/// `last`, so its acknowledgement does not remove the larger one.
-pub(crate) fn insert_gap(tx: &Transaction<'_>, gap: &Gap) -> Result<(), rusqlite::Error> {
+/// Record a gap, joined to its neighbours when they touch. `offered` are the `last` of gaps whose statement may be under
+/// way: none of them becomes larger under the same `last`, or the acknowledgement of the smaller statement would remove it.
+pub(crate) fn insert_gap(tx: &Transaction<'_>, gap: &Gap, offered: &BTreeSet<u64>) -> Result<(), rusqlite::Error> {
     let (mut first, mut last) = (to_sql(gap.first), to_sql(gap.last));
     let before: Option<i64> = tx
         .prepare_cached("DELETE FROM gap WHERE last = ?1 - 1 AND reason = ?2 RETURNING first")?
@@ -194,10 +200,13 @@ pub(crate) fn insert_gap(tx: &Transaction<'_>, gap: &Gap) -> Result<(), rusqlite
         .optional()?;
     first = before.unwrap_or(first);
     let after: Option<i64> = tx
-        .prepare_cached("DELETE FROM gap WHERE first = ?1 + 1 AND reason = ?2 RETURNING last")?
+        .prepare_cached("SELECT last FROM gap WHERE first = ?1 + 1 AND reason = ?2")?
         .query_row(params![last, gap.reason], |r| r.get(0))
         .optional()?;
-    last = after.unwrap_or(last);
+    if let Some(after) = after.filter(|after| !offered.contains(&(*after as u64))) {
+        // The row of `after` is replaced below: `last` is its key.
+        last = after;
+    }
     tx.prepare_cached("INSERT OR REPLACE INTO gap VALUES (?1, ?2, ?3, ?4, NULL)")?.execute(params![
         last,
         first,

@@ -125,6 +125,18 @@ fn the_quota_drops_updates_first_and_states_it() {
 }
 
 #[test]
+fn the_acknowledgement_of_a_small_statement_leaves_what_was_lost_since() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    store.append(&[draft("a", Status::Started), draft("a", Status::Updated), draft("a", Status::Ended)]).unwrap();
+    store.park(3, 0x97).unwrap();
+    assert_eq!(ranges(&store.gaps(10).unwrap()), [(3, 3)], "its statement goes out");
+    store.park(2, 0x97).unwrap();
+    store.acked(&[3]).unwrap();
+    assert_eq!(ranges(&store.gaps(10).unwrap()), [(2, 2)], "lost after that statement, so it has to be stated too");
+}
+
+#[test]
 fn a_refused_message_is_parked_and_stated() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(dir.path());

@@ -1,7 +1,7 @@
 """Choosing thresholds and lags on the validation clips, and on nothing else.
 
-A grid over `on` and `h_on` of every part of the sequence. Wanted: first, few false events (in daily clips and reversed
-actions, published labels too); then, many actions found. With few clips many settings tie, so the middle of the tied
+A grid over `on` and `h_on` of every part of the sequence. Wanted: first, few false events (published labels in daily
+clips too); then, few actions missed or found backwards. With few clips many settings tie, so the middle of the tied
 ones is taken: it is the setting that a small change of the scores upsets least. A clip may be given once per graph:
 a package has one setting for all its graphs, so their counts are added. Every setting is tried with its own lags,
 because lags move what a sequence is made of.
@@ -66,7 +66,7 @@ def choose(normal: list[Scored], backwards: list[Scored], recipe: Recipe) -> Tab
         "chosen_on": {
             "clips": len({one.clip.path for one in normal}),
             "false_events": best[0],
-            "missed": best[1],
+            "missed_or_found_backwards": best[1],
             "tied_settings": len(tied),
         },
     }
@@ -92,9 +92,9 @@ def _rank(
     for one in normal:
         truth = action_span(one.clip, recipe.sequences[0].parts)
         tally.add(one.clip, truth, scoring.events(one, recipe, decoders, 1.0), float(one.times[-1]))
-    false = tally.false + sum(len(scoring.events(one, recipe, decoders, 1.0)) for one in backwards)
-    false += sum(_false_labels(one, recipe, decoders) for one in normal if not one.clip.is_action)
-    return false, tally.actions - tally.found
+    false = tally.false + sum(_false_labels(one, recipe, decoders) for one in normal if not one.clip.is_action)
+    found_backwards = sum(bool(scoring.events(one, recipe, decoders, 1.0)) for one in backwards)
+    return false, tally.actions - tally.found + found_backwards
 
 
 def _false_labels(one: Scored, recipe: Recipe, decoders: dict[str, Settings]) -> int:

@@ -35,18 +35,7 @@ def build(recipe: Recipe, calibration: Table, states: list[Table], golden: list[
         "description": recipe.description,
         "license": recipe.license,
         "provenance": recipe.provenance,
-        "input": {
-            "width": recipe.input.size,
-            "height": recipe.input.size,
-            "resize": "stretch",
-            "filter": "bilinear",
-            "order": "scale-convert",
-            "layout": "nchw",
-            "colour": "rgb",
-            "dtype": "float32",
-            "mean": recipe.input.mean,
-            "std": recipe.input.std,
-        },
+        "input": square_input(recipe.input.size, recipe.input.mean, recipe.input.std),
         "sampling": {
             "rate_hz": recipe.rate_hz,
             "segments": 1,
@@ -72,6 +61,22 @@ def build(recipe: Recipe, calibration: Table, states: list[Table], golden: list[
             for sequence in recipe.sequences
         ],
         "golden": {"tolerance_fp32": TOLERANCE_FP32, "tolerance_int8": tolerance_int8, "clips": golden},
+    }
+
+
+def square_input(size: int, mean: list[float], std: list[float]) -> Table:
+    """The `input` table: RGB planes of `size` x `size`, stretched, normalised by `mean` and `std` in byte units."""
+    return {
+        "width": size,
+        "height": size,
+        "resize": "stretch",
+        "filter": "bilinear",
+        "order": "scale-convert",
+        "layout": "nchw",
+        "colour": "rgb",
+        "dtype": "float32",
+        "mean": mean,
+        "std": std,
     }
 
 

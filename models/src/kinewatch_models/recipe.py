@@ -28,7 +28,8 @@ class Source:
 
     `note` goes into the model card: what its figures can and cannot show. A class ``a|b`` may be either. With
     `whole_clips`, a clip shows its label from its first frame to its last; `spans` annotates single clips here, as
-    ``{PATH: {label: [begin, end]}}``; `weight` scales how many windows of a clip an epoch draws.
+    ``{PATH: {label: [begin, end]}}``; `weight` scales how many windows of a clip an epoch draws. Clips whose path fits
+    the pattern `overhead` look down from a ceiling, where no direction is up: training turns them by any angle.
     """
 
     dataset: str
@@ -40,6 +41,7 @@ class Source:
     allowed: dict[str, list[str]] = field(default_factory=dict)
     spans: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     weight: float = 1.0
+    overhead: str = ""
 
 
 @dataclass(frozen=True)

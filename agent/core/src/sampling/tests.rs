@@ -174,7 +174,9 @@ proptest! {
         let jitter = |k: i64| ((k * 7919) % 101 - 50) as f64 / 50.0 * 0.2 * offset;
         let times: Vec<i64> = (0..n).map(|k| ((k as f64 + jitter(k)) / fps * 1e9).max(0.0) as i64).collect();
         let got = taken(&mut FrameSelector::new(&[rate]), times).len() as f64;
-        prop_assert!((got - rate * 20.0).abs() <= 2.0, "{} frames at {} Hz", got, rate);
+        // A camera hardly faster than the rate, whose frames jitter, puts two frames into one tick now and then: one is lost.
+        let missing = if fps < 1.25 * rate { 0.1 * rate * 20.0 } else { 0.0 };
+        prop_assert!((-2.0 - missing..=2.0).contains(&(got - rate * 20.0)), "{} frames at {} Hz", got, rate);
     }
 
     #[test]

@@ -163,7 +163,7 @@ fn commit_profiled(path: &Path, setup: &OrtSetup<'_>, prefix: &Path) -> Result<o
 
 fn configure(setup: &OrtSetup<'_>, prefix: &Path) -> ort::Result<SessionBuilder> {
     let builder = ort::session::Session::builder(setup.environment)?
-        .with_log_level(LogLevel::Warning)?
+        .with_log_level(LogLevel::Error)?
         .with_intra_threads(setup.threads.max(1))?
         .with_inter_threads(1)?
         // A watching device is idle most of the time; spinning threads would burn that time.

@@ -49,7 +49,7 @@ fn start(path: &Path) -> Result<Environment, BackendError> {
     // Debug, because the reason that the dynamic linker gives is in no other form.
     let builder = ort::init_from(path).map_err(|error| BackendError::new(format!("{error:?}")))?;
     let environment = builder.with_name("kinewatch").with_telemetry(false).build().map_err(BackendError::new)?;
-    environment.set_log_level(ort::logging::LogLevel::Warning);
+    environment.set_log_level(ort::logging::LogLevel::Error);
     Ok(environment)
 }
 

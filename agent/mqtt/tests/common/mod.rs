@@ -5,6 +5,7 @@ pub(crate) mod fake;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -56,9 +57,7 @@ impl Mosquitto {
         // As root it would change to a user who cannot read our temporary directory.
         std::fs::write(&config, format!("listener {port} 127.0.0.1\nuser root\npersistence false\n{extra}")).unwrap();
         let child = spawn(&config);
-        let broker = Self { port, config, child, dir };
-        broker.ready().await;
-        broker
+        Self { port, config, child, dir }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -71,31 +70,28 @@ impl Mosquitto {
         self.child.wait().unwrap();
     }
 
-    pub(crate) async fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.child = spawn(&self.config);
-        self.ready().await;
-    }
-
-    async fn ready(&self) {
-        within("mosquitto listens", async {
-            while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        })
-        .await;
     }
 }
 
+/// Starts mosquitto and returns when it says that it runs.
 fn spawn(config: &Path) -> Child {
     let program = ["/usr/sbin/mosquitto", "/usr/bin/mosquitto", "/usr/local/sbin/mosquitto"];
     let program = program.iter().find(|p| Path::new(p).exists()).copied().unwrap_or("mosquitto");
-    Command::new(program)
+    let mut child = Command::new(program)
+        .arg("-v")
         .arg("-c")
         .arg(config)
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
-        .expect("these tests need mosquitto (apt-get install mosquitto)")
+        .expect("these tests need mosquitto (apt-get install mosquitto)");
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("running")), "mosquitto ended before it listened");
+    // It must not block on a full pipe.
+    std::thread::spawn(move || lines.for_each(drop));
+    child
 }
 
 impl Drop for Mosquitto {

@@ -16,6 +16,7 @@ from torch import Tensor
 from kinewatch_models.capture import Frames
 
 EXPOSURE_STEP = 0.1
+TILT_DEG, ANY_TURN_DEG = 15.0, 180.0
 
 
 def plain(frames: Frames, size: int, mean: list[float], std: list[float]) -> Tensor:
@@ -35,13 +36,15 @@ def random_view(
     rendered: bool = False,
     mirror: bool = True,
     strength: float = 1.0,
+    overhead: bool = False,
 ) -> Tensor:
     """Like `plain`, seen through another camera; `rendered` frames always get a sensor's noise and often flicker.
 
     `strength` scales how far place, size and colours go from what was filmed: 1 for cameras never seen, 0 for none.
+    Views from `overhead` are turned by any angle.
     """
     x = torch.from_numpy(np.array(frames)).permute(0, 3, 1, 2).float()
-    x = _warp(x, size, rng, mirror, strength)
+    x = _warp(x, size, rng, mirror, strength, ANY_TURN_DEG if overhead else TILT_DEG * strength)
     x = _recolour(x, rng, strength)
     x = _camera_noise(x, rng, *((1.0, 0.5) if rendered else (0.6, 0.2)))
     return _normalise(x.clamp(0, 255), mean, std)
@@ -51,8 +54,8 @@ def _normalise(x: Tensor, mean: list[float], std: list[float]) -> Tensor:
     return (x - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
 
 
-def _warp(x: Tensor, size: int, rng: np.random.Generator, mirror: bool, strength: float) -> Tensor:
-    angle = math.radians(strength * rng.uniform(-15, 15))
+def _warp(x: Tensor, size: int, rng: np.random.Generator, mirror: bool, strength: float, turn_deg: float) -> Tensor:
+    angle = math.radians(rng.uniform(-turn_deg, turn_deg))
     wide, high = rng.uniform(0.65, 1.35) ** strength * rng.uniform(0.85, 1.18, 2) ** strength
     shear = strength * rng.uniform(-0.15, 0.15)
     flip = -1.0 if rng.random() < 0.5 and mirror else 1.0

@@ -6,6 +6,7 @@ Windows around a sequence of labels are here; reversed and frozen ones are backg
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,18 +104,19 @@ def batches(
     drawn = epoch(clips, recipe, cache, rng)
     size = recipe.train.batch
     starts = range(0, len(drawn) - size // 2, size)
-    spec = recipe.input
     for first in starts:
         some = drawn[first : first + size]
-        views = []
-        for item in some:
-            frames, _ = item.clip.frames(cache, recipe.train.cache_size)
-            rendered = item.clip.dataset == catalogue.SIMULATED
-            seen = frames[item.indices]
-            made = recipe.train
-            views.append(
-                augment.random_view(
-                    seen, spec.size, spec.mean, spec.std, rng, rendered, made.mirror, made.strange_views
-                )
-            )
-        yield len(starts), torch.stack(views), torch.from_numpy(np.stack([item.allowed for item in some]))
+        views = torch.stack([_view(item, recipe, cache, rng) for item in some])
+        yield len(starts), views, torch.from_numpy(np.stack([item.allowed for item in some]))
+
+
+def _view(item: Window, recipe: Recipe, cache: Path, rng: np.random.Generator) -> Tensor:
+    spec, made = recipe.input, recipe.train
+    frames, _ = item.clip.frames(cache, made.cache_size)
+    rendered = item.clip.dataset == catalogue.SIMULATED
+    patterns = [source.overhead for source in recipe.sources if source.dataset == item.clip.dataset]
+    overhead = any(fnmatch.fnmatch(item.clip.path, pattern) for pattern in patterns)
+    seen = frames[item.indices]
+    return augment.random_view(
+        seen, spec.size, spec.mean, spec.std, rng, rendered, made.mirror, made.strange_views, overhead
+    )
