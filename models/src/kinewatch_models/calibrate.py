@@ -18,6 +18,7 @@ import onnxruntime as ort
 
 from kinewatch_models import scoring
 from kinewatch_models.catalogue import Clip, Span
+from kinewatch_models.error import ToolError
 from kinewatch_models.measure import Tally, action_span
 from kinewatch_models.recipe import DecoderSpec, Recipe
 from kinewatch_models.scoring import Scored, Variant
@@ -30,19 +31,23 @@ Settings = dict[str, float]
 Table = dict[str, Any]
 
 
-class CalibrationError(Exception):
+class CalibrationError(ToolError):
     """There is nothing to calibrate on."""
 
 
 def on_graphs(val: list[Clip], graphs: list[ort.InferenceSession], recipe: Recipe, cache: Path) -> Table:
     """`choose` from the scores of all `graphs` on the validation clips and on their actions played backwards."""
-    actions = [clip for clip in val if clip.is_action]
     normal = [one for graph in graphs for one in scoring.score(val, graph, recipe, cache)]
-    backwards = [one for graph in graphs for one in scoring.score(actions, graph, recipe, cache, Variant.REVERSED)]
-    return choose(normal, backwards, recipe)
+    return choose(normal, backwards(val, graphs, recipe, cache), recipe)
 
 
-def choose(normal: list[Scored], backwards: list[Scored], recipe: Recipe) -> Table:
+def backwards(val: list[Clip], graphs: list[ort.InferenceSession], recipe: Recipe, cache: Path) -> list[Scored]:
+    """The scores of all `graphs` on the actions of `val` played backwards."""
+    actions = [clip for clip in val if clip.is_action]
+    return [one for graph in graphs for one in scoring.score(actions, graph, recipe, cache, Variant.REVERSED)]
+
+
+def choose(normal: list[Scored], reversed_: list[Scored], recipe: Recipe) -> Table:
     """The `calibration` table of a package: temperature, and per label `on`, `off`, `h_on`, lags, uncertainties."""
     if not any(one.clip.is_action for one in normal):
         raise CalibrationError("no action among the validation clips: thresholds cannot be chosen")
@@ -55,7 +60,7 @@ def choose(normal: list[Scored], backwards: list[Scored], recipe: Recipe) -> Tab
     }
     candidates = list(itertools.product(grid, repeat=len(parts)))
     settings = [{part: lagged[part][one] for part, one in zip(parts, values, strict=True)} for values in candidates]
-    ranked = [_rank(normal, backwards, recipe, decoders) for decoders in settings]
+    ranked = [_rank(normal, reversed_, recipe, decoders) for decoders in settings]
     best = min(ranked)
     tied = [index for index, rank in enumerate(ranked) if rank == best]
     rows = np.array([np.ravel(candidates[index]) for index in tied])
@@ -86,14 +91,14 @@ def decoder_settings(spec: DecoderSpec, on: float, level: float) -> Settings:
 
 
 def _rank(
-    normal: list[Scored], backwards: list[Scored], recipe: Recipe, decoders: dict[str, Settings]
+    normal: list[Scored], reversed_: list[Scored], recipe: Recipe, decoders: dict[str, Settings]
 ) -> tuple[int, int]:
     tally = Tally()
     for one in normal:
         truth = action_span(one.clip, recipe.sequences[0].parts)
         tally.add(one.clip, truth, scoring.events(one, recipe, decoders, 1.0), float(one.times[-1]))
     false = tally.false + sum(_false_labels(one, recipe, decoders) for one in normal if not one.clip.is_action)
-    found_backwards = sum(bool(scoring.events(one, recipe, decoders, 1.0)) for one in backwards)
+    found_backwards = sum(bool(scoring.events(one, recipe, decoders, 1.0)) for one in reversed_)
     return false, tally.actions - tally.found + found_backwards
 
 

@@ -18,6 +18,8 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
+from kinewatch_models.error import ToolError
+
 Frames = npt.NDArray[np.uint8]
 """``[F, H, W, 3]`` RGB."""
 Seconds = npt.NDArray[np.float64]
@@ -29,7 +31,7 @@ BUFFER, NO_TIME = 1, 2**64 - 1
 SILENCE_S = 60.0
 
 
-class CaptureError(Exception):
+class CaptureError(ToolError):
     """A clip could not be decoded; the message names the file and the reason."""
 
 

@@ -14,7 +14,7 @@ def render(recipe: Recipe, results: Table) -> str:
     action = recipe.sequences[0].name
     sections = [
         f"# {recipe.name} {recipe.version}",
-        f"{recipe.description}. Licence: {recipe.license}, because of **non-commercial training data**.",
+        f"{recipe.description}. {licence(recipe)}",
         _what(recipe),
         "## Training data",
         bullets(recipe.provenance),
@@ -35,6 +35,12 @@ def render(recipe: Recipe, results: Table) -> str:
         bullets(recipe.limits),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def licence(recipe: Recipe) -> str:
+    """The licence, and why it is that."""
+    because = f", because of **{recipe.license_reason}**" if recipe.license_reason else ""
+    return f"Licence: {recipe.license}{because}."
 
 
 def _what(recipe: Recipe) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kinewatch_models.card import bullets, share_text
-from kinewatch_models.dataset import DATASET as OWN
+from kinewatch_models.card import bullets, licence, share_text
 from kinewatch_models.recipe import Recipe
 
 Table = dict[str, Any]
@@ -22,7 +21,7 @@ def render(recipe: Recipe, results: Table) -> str:
     """The whole card."""
     sections = [
         f"# {recipe.name} {recipe.version}",
-        f"{recipe.description}. Licence: {recipe.license}{_because(recipe)}.",
+        f"{recipe.description}. {licence(recipe)}",
         _what(recipe),
         "## Training data",
         bullets(recipe.provenance),
@@ -44,11 +43,6 @@ def render(recipe: Recipe, results: Table) -> str:
         bullets(recipe.limits),
     ]
     return "\n\n".join(sections) + "\n"
-
-
-def _because(recipe: Recipe) -> str:
-    own = all(source.dataset == OWN for source in recipe.sources)
-    return "" if own else ", because of **non-commercial training data**"
 
 
 def _what(recipe: Recipe) -> str:

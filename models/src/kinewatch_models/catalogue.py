@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from kinewatch_models.capture import Frames, Seconds
+from kinewatch_models.error import ToolError
 from kinewatch_models.recipe import Recipe, Source
 
 SIMULATED = "simulated"
 """The data set of every folder that `simulate` filled; its subsets are splits, and each clip is its own group."""
 
 
-class CatalogueError(Exception):
+class CatalogueError(ToolError):
     """The clip list contradicts itself; the message names the offender."""
 
 

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.progress import track
+from typer.core import TyperGroup
 
-from kinewatch_models import catalogue, crossval, fit, leave_out, package, recipe, report, splice, steps
+from kinewatch_models import agent, catalogue, crossval, fit, leave_out, package, recipe, report, splice, steps
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.steps import Work
+from kinewatch_models.told import console, in_one_line
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train, measure and package kinewatch models.")
-console = Console(stderr=True)
+
+class OneLine(TyperGroup):
+    """Every command tells a known failure in one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        with in_one_line():
+            return super().invoke(ctx)
+
+
+app = typer.Typer(
+    cls=OneLine, no_args_is_help=True, add_completion=False, help="Train, measure and package kinewatch models."
+)
 app.command("fit")(fit.command)
 app.command("splice")(splice.command)
 app.command("report")(report.command)
@@ -127,9 +139,16 @@ def crossval_command(
 
 
 @app.command("calibrate")
-def calibrate_command(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run) -> None:
-    """Choose thresholds and lags on the val split, for both graphs together."""
-    steps.choose_thresholds(_work(recipe_file, data, cache, run))
+def calibrate_command(
+    recipe_file: RecipeFile,
+    data: Data,
+    cache: Cache,
+    run: Run,
+    binary: Annotated[Path | None, typer.Option("--agent", help="the `kinewatch` binary; else the one found")] = None,
+) -> None:
+    """Choose thresholds and lags on the val videos, as `kinewatch replay` scores them with both graphs."""
+    work = _work(recipe_file, data, cache, run)
+    steps.choose_thresholds(replace(work, agent=binary or agent.find()))
 
 
 @app.command("evaluate")

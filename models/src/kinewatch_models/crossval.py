@@ -19,6 +19,7 @@ from kinewatch_models import evaluate_actions, steps, stream, windows_scored
 from kinewatch_models.calibrate_actions import clip_label
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.decode import probabilities
+from kinewatch_models.error import ToolError
 from kinewatch_models.evaluate import counts
 from kinewatch_models.recipe import Recipe
 
@@ -27,7 +28,7 @@ Graphs = Callable[[list[Clip]], dict[str, Path]]
 """Trains on clips and returns the graphs by precision."""
 
 
-class FoldError(Exception):
+class FoldError(ToolError):
     """The folds cannot be made, or the run directory holds others; the message says what to do."""
 
 

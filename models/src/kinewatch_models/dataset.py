@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kinewatch_models.catalogue import Clip, Span
+from kinewatch_models.error import ToolError
 
 BACKGROUND = "background"
 TABLE = "labels.csv"
@@ -28,7 +29,7 @@ LEAST_CLIPS = 2
 UNEQUAL = 20
 
 
-class DataError(Exception):
+class DataError(ToolError):
     """The clips cannot be trained on as they are; the message names the offender and says what to do."""
 
 

@@ -165,15 +165,10 @@ def _train(work: Work, threads: int, bar: Bar) -> None:
 
 
 def _finish(work: Work, out: Path, bar: Bar) -> steps.Table:
-    from kinewatch_models.train.export import ExportError
-
     licence = work.run / "LICENSE"
     licence.write_text(LICENCE, encoding="utf-8")
     with bar.step("export"):
-        try:
-            steps.export(work)
-        except ExportError as error:
-            raise StepError(f"{error}; nothing is packaged") from None
+        steps.export(work)
     with bar.step("quantise"):
         steps.quantise_graph(work)
     with bar.step("calibrate"):

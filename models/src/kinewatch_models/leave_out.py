@@ -14,6 +14,7 @@ from pathlib import Path
 
 from kinewatch_models import calibrate, evaluate, stream
 from kinewatch_models.catalogue import Clip
+from kinewatch_models.error import ToolError
 from kinewatch_models.evaluate import Table
 from kinewatch_models.recipe import Recipe
 
@@ -23,7 +24,7 @@ Graphs = Callable[[list[Clip], Path], dict[str, Path]]
 """Trains on clips in a run directory and returns the graphs by precision."""
 
 
-class FoldError(Exception):
+class FoldError(ToolError):
     """The fold cannot be made; the message names what was to be left out."""
 
 

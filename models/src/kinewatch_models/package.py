@@ -16,12 +16,13 @@ import numpy as np
 import onnx
 
 from kinewatch_models import golden, manifest, stream
+from kinewatch_models.error import ToolError
 from kinewatch_models.recipe import Recipe
 
 TOLERANCE_INT8 = 0.5
 
 
-class PackageError(Exception):
+class PackageError(ToolError):
     """The package is not what its manifest says; the message names the file and the figures."""
 
 

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import tomli
 
+from kinewatch_models.error import ToolError
+
 T = TypeVar("T")
 
 ARCHITECTURES = ("tsm-online", "tsm", "tsn")
@@ -18,7 +20,7 @@ INPUTS = ("rgb", "difference", "both")
 BACKBONES = ("efficientnet-lite0", "mobilenetv2")
 
 
-class RecipeError(Exception):
+class RecipeError(ToolError):
     """The recipe file is wrong; the message names the file and the key."""
 
 
@@ -157,6 +159,7 @@ class Recipe:
     net: NetSpec
     train: TrainSpec
     decoders: list[DecoderSpec]
+    license_reason: str = ""
     background: str = ""
     action_prefix: str = ""
     shared_groups: list[str] = field(default_factory=list)

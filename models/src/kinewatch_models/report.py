@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from kinewatch_models import card, manifest, package, report_actions, report_folds, report_streams
+from kinewatch_models.error import ToolError
 from kinewatch_models.told import console
 
 Table = dict[str, Any]
@@ -25,7 +26,7 @@ thread on a busy machine.
 """
 
 
-class ReportError(Exception):
+class ReportError(ToolError):
     """Files that do not belong together, or are not what they should be; the message names them."""
 
 
@@ -45,14 +46,10 @@ def command(
 
     Example: kinewatch-models report falls interactions fights --out REPORT.md
     """
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        text = render(packages, out.with_name("report"), beside or [], bench or [])
-        text += folds(crossval or [], leave_out or [], intervals or [])
-        out.write_text(text, encoding="utf-8")
-    except (ReportError, OSError) as error:
-        console.print(f"error: {error}", markup=False)
-        raise typer.Exit(2) from None
+    out.parent.mkdir(parents=True, exist_ok=True)
+    text = render(packages, out.with_name("report"), beside or [], bench or [])
+    text += folds(crossval or [], leave_out or [], intervals or [])
+    out.write_text(text, encoding="utf-8")
     console.print(str(out))
 
 

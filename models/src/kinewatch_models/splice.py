@@ -21,14 +21,15 @@ from rich.progress import track
 from kinewatch_models import catalogue, recipe
 from kinewatch_models.calibrate_actions import clip_label
 from kinewatch_models.catalogue import Clip
+from kinewatch_models.error import ToolError
 from kinewatch_models.recipe import Recipe
-from kinewatch_models.told import console, in_one_line
+from kinewatch_models.told import console
 
 SIZE = re.compile(r"[1-9]\d*[02468]x[1-9]\d*[02468]")
 FEWEST_BETWEEN, MOST_BETWEEN = 1, 3
 
 
-class SpliceError(Exception):
+class SpliceError(ToolError):
     """There is nothing to splice, or ffmpeg failed; the message says what to do."""
 
 
@@ -57,19 +58,18 @@ def command(
 
     Example: kinewatch-models splice recipes/interactions.toml --data DATA --out streams
     """
-    with in_one_line(out, SpliceError):
-        if not SIZE.fullmatch(size):
-            raise SpliceError(f"--size {size} is not WIDTHxHEIGHT in even pixels, e.g. 320x240")
-        spec = recipe.load(recipe_file)
-        clips = [clip for clip in catalogue.read(data, spec) if clip.split == split]
-        planned = plan(clips, spec, streams, seed)
-        out.mkdir(parents=True, exist_ok=True)
-        database = {}
-        for index, chosen in enumerate(track(planned, "splicing", console=console)):
-            name = f"{spec.name}-{split}-{index}.mp4"
-            database[name] = truth(render(chosen, out / name, size, fps), spec, split)
-        (out / "annotations.json").write_text(json.dumps({"database": database}, indent=1) + "\n", encoding="utf-8")
-        console.print(f"{len(database)} streams and their truth in {out}")
+    if not SIZE.fullmatch(size):
+        raise SpliceError(f"--size {size} is not WIDTHxHEIGHT in even pixels, e.g. 320x240")
+    spec = recipe.load(recipe_file)
+    clips = [clip for clip in catalogue.read(data, spec) if clip.split == split]
+    planned = plan(clips, spec, streams, seed)
+    out.mkdir(parents=True, exist_ok=True)
+    database = {}
+    for index, chosen in enumerate(track(planned, "splicing", console=console)):
+        name = f"{spec.name}-{split}-{index}.mp4"
+        database[name] = truth(render(chosen, out / name, size, fps), spec, split)
+    (out / "annotations.json").write_text(json.dumps({"database": database}, indent=1) + "\n", encoding="utf-8")
+    console.print(f"{len(database)} streams and their truth in {out}")
 
 
 def truth(parts: list[Part], spec: Recipe, split: str) -> dict[str, object]:

@@ -7,6 +7,7 @@ shared by runs. Only `train` and `export` need PyTorch, imported late.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from kinewatch_models import (
+    agent,
     calibrate,
     calibrate_actions,
     card,
@@ -30,7 +32,9 @@ from kinewatch_models import (
     windows_scored,
 )
 from kinewatch_models.catalogue import Clip
+from kinewatch_models.error import ToolError
 from kinewatch_models.recipe import Recipe
+from kinewatch_models.scoring import Scored
 
 CALIBRATION_STREAMS = 40
 PRECISIONS = ("fp32", "int8")
@@ -40,7 +44,7 @@ MOST_LOST = 0.01
 Table = dict[str, Any]
 
 
-class StepError(Exception):
+class StepError(ToolError):
     """A step cannot go on; the message holds the figures and says what to do."""
 
 
@@ -52,6 +56,8 @@ class Work:
     clips: list[Clip]
     cache: Path
     run: Path
+    agent: Path | None = None
+    """The agent that scores the val videos for thresholds; without one, their frames are streamed here."""
 
     def graph(self, precision: str) -> Path:
         """The ONNX file of a precision."""
@@ -132,16 +138,31 @@ def choose_thresholds(work: Work) -> None:
     clips = work.of("val")
     graphs = [stream.session(work.graph(precision)) for precision in PRECISIONS]
     if work.spec.sequences:
-        work.write("calibration.json", calibrate.on_graphs(clips, graphs, work.spec, work.cache))
+        backwards = calibrate.backwards(clips, graphs, work.spec, work.cache)
+        work.write("calibration.json", calibrate.choose(_streamed(work, clips), backwards, work.spec))
         return
     windows = [windows_scored.score(clips, graph, work.spec, work.cache) for graph in graphs]
     classes = evaluate_actions.true_classes(clips, work.spec)
     fp32, int8 = (int((one.argmax(1) == np.array(classes)).sum()) for one in windows)
     _check_loss(fp32, int8, len(classes))
-    streams = [one for graph in graphs for one in scoring.score(clips, graph, work.spec, work.cache)]
-    chosen = calibrate_actions.choose(streams, np.concatenate(windows), classes * len(graphs), work.spec)
+    chosen = calibrate_actions.choose(_streamed(work, clips), np.concatenate(windows), classes * len(graphs), work.spec)
     timed = [one for graph in graphs for one in lags.streams(clips, graph, work.spec, work.cache)]
     work.write("calibration.json", lags.correct(chosen, timed, work.spec))
+
+
+def _streamed(work: Work, clips: list[Clip]) -> list[Scored]:
+    """The scores of both graphs on whole `clips`: those of the agent, where there is one."""
+    if work.agent is None:
+        sessions = [stream.session(work.graph(precision)) for precision in PRECISIONS]
+        return [one for graph in sessions for one in scoring.score(clips, graph, work.spec, work.cache)]
+    draft = work.run / "draft"
+    licence = work.run / "draft.LICENSE"
+    licence.write_text("A draft without thresholds: not to be used.\n", encoding="utf-8")
+    package.write(work.spec, package.Parts(work.graph("fp32"), work.graph("int8"), licence, "Draft.\n", {}), draft)
+    found = [one for name in PRECISIONS for one in agent.score(work.agent, draft, clips, name, work.spec)]
+    shutil.rmtree(draft)
+    licence.unlink()
+    return found
 
 
 def _check_loss(fp32: int, int8: int, clips: int) -> None:

@@ -15,17 +15,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from kinewatch_models.calibrate import CalibrationError
-from kinewatch_models.capture import CaptureError
-from kinewatch_models.catalogue import CatalogueError
-from kinewatch_models.dataset import DataError
-from kinewatch_models.package import PackageError
-from kinewatch_models.recipe import RecipeError
-from kinewatch_models.steps import StepError, Work
+from kinewatch_models.error import ToolError
+from kinewatch_models.steps import Work
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
-KNOWN = (CalibrationError, CaptureError, CatalogueError, DataError, PackageError, RecipeError, StepError)
 FULL_BYTES = 20_000_000
 SURE_AFTER_S, MOST_AT_ONCE = 2.0, 0.3
 DECODE_S, TRAIN_FRAME_S, STREAM_FRAME_S = 0.5, 0.03, 0.008
@@ -82,6 +76,7 @@ class Bar:
         yield
         self._done += self._guess[name]
         self._now = 0.0
+        self._show()
         console.print(f"{name}: {time.monotonic() - self._began:.0f} s")
 
     def share(self, share: float) -> None:
@@ -109,12 +104,11 @@ class Bar:
 
 
 @contextmanager
-def in_one_line(out: Path, *more: type[Exception]) -> Iterator[None]:
-    """Known failures, and those of `more`, end in one line and exit code 2; `out` lies on the disk that may be full."""
-    known: tuple[type[Exception], ...] = (*KNOWN, *more)
+def in_one_line(out: Path = Path()) -> Iterator[None]:
+    """Known failures end in one line and exit code 2; `out` lies on the disk that may be full."""
     try:
         yield
-    except known as error:
+    except ToolError as error:
         _stop(str(error))
     except KeyboardInterrupt:
         _stop("stopped; give the same command again to go on", 130)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from kinewatch_models import stream
+from kinewatch_models.error import ToolError
 from kinewatch_models.train.backbone import ConvNorm
 from kinewatch_models.train.net import ActionNet, ClipMean, OnlineStep, state_shapes, zero_states
 
@@ -21,7 +22,7 @@ OPSET = 17
 TOLERANCE = 1e-3
 
 
-class ExportError(Exception):
+class ExportError(ToolError):
     """The ONNX graph does not compute what the net computes."""
 
 
@@ -73,6 +74,7 @@ def _check(net: ActionNet, size: int, window: int, path: Path) -> float:
         expected, found = expected.mean(0, keepdims=True), stream.window_logits(graph, frames.numpy())
     scale = max(1.0, float(np.abs(expected).max()))
     difference = float(np.abs(found - expected).max())
-    if difference > TOLERANCE * scale:
-        raise ExportError(f"{path}: logits differ from the net by {difference:.2e}, limit {TOLERANCE * scale:.2e}")
+    limit = TOLERANCE * scale
+    if difference > limit:
+        raise ExportError(f"{path}: logits differ from the net by {difference:.2e}, limit {limit:.2e}: not packaged")
     return difference
