@@ -43,5 +43,5 @@ def graphs(tmp_path: Path, streams: list[Floats]) -> dict[str, Path]:
     paths = {"fp32": tmp_path / "tiny.fp32.onnx", "int8": tmp_path / "tiny.int8.onnx"}
     tiny.write_graph(paths["fp32"])
     noise = np.random.default_rng(0).normal(0, 1, streams[0].shape).astype(np.float32)
-    quantise.quantise_online(paths["fp32"], paths["int8"], [*streams, noise], every=1)
+    quantise.quantise(paths["fp32"], paths["int8"], [*streams, noise], every=1)
     return paths

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kinewatch_models import agent, manifest, prepare, recipe, scoring, stream
+from kinewatch_models import agent, manifest, prepare, recipe, scoring
 from kinewatch_models.agent import AgentError
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.decode import probabilities
+from kinewatch_models.stream import Graph
 
 ROOT = Path(__file__).parents[2]
 FALLS = ROOT / "models/falls"
@@ -27,7 +28,7 @@ def test_the_agent_scores_a_video_as_the_graph_does(tmp_path: Path) -> None:
     graphs = manifest.read(FALLS / "model.toml")["graphs"]
     for precision, tolerance in (("fp32", 2e-3), ("int8", 1e-4)):
         found = agent.score(Path(AGENT), FALLS, clips, precision, spec)
-        expected = scoring.score(clips, stream.session(FALLS / graphs[precision]["model"]), spec, tmp_path)
+        expected = scoring.score(clips, Graph(FALLS / graphs[precision]["model"]), spec, tmp_path)
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_allclose(one.times, other.times, atol=1e-4)
             difference = probabilities(one.logits, 1.0) - probabilities(other.logits, 1.0)

@@ -30,7 +30,7 @@ def test_convolution_is_int8_and_the_difference_is_not(graphs: dict[str, Path]) 
 
 def test_scales_around_the_shift_are_one(graphs: dict[str, Path], streams: list[Floats], tmp_path: Path) -> None:
     second = [frames[:2] for frames in streams]  # its state is that of a first frame: all zero
-    quantise.quantise_online(graphs["fp32"], tmp_path / "second.onnx", second, every=1)
+    quantise.quantise(graphs["fp32"], tmp_path / "second.onnx", second, every=1)
     graph = onnx.load(str(tmp_path / "second.onnx")).graph
     values = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
     scales = {

@@ -91,7 +91,12 @@ def test_seeds_of_one_run_are_averaged(tmp_path: Path) -> None:
 def test_folds_left_out_are_summed(tmp_path: Path) -> None:
     def fold(name: str, hits: int) -> dict[str, Any]:
         table = {
-            "fall": {"found": measure.share(hits, 4), "daily_fired": measure.share(0, 5), "false_events": 1},
+            "fall": {
+                "found": measure.share(hits, 4),
+                "found_where_shown": measure.share(hits - 1, 3),
+                "daily_fired": measure.share(0, 5),
+                "false_events": 1,
+            },
             "reversed_fired": measure.share(0, 4),
             "frozen_fired": measure.share(1, 4),
         }
@@ -100,7 +105,7 @@ def test_folds_left_out_are_summed(tmp_path: Path) -> None:
     (tmp_path / "falls.json").write_text(json.dumps({"folds": [fold("urfd/P1", 4), fold("urfd/P2", 3)]}))
     text = report.folds([], [tmp_path / "falls.json"], [])
     assert "| falls | urfd/P2 | int8 | fall | 3 of 4" in text
-    assert "| falls | **all folds** | int8 | fall | 7 of 8" in text
+    assert "| falls | **all folds** | int8 | fall | 7 of 8 [0.53, 0.98] | 5 of 6 " in text
 
 
 def test_streams_have_a_row_per_label(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
 from kinewatch_models import scoring
 from kinewatch_models.catalogue import Clip, Span
@@ -22,6 +21,7 @@ from kinewatch_models.error import ToolError
 from kinewatch_models.measure import Tally, action_span
 from kinewatch_models.recipe import DecoderSpec, Recipe
 from kinewatch_models.scoring import Scored, Variant
+from kinewatch_models.stream import Graph
 
 ON = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 H_ON = (0.05, 0.1, 0.2, 0.4, 0.8)
@@ -35,13 +35,13 @@ class CalibrationError(ToolError):
     """There is nothing to calibrate on."""
 
 
-def on_graphs(val: list[Clip], graphs: list[ort.InferenceSession], recipe: Recipe, cache: Path) -> Table:
+def on_graphs(val: list[Clip], graphs: list[Graph], recipe: Recipe, cache: Path) -> Table:
     """`choose` from the scores of all `graphs` on the validation clips and on their actions played backwards."""
     normal = [one for graph in graphs for one in scoring.score(val, graph, recipe, cache)]
     return choose(normal, backwards(val, graphs, recipe, cache), recipe)
 
 
-def backwards(val: list[Clip], graphs: list[ort.InferenceSession], recipe: Recipe, cache: Path) -> list[Scored]:
+def backwards(val: list[Clip], graphs: list[Graph], recipe: Recipe, cache: Path) -> list[Scored]:
     """The scores of all `graphs` on the actions of `val` played backwards."""
     actions = [clip for clip in val if clip.is_action]
     return [one for graph in graphs for one in scoring.score(actions, graph, recipe, cache, Variant.REVERSED)]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from kinewatch_models.measure import SHOWN_S
 from kinewatch_models.recipe import Recipe
 
 Table = dict[str, Any]
+
+FOUND = ("found", f"found of those shown for {SHOWN_S:g} s", "daily clips that fire", "false events")
+"""Columns that count events; shown: so long does the last part last before the clip ends."""
 
 
 def render(recipe: Recipe, results: Table) -> str:
@@ -26,6 +30,7 @@ def render(recipe: Recipe, results: Table) -> str:
         found_table(f"{recipe.sequences[0].parts[0]} alone", results),
         "## Boundaries",
         boundaries(action, results),
+        onsets(results),
         "## Shortcuts",
         "Clips of the action played backwards, and one frozen frame of a body on the floor: how many fire.",
         shortcuts(results),
@@ -103,11 +108,28 @@ def _rows(results: Table) -> list[tuple[str, str, Table]]:
 
 def found_table(key: str, results: Table) -> str:
     """Found and false events of every set."""
-    lines = ["| set | graph | found | daily clips that fire | false events | video |", "|---|---|---|---|---|---|"]
+    lines = [f"| set | graph | {' | '.join(FOUND)} | video |", "|---|---|---|---|---|---|---|"]
     for name, precision, table in _rows(results):
         row = table[key]
-        cells = [name, precision, share_text(row["found"]), share_text(row["daily_fired"]), str(row["false_events"])]
+        cells = [name, precision, *found_cells(row)]
         lines.append(f"| {' | '.join(cells)} | {row['seconds']:.0f} s |")
+    return "\n".join(lines)
+
+
+def found_cells(row: Table) -> list[str]:
+    """The cells of `FOUND`."""
+    counts = [share_text(row[key]) for key in ("found", "found_where_shown", "daily_fired")]
+    return [*counts, str(row["false_events"])]
+
+
+def onsets(results: Table) -> str:
+    """When the last part of the action is said to begin, against the truth."""
+    lines = ["| set | graph | label | found | error of its onset | within 0.25 s |", "|---|---|---|---|---|---|"]
+    for name, precision, table in _rows(results):
+        row = table["onset"]
+        if row["error"]:
+            cells = [f"`{row['label']}`", share_text(row["found"]), _spread(row["error"]), share_text(row["near"])]
+            lines.append(f"| {name} | {precision} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from kinewatch_models import evaluate_actions, steps, stream, windows_scored
+from kinewatch_models import evaluate_actions, steps, windows_scored
 from kinewatch_models.calibrate_actions import clip_label
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.decode import probabilities
 from kinewatch_models.error import ToolError
 from kinewatch_models.evaluate import counts
 from kinewatch_models.recipe import Recipe
+from kinewatch_models.stream import Graph
 
 Table = dict[str, Any]
 Graphs = Callable[[list[Clip]], dict[str, Path]]
@@ -74,7 +75,7 @@ def measure(train: list[Clip], measured: list[Clip], recipe: Recipe, cache: Path
     classes, groups = np.array(evaluate_actions.true_classes(measured, recipe)), [clip.group for clip in measured]
     table["rows"] = {"class": classes.tolist(), "group": groups}
     for precision, path in graphs(train).items():
-        scores = probabilities(windows_scored.score(measured, stream.session(path), recipe, cache))
+        scores = probabilities(windows_scored.score(measured, Graph(path), recipe, cache))
         table[precision] = evaluate_actions.classified(scores, classes, groups, recipe)
         table["scores"][precision] = scores.round(5).tolist()
     return table

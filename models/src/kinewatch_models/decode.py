@@ -41,6 +41,8 @@ def probabilities(logits: npt.NDArray[np.float32], temperature: float = 1.0) -> 
 
 def intervals(times: Doubles, scores: Doubles, settings: dict[str, Any], period: float) -> list[Interval]:
     """Intervals of one label. `scores` are probabilities at `times`; `settings` a decoder table of the manifest."""
+    if not len(times):
+        return []
     evidence = np.log(scores + EPSILON) - np.log(1 - scores + EPSILON)
     steps = np.minimum(np.diff(times, prepend=times[0] - period), LONGEST_STEP * period)
     track = _Track(settings)

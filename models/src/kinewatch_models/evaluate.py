@@ -10,15 +10,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-import onnxruntime as ort
-
-from kinewatch_models import quantise, scoring, stream
+from kinewatch_models import quantise, scoring
 from kinewatch_models.catalogue import SIMULATED, Clip
-from kinewatch_models.measure import Tally, action_span, share
+from kinewatch_models.measure import NEAR_S, Tally, action_span, share, spread
 from kinewatch_models.recipe import Recipe
 from kinewatch_models.scoring import Scored, Variant
+from kinewatch_models.stream import Graph
 
 Table = dict[str, Any]
+
+EXACT_S = 0.25
 
 
 def evaluate(clips: list[Clip], recipe: Recipe, cache: Path, graphs: dict[str, Path], calibration: Table) -> Table:
@@ -35,7 +36,7 @@ def evaluate(clips: list[Clip], recipe: Recipe, cache: Path, graphs: dict[str, P
     }
     normal: dict[str, dict[str, list[Scored]]] = {}
     for precision, path in graphs.items():
-        graph = stream.session(path)
+        graph = Graph(path)
         for name, members in sets.items():
             rows = scoring.score(members, graph, recipe, cache)
             normal.setdefault(name, {})[precision] = rows
@@ -52,7 +53,7 @@ def evaluate(clips: list[Clip], recipe: Recipe, cache: Path, graphs: dict[str, P
     return result
 
 
-def measured(clips: list[Clip], graph: ort.InferenceSession, recipe: Recipe, cache: Path, calibration: Table) -> Table:
+def measured(clips: list[Clip], graph: Graph, recipe: Recipe, cache: Path, calibration: Table) -> Table:
     """Figures of `clips` as one set, shortcut checks among them."""
     rows = scoring.score(clips, graph, recipe, cache)
     return _figures(rows, _played(clips, graph, recipe, cache), recipe, calibration)
@@ -84,7 +85,7 @@ def counts(clips: list[Clip]) -> dict[str, int]:
     }
 
 
-def _played(clips: list[Clip], graph: ort.InferenceSession, recipe: Recipe, cache: Path) -> dict[Variant, list[Scored]]:
+def _played(clips: list[Clip], graph: Graph, recipe: Recipe, cache: Path) -> dict[Variant, list[Scored]]:
     """The actions of `clips`, backwards and frozen."""
     actions = [clip for clip in clips if clip.is_action]
     return {
@@ -102,10 +103,32 @@ def _figures(rows: list[Scored], played: dict[Variant, list[Scored]], recipe: Re
         first = scoring.label_intervals(one, recipe, parts[0], decoders[parts[0]], temperature)
         alone.add(one.clip, truth, first, seconds)
     table: Table = {recipe.sequences[0].name: whole.summary(), f"{parts[0]} alone": alone.summary()}
+    table["onset"] = _onset(rows, recipe, calibration)
     for variant, scored in played.items():
         fired = sum(bool(scoring.events(one, recipe, decoders, temperature)) for one in scored)
         table[f"{variant.value}_fired"] = share(fired, len(scored))
     return table
+
+
+def _onset(rows: list[Scored], recipe: Recipe, calibration: Table) -> Table:
+    """How far the beginning of the sequence's last part is from the truth, where it is found near."""
+    label = recipe.sequences[0].parts[-1]
+    errors, actions = [], 0
+    for one in rows:
+        truth = next((span.start for span in one.clip.spans or () if span.label == label), None)
+        if truth is None or not one.clip.is_action:
+            continue
+        actions += 1
+        found = scoring.label_intervals(one, recipe, label, calibration["labels"][label], calibration["temperature"])
+        close = [abs(interval.start - truth) for interval in found if abs(interval.start - truth) < NEAR_S]
+        errors += [min(close)] if close else []
+    exact = sum(error <= EXACT_S for error in errors)
+    return {
+        "label": label,
+        "found": share(len(errors), actions),
+        "error": spread(errors),
+        "near": share(exact, actions),
+    }
 
 
 def _changed(normal: dict[str, dict[str, list[Scored]]], recipe: Recipe, calibration: Table) -> dict[str, float | int]:
@@ -118,11 +141,11 @@ def _changed(normal: dict[str, dict[str, list[Scored]]], recipe: Recipe, calibra
     return share(other, len(pairs))
 
 
-def speed(graph: ort.InferenceSession, sets: dict[str, list[Clip]], recipe: Recipe, cache: Path) -> float:
+def speed(graph: Graph, sets: dict[str, list[Clip]], recipe: Recipe, cache: Path) -> float:
     """CPU milliseconds per frame of one thread, over one clip."""
     pixels, _ = scoring.frames(next(iter(sets.values()))[0], recipe, cache)
-    stream.logits(graph, pixels)
+    graph.logits(pixels)
     began = time.process_time()
     for _ in range(3):
-        stream.logits(graph, pixels)
+        graph.logits(pixels)
     return round((time.process_time() - began) * 1000 / (3 * len(pixels)), 2)

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
-from kinewatch_models import metrics, quantise, scoring, stream, windows_scored
+from kinewatch_models import metrics, quantise, scoring, windows_scored
 from kinewatch_models.calibrate_actions import clip_label
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.decode import Doubles, probabilities
@@ -19,6 +18,7 @@ from kinewatch_models.evaluate import counts, digest, held_out, speed
 from kinewatch_models.measure import share
 from kinewatch_models.recipe import Recipe
 from kinewatch_models.scoring import Scored
+from kinewatch_models.stream import Graph
 
 Table = dict[str, Any]
 
@@ -36,7 +36,7 @@ def evaluate(clips: list[Clip], recipe: Recipe, cache: Path, graphs: dict[str, P
         "training": counts(train),
         "sets": {name: {"clips": counts(members)} for name, members in sets.items()},
     }
-    sessions = {precision: stream.session(path) for precision, path in graphs.items()}
+    sessions = {precision: Graph(path) for precision, path in graphs.items()}
     for name, members in sets.items():
         for precision, graph in sessions.items():
             result["sets"][name][precision] = figures(members, graph, recipe, cache, calibration)
@@ -50,7 +50,7 @@ def evaluate(clips: list[Clip], recipe: Recipe, cache: Path, graphs: dict[str, P
     return result
 
 
-def figures(members: list[Clip], graph: ort.InferenceSession, recipe: Recipe, cache: Path, calibration: Table) -> Table:
+def figures(members: list[Clip], graph: Graph, recipe: Recipe, cache: Path, calibration: Table) -> Table:
     """Figures of one set of clips with one graph."""
     temperature = calibration["temperature"]
     scores = probabilities(windows_scored.score(members, graph, recipe, cache), temperature)

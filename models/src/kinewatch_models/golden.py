@@ -15,9 +15,9 @@ FIGURE_HEIGHT = 0.55
 NOISE = 2.0
 
 
-def clips(size: int) -> dict[str, Frames]:
-    """The golden clips by name, uint8 ``[12, size, size, 3]``."""
-    steps = np.linspace(0, 1, FRAMES)
+def clips(size: int, frames: int = FRAMES) -> dict[str, Frames]:
+    """The golden clips by name, uint8 ``[frames, size, size, 3]``."""
+    steps = np.linspace(0, 1, frames)
     walk = [(0.25 + 0.5 * step, 0.12 * np.sin(9 * step)) for step in steps]
     tilt = np.clip((steps - 0.3) / 0.4, 0, 1) ** 2 * np.pi / 2
     fall = [(0.45 - 0.1 * step, float(angle)) for step, angle in zip(steps, tilt, strict=True)]

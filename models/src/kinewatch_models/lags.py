@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
-from kinewatch_models import scoring, stream
+from kinewatch_models import scoring
 from kinewatch_models.catalogue import Clip, Span
 from kinewatch_models.recipe import Recipe
 from kinewatch_models.scoring import Scored
+from kinewatch_models.stream import Graph
 
 FEWEST = 10
 """Fewer found actions of a label share the lag of all labels; fewer of all labels give none. One counts per graph."""
@@ -36,7 +36,7 @@ class Timed:
     span: Span
 
 
-def streams(clips: list[Clip], graph: ort.InferenceSession, recipe: Recipe, cache: Path) -> list[Timed]:
+def streams(clips: list[Clip], graph: Graph, recipe: Recipe, cache: Path) -> list[Timed]:
     """Every action of `clips` that begins and ends inside a stream, scored by `graph`."""
     found = []
     for clip in clips:
@@ -49,11 +49,11 @@ def streams(clips: list[Clip], graph: ort.InferenceSession, recipe: Recipe, cach
     return found
 
 
-def _between(before: Clip, clip: Clip, after: Clip, graph: ort.InferenceSession, recipe: Recipe, cache: Path) -> Timed:
+def _between(before: Clip, clip: Clip, after: Clip, graph: Graph, recipe: Recipe, cache: Path) -> Timed:
     pixels = [scoring.frames(one, recipe, cache)[0] for one in (before, clip, after)]
     starts = np.cumsum([0, *map(len, pixels)]) / recipe.rate_hz
-    logits = stream.logits(graph, np.concatenate(pixels))
-    times = np.arange(len(logits)) / recipe.rate_hz
+    logits = graph.logits(np.concatenate(pixels))
+    times = graph.ends(sum(map(len, pixels))) / recipe.rate_hz
     return Timed(Scored(clip, times, logits), Span(clip.label or "", float(starts[1]), float(starts[2])))
 
 

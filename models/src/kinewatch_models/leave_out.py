@@ -12,11 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kinewatch_models import calibrate, evaluate, stream
+from kinewatch_models import calibrate, evaluate
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.error import ToolError
 from kinewatch_models.evaluate import Table
 from kinewatch_models.recipe import Recipe
+from kinewatch_models.stream import Graph
 
 PRECISIONS = ("fp32", "int8")
 
@@ -60,7 +61,7 @@ def fold(clips: list[Clip], left_out: str) -> Fold:
 def measure(one: Fold, recipe: Recipe, cache: Path, run: Path, graphs: Graphs) -> Table:
     """Train, calibrate and measure one fold: for each precision the figures of the clips left out."""
     paths = graphs(one.train, run)
-    sessions = {precision: stream.session(paths[precision]) for precision in PRECISIONS}
+    sessions = {precision: Graph(paths[precision]) for precision in PRECISIONS}
     chosen = calibrate.on_graphs(one.val, list(sessions.values()), recipe, cache)
     table: Table = {
         "left_out": one.left_out,

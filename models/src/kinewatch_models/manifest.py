@@ -12,49 +12,52 @@ from typing import Any
 import tomli
 
 from kinewatch_models.recipe import Recipe
+from kinewatch_models.stream import head_of
 
 FORMAT = 1
 TOLERANCE_FP32 = 1e-3
+TENSORS = {
+    "online": {"input": "frame", "logits": "logits"},
+    "clip": {"input": "clip", "logits": "logits"},
+    "cached": {"input": "frame", "feature": "feature", "features": "features", "logits": "logits"},
+}
 
 Table = dict[str, Any]
 
 
 def build(recipe: Recipe, calibration: Table, states: list[Table], golden: list[Table], tolerance_int8: float) -> Table:
-    """The manifest of an online package, without its `files` table.
+    """The manifest of a package, without its `files` table.
 
     `calibration` holds per label the decoder settings that were measured; `states` and `golden` are the rows of
     ``tensors.states`` and ``golden.clips``.
     """
-    period = 1.0 / recipe.rate_hz
+    length = 1 if recipe.plan == "online" else recipe.train.window
     return {
         "format": FORMAT,
         "name": recipe.name,
         "version": recipe.version,
         "architecture": recipe.net.architecture,
-        "plan": "online",
+        "plan": recipe.plan,
         "description": recipe.description,
         "license": recipe.license,
         "provenance": recipe.provenance,
         "input": square_input(recipe.input.size, recipe.input.mean, recipe.input.std),
         "sampling": {
             "rate_hz": recipe.rate_hz,
-            "segments": 1,
+            "segments": length,
             "snippet": 1,
-            "window_s": period,
-            "stride_s": period,
+            "window_s": length / recipe.rate_hz,
+            "stride_s": recipe.period_s,
             "max_hole_s": 0.5,
         },
         "output": {
-            "scores": "frame",
+            "scores": "frame" if recipe.plan == "online" else "clip",
             "activation": "softmax",
             "temperature": float(calibration.get("temperature", 1.0)),
             **({"background": recipe.background} if recipe.background else {}),
         },
-        "tensors": {"input": "frame", "logits": "logits", "states": states},
-        "graphs": {
-            "fp32": {"model": f"{recipe.name}.fp32.onnx"},
-            "int8": {"model": f"{recipe.name}.int8.onnx"},
-        },
+        "tensors": {**TENSORS[recipe.plan], **({"states": states} if states else {})},
+        "graphs": {precision: _graph(recipe, precision) for precision in ("fp32", "int8")},
         "labels": [_label(recipe, name, calibration) for name in recipe.labels],
         "sequences": [
             {"name": sequence.name, "parts": sequence.parts, "within_s": sequence.within_s}
@@ -62,6 +65,11 @@ def build(recipe: Recipe, calibration: Table, states: list[Table], golden: list[
         ],
         "golden": {"tolerance_fp32": TOLERANCE_FP32, "tolerance_int8": tolerance_int8, "clips": golden},
     }
+
+
+def _graph(recipe: Recipe, precision: str) -> Table:
+    model = f"{recipe.name}.{precision}.onnx"
+    return {"model": model, **({"head": head_of(Path(model)).name} if recipe.plan == "cached" else {})}
 
 
 def square_input(size: int, mean: list[float], std: list[float]) -> Table:

@@ -11,6 +11,8 @@ from kinewatch_models.catalogue import Clip, Span
 from kinewatch_models.decode import Interval
 
 NEAR_S = 1.0
+SHOWN_S = 0.5
+"""An action whose last part is shown for less, before the clip ends, can hardly be told in time."""
 
 
 def wilson(hits: int, trials: int, z: float = 1.96) -> tuple[float, float]:
@@ -44,6 +46,8 @@ class Tally:
 
     actions: int = 0
     found: int = 0
+    shown: int = 0
+    shown_found: int = 0
     false: int = 0
     daily: int = 0
     daily_fired: int = 0
@@ -66,8 +70,11 @@ class Tally:
             return
         hits = [event for event in events if truth[0] - NEAR_S <= event.start <= truth[1] + NEAR_S]
         self.false += len(events) - min(len(hits), 1)
+        shown = seconds - truth[1] >= SHOWN_S
+        self.shown += shown
         if hits:
             self.found += 1
+            self.shown_found += shown
             self._errors(hits[0], truth)
 
     def _errors(self, event: Interval, truth: tuple[float, float]) -> None:
@@ -80,6 +87,7 @@ class Tally:
         """The counts for a result file. Errors are absolute; a delay counts from the true end of the action."""
         return {
             "found": share(self.found, self.actions),
+            "found_where_shown": share(self.shown_found, self.shown),
             "daily_fired": share(self.daily_fired, self.daily),
             "false_events": self.false,
             "seconds": round(self.seconds, 1),

@@ -18,6 +18,7 @@ import onnx
 from kinewatch_models import golden, manifest, stream
 from kinewatch_models.error import ToolError
 from kinewatch_models.recipe import Recipe
+from kinewatch_models.stream import Floats, Graph
 
 TOLERANCE_INT8 = 0.5
 
@@ -44,6 +45,8 @@ def write(recipe: Recipe, parts: Parts, target: Path) -> None:
     (draft / "golden").mkdir(parents=True)
     shutil.copyfile(parts.fp32, draft / f"{recipe.name}.fp32.onnx")
     shutil.copyfile(parts.int8, draft / f"{recipe.name}.int8.onnx")
+    if recipe.plan == "cached":
+        shutil.copyfile(stream.head_of(parts.fp32), stream.head_of(draft / f"{recipe.name}.fp32.onnx"))
     shutil.copyfile(parts.licence, draft / "LICENSE")
     (draft / "labels.txt").write_text("".join(f"{name}\n" for name in recipe.labels), encoding="utf-8")
     (draft / "MODEL_CARD.md").write_text(parts.card, encoding="utf-8")
@@ -85,16 +88,16 @@ def checksums(folder: Path) -> dict[str, str]:
 
 
 def _states(path: Path) -> list[dict[str, Any]]:
-    graph = stream.session(path)
+    graph = Graph(path).session
     pairs = zip(graph.get_inputs()[1:], graph.get_outputs()[1:], strict=True)
     return [{"input": before.name, "output": after.name, "shape": before.shape[1:]} for before, after in pairs]
 
 
 def _write_golden(recipe: Recipe, folder: Path) -> list[dict[str, str]]:
-    graph = stream.session(folder / f"{recipe.name}.fp32.onnx")
+    graph = Graph(folder / f"{recipe.name}.fp32.onnx")
     rows = []
-    for name, frames in golden.clips(recipe.input.size).items():
-        scores = stream.logits(graph, stream.normalise(frames, recipe.input.mean, recipe.input.std))
+    for name, frames in golden.clips(recipe.input.size, golden.FRAMES if graph.online else 2 * graph.window).items():
+        scores = _golden_logits(graph, stream.normalise(frames, recipe.input.mean, recipe.input.std))
         row = {"frames": f"golden/{name}.npy", "logits": f"golden/{name}.logits.npy"}
         np.save(folder / row["frames"], frames)
         np.save(folder / row["logits"], scores.astype(np.float32))
@@ -102,10 +105,16 @@ def _write_golden(recipe: Recipe, folder: Path) -> list[dict[str, str]]:
     return rows
 
 
+def _golden_logits(graph: Graph, frames: Floats) -> Floats:
+    """A row for each frame, or for each of the windows that lie end to end."""
+    windows = [frames] if graph.online else np.split(frames, len(frames) // graph.window)
+    return np.concatenate([graph.logits(one) for one in windows])
+
+
 def _golden_difference(folder: Path, table: dict[str, Any], path: Path) -> float:
-    graph = stream.session(path)
+    graph = Graph(path)
     largest = 0.0
     for row in table["golden"]["clips"]:
         frames = stream.normalise(np.load(folder / row["frames"]), table["input"]["mean"], table["input"]["std"])
-        largest = max(largest, float(np.abs(stream.logits(graph, frames) - np.load(folder / row["logits"])).max()))
+        largest = max(largest, float(np.abs(_golden_logits(graph, frames) - np.load(folder / row["logits"])).max()))
     return largest

@@ -26,9 +26,12 @@ from onnxruntime.quantization import (
 )
 
 from kinewatch_models import stream
-from kinewatch_models.stream import Floats
+from kinewatch_models.stream import Floats, Graph
 
 Rows = list[dict[str, Floats]]
+
+MEMORY = "/memory/"
+"""In the names of the nodes of a recurrent memory."""
 
 
 class _Feeds(CalibrationDataReader):  # type: ignore[misc]
@@ -39,10 +42,13 @@ class _Feeds(CalibrationDataReader):  # type: ignore[misc]
         return next(self._rows, None)
 
 
-def quantise_online(source: Path, target: Path, streams: Iterable[Floats], every: int = 3) -> None:
-    """Write the int8 form of `source` to `target`, calibrated on every `every`-th frame of normalised `streams`."""
-    graph = stream.session(source)
-    rows = [row for frames in streams for row in stream.feeds(graph, frames)[0][1::every]]
+def quantise(source: Path, target: Path, streams: Iterable[Floats], every: int = 3) -> None:
+    """Write the int8 form of `source` to `target`, calibrated on every `every`-th step over normalised `streams`.
+
+    The head of a backbone is a mean and one layer: it stays in float.
+    """
+    graph = Graph(source)
+    rows = [row for frames in streams for row in _fed(graph, frames)[1::every]]
     logging.getLogger().setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
@@ -59,6 +65,16 @@ def quantise_online(source: Path, target: Path, streams: Iterable[Floats], every
             nodes_to_exclude=_float_nodes(prepared),
             extra_options={"TensorQuantOverrides": _tied_ranges(prepared, rows)},
         )
+
+
+def _fed(graph: Graph, frames: Floats) -> Rows:
+    """What the quantised part of a graph is fed over a stream."""
+    if graph.online:
+        return stream.feeds(graph.session, frames)[0]
+    name = graph.session.get_inputs()[0].name
+    if graph.head is not None:
+        return [{name: frame[None]} for frame in frames]
+    return [{name: frames[None, end - graph.window + 1 : end + 1]} for end in graph.ends(len(frames))]
 
 
 def _tied_ranges(path: Path, rows: Rows) -> dict[str, list[dict[str, Any]]]:
@@ -103,8 +119,8 @@ def _ranges(path: Path, names: list[str], rows: Rows) -> dict[str, tuple[float, 
 
 def agreement(source: Path, target: Path, streams: Iterable[Floats]) -> dict[str, float]:
     """How far `target` is from `source` on normalised `streams`: frames, argmax flips, logit differences, cosine."""
-    first, second = stream.session(source), stream.session(target)
-    pairs = [(stream.logits(first, frames), stream.logits(second, frames)) for frames in streams]
+    first, second = Graph(source), Graph(target)
+    pairs = [(first.logits(frames), second.logits(frames)) for frames in streams]
     a, b = np.concatenate([p[0] for p in pairs]), np.concatenate([p[1] for p in pairs])
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosine = (a * b).sum(1)[lengths > 0] / lengths[lengths > 0]
@@ -118,10 +134,11 @@ def agreement(source: Path, target: Path, streams: Iterable[Floats]) -> dict[str
 
 
 def _float_nodes(path: Path) -> list[str]:
-    """The nodes that no convolution feeds: what comes before the first one, and states that are only handed on."""
+    """The nodes that no convolution feeds (what comes before the first one, states that are only handed on), and those
+    of a recurrent memory, whose gates are worth their few bytes."""
     graph = onnx.load(path).graph
     fed: set[str] = set()
     for node in graph.node:
         if node.op_type == "Conv" or fed & set(node.input):
             fed |= set(node.output)
-    return [node.name for node in graph.node if not fed & set(node.output)]
+    return [node.name for node in graph.node if not fed & set(node.output) or MEMORY in node.name]

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import tomli
 
 from kinewatch_models.error import ToolError
+from kinewatch_models.stream import stride
 
 T = TypeVar("T")
 
@@ -63,7 +64,8 @@ class NetSpec:
     window, ``tsn`` (Wang et al. 2016) averages frames seen alone. `input`: ``rgb``, ``difference`` (`difference_gain`
     times the change since the frame before, formed inside the graph), or ``both``, stacked before the first layer.
     The first `frozen_modules` of stem and blocks keep their ImageNet weights; residual blocks from
-    `shift_from_block` on shift ``1 / shift_div`` of their channels (tsm: each way).
+    `shift_from_block` on shift ``1 / shift_div`` of their channels (tsm: each way). `gru_units`: size of a recurrent
+    memory before the last layer of an online net, 0 for none; teach it with `loss_from` on the last frame.
     """
 
     architecture: str
@@ -75,6 +77,7 @@ class NetSpec:
     shift_div: int = 8
     shift_from_block: int = 4
     pretrained: bool = True
+    gru_units: int = 0
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,18 @@ class Recipe:
     sequences: list[SequenceSpec] = field(default_factory=list)
 
     @property
+    def plan(self) -> str:
+        """How the agent runs the net: see the package format."""
+        if self.net.architecture == "tsm-online":
+            return "online"
+        return "cached" if self.net.architecture == "tsn" and self.net.input == "rgb" else "clip"
+
+    @property
+    def period_s(self) -> float:
+        """Seconds from one row of scores to the next."""
+        return (stride(self.train.window) if self.plan == "clip" else 1) / self.rate_hz
+
+    @property
     def actions(self) -> list[str]:
         """The labels that are not background."""
         return [name for name in self.labels if name != self.background]
@@ -218,6 +233,8 @@ def _check_choices(recipe: Recipe, path: Path) -> None:
     for key, value, known in (*choices, ("backbone", net.backbone, BACKBONES)):
         if value not in known:
             raise RecipeError(f"{path}: net.{key} {value} is not one of {', '.join(known)}")
+    if net.gru_units and net.architecture != "tsm-online":
+        raise RecipeError(f"{path}: net.gru_units needs states: set net.architecture to tsm-online")
     if recipe.sequences and recipe.net.architecture != "tsm-online":
         raise RecipeError(f"{path}: sequences need scores of frames: set net.architecture to tsm-online")
     if not 0 <= recipe.train.loss_from < recipe.train.window:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from kinewatch_models import card_actions
-from kinewatch_models.card import share_text
+from kinewatch_models.card import FOUND, found_cells, share_text
 from kinewatch_models.measure import share
 
 Table = dict[str, Any]
+SHARES = ("found", "found_where_shown", "daily_fired")
 SEED = re.compile(r"-seed-\d+$")
 
 
@@ -58,8 +59,8 @@ def left_out(runs: dict[str, Table]) -> str:
     lines = [
         "Each row: trained without what is named, thresholds from val, measured on what was left out.",
         "",
-        "| run | left out | graph | event | found | daily clips that fire | false events | backwards | frozen |",
-        "|---|---|---|---|---|---|---|---|---|",
+        f"| run | left out | graph | event | {' | '.join(FOUND)} | backwards | frozen |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, table in runs.items():
         rows = [
@@ -79,8 +80,8 @@ def left_out(runs: dict[str, Table]) -> str:
 
 def _left_out_row(name: str, what: str, precision: str, event: str, table: Table) -> str:
     row = table[event]
-    cells = [name, what, precision, event, share_text(row["found"]), share_text(row["daily_fired"])]
-    cells += [str(row["false_events"]), share_text(table["reversed_fired"]), share_text(table["frozen_fired"])]
+    cells = [name, what, precision, event, *found_cells(row)]
+    cells += [share_text(table["reversed_fired"]), share_text(table["frozen_fired"])]
     return f"| {' | '.join(cells)} |"
 
 
@@ -92,8 +93,7 @@ def _summed(name: str, key: tuple[str, str], tables: list[Table]) -> str:
 
     whole: Table = {
         event: {
-            "found": add([table[event]["found"] for table in tables]),
-            "daily_fired": add([table[event]["daily_fired"] for table in tables]),
+            **{key: add([table[event][key] for table in tables]) for key in SHARES},
             "false_events": sum(table[event]["false_events"] for table in tables),
         },
         "reversed_fired": add([table["reversed_fired"] for table in tables]),

@@ -7,14 +7,13 @@ from enum import Enum
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
 from kinewatch_models import sampling, stream
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.decode import Doubles, Interval, intervals, probabilities, sequence
 from kinewatch_models.measure import action_span
 from kinewatch_models.recipe import Recipe
-from kinewatch_models.stream import Floats
+from kinewatch_models.stream import Floats, Graph
 
 FROZEN_FRAMES = 20
 
@@ -55,13 +54,13 @@ def frames(clip: Clip, recipe: Recipe, cache: Path, variant: Variant = Variant.N
 
 
 def score(
-    clips: list[Clip], graph: ort.InferenceSession, recipe: Recipe, cache: Path, variant: Variant = Variant.NORMAL
+    clips: list[Clip], graph: Graph, recipe: Recipe, cache: Path, variant: Variant = Variant.NORMAL
 ) -> list[Scored]:
     """Stream every clip through `graph` from zero states."""
     rows = []
     for clip in clips:
         pixels, when = frames(clip, recipe, cache, variant)
-        rows.append(Scored(clip, when, stream.logits(graph, pixels)))
+        rows.append(Scored(clip, when[graph.ends(len(when))], graph.logits(pixels)))
     return rows
 
 
@@ -77,4 +76,4 @@ def label_intervals(
 ) -> list[Interval]:
     """Intervals of a single label in one clip."""
     column = probabilities(one.logits, temperature)[:, recipe.labels.index(label)]
-    return intervals(one.times, column, settings, 1 / recipe.rate_hz)
+    return intervals(one.times, column, settings, recipe.period_s)

@@ -28,13 +28,13 @@ from kinewatch_models import (
     prepare,
     quantise,
     scoring,
-    stream,
     windows_scored,
 )
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.error import ToolError
 from kinewatch_models.recipe import Recipe
 from kinewatch_models.scoring import Scored
+from kinewatch_models.stream import Graph
 
 CALIBRATION_STREAMS = 40
 PRECISIONS = ("fp32", "int8")
@@ -127,7 +127,7 @@ def quantise_graph(work: Work) -> None:
     clips = work.of("train")
     some = clips[:: max(1, len(clips) // CALIBRATION_STREAMS)]
     streams = (scoring.frames(clip, work.spec, work.cache)[0] for clip in some)
-    quantise.quantise_online(work.graph("fp32"), work.graph("int8"), streams)
+    quantise.quantise(work.graph("fp32"), work.graph("int8"), streams)
 
 
 def choose_thresholds(work: Work) -> None:
@@ -136,7 +136,7 @@ def choose_thresholds(work: Work) -> None:
     Raises `StepError` where int8 loses more than it may on the val windows.
     """
     clips = work.of("val")
-    graphs = [stream.session(work.graph(precision)) for precision in PRECISIONS]
+    graphs = [Graph(work.graph(precision)) for precision in PRECISIONS]
     if work.spec.sequences:
         backwards = calibrate.backwards(clips, graphs, work.spec, work.cache)
         work.write("calibration.json", calibrate.choose(_streamed(work, clips), backwards, work.spec))
@@ -153,7 +153,7 @@ def choose_thresholds(work: Work) -> None:
 def _streamed(work: Work, clips: list[Clip]) -> list[Scored]:
     """The scores of both graphs on whole `clips`: those of the agent, where there is one."""
     if work.agent is None:
-        sessions = [stream.session(work.graph(precision)) for precision in PRECISIONS]
+        sessions = [Graph(work.graph(precision)) for precision in PRECISIONS]
         return [one for graph in sessions for one in scoring.score(clips, graph, work.spec, work.cache)]
     draft = work.run / "draft"
     licence = work.run / "draft.LICENSE"

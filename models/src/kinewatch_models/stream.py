@@ -1,4 +1,4 @@
-"""Running a graph as the agent does, ONNX Runtime only: an online graph over a stream, a clip graph over windows."""
+"""Running graphs as the agent does, with ONNX Runtime alone."""
 
 from __future__ import annotations
 
@@ -28,13 +28,69 @@ def normalise(frames: Frames, mean: list[float], std: list[float]) -> Floats:
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
 
 
+class Graph:
+    """A graph file as the agent runs it: frame by frame with states (plan `online`), or over windows.
+
+    A backbone brings the head that lies beside it (plan `cached`): each frame goes through the backbone once.
+    """
+
+    def __init__(self, path: Path):
+        self.session = session(path)
+        head = head_of(path)
+        self.head = session(head) if head.exists() else None
+
+    @property
+    def online(self) -> bool:
+        """Whether it keeps states from frame to frame."""
+        return len(self.session.get_inputs()) > 1
+
+    @property
+    def window(self) -> int:
+        """Frames that one row of logits speaks of; of an online graph, one."""
+        return 1 if self.online else int((self.head or self.session).get_inputs()[0].shape[1])
+
+    @property
+    def stride(self) -> int:
+        """Frames from one row of logits to the next: a whole window costs as many passes as it has frames."""
+        return 1 if self.online or self.head else stride(self.window)
+
+    def ends(self, count: int) -> npt.NDArray[np.int64]:
+        """The frames, of `count`, at which logits come."""
+        return np.arange(self.window - 1, count, self.stride)
+
+    def logits(self, frames: Floats) -> Floats:
+        """Logits ``[len(ends), C]`` over the normalised `frames` ``[F, 3, H, W]`` of one stream, from zero states."""
+        if self.online:
+            return feeds(self.session, frames)[1]
+        rows = frames if self.head is None else self._run(self.session, frames)
+        windows = [rows[end - self.window + 1 : end + 1] for end in self.ends(len(rows))]
+        last = self.head or self.session
+        empty = np.zeros((0, last.get_outputs()[0].shape[1]), np.float32)
+        return np.concatenate([empty, *(self._run(last, one[None]) for one in windows)])
+
+    @staticmethod
+    def _run(graph: ort.InferenceSession, rows: Floats) -> Floats:
+        found: Floats = graph.run(None, {graph.get_inputs()[0].name: rows})[0]
+        return found
+
+
+def head_of(path: Path) -> Path:
+    """Where the head of a backbone lies: both precisions share it, in float."""
+    return path.with_name(f"{path.name.split('.')[0]}.head.onnx")
+
+
+def stride(window: int) -> int:
+    """Frames between the windows of plan `clip`."""
+    return max(1, window // 4)
+
+
 def zero_states(graph: ort.InferenceSession) -> dict[str, Floats]:
     """The states of a stream that has not begun, by input name."""
     return {node.name: np.zeros((1, *node.shape[1:]), np.float32) for node in graph.get_inputs()[1:]}
 
 
 def feeds(graph: ort.InferenceSession, frames: Floats) -> tuple[list[dict[str, Floats]], Floats]:
-    """What the graph is fed at each frame (with the states as they are then), and its logits ``[F, C]``."""
+    """What an online graph is fed at each frame (with the states as they are then), and its logits ``[F, C]``."""
     names = [node.name for node in graph.get_inputs()]
     states = zero_states(graph)
     fed, scores = [], []
@@ -44,14 +100,3 @@ def feeds(graph: ort.InferenceSession, frames: Floats) -> tuple[list[dict[str, F
         scores.append(result[0][0])
         states = dict(zip(names[1:], result[1:], strict=True))
     return fed, np.stack(scores)
-
-
-def logits(graph: ort.InferenceSession, frames: Floats) -> Floats:
-    """Logits ``[F, C]`` of the normalised `frames` of one stream, from zero states."""
-    return feeds(graph, frames)[1]
-
-
-def window_logits(graph: ort.InferenceSession, windows: Floats) -> Floats:
-    """Logits ``[N, C]`` of a clip graph for normalised windows ``[N, T, 3, H, W]``."""
-    scores: Floats = graph.run(None, {graph.get_inputs()[0].name: windows})[0]
-    return scores

@@ -10,13 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
 from kinewatch_models import sampling, stream
 from kinewatch_models.capture import Frames
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.recipe import Recipe
-from kinewatch_models.stream import Floats
+from kinewatch_models.stream import Floats, Graph
 
 BORDER = 0.24
 GREY = 114
@@ -33,17 +32,14 @@ def pixels(clip: Clip, recipe: Recipe, cache: Path) -> Frames:
     return taken
 
 
-def logits(graph: ort.InferenceSession, frames: Frames, recipe: Recipe) -> Floats:
-    """Logits ``[C]`` of a window: of a clip graph, or the mean over an online graph's frames after its warm-up."""
-    ready = stream.normalise(frames, recipe.input.mean, recipe.input.std)
-    if recipe.net.architecture != "tsm-online":
-        whole: Floats = stream.window_logits(graph, ready[None])[0]
-        return whole
-    mean: Floats = stream.logits(graph, ready)[recipe.train.loss_from :].mean(0)
+def logits(graph: Graph, frames: Frames, recipe: Recipe) -> Floats:
+    """Logits ``[C]`` of a window: the mean over an online graph's frames after its warm-up, or all there is."""
+    found = graph.logits(stream.normalise(frames, recipe.input.mean, recipe.input.std))
+    mean: Floats = found[recipe.train.loss_from if graph.online else 0 :].mean(0)
     return mean
 
 
-def score(clips: list[Clip], graph: ort.InferenceSession, recipe: Recipe, cache: Path, change: str = "") -> Floats:
+def score(clips: list[Clip], graph: Graph, recipe: Recipe, cache: Path, change: str = "") -> Floats:
     """Logits ``[N, C]`` of the windows of `clips`, after a `change` of `CHANGES`, or as they are."""
     rows = []
     for clip in clips:

@@ -12,8 +12,9 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 
-from kinewatch_models import stream  # noqa: E402
+from kinewatch_models import quantise  # noqa: E402
 from kinewatch_models.recipe import NetSpec, TrainSpec  # noqa: E402
+from kinewatch_models.stream import Graph  # noqa: E402
 from kinewatch_models.train import backbone, export, loop  # noqa: E402
 from kinewatch_models.train.net import ActionNet, OnlineStep, build, early_fusion, state_shapes, zero_states  # noqa: E402
 
@@ -21,10 +22,13 @@ SIZE, LENGTH, CHANNELS = 24, 5, 16
 EVERY_BLOCK = 1
 
 
-def tiny_net(shift_from: int, architecture: str = "tsm-online", seen: str = "difference") -> ActionNet:
+def tiny_net(
+    shift_from: int, architecture: str = "tsm-online", seen: str = "difference", gru_units: int = 0
+) -> ActionNet:
     blocks = [backbone.Block(3, 1, 2, CHANNELS, CHANNELS) for _ in range(3)]
     trunk = backbone.Trunk(backbone.ConvNorm(3, CHANNELS, 3, 2), blocks, backbone.ConvNorm(CHANNELS, 32, 1), 32)
-    return ActionNet(NetSpec(architecture, seen, "tiny", 0, 0.0, 1.0, 4, shift_from), 2, trunk)
+    spec = NetSpec(architecture, seen, "tiny", 0, 0.0, 1.0, 4, shift_from, gru_units=gru_units)
+    return ActionNet(spec, 2, trunk)
 
 
 def moving_squares(count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -103,10 +107,11 @@ def large_net(name: str, shifted: int) -> ActionNet:
     "net",
     [
         *(tiny_net(EVERY_BLOCK, seen=seen) for seen in ("rgb", "difference", "both")),
+        tiny_net(EVERY_BLOCK, gru_units=8),
         large_net("efficientnet-lite0", 8),
         large_net("mobilenetv2", 9),
     ],
-    ids=["rgb", "difference", "both", "efficientnet", "mobilenet"],
+    ids=["rgb", "difference", "both", "memory", "efficientnet", "mobilenet"],
 )
 def test_step_equals_clip(net: ActionNet) -> None:
     net.eval()
@@ -124,7 +129,7 @@ def test_step_equals_clip(net: ActionNet) -> None:
 def test_export_matches_and_has_free_batch_axis(tmp_path: Path) -> None:
     net = tiny_net(EVERY_BLOCK)
     assert export.export(net, SIZE, LENGTH, tmp_path / "net.onnx") < 1e-4
-    session = stream.session(tmp_path / "net.onnx")
+    session = Graph(tmp_path / "net.onnx").session
     assert [node.shape[0] for node in (*session.get_inputs(), *session.get_outputs())] == ["N"] * 12
     assert [node.name for node in session.get_inputs()][:3] == ["frame", "state0", "state1"]
 
@@ -138,15 +143,34 @@ def test_uneven_padding_is_part_of_the_convolution(tmp_path: Path) -> None:
     assert not {"Pad", "Shape"} & {node.op_type for node in nodes}
 
 
-@pytest.mark.parametrize("architecture", ["tsm", "tsn"])
-def test_window_graph_gives_mean_logits(architecture: str, tmp_path: Path) -> None:
-    net = tiny_net(EVERY_BLOCK, architecture, "rgb")
+@pytest.mark.parametrize(
+    ("architecture", "seen", "plan"), [("tsm", "rgb", "clip"), ("tsn", "difference", "clip"), ("tsn", "rgb", "cached")]
+)
+def test_window_graphs_give_mean_logits(architecture: str, seen: str, plan: str, tmp_path: Path) -> None:
+    net = tiny_net(EVERY_BLOCK, architecture, seen)
     assert export.export(net, SIZE, LENGTH, tmp_path / "net.onnx") < 1e-4
-    windows = np.random.default_rng(1).standard_normal((2, LENGTH, 3, SIZE, SIZE), np.float32)
+    graph = Graph(tmp_path / "net.onnx")
+    assert (graph.online, graph.window, graph.head is not None) == (False, LENGTH, plan == "cached")
+    frames = np.random.default_rng(1).standard_normal((2 * LENGTH, 3, SIZE, SIZE), np.float32)
+    windows = np.stack([frames[end - LENGTH + 1 : end + 1] for end in graph.ends(len(frames))])
     with torch.no_grad():
         expected = net.eval()(torch.from_numpy(windows)).mean(1).numpy()
-    found = stream.window_logits(stream.session(tmp_path / "net.onnx"), windows)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(graph.logits(frames), expected, atol=1e-4)
+    assert graph.logits(frames[: LENGTH - 1]).shape == (0, 2), "no window is full yet"
+
+
+def test_a_recurrent_memory_stays_in_float(tmp_path: Path) -> None:
+    net = tiny_net(EVERY_BLOCK, gru_units=8)
+    assert export.export(net, SIZE, LENGTH, tmp_path / "net.onnx") < 1e-4
+    frames = np.random.default_rng(1).standard_normal((LENGTH, 3, SIZE, SIZE), np.float32)
+    quantise.quantise(tmp_path / "net.onnx", tmp_path / "int8.onnx", [frames], every=1)
+    nodes = onnx.load(str(tmp_path / "int8.onnx")).graph.node
+    memory = [node for node in nodes if quantise.MEMORY in node.name]
+    assert memory
+    assert not {"QuantizeLinear", "DequantizeLinear"} & {node.op_type for node in memory}
+    assert any(node.op_type == "QuantizeLinear" for node in nodes)
+    difference = Graph(tmp_path / "int8.onnx").logits(frames) - Graph(tmp_path / "net.onnx").logits(frames)
+    assert 0 < np.abs(difference).max() < 0.2
 
 
 def test_partial_loss_is_cross_entropy_where_the_class_is_known() -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kinewatch_models import stream
 from kinewatch_models.error import ToolError
+from kinewatch_models.stream import Graph, head_of
 from kinewatch_models.train.backbone import ConvNorm
-from kinewatch_models.train.net import ActionNet, ClipMean, OnlineStep, state_shapes, zero_states
+from kinewatch_models.train.net import ActionNet, Backbone, ClipMean, MeanHead, OnlineStep, state_shapes, zero_states
 
 OPSET = 17
 TOLERANCE = 1e-3
@@ -29,7 +29,8 @@ class ExportError(ToolError):
 def export(net: ActionNet, size: int, window: int, path: Path) -> float:
     """Write the graph of `net` to `path`; returns the largest logit difference from the net.
 
-    The step form of an online net (plan `online`), otherwise windows of `window` frames (plan `clip`).
+    The step form of an online net (plan `online`); backbone and head of a net that sees frames alone, the head beside
+    `path` (plan `cached`); otherwise windows of `window` frames (plan `clip`).
     """
     net = copy.deepcopy(net).requires_grad_(False).eval()
     for module in net.modules():
@@ -40,6 +41,10 @@ def export(net: ActionNet, size: int, window: int, path: Path) -> float:
         inputs = ["frame", *(f"state{index}" for index in range(len(shapes)))]
         outputs = ["logits", *(f"next{index}" for index in range(len(shapes)))]
         _write(OnlineStep(net), (torch.zeros(1, 3, size, size), *zero_states(shapes)), inputs, outputs, path)
+    elif net.spec.architecture == "tsn" and not net.differences:
+        _write(Backbone(net), (torch.zeros(1, 3, size, size),), ["frame"], ["feature"], path)
+        features = torch.zeros(1, window, net.classifier.in_features)
+        _write(MeanHead(net), (features,), ["features"], ["logits"], head_of(path))
     else:
         _write(ClipMean(net), (torch.zeros(1, window, 3, size, size),), ["clip"], ["logits"], path)
     net.eval()  # the exporter may leave train mode behind, and dropout would change the reference
@@ -66,12 +71,12 @@ def _write(
 
 def _check(net: ActionNet, size: int, window: int, path: Path) -> float:
     frames = torch.from_numpy(np.random.default_rng(0).standard_normal((1, window, 3, size, size), np.float32))
-    graph = stream.session(path)
+    graph = Graph(path)
     with torch.no_grad():
         expected = net(frames)[0].numpy()
-    found = stream.logits(graph, frames[0].numpy()) if net.spec.architecture == "tsm-online" else None
-    if found is None:
-        expected, found = expected.mean(0, keepdims=True), stream.window_logits(graph, frames.numpy())
+    found = graph.logits(frames[0].numpy())
+    if not graph.online:
+        expected = expected.mean(0, keepdims=True)
     scale = max(1.0, float(np.abs(expected).max()))
     difference = float(np.abs(found - expected).max())
     limit = TOLERANCE * scale

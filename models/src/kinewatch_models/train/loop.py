@@ -20,6 +20,8 @@ from kinewatch_models.recipe import TrainSpec
 
 WARM_UP = 0.08
 GRADIENT_LIMIT = 5.0
+FRESH = ("classifier", "memory")
+"""Parts of a net that begin untrained, and learn faster."""
 
 Batches = Callable[[np.random.Generator], Iterator[tuple[int, Tensor, Tensor]]]
 
@@ -140,8 +142,8 @@ def _loss(
 
 
 def _optimiser(net: nn.Module, spec: TrainSpec) -> torch.optim.Optimizer:
-    head = [p for name, p in net.named_parameters() if name.startswith("classifier")]
-    body = [p for name, p in net.named_parameters() if p.requires_grad and not name.startswith("classifier")]
+    head = [p for name, p in net.named_parameters() if name.startswith(FRESH)]
+    body = [p for name, p in net.named_parameters() if p.requires_grad and not name.startswith(FRESH)]
     rate = spec.learning_rate
     groups = [{"params": body, "base": rate}, {"params": head, "base": rate * spec.head_factor}]
     return torch.optim.AdamW(groups, lr=rate, weight_decay=spec.weight_decay)

@@ -36,7 +36,8 @@ class ActionNet(nn.Module):
         self.body = nn.ModuleList(trunk.body)
         self.head = trunk.head
         self.drop = nn.Dropout(spec.dropout)
-        self.classifier = nn.Linear(trunk.features, classes)
+        self.memory = GruMemory(trunk.features, spec.gru_units) if spec.gru_units else None
+        self.classifier = nn.Linear(spec.gru_units or trunk.features, classes)
         nn.init.normal_(self.classifier.weight, 0, 0.01)
         nn.init.zeros_(self.classifier.bias)
         first = spec.shift_from_block - 1
@@ -58,7 +59,8 @@ class ActionNet(nn.Module):
         shift = causal_shift if self.spec.architecture == "tsm-online" else two_way_shift
         for block, shifted in zip(self.blocks(), self.shifted, strict=True):
             y = block(y, shift(y, length, self.spec.shift_div) if shifted else y)
-        return self.classify(y).view(batch, length, -1)
+        features = self.pool(y).view(batch, length, -1)
+        return self.score(features if self.memory is None else self.memory.over(features))
 
     def blocks(self) -> list[Block]:
         """The residual blocks in order."""
@@ -70,17 +72,40 @@ class ActionNet(nn.Module):
             return frame
         return torch.cat([frame, change], 1) if self.spec.input == "both" else change
 
-    def classify(self, y: Tensor) -> Tensor:
-        """Logits ``[N, C]`` from the last feature map."""
-        return self.score(self.pool(y))
-
     def pool(self, y: Tensor) -> Tensor:
         """Feature ``[N, D]`` from the last feature map."""
         return self.head(y).mean((2, 3))  # type: ignore[no-any-return]
 
     def score(self, feature: Tensor) -> Tensor:
-        """Logits ``[N, C]`` from a feature."""
+        """Logits ``[..., C]`` from a feature or, of a net with a memory, from its state."""
         return self.classifier(self.drop(feature))  # type: ignore[no-any-return]
+
+
+class GruMemory(nn.Module):
+    """A gated recurrent unit over the features of frames (Cho et al. 2014; as the head of MiniROAD, An et al. 2023).
+
+    Written out, for exporters and runtimes treat the step of a stream better as plain operators.
+    """
+
+    def __init__(self, features: int, units: int):
+        super().__init__()
+        self.seen, self.kept = nn.Linear(features, 3 * units), nn.Linear(units, 3 * units)
+
+    def forward(self, feature: Tensor, state: Tensor) -> Tensor:
+        """One step: feature ``[N, D]`` and state ``[N, U]`` to the next state."""
+        seen, kept = self.seen(feature).chunk(3, 1), self.kept(state).chunk(3, 1)
+        reset, hold = torch.sigmoid(seen[0] + kept[0]), torch.sigmoid(seen[1] + kept[1])
+        fresh = torch.tanh(seen[2] + reset * kept[2])
+        return fresh + hold * (state - fresh)
+
+    def over(self, features: Tensor) -> Tensor:
+        """States ``[N, T, U]`` after each of ``[N, T, D]`` features, from zero."""
+        state = features.new_zeros(len(features), self.kept.in_features)
+        states = []
+        for feature in features.unbind(1):
+            state = self(feature, state)
+            states.append(state)
+        return torch.stack(states, 1)
 
 
 def early_fusion(stem: ConvNorm) -> ConvNorm:
@@ -123,7 +148,7 @@ class OnlineStep(nn.Module):
     """Step form: one frame and the states of the stream in, logits and the next states out.
 
     States in order: where the net sees differences, the previous frame ``[N, 3, H, W]`` and `seen` ``[N, 1]`` (0
-    before the first frame); then the kept channels of each shifted block. All start at zero.
+    before the first frame); then the kept channels of each shifted block; then the memory's. All start at zero.
     """
 
     def __init__(self, net: ActionNet):
@@ -147,7 +172,38 @@ class OnlineStep(nn.Module):
                 nexts.append(y[:, :fold])
                 entry = torch.cat([next(kept), y[:, fold:]], 1)
             y = block(y, entry)
-        return (net.classify(y), *nexts)
+        feature = net.pool(y)
+        if net.memory is not None:
+            feature = net.memory(feature, next(kept))
+            nexts.append(feature)
+        return (net.score(feature), *nexts)
+
+
+class Backbone(nn.Module):
+    """The part of TSN that sees one frame: ``[N, 3, H, W]`` in, feature ``[N, D]`` out."""
+
+    def __init__(self, net: ActionNet):
+        super().__init__()
+        self.net = net
+
+    def forward(self, frame: Tensor) -> Tensor:
+        """The feature."""
+        y = self.net.stem(frame)
+        for block in self.net.blocks():
+            y = block(y, y)
+        return self.net.pool(y)
+
+
+class MeanHead(nn.Module):
+    """The part of TSN that sees a window: features ``[N, T, D]`` in, mean logits ``[N, C]`` out."""
+
+    def __init__(self, net: ActionNet):
+        super().__init__()
+        self.net = net
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The classifier is linear: the logits of the mean feature are the mean of the frames' logits."""
+        return self.net.score(features.mean(1))
 
 
 class ClipMean(nn.Module):
@@ -172,7 +228,7 @@ def state_shapes(net: ActionNet, size: int) -> list[tuple[int, ...]]:
             if shifted:
                 shapes.append((y.shape[1] // net.spec.shift_div, *y.shape[2:]))
             y = block(y, y)
-    return shapes
+    return [*shapes, *([(net.spec.gru_units,)] if net.memory is not None else [])]
 
 
 def zero_states(shapes: Sequence[tuple[int, ...]], batch: int = 1) -> list[Tensor]:
