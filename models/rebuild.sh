@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Rebuild the packages and the report from the data: rebuild.sh KINEWATCH_MODELS DATA WORK [KINEWATCH [SCORE]].
-# Killed, it goes on where it stopped. KINEWATCH (the agent) adds its speeds; SCORE (a script that takes --truth and
-# --events) adds the figures of spliced streams. A changed recipe is a new run.
+# Rebuild the packages, results/ and REPORT.md: rebuild.sh KINEWATCH_MODELS DATA WORK KINEWATCH [SCORE].
+# Killed, it goes on where it stopped; a changed recipe is a new run. KINEWATCH is the agent; SCORE, a script that takes
+# --truth and --events, adds the figures of spliced streams. About eleven hours of one core: the packages come first.
 set -euo pipefail
-km=$(realpath "$1") data=$(realpath "$2") work=$(realpath -m "$3") agent=${4:-} score=${5:-}
-[[ -z $agent ]] || agent=$(realpath "$agent")
+km=$(realpath "$1") data=$(realpath "$2") work=$(realpath -m "$3") agent=$(realpath "$4") score=${5:-}
 [[ -z $score ]] || score=$(realpath "$score")
 cd "$(dirname "$0")"
-cache=$work/frames sim=$work/sim
-mkdir -p "$work/recipes" "$cache" "$sim"
+cache=$work/frames sim=$work/sim results=$PWD/results
+mkdir -p "$work/recipes" "$cache" "$sim" "$results"
+cp recipes/*.LICENSE "$work/recipes/"
 
 once() { # once MARK COMMAND…: run a command unless it has once been done
   [[ ! -e $1 ]] || return 0
@@ -28,60 +28,77 @@ rendered val-falls falls 900 6 --width 256 --height 192 --mesh 0.024 --subset va
 rendered val-daily daily 901 4 --width 256 --height 192 --mesh 0.024 --subset val
 
 run_of() { echo "$work/$(basename "$1" .toml)-$(sha256sum <"$1" | cut -c1-8)"; }
-clips_of() { # clips_of NAME: sets `clips` to where the clips of a package are
+clips_of() { # clips_of RECIPE: sets `clips` to where the clips of its package are
   clips=(--data "$data")
-  [[ $1 == falls ]] || return 0
+  [[ $(basename "$1") == falls* ]] || return 0
   for part in falls daily val-falls val-daily; do clips+=(--data "$sim/$part"); done
 }
 
+measured() { # measured RECIPE: train and measure; sets `run`
+  run=$(run_of "$1")
+  clips_of "$1"
+  once "$run/prepare.done" "$km" prepare "$1" "${clips[@]}" --cache "$cache"
+  once "$run/train.done" "$km" train "$1" "${clips[@]}" --cache "$cache" --run "$run"
+  once "$run/export.done" "$km" export "$1" --run "$run"
+  once "$run/quantise.done" "$km" quantise "$1" "${clips[@]}" --cache "$cache" --run "$run"
+  once "$run/calibrate.done" "$km" calibrate "$1" "${clips[@]}" --cache "$cache" --run "$run" --agent "$agent"
+  once "$run/evaluate.done" "$km" evaluate "$1" "${clips[@]}" --cache "$cache" --run "$run"
+}
+
 for name in falls interactions fights; do
-  recipe=recipes/$name.toml run=$(run_of "$recipe")
-  clips_of $name
-  once "$run/prepare.done" "$km" prepare "$recipe" "${clips[@]}" --cache "$cache"
-  once "$run/train.done" "$km" train "$recipe" "${clips[@]}" --cache "$cache" --run "$run"
-  once "$run/export.done" "$km" export "$recipe" --run "$run"
-  for step in quantise calibrate evaluate; do
-    once "$run/$step.done" "$km" $step "$recipe" "${clips[@]}" --cache "$cache" --run "$run"
-  done
-  cmp -s "$run/results.json" $name.results.json || "$km" package "$recipe" --run "$run" --out $name
+  measured recipes/$name.toml
+  cmp -s "$run/results.json" $name.results.json || "$km" package recipes/$name.toml --run "$run" --out $name
+  "$agent" model bench $name --json >"$results/$name.bench.json"
 done
 
-report=()
-folds() { # folds RECIPE COUNT SEED…
+beside() { # beside NAME TITLE EDIT…: another net on the same clips, its recipe made by sed from that of NAME
+  local recipe=$work/recipes/$1-$2.toml
+  sed "${@:3}" "recipes/$1.toml" >"$recipe"
+  measured "$recipe"
+  cp "$run/results.json" "$results/$1-$2.beside.json"
+}
+alone=(-e '/^shift_from_block/d' -e 's/"tsm-online"/"tsn"/' -e 's/^loss_from = .*/loss_from = 0/')
+for name in interactions fights; do
+  beside $name tsn "${alone[@]}"
+  beside $name seed-1 -e 's/^seed = .*/seed = 1/'
+  beside $name seed-2 -e 's/^seed = .*/seed = 2/'
+  beside $name rgb -e 's/^input = ".*/input = "rgb"/'
+done
+beside interactions difference -e 's/^input = ".*/input = "difference"/'
+beside interactions no-average -e '/^average/d'
+
+left_out() { # left_out NAME RECIPE SET…
+  run=$(run_of "$2")/left-out
+  clips_of "$2"
+  once "$run/done" "$km" leave-out "$2" "${clips[@]}" --cache "$cache" --run "$run" "${@:3}"
+  cp "$run/leave-out.json" "$results/$1.leave-out.json"
+}
+sets=(urfd/P1 urfd/P2 urfd/P3 urfd gmdcsa24 up-fall)
+left_out falls recipes/falls.toml "${sets[@]/#/--left-out=}"
+without() { # without TITLE EDIT…: what a part of the recipe of falls brings
+  sed "${@:2}" recipes/falls.toml >"$work/recipes/falls-$1.toml"
+  left_out "falls-$1" "$work/recipes/falls-$1.toml" --left-out=urfd/P1 --left-out=urfd/P3
+}
+without memory -e '/^gru_units/d'
+without overhead -e '/^gru_units/d' -e '/^overhead/d'
+
+folds() { # folds NAME COUNT SEED…
+  clips_of "$1"
   for seed in "${@:3}"; do
-    run=$(run_of "$1")/$(basename "$1" .toml)-seed-$seed
-    once "$run/crossval.done" "$km" crossval "$1" --data "$data" --cache "$cache" --run "$run" --folds "$2" --seed "$seed"
-    report+=(--crossval "$run/crossval.json")
+    run=$(run_of "recipes/$1.toml")/seed-$seed
+    once "$run/done" "$km" crossval "recipes/$1.toml" "${clips[@]}" --cache "$cache" --run "$run" --folds "$2" \
+      --seed "$seed"
+    cp "$run/crossval.json" "$results/$1-seed-$seed.crossval.json"
   done
 }
-without_shift() { # the same net and budget that sees frames alone: TSN (Wang et al. 2016)
-  sed -e '/^shift_from_block/d' -e 's/^\[net\]/&\nshift_from_block = 99/' "recipes/$1.toml" >"$work/recipes/$1-tsn.toml"
-  cp "recipes/$1.LICENSE" "$work/recipes/"
-  echo "$work/recipes/$1-tsn.toml"
-}
-folds recipes/interactions.toml 16 0 1 2
-folds recipes/fights.toml 5 0 1 2
-folds "$(without_shift interactions)" 16 0
-folds "$(without_shift fights)" 5 0
-
-run=$(run_of recipes/falls.toml)/falls
-clips_of falls
-left=(urfd/P1 urfd/P2 urfd/P3 urfd/P4 urfd gmdcsa24 up-fall)
-once "$run/leave-out.done" "$km" leave-out recipes/falls.toml "${clips[@]}" --cache "$cache" --run "$run" \
-  "${left[@]/#/--left-out=}"
-report+=(--leave-out "$run/leave-out.json")
+folds fights 5 0 1 2
+folds interactions 16 0 1 2
 
 streams=$work/streams
 once "$streams.done" "$km" splice recipes/interactions.toml --data "$data" --out "$streams"
-if [[ -n $agent ]]; then
-  for name in falls interactions fights; do
-    "$agent" model bench $name --json >"$work/$name.bench.json"
-    report+=(--bench "$work/$name.bench.json")
-  done
-  if [[ -n $score ]]; then
-    "$agent" replay "$streams"/*.mp4 --model interactions --events "$work/events.jsonl" >/dev/null
-    python3 "$score" --truth "$streams/annotations.json" --events "$work/events.jsonl" >"$work/interactions-spliced.json"
-    report+=(--intervals "$work/interactions-spliced.json")
-  fi
+if [[ -n $score ]]; then
+  "$agent" replay "$streams"/*.mp4 --model interactions --events "$work/events.jsonl" >/dev/null
+  python3 "$score" --truth "$streams/annotations.json" --events "$work/events.jsonl" \
+    >"$results/interactions-spliced.intervals.json"
 fi
-"$km" report falls interactions fights --out REPORT.md "${report[@]}"
+"$km" report falls interactions fights --out REPORT.md --results "$results"

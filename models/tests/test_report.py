@@ -15,7 +15,7 @@ FALLS = Path(__file__).parents[1] / "falls"
 
 
 def test_the_report_of_falls_has_its_figures_and_hashes(tmp_path: Path) -> None:
-    text = report.render([FALLS], tmp_path, [], [])
+    text = report.render([FALLS], tmp_path, report.further(None))
     results = json.loads(FALLS.with_name("falls.results.json").read_text())
     assert results["graphs"]["int8"][:16] in text
     row = results["sets"]["URFD test"]["int8"]["fall"]["found"]
@@ -28,7 +28,7 @@ def test_another_graph_is_refused(tmp_path: Path) -> None:
     (tmp_path / "falls").symlink_to(FALLS)
     (tmp_path / "falls.results.json").write_text(json.dumps(results))
     with pytest.raises(ReportError, match="is not the graph that was measured"):
-        report.render([tmp_path / "falls"], tmp_path, [], [])
+        report.render([tmp_path / "falls"], tmp_path, report.further(None))
 
 
 def test_a_picture_is_small(tmp_path: Path) -> None:
@@ -81,9 +81,8 @@ def test_seeds_of_one_run_are_averaged(tmp_path: Path) -> None:
             "pooled": {"int8": {"top1": row}},
             "mean": {"top1 int8": {"lowest": 0, "highest": 1}},
         }
-        (tmp_path / f"shapes-seed-{seed}").mkdir()
-        (tmp_path / f"shapes-seed-{seed}/crossval.json").write_text(json.dumps(table))
-    text = report.folds(sorted(tmp_path.glob("*/crossval.json")), [], [])
+        (tmp_path / f"shapes-seed-{seed}.crossval.json").write_text(json.dumps(table))
+    text = report.folds(report.further(tmp_path))
     assert "| shapes-seed-1 | 5 | all labels | int8 | 0.900 [0.70, 1.00] | 40 / 8 |" in text
     assert "| shapes | all labels | int8 | 2 | 0.850 | 0.800 | 0.900 |" in text
 
@@ -102,8 +101,8 @@ def test_folds_left_out_are_summed(tmp_path: Path) -> None:
         }
         return {"left_out": name, "fp32": table, "int8": table}
 
-    (tmp_path / "falls.json").write_text(json.dumps({"folds": [fold("urfd/P1", 4), fold("urfd/P2", 3)]}))
-    text = report.folds([], [tmp_path / "falls.json"], [])
+    (tmp_path / "falls.leave-out.json").write_text(json.dumps({"folds": [fold("urfd/P1", 4), fold("urfd/P2", 3)]}))
+    text = report.folds(report.further(tmp_path))
     assert "| falls | urfd/P2 | int8 | fall | 3 of 4" in text
     assert "| falls | **all folds** | int8 | fall | 7 of 8 [0.53, 0.98] | 5 of 6 " in text
 
@@ -112,14 +111,20 @@ def test_streams_have_a_row_per_label(tmp_path: Path) -> None:
     spread = {"median": 0.25, "p90": 0.5}
     row = {"truth": 9, "detections": 8, **dict.fromkeys(("f1@0.3", "f1@0.5", "f1@0.7", "recall@0.3"), 0.75)}
     row |= {"false_per_hour": 2.0, "start_error_s": spread, "end_error_s": spread, "decision_delay_s": spread}
-    (tmp_path / "spliced.json").write_text(json.dumps({"hug": row, "all": {"videos": 3, "hours": 0.05}}))
-    text = report.folds([], [], [tmp_path / "spliced.json"])
+    (tmp_path / "spliced.intervals.json").write_text(json.dumps({"hug": row, "all": {"videos": 3, "hours": 0.05}}))
+    text = report.folds(report.further(tmp_path))
     assert "| spliced | hug | 9 | 8 | 0.75 | 0.75 | 0.75 | 0.75 | 2.00 | 0.25 / 0.50 s |" in text
     assert "3 videos, 3.0 min" in text
+
+
+def test_a_file_of_an_unknown_kind_is_named(tmp_path: Path) -> None:
+    (tmp_path / "falls.fold.json").write_text("{}")
+    with pytest.raises(ReportError, match=r"falls\.fold\.json.*NAME\.KIND\.json"):
+        report.further(tmp_path)
 
 
 def test_a_folder_that_is_no_package_is_refused(tmp_path: Path) -> None:
     (tmp_path / "own.results.json").write_text("{}")
     (tmp_path / "own").mkdir()
     with pytest.raises(ReportError, match=r"has no model\.toml"):
-        report.render([tmp_path / "own"], tmp_path, [], [])
+        report.render([tmp_path / "own"], tmp_path, report.further(None))

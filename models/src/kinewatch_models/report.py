@@ -6,6 +6,7 @@ Nothing is typed by hand: every figure comes from a file that a command wrote, e
 from __future__ import annotations
 
 import json
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,66 +31,91 @@ class ReportError(ToolError):
     """Files that do not belong together, or are not what they should be; the message names them."""
 
 
-Files = list[Path] | None
+class Kind(Enum):
+    """What a file ``NAME.KIND.json`` in the folder of results holds."""
+
+    BESIDE = "beside"
+    """`results.json` of another net on the clips of a package."""
+    CROSSVAL = "crossval"
+    LEAVE_OUT = "leave-out"
+    INTERVALS = "intervals"
+    """Scores of event intervals in streams."""
+    BENCH = "bench"
+    """What `kinewatch model bench --json` printed."""
+    BASELINE = "baseline"
+    """Rows of figures that were measured before, by what these packages have to better."""
+
+
+Tables = dict[str, Table]
+"""Tables by the name of their file."""
 
 
 def command(
     packages: Annotated[list[Path], typer.Argument(help="packages; OUT.results.json lies beside each")],
     out: Annotated[Path, typer.Option("--out", help="the report; pictures go into a folder beside it")],
-    beside: Annotated[Files, typer.Option(help="results.json of another net, to compare; repeatable")] = None,
-    crossval: Annotated[Files, typer.Option(help="what `crossval` wrote; repeatable")] = None,
-    leave_out: Annotated[Files, typer.Option(help="what `leave-out` wrote; repeatable")] = None,
-    intervals: Annotated[Files, typer.Option(help="scores of event intervals in streams; repeatable")] = None,
-    bench: Annotated[Files, typer.Option(help="`kinewatch model bench --json`; repeatable")] = None,
+    results: Annotated[Path | None, typer.Option(help="folder of further results, NAME.KIND.json (see README)")] = None,
 ) -> None:
     """Write the report of packages from their result files.
 
-    Example: kinewatch-models report falls interactions fights --out REPORT.md
+    Example: kinewatch-models report falls interactions fights --out REPORT.md --results results
     """
+    found = further(results)
     out.parent.mkdir(parents=True, exist_ok=True)
-    text = render(packages, out.with_name("report"), beside or [], bench or [])
-    text += folds(crossval or [], leave_out or [], intervals or [])
-    out.write_text(text, encoding="utf-8")
+    out.write_text(render(packages, out.with_name("report"), found) + folds(found), encoding="utf-8")
     console.print(str(out))
 
 
-def render(packages: list[Path], pictures: Path, beside: list[Path], bench: list[Path]) -> str:
+def further(folder: Path | None) -> dict[Kind, Tables]:
+    """The tables of a folder of results, by kind and name."""
+    files = sorted(folder.glob("*.json")) if folder else []
+    known = {kind.value for kind in Kind}
+    odd = [path for path in files if path.name.split(".")[-2] not in known]
+    if odd:
+        raise ReportError(f"{odd[0]}: no result file is called like this: NAME.KIND.json, KIND of {sorted(known)}")
+    ending = ".json"
+    return {
+        kind: {
+            path.name.removesuffix(f".{kind.value}{ending}"): _read(path)
+            for path in files
+            if path.name.endswith(f".{kind.value}{ending}")
+        }
+        for kind in Kind
+    }
+
+
+def render(packages: list[Path], pictures: Path, found: dict[Kind, Tables]) -> str:
     """The part about packages; pictures are written to the folder `pictures`."""
-    speeds = {table["name"]: table["results"] for table in map(_read, bench)}
-    others = {_title(path): _read(path) for path in beside}
+    speeds = {table["name"]: table["results"] for table in found[Kind.BENCH].values()}
     sections = [HEAD]
     for folder in packages:
         results, table = _read(folder.with_name(f"{folder.name}.results.json")), _manifest(folder)
         _check(folder, table, results)
         sections += [f"## {folder.name} {table['version']}", table["description"] + "."]
         sections += [_graphs(folder, table, results, speeds.get(table["name"], []))]
+        sections += [_baseline(rows["rows"]) for name, rows in found[Kind.BASELINE].items() if name == results["name"]]
         if table.get("sequences"):
             sections.append(_sequences(results))
         else:
-            same = {title: one for title, one in others.items() if one["name"] == results["name"]}
+            same = {title: one for title, one in found[Kind.BESIDE].items() if one["name"] == results["name"]}
             sections.append(report_actions.render(results, same, pictures, folder.name))
         sections += ["### Files", _files(table)]
     return "\n\n".join(sections) + "\n"
 
 
-def folds(crossval: list[Path], leave_out: list[Path], intervals: list[Path]) -> str:
+def folds(found: dict[Kind, Tables]) -> str:
     """The parts about folds and streams; each only where there is a file."""
     parts = (
-        ("Cross-validation", report_folds.crossval, crossval),
-        ("Left out of training in turn", report_folds.left_out, leave_out),
-        ("Streams", report_streams.render, intervals),
+        ("Cross-validation", report_folds.crossval, Kind.CROSSVAL),
+        ("Left out of training in turn", report_folds.left_out, Kind.LEAVE_OUT),
+        ("Streams", report_streams.render, Kind.INTERVALS),
     )
-    sections = [
-        f"\n## {title}\n\n{write({_title(path): _read(path) for path in paths})}\n"
-        for title, write, paths in parts
-        if paths
-    ]
+    sections = [f"\n## {title}\n\n{write(found[kind])}\n" for title, write, kind in parts if found[kind]]
     return "".join(sections)
 
 
-def _title(path: Path) -> str:
-    """A file's name; its folder's where the name is what the command always writes."""
-    return path.parent.name if path.stem in ("crossval", "leave-out", "results") else path.name.split(".")[0]
+def _baseline(rows: list[Table]) -> str:
+    lines = ["| measured before | on | figure |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| {row['by']} | {row['on']} | {row['figure']} |" for row in rows)])
 
 
 def _read(path: Path) -> Table:

@@ -37,7 +37,7 @@ class ActionNet(nn.Module):
         self.head = trunk.head
         self.drop = nn.Dropout(spec.dropout)
         self.memory = GruMemory(trunk.features, spec.gru_units) if spec.gru_units else None
-        self.classifier = nn.Linear(spec.gru_units or trunk.features, classes)
+        self.classifier = nn.Linear(trunk.features + spec.gru_units, classes)
         nn.init.normal_(self.classifier.weight, 0, 0.01)
         nn.init.zeros_(self.classifier.bias)
         first = spec.shift_from_block - 1
@@ -60,7 +60,7 @@ class ActionNet(nn.Module):
         for block, shifted in zip(self.blocks(), self.shifted, strict=True):
             y = block(y, shift(y, length, self.spec.shift_div) if shifted else y)
         features = self.pool(y).view(batch, length, -1)
-        return self.score(features if self.memory is None else self.memory.over(features))
+        return self.score(features if self.memory is None else torch.cat([features, self.memory.over(features)], 2))
 
     def blocks(self) -> list[Block]:
         """The residual blocks in order."""
@@ -77,7 +77,7 @@ class ActionNet(nn.Module):
         return self.head(y).mean((2, 3))  # type: ignore[no-any-return]
 
     def score(self, feature: Tensor) -> Tensor:
-        """Logits ``[..., C]`` from a feature or, of a net with a memory, from its state."""
+        """Logits ``[..., C]`` from a feature and, of a net with a memory, its state."""
         return self.classifier(self.drop(feature))  # type: ignore[no-any-return]
 
 
@@ -174,8 +174,9 @@ class OnlineStep(nn.Module):
             y = block(y, entry)
         feature = net.pool(y)
         if net.memory is not None:
-            feature = net.memory(feature, next(kept))
-            nexts.append(feature)
+            state = net.memory(feature, next(kept))
+            nexts.append(state)
+            feature = torch.cat([feature, state], 1)
         return (net.score(feature), *nexts)
 
 
