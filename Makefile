@@ -38,7 +38,7 @@ test-deps: ## Install what the tests need: system packages and a Python environm
 
 test: test-deps build ## Run every test that needs no PyTorch
 	. .ci/ort $(VENV); $(CARGO) test --release --workspace --all-targets $(FEATURES)
-	$(VENV)/bin/python -m pytest -q models/tests
+	KINEWATCH=$(realpath $(BUILD)/release/kinewatch) $(VENV)/bin/python -m pytest -q models/tests
 
 test-models: ## Run the tests of training and export (installs PyTorch)
 	@.ci/apt build run test

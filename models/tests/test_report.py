@@ -96,8 +96,7 @@ def test_folds_left_out_are_summed(tmp_path: Path) -> None:
                 "daily_fired": measure.share(0, 5),
                 "false_events": 1,
             },
-            "reversed_fired": measure.share(0, 4),
-            "frozen_fired": measure.share(1, 4),
+            "changed": {"reversed": measure.share(0, 4), "frozen": measure.share(1, 4)},
         }
         return {"left_out": name, "fp32": table, "int8": table}
 

@@ -9,6 +9,10 @@ from kinewatch_models.recipe import Recipe
 
 Table = dict[str, Any]
 
+CHANGED = (
+    "Clips of the action that fire when they are played backwards, as one frozen frame of what comes after it, with "
+    "frames shuffled, with the middle of the picture covered, and mirrored (which should change little)."
+)
 FOUND = ("found", f"found of those shown for {SHOWN_S:g} s", "daily clips that fire", "false events")
 """Columns that count events; shown: so long does the last part last before the clip ends."""
 
@@ -32,7 +36,7 @@ def render(recipe: Recipe, results: Table) -> str:
         boundaries(action, results),
         onsets(results),
         "## Shortcuts",
-        "Clips of the action played backwards, and one frozen frame of a body on the floor: how many fire.",
+        CHANGED,
         shortcuts(results),
         "## int8 against fp32",
         int8(results),
@@ -152,11 +156,21 @@ def boundaries(key: str, results: Table) -> str:
 
 def shortcuts(results: Table) -> str:
     """What fires without the motion of the action."""
-    lines = ["| set | graph | backwards | frozen |", "|---|---|---|---|"]
+    kinds = list(_rows(results)[0][2]["changed"])
+    lines = [f"| set | graph | {' | '.join(kinds)} |", "|---|---" + "|---" * len(kinds) + "|"]
     for name, precision, table in _rows(results):
-        lines.append(
-            f"| {name} | {precision} | {share_text(table['reversed_fired'])} | {share_text(table['frozen_fired'])} |"
-        )
+        lines.append(f"| {name} | {precision} | {' | '.join(share_text(table['changed'][kind]) for kind in kinds)} |")
+    lines += [
+        "",
+        "Without a net: clips called the action by what only knows the length and shape of a clip, or by the training "
+        "clip whose median picture is nearest.",
+        "",
+        "| set | by | clips of the action | daily clips |",
+        "|---|---|---|---|",
+    ]
+    for name, table in results["sets"].items():
+        for by, row in table["without a net"].items():
+            lines.append(f"| {name} | {by} | {share_text(row['actions'])} | {share_text(row['daily'])} |")
     return "\n".join(lines)
 
 

@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kinewatch_models import quantise, scoring
+import numpy as np
+
+from kinewatch_models import quantise, scoring, shortcuts
 from kinewatch_models.catalogue import SIMULATED, Clip
 from kinewatch_models.measure import NEAR_S, Tally, action_span, share, spread
 from kinewatch_models.recipe import Recipe
@@ -25,13 +27,14 @@ EXACT_S = 0.25
 def evaluate(clips: list[Clip], recipe: Recipe, cache: Path, graphs: dict[str, Path], calibration: Table) -> Table:
     """The result table of a model: `graphs` by precision, `calibration` as `calibrate` wrote it."""
     sets = held_out(clips, recipe)
+    train = [clip for clip in clips if clip.split == "train"]
     result: Table = {
         "name": recipe.name,
         "version": recipe.version,
         "seed": recipe.train.seed,
         "graphs": {precision: digest(path) for precision, path in graphs.items()},
         "calibration": calibration,
-        "training": counts([clip for clip in clips if clip.split == "train"]),
+        "training": counts(train),
         "sets": {name: {"clips": counts(members)} for name, members in sets.items()},
     }
     normal: dict[str, dict[str, list[Scored]]] = {}
@@ -43,6 +46,7 @@ def evaluate(clips: list[Clip], recipe: Recipe, cache: Path, graphs: dict[str, P
             result["sets"][name][precision] = _figures(
                 rows, _played(members, graph, recipe, cache), recipe, calibration
             )
+            result["sets"][name]["without a net"] = _without(train, members, recipe, cache)
         result.setdefault("ms_per_frame", {})[precision] = speed(graph, sets, recipe, cache)
     first, second = graphs["fp32"], graphs["int8"]
     inputs = [scoring.frames(clip, recipe, cache)[0] for members in sets.values() for clip in members]
@@ -86,10 +90,12 @@ def counts(clips: list[Clip]) -> dict[str, int]:
 
 
 def _played(clips: list[Clip], graph: Graph, recipe: Recipe, cache: Path) -> dict[Variant, list[Scored]]:
-    """The actions of `clips`, backwards and frozen."""
+    """The actions of `clips`, changed in every way."""
     actions = [clip for clip in clips if clip.is_action]
     return {
-        variant: scoring.score(actions, graph, recipe, cache, variant) for variant in (Variant.REVERSED, Variant.FROZEN)
+        variant: scoring.score(actions, graph, recipe, cache, variant)
+        for variant in Variant
+        if variant is not Variant.NORMAL
     }
 
 
@@ -106,7 +112,22 @@ def _figures(rows: list[Scored], played: dict[Variant, list[Scored]], recipe: Re
     table["onset"] = _onset(rows, recipe, calibration)
     for variant, scored in played.items():
         fired = sum(bool(scoring.events(one, recipe, decoders, temperature)) for one in scored)
-        table[f"{variant.value}_fired"] = share(fired, len(scored))
+        table.setdefault("changed", {})[variant.value] = share(fired, len(scored))
+    return table
+
+
+def _without(train: list[Clip], members: list[Clip], recipe: Recipe, cache: Path) -> Table:
+    """Clips that are said to show the action by what needs no net: of those that do, and of daily life."""
+    known = [int(clip.is_action) for clip in train]
+    found = shortcuts.scores(train, known, members, 2, recipe, cache)
+    actions = np.array([clip.is_action for clip in members])
+    table: Table = {}
+    for name, scores in found.items():
+        called = scores.argmax(1) == 1
+        table[name] = {
+            "actions": share(int(called[actions].sum()), int(actions.sum())),
+            "daily": share(int(called[~actions].sum()), int((~actions).sum())),
+        }
     return table
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kinewatch_models import metrics, quantise, scoring, windows_scored
+from kinewatch_models import changes, metrics, quantise, scoring, shortcuts, windows_scored
 from kinewatch_models.calibrate_actions import clip_label
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.decode import Doubles, probabilities
@@ -58,7 +58,7 @@ def figures(members: list[Clip], graph: Graph, recipe: Recipe, cache: Path, cali
     table = {**classified(scores, classes, groups, recipe), "rows": _rows(members, scores)}
     table["calibration_error"] = round(metrics.calibration_error(scores, classes), 4)
     table["shortcuts"] = {}
-    for change in windows_scored.CHANGES:
+    for change in changes.CHANGES:
         changed = probabilities(windows_scored.score(members, graph, recipe, cache, change), temperature)
         table["shortcuts"][change] = _short(classified(changed, classes, groups, recipe))
     streams = scoring.score(members, graph, recipe, cache)
@@ -128,34 +128,10 @@ def _streamed(streams: list[Scored], recipe: Recipe, calibration: Table) -> Tabl
 
 
 def baselines(train: list[Clip], members: list[Clip], recipe: Recipe, cache: Path) -> Table:
-    """What can be had without looking at motion: length and shape of the clip, and the nearest median picture."""
-    from sklearn.ensemble import RandomForestClassifier
-    from sklearn.neighbors import KNeighborsClassifier
-
+    """Figures of what needs no net."""
     classes, groups = np.array(true_classes(members, recipe)), [clip.group for clip in members]
-    known = np.array(true_classes(train, recipe))
-    table = {}
-    for name, model, features in (
-        ("clip metadata", RandomForestClassifier(200, random_state=0), _metadata),
-        ("nearest median picture", KNeighborsClassifier(1), _median_picture),
-    ):
-        model.fit(np.stack([features(clip, recipe, cache) for clip in train]), known)
-        found = model.predict_proba(np.stack([features(clip, recipe, cache) for clip in members]))
-        scores = np.zeros((len(members), len(recipe.labels)))
-        scores[:, model.classes_] = found
-        table[name] = _short(classified(scores, classes, groups, recipe))
-    return table
-
-
-def _metadata(clip: Clip, recipe: Recipe, cache: Path) -> Doubles:
-    _, times = clip.frames(cache, recipe.input.size)
-    return np.array([float(times[-1]), len(times) / max(float(times[-1]), 1e-3), clip.aspect])
-
-
-def _median_picture(clip: Clip, recipe: Recipe, cache: Path) -> Doubles:
-    frames, times = clip.frames(cache, recipe.input.size)
-    picture: Doubles = np.median(frames[:: max(1, len(times) // 16), ::8, ::8], 0).astype(np.float64)
-    return picture.ravel()
+    found = shortcuts.scores(train, true_classes(train, recipe), members, len(recipe.labels), recipe, cache)
+    return {name: _short(classified(scores, classes, groups, recipe)) for name, scores in found.items()}
 
 
 def _changed(result: Table, sets: dict[str, list[Clip]]) -> Table:

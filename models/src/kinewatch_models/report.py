@@ -169,7 +169,7 @@ def _sequences(results: Table) -> str:
             *tables,
             card.boundaries(names[0], results),
             card.onsets(results),
-            "Played backwards, and one frozen frame of a body on the floor: how many fire.",
+            card.CHANGED,
             card.shortcuts(results),
             card.int8(results),
         ]

@@ -13,6 +13,7 @@ from kinewatch_models.card import FOUND, found_cells, share_text
 from kinewatch_models.measure import share
 
 Table = dict[str, Any]
+PLAYED = ("reversed", "frozen")
 SHARES = ("found", "found_where_shown", "daily_fired")
 SEED = re.compile(r"-seed-\d+$")
 
@@ -59,7 +60,7 @@ def left_out(runs: dict[str, Table]) -> str:
     lines = [
         "Each row: trained without what is named, thresholds from val, measured on what was left out.",
         "",
-        f"| run | left out | graph | event | {' | '.join(FOUND)} | backwards | frozen |",
+        f"| run | left out | graph | event | {' | '.join(FOUND)} | {' | '.join(PLAYED)} |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, table in runs.items():
@@ -81,7 +82,7 @@ def left_out(runs: dict[str, Table]) -> str:
 def _left_out_row(name: str, what: str, precision: str, event: str, table: Table) -> str:
     row = table[event]
     cells = [name, what, precision, event, *found_cells(row)]
-    cells += [share_text(table["reversed_fired"]), share_text(table["frozen_fired"])]
+    cells += [share_text(table["changed"][kind]) for kind in PLAYED]
     return f"| {' | '.join(cells)} |"
 
 
@@ -96,7 +97,6 @@ def _summed(name: str, key: tuple[str, str], tables: list[Table]) -> str:
             **{key: add([table[event][key] for table in tables]) for key in SHARES},
             "false_events": sum(table[event]["false_events"] for table in tables),
         },
-        "reversed_fired": add([table["reversed_fired"] for table in tables]),
-        "frozen_fired": add([table["frozen_fired"] for table in tables]),
+        "changed": {kind: add([table["changed"][kind] for table in tables]) for kind in PLAYED},
     }
     return _left_out_row(name, "**all folds**", precision, event, whole)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kinewatch_models import sampling, stream
+from kinewatch_models import changes, sampling, stream
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.decode import Doubles, Interval, intervals, probabilities, sequence
 from kinewatch_models.measure import action_span
@@ -24,6 +24,9 @@ class Variant(Enum):
     NORMAL = "normal"
     REVERSED = "reversed"
     FROZEN = "frozen"
+    SHUFFLED = "shuffled"
+    BORDER = "border only"
+    MIRRORED = "mirrored"
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,10 @@ def frames(clip: Clip, recipe: Recipe, cache: Path, variant: Variant = Variant.N
         at = float(times[-1]) if span is None else span[1] + 0.3
         taken = np.full(FROZEN_FRAMES, np.argmin(np.abs(times - at)))
         when = np.arange(FROZEN_FRAMES) / recipe.rate_hz
-    return stream.normalise(np.array(pixels[taken]), recipe.input.mean, recipe.input.std), when
+    shown = np.array(pixels[taken])
+    if variant in (Variant.SHUFFLED, Variant.BORDER, Variant.MIRRORED):
+        shown = changes.CHANGES[variant.value](shown)
+    return stream.normalise(shown, recipe.input.mean, recipe.input.std), when
 
 
 def score(

@@ -1,24 +1,19 @@
 """One window of a fixed length per clip, from its middle, as it is or changed: what clip-level figures are made of.
 
-The window never depends on the clip's length. Changed ones show what a net relies on: time order (shuffled,
-reversed), motion (one frozen frame), the scene around the people (border only), left and right (mirrored).
+The window never depends on the clip's length. Changed ones (see `changes`) show what a net relies on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from kinewatch_models import sampling, stream
+from kinewatch_models import changes, sampling, stream
 from kinewatch_models.capture import Frames
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.recipe import Recipe
 from kinewatch_models.stream import Floats, Graph
-
-BORDER = 0.24
-GREY = 114
 
 
 def pixels(clip: Clip, recipe: Recipe, cache: Path) -> Frames:
@@ -40,35 +35,9 @@ def logits(graph: Graph, frames: Frames, recipe: Recipe) -> Floats:
 
 
 def score(clips: list[Clip], graph: Graph, recipe: Recipe, cache: Path, change: str = "") -> Floats:
-    """Logits ``[N, C]`` of the windows of `clips`, after a `change` of `CHANGES`, or as they are."""
+    """Logits ``[N, C]`` of the windows of `clips`, after one of `changes`, or as they are."""
     rows = []
     for clip in clips:
         frames = pixels(clip, recipe, cache)
-        rows.append(logits(graph, CHANGES[change](frames) if change else frames, recipe))
+        rows.append(logits(graph, changes.CHANGES[change](frames) if change else frames, recipe))
     return np.stack(rows)
-
-
-def _shuffled(frames: Frames) -> Frames:
-    """An order of its own for every clip: a common one may go rather forwards, and then tells direction."""
-    return frames[np.random.default_rng(frames.sum(dtype=np.uint64)).permutation(len(frames))]
-
-
-def _frozen(frames: Frames) -> Frames:
-    return np.repeat(frames[len(frames) // 2][None], len(frames), 0)
-
-
-def _border(frames: Frames) -> Frames:
-    side = frames.shape[1]
-    edge = round(side * BORDER)
-    changed = frames.copy()
-    changed[:, edge : side - edge, edge : side - edge] = GREY
-    return changed
-
-
-CHANGES: dict[str, Callable[[Frames], Frames]] = {
-    "shuffled": _shuffled,
-    "reversed": lambda frames: frames[::-1],
-    "frozen": _frozen,
-    "border only": _border,
-    "mirrored": lambda frames: frames[:, :, ::-1],
-}
