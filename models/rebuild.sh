@@ -48,6 +48,8 @@ measured() { # measured RECIPE: train and measure; sets `run`
 for name in falls interactions fights; do
   measured recipes/$name.toml
   cmp -s "$run/results.json" $name.results.json || "$km" package recipes/$name.toml --run "$run" --out $name
+  once "$run/scalers.done" "$km" scalers recipes/$name.toml "${clips[@]}" --cache "$cache" --run "$run"
+  cp "$run/scalers.json" "$results/$name.scalers.json"
   "$agent" model bench $name --json >"$results/$name.bench.json"
 done
 

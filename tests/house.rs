@@ -120,7 +120,7 @@ fn documents_name_only_paths_that_exist() {
     let root = root();
     let tracked = Command::new("git").args(["ls-files", "*.md"]).current_dir(&root).output().expect("git");
     let mut missing = Vec::new();
-    for document in String::from_utf8_lossy(&tracked.stdout).lines().filter(|d| !d.starts_with("models/falls/")) {
+    for document in String::from_utf8_lossy(&tracked.stdout).lines().filter(|d| !d.ends_with("MODEL_CARD.md")) {
         let path = root.join(document);
         let Ok(text) = fs::read_to_string(&path) else { continue };
         let folder = path.parent().expect("a document lies in a folder");

@@ -1,4 +1,4 @@
-//! One suite for every back end, precision and plan: the tiny packages of `tests/data/packages` and the falls package.
+//! One suite for every back end, precision and plan: the tiny packages of `tests/data/packages` and the shipped ones.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 

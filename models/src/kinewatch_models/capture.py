@@ -29,24 +29,34 @@ HEADER = struct.Struct(">4xHIQ44x")
 """Of a GDP packet: its type, the length of what follows, and the time of a buffer in nanoseconds."""
 BUFFER, NO_TIME = 1, 2**64 - 1
 SILENCE_S = 60.0
+AGENT = "agent"
+CHAINS = {
+    AGENT: ("videoscale", "method=bilinear", "add-borders=false", "!"),
+    "nearest": ("videoscale", "method=nearest-neighbour", "add-borders=false", "!"),
+    "convert first": ("videoconvert", "!", "video/x-raw,format=RGB", "!", "videoscale", "add-borders=false", "!"),
+}
+"""What scales a picture on the way."""
 
 
 class CaptureError(ToolError):
     """A clip could not be decoded; the message names the file and the reason."""
 
 
-def decode(path: Path, width: int, height: int) -> tuple[Frames, Seconds]:
+def decode(path: Path, width: int, height: int, chain: str = AGENT) -> tuple[Frames, Seconds]:
     """Decode every frame of `path`, stretched to `width` x `height`, with its time in seconds from the first frame."""
-    times, pictures = zip(*stream(path, width, height), strict=True)
+    times, pictures = zip(*stream(path, width, height, chain), strict=True)
     return np.stack(pictures), np.array(times)
 
 
-def stream(path: Path, width: int, height: int) -> Iterator[tuple[float, Frames]]:
-    """Like `decode`, a frame ``[H, W, 3]`` at a time with its seconds from the first one; at least one frame."""
+def stream(path: Path, width: int, height: int, chain: str = AGENT) -> Iterator[tuple[float, Frames]]:
+    """Like `decode`, a frame ``[H, W, 3]`` at a time with its seconds from the first one; at least one frame.
+
+    Another `chain` than the agent's is for measuring what it changes.
+    """
     pipeline = [
         *("gst-launch-1.0", "-q", "filesrc", f"location={path.resolve()}", "!", "decodebin", "!"),
         *("videoconvert", "!", "videoflip", "video-direction=auto", "!"),
-        *("videoscale", "method=bilinear", "add-borders=false", "!"),
+        *CHAINS[chain],
         *(f"video/x-raw,width={width},height={height},pixel-aspect-ratio=1/1", "!", "videoconvert", "!"),
         *("video/x-raw,format=RGB", "!", "gdppay", "!", "fdsink", "fd=1", "sync=false"),
     ]

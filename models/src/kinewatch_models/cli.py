@@ -158,6 +158,13 @@ def evaluate_command(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run
     print(steps.card_text(work.spec, steps.measure(work)))
 
 
+@app.command("scalers")
+def scalers_command(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run) -> None:
+    """Measure what another platform's scaler changes on the test clips; write `scalers.json`."""
+    for chain, row in steps.measure_scalers(_work(recipe_file, data, cache, run))["chains"].items():
+        print(f"{chain}: {row['changed']['hits']} of {row['changed']['of']} clips decided otherwise")
+
+
 @app.command("package")
 def package_command(recipe_file: RecipeFile, run: Run, out: Annotated[Path, typer.Option("--out")]) -> None:
     """Assemble a checked package at OUT from a measured run; the results go beside it as `OUT.results.json`."""

@@ -23,7 +23,7 @@ def sizes(clip: Clip, recipe: Recipe) -> list[int]:
     return [*larger, recipe.input.size]
 
 
-def fill(clips: list[Clip], recipe: Recipe, cache: Path) -> Iterator[str]:
+def fill(clips: list[Clip], recipe: Recipe, cache: Path, chain: str = capture.AGENT) -> Iterator[str]:
     """Decode what is missing; yields the path of each clip when it is done."""
     for clip in clips:
         folder = clip.folder(cache)
@@ -31,7 +31,7 @@ def fill(clips: list[Clip], recipe: Recipe, cache: Path) -> Iterator[str]:
         for size in sizes(clip, recipe):
             if (folder / f"{size}.npy").exists() and (folder / "times.npy").exists():
                 continue
-            frames, times = capture.decode(clip.root / clip.path, size, size)
+            frames, times = capture.decode(clip.root / clip.path, size, size, chain)
             save(folder / "times.npy", times)
             save(folder / f"{size}.npy", frames)
         yield clip.path

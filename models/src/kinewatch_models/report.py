@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from kinewatch_models import card, manifest, package, report_actions, report_folds, report_streams
+from kinewatch_models.card import share_text
 from kinewatch_models.error import ToolError
 from kinewatch_models.told import console
 
@@ -40,6 +41,7 @@ class Kind(Enum):
     LEAVE_OUT = "leave-out"
     INTERVALS = "intervals"
     """Scores of event intervals in streams."""
+    SCALERS = "scalers"
     BENCH = "bench"
     """What `kinewatch model bench --json` printed."""
     BASELINE = "baseline"
@@ -98,6 +100,7 @@ def render(packages: list[Path], pictures: Path, found: dict[Kind, Tables]) -> s
         else:
             same = {title: one for title, one in found[Kind.BESIDE].items() if one["name"] == results["name"]}
             sections.append(report_actions.render(results, same, pictures, folder.name))
+        sections += [_scalers(one) for one in found[Kind.SCALERS].values() if one["name"] == results["name"]]
         sections += ["### Files", _files(table)]
     return "\n\n".join(sections) + "\n"
 
@@ -158,6 +161,19 @@ def _graphs(folder: Path, table: Table, results: Table, speeds: list[Table]) -> 
         lines.append(f"| {precision} | {size:.1f} | {speed:.1f} | {', '.join(agent) or 'not measured'} |")
     if "training_cpu_s" in results:
         lines += ["", f"Training took {results['training_cpu_s'] / 60:.0f} CPU minutes, seed {results['seed']}."]
+    return "\n".join(lines)
+
+
+def _scalers(table: Table) -> str:
+    lines = [
+        "Test clips through the scaler of another platform, int8:",
+        "",
+        "| scaler | clips decided otherwise | logits move on average | 99th percentile |",
+        "|---|---|---|---|",
+    ]
+    for chain, row in table["chains"].items():
+        moved = f"{row['mean_abs_difference']:.3f} | {row['p99_abs_difference']:.3f}"
+        lines.append(f"| {chain} | {share_text(row['changed'])} | {moved} |")
     return "\n".join(lines)
 
 

@@ -27,6 +27,7 @@ from kinewatch_models import (
     package,
     prepare,
     quantise,
+    scalers,
     scoring,
     windows_scored,
 )
@@ -181,6 +182,14 @@ def measure(work: Work) -> Table:
     results["training_cpu_s"] = sum(row["cpu_s"] for row in json.loads((work.run / "history.json").read_text()))
     work.write("results.json", results)
     return results
+
+
+def measure_scalers(work: Work) -> Table:
+    """What other scalers change on the test split, int8; leaves and returns the table."""
+    clips, graph = work.of("test"), Graph(work.graph("int8"))
+    table = scalers.measure(clips, graph, work.spec, work.cache, work.read("calibration.json"))
+    work.write("scalers.json", table)
+    return table
 
 
 def card_text(spec: Recipe, results: Table) -> str:

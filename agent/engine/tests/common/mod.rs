@@ -40,7 +40,20 @@ impl Package {
 
     pub fn all() -> Vec<Self> {
         let tiny = ["tiny-clip", "tiny-clip-causal", "tiny-online", "tiny-cached"];
-        tiny.into_iter().map(Self::tiny).chain([Self::falls()]).collect()
+        tiny.into_iter().map(Self::tiny).chain(Self::shipped()).collect()
+    }
+
+    /// Every package of `models`.
+    pub fn shipped() -> Vec<Self> {
+        let models = repository().join("models");
+        let entries = std::fs::read_dir(&models).unwrap_or_else(|e| panic!("{}: {e}", models.display()));
+        let mut found: Vec<Self> = entries
+            .map(|entry| entry.unwrap_or_else(|e| panic!("{}: {e}", models.display())).path())
+            .filter(|path| path.join("model.toml").exists())
+            .map(|path| if path.ends_with("falls") { Self::falls() } else { Self::read(path) })
+            .collect();
+        found.sort_by(|a, b| a.name().cmp(b.name()));
+        found
     }
 
     pub fn name(&self) -> &str {

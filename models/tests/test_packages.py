@@ -1,0 +1,52 @@
+"""The shipped packages: whole, right on both graphs in ONNX Runtime, and fp32 in tract where that is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kinewatch_models import manifest, package, recipe, stream
+
+MODELS = Path(__file__).parent.parent
+PACKAGES = sorted(path.parent.name for path in MODELS.glob("*/model.toml"))
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_package_is_whole_and_golden(name: str) -> None:
+    package.check(MODELS / name)
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_package_follows_its_recipe(name: str) -> None:
+    spec, table = recipe.load(MODELS / f"recipes/{name}.toml"), manifest.read(MODELS / name / "model.toml")
+    assert table["version"] == spec.version
+    assert [row["name"] for row in table["labels"]] == spec.labels
+    published = {decoder.label for decoder in spec.decoders if decoder.publish} | {spec.background}
+    assert {row["name"] for row in table["labels"] if row.get("publish", True)} == published
+    assert len(table.get("sequences", [])) == len(spec.sequences)
+
+
+def test_a_fall_is_falling_then_lying() -> None:
+    table = manifest.read(MODELS / "falls/model.toml")
+    assert table["sequences"] == [{"name": "fall", "parts": ["falling", "lying"], "within_s": 2.0}]
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_tract_agrees_on_the_float_graph(name: str) -> None:
+    tract = pytest.importorskip("tract")
+    folder = MODELS / name
+    table = manifest.read(folder / "model.toml")
+    clip, spec = table["golden"]["clips"][1], table["input"]
+    frames = stream.normalise(np.load(folder / clip["frames"]), spec["mean"], spec["std"])
+    model = tract.onnx().load(str(folder / table["graphs"]["fp32"]["model"]))
+    shapes = [(3, spec["height"], spec["width"]), *(tuple(row["shape"]) for row in table["tensors"]["states"])]
+    for index, shape in enumerate(shapes):
+        model.set_input_fact(index, f"1,{','.join(map(str, shape))},f32")
+    runnable = model.into_model().into_runnable()
+    states = [np.zeros((1, *shape), np.float32) for shape in shapes[1:]]
+    for frame, expected in zip(frames, np.load(folder / clip["logits"]), strict=True):
+        outputs = [value.to_numpy() for value in runnable.run([frame[None], *states])]
+        np.testing.assert_allclose(outputs[0][0], expected, atol=table["golden"]["tolerance_fp32"])
+        states = outputs[1:]
