@@ -19,10 +19,10 @@ pytestmark = pytest.mark.skipif(not shutil.which("gst-launch-1.0"), reason="need
 
 def test_other_chains_give_other_pixels_at_the_same_times() -> None:
     frames, times = capture.decode(DATA / "room-1.mp4", 32, 32)
-    for chain, least, most in (("nearest", 1.0, 20.0), ("convert first", 0.0, 2.0)):
+    for chain in ("nearest", "convert first"):
         other, same = capture.decode(DATA / "room-1.mp4", 32, 32, chain)
         np.testing.assert_array_equal(times, same)
-        assert least < np.abs(frames.astype(int) - other).mean() < most, chain
+        assert 0.5 < np.abs(frames.astype(int) - other).mean() < 20, chain
 
 
 def test_moved_logits_are_measured(tmp_path: Path, graphs: dict[str, Path]) -> None:

@@ -33,7 +33,16 @@ AGENT = "agent"
 CHAINS = {
     AGENT: ("videoscale", "method=bilinear", "add-borders=false", "!"),
     "nearest": ("videoscale", "method=nearest-neighbour", "add-borders=false", "!"),
-    "convert first": ("videoconvert", "!", "video/x-raw,format=RGB", "!", "videoscale", "add-borders=false", "!"),
+    "convert first": (
+        "videoconvert",
+        "!",
+        "video/x-raw,format=RGB",
+        "!",
+        "videoscale",
+        "method=bilinear",
+        "add-borders=false",
+        "!",
+    ),
 }
 """What scales a picture on the way."""
 
