@@ -75,14 +75,15 @@ left_out() { # left_out NAME RECIPE SET…
   once "$run/done" "$km" leave-out "$2" "${clips[@]}" --cache "$cache" --run "$run" "${@:3}"
   cp "$run/leave-out.json" "$results/$1.leave-out.json"
 }
-sets=(urfd/P1 urfd/P2 urfd/P3 urfd gmdcsa24 up-fall)
+sets=(urfd/P1 urfd/P2 urfd/P3 gmdcsa24 urfd up-fall)
 left_out falls recipes/falls.toml "${sets[@]/#/--left-out=}"
 without() { # without TITLE EDIT…: what a part of the recipe of falls brings
   sed "${@:2}" recipes/falls.toml >"$work/recipes/falls-$1.toml"
   left_out "falls-$1" "$work/recipes/falls-$1.toml" --left-out=urfd/P1 --left-out=urfd/P3
 }
-without memory -e '/^gru_units/d'
-without overhead -e '/^gru_units/d' -e '/^overhead/d'
+short=(-e '/^gru_units/d' -e 's/^window = 12/window = 8/' -e '/^loss_from/d')
+without short "${short[@]}"
+without short-upright "${short[@]}" -e '/^overhead/d'
 
 folds() { # folds NAME COUNT SEED…
   clips_of "$1"

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 
-from kinewatch_models import quantise  # noqa: E402
+from kinewatch_models import half, quantise  # noqa: E402
 from kinewatch_models.recipe import NetSpec, TrainSpec  # noqa: E402
 from kinewatch_models.stream import Graph  # noqa: E402
 from kinewatch_models.train import backbone, export, loop  # noqa: E402
@@ -132,6 +132,16 @@ def test_export_matches_and_has_free_batch_axis(tmp_path: Path) -> None:
     session = Graph(tmp_path / "net.onnx").session
     assert [node.shape[0] for node in (*session.get_inputs(), *session.get_outputs())] == ["N"] * 12
     assert [node.name for node in session.get_inputs()][:3] == ["frame", "state0", "state1"]
+
+
+def test_weights_are_stored_in_half_where_half_holds_them(tmp_path: Path) -> None:
+    net = tiny_net(EVERY_BLOCK)
+    net.head.weight.data[0, 0] = 1e6
+    export.export(net, SIZE, LENGTH, tmp_path / "net.onnx")
+    stored = {tuple(one.dims): one.data_type for one in onnx.load(str(tmp_path / "net.onnx")).graph.initializer}
+    assert stored[32, CHANNELS, 1, 1] == onnx.TensorProto.FLOAT, "a value beyond 65504 is not cut off"
+    large = {shape: kind for shape, kind in stored.items() if np.prod(shape) >= half.LEAST_VALUES}
+    assert list(large.values()).count(onnx.TensorProto.FLOAT16) == len(large) - 1 > 0
 
 
 def test_uneven_padding_is_part_of_the_convolution(tmp_path: Path) -> None:
