@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Rebuild the packages, results/ and REPORT.md: rebuild.sh KINEWATCH_MODELS DATA WORK KINEWATCH [SCORE].
-# Killed, it goes on where it stopped; a changed recipe is a new run. KINEWATCH is the agent; SCORE, a script that takes
-# --truth and --events, adds the figures of spliced streams. About eleven hours of one core: the packages come first.
+# Killed, it goes on where it stopped. A changed recipe or scenario is a new run; after changed code, data or agent give
+# another WORK. KINEWATCH is the agent (which needs ORT_DYLIB_PATH); SCORE, a script that takes --truth and --events, adds
+# the figures of spliced streams. About eleven hours of one core; the packages come first, after one.
 set -euo pipefail
 km=$(realpath "$1") data=$(realpath "$2") work=$(realpath -m "$3") agent=$(realpath "$4") score=${5:-}
 [[ -z $score ]] || score=$(realpath "$score")
@@ -18,8 +19,10 @@ once() { # once MARK COMMAND…: run a command unless it has once been done
   touch "$1"
 }
 
+hash_of() { cat "$@" | sha256sum | cut -c1-8; }
+
 rendered() { # rendered NAME SCENARIO SEED CLIPS OPTION…
-  once "$sim/$1.done" "$km" simulate --out "$sim/$1" --file recipes/scenarios/falls.toml --fps 15 \
+  once "$sim/$1-$(hash_of <(echo "${*:2}") recipes/scenarios/falls.toml).done" "$km" simulate --out "$sim/$1" --file recipes/scenarios/falls.toml --fps 15 \
     --scenario "$2" --seed "$3" --clips "$4" "${@:5}"
 }
 rendered falls falls 100 40 --width 192 --height 144 --mesh 0.03
@@ -27,7 +30,7 @@ rendered daily daily 101 18 --width 192 --height 144 --mesh 0.03
 rendered val-falls falls 900 6 --width 256 --height 192 --mesh 0.024 --subset val
 rendered val-daily daily 901 4 --width 256 --height 192 --mesh 0.024 --subset val
 
-run_of() { echo "$work/$(basename "$1" .toml)-$(sha256sum <"$1" | cut -c1-8)"; }
+run_of() { echo "$work/$(basename "$1" .toml)-$(hash_of "$1")"; }
 clips_of() { # clips_of RECIPE: sets `clips` to where the clips of its package are
   clips=(--data "$data")
   [[ $(basename "$1") == falls* ]] || return 0
@@ -47,7 +50,7 @@ measured() { # measured RECIPE: train and measure; sets `run`
 
 for name in falls interactions fights; do
   measured recipes/$name.toml
-  cmp -s "$run/results.json" $name.results.json || "$km" package recipes/$name.toml --run "$run" --out $name
+  [[ -e $name/model.toml ]] && cmp -s "$run/results.json" $name.results.json || "$km" package recipes/$name.toml --run "$run" --out $name
   once "$run/scalers.done" "$km" scalers recipes/$name.toml "${clips[@]}" --cache "$cache" --run "$run"
   cp "$run/scalers.json" "$results/$name.scalers.json"
   "$agent" model bench $name --json >"$results/$name.bench.json"
@@ -59,13 +62,13 @@ beside() { # beside NAME TITLE EDIT…: another net on the same clips, its recip
   measured "$recipe"
   cp "$run/results.json" "$results/$1-$2.beside.json"
 }
-alone=(-e '/^shift_from_block/d' -e 's/"tsm-online"/"tsn"/' -e 's/^loss_from = .*/loss_from = 0/')
+alone=(-e 's/"tsm-online"/"tsn"/' -e 's/^loss_from = .*/loss_from = 0/')
 for name in interactions fights; do
   beside $name tsn "${alone[@]}"
   beside $name seed-1 -e 's/^seed = .*/seed = 1/'
   beside $name seed-2 -e 's/^seed = .*/seed = 2/'
-  beside $name rgb -e 's/^input = ".*/input = "rgb"/'
 done
+beside fights rgb -e 's/^input = ".*/input = "rgb"/'
 beside interactions difference -e 's/^input = ".*/input = "difference"/'
 beside interactions no-average -e '/^average/d'
 
@@ -97,7 +100,7 @@ folds() { # folds NAME COUNT SEED…
 folds fights 5 0 1 2
 folds interactions 16 0 1 2
 
-streams=$work/streams
+streams=$work/streams-$(hash_of recipes/interactions.toml)
 once "$streams.done" "$km" splice recipes/interactions.toml --data "$data" --out "$streams"
 if [[ -n $score ]]; then
   "$agent" replay "$streams"/*.mp4 --model interactions --events "$work/events.jsonl" >/dev/null

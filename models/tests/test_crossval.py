@@ -55,11 +55,19 @@ def test_pool_counts_every_clip_and_group_of_all_folds(tmp_path: Path) -> None:
 
 
 def test_run_of_another_seed_or_of_other_clips_is_not_gone_on_with(tmp_path: Path) -> None:
-    crossval.claim(tmp_path, SPEC, CLIPS)
-    crossval.claim(tmp_path, replace(SPEC, limits=["said later"]), CLIPS)
-    for spec, clips in ((replace(SPEC, train=replace(SPEC.train, seed=9)), CLIPS), (SPEC, CLIPS[1:])):
-        with pytest.raises(crossval.FoldError, match="give another --run"):
-            crossval.claim(tmp_path, spec, clips)
+    def claim(spec: Recipe, clips: list[Clip]) -> None:
+        steps.claim(steps.Work(spec, clips, tmp_path, tmp_path))
+
+    claim(SPEC, CLIPS)
+    claim(replace(SPEC, limits=["said later"]), CLIPS)
+    regrouped = [replace(CLIPS[0], group="another"), *CLIPS[1:]]
+    for spec, clips in (
+        (replace(SPEC, train=replace(SPEC.train, seed=9)), CLIPS),
+        (SPEC, CLIPS[1:]),
+        (SPEC, regrouped),
+    ):
+        with pytest.raises(steps.StepError, match="give another --run"):
+            claim(spec, clips)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tiny
-from kinewatch_models import leave_out, prepare
+from kinewatch_models import leave_out, prepare, steps
 from kinewatch_models.catalogue import Clip, Span
 
 FALL = (Span("falling", 1.0, 2.0), Span("lying", 2.0, 3.0))
@@ -60,7 +60,7 @@ def test_a_fold_is_measured_on_what_it_did_not_train_on(tmp_path: Path) -> None:
 
     def graphs(train: list[Clip], _: Path) -> dict[str, Path]:
         trained.extend(one.path for one in train)
-        return dict.fromkeys(leave_out.PRECISIONS, graph)
+        return dict.fromkeys(steps.PRECISIONS, graph)
 
     table = leave_out.measure(leave_out.fold(CLIPS, "drawn/P2"), tiny.recipe(), cache, tmp_path, graphs)
     assert trained == ["a.mp4", "f.mp4"]

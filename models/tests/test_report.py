@@ -96,6 +96,7 @@ def test_folds_left_out_are_summed(tmp_path: Path) -> None:
                 "daily_fired": measure.share(0, 5),
                 "false_events": 1,
             },
+            "onset": {"label": "lying", "found": measure.share(hits, 4), "error": None},
             "changed": {"reversed": measure.share(0, 4), "frozen": measure.share(1, 4)},
         }
         return {"left_out": name, "fp32": table, "int8": table}
@@ -103,7 +104,7 @@ def test_folds_left_out_are_summed(tmp_path: Path) -> None:
     (tmp_path / "falls.leave-out.json").write_text(json.dumps({"folds": [fold("urfd/P1", 4), fold("urfd/P2", 3)]}))
     text = report.folds(report.further(tmp_path))
     assert "| falls | urfd/P2 | int8 | fall | 3 of 4" in text
-    assert "| falls | **all folds** | int8 | fall | 7 of 8 [0.53, 0.98] | 5 of 6 " in text
+    assert "| falls | **all groups above** | int8 | fall | 7 of 8 [0.53, 0.98] | 5 of 6 " in text
 
 
 def test_streams_have_a_row_per_label(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from kinewatch_models import scoring
 from kinewatch_models.catalogue import Clip, Span
+from kinewatch_models.decode import Interval, sequence
 from kinewatch_models.error import ToolError
 from kinewatch_models.measure import Tally, action_span
 from kinewatch_models.recipe import DecoderSpec, Recipe
@@ -58,13 +59,21 @@ def choose(normal: list[Scored], reversed_: list[Scored], recipe: Recipe) -> Tab
         label: {values: _with_lags(normal, recipe, label, decoder_settings(specs[label], *values)) for values in grid}
         for label in parts
     }
+    found = {
+        label: {values: [_intervals(one, recipe, label, row) for one in clips] for values, row in rows.items()}
+        for label, rows in lagged.items()
+        for clips in [[*normal, *reversed_]]
+    }
     candidates = list(itertools.product(grid, repeat=len(parts)))
-    settings = [{part: lagged[part][one] for part, one in zip(parts, values, strict=True)} for values in candidates]
-    ranked = [_rank(normal, reversed_, recipe, decoders) for decoders in settings]
+    ranked = [
+        _rank(normal, reversed_, recipe, {part: found[part][one] for part, one in zip(parts, values, strict=True)})
+        for values in candidates
+    ]
     best = min(ranked)
     tied = [index for index, rank in enumerate(ranked) if rank == best]
     rows = np.array([np.ravel(candidates[index]) for index in tied])
-    labels = settings[tied[most_central(rows, (np.array(ON), np.array(H_ON)))]]
+    central = candidates[tied[most_central(rows, (np.array(ON), np.array(H_ON)))]]
+    labels = {part: lagged[part][one] for part, one in zip(parts, central, strict=True)}
     return {
         "temperature": 1.0,
         "labels": labels,
@@ -90,23 +99,40 @@ def decoder_settings(spec: DecoderSpec, on: float, level: float) -> Settings:
     }
 
 
+def right(streams: list[Scored], table: Table, recipe: Recipe) -> int:
+    """Clips whose action is found, or in which nothing fires where there is none."""
+    count = 0
+    for one in streams:
+        tally = Tally()
+        events = scoring.events(one, recipe, table["labels"], table["temperature"])
+        tally.add(one.clip, action_span(one.clip, recipe.sequences[0].parts), events, one.seconds)
+        count += tally.found if one.clip.is_action else not tally.false
+    return count
+
+
+def _intervals(one: Scored, recipe: Recipe, label: str, settings: Settings) -> list[Interval]:
+    return scoring.label_intervals(one, recipe, label, settings, 1.0)
+
+
 def _rank(
-    normal: list[Scored], reversed_: list[Scored], recipe: Recipe, decoders: dict[str, Settings]
+    normal: list[Scored], reversed_: list[Scored], recipe: Recipe, found: dict[str, list[list[Interval]]]
 ) -> tuple[int, int]:
-    tally = Tally()
-    for one in normal:
-        truth = action_span(one.clip, recipe.sequences[0].parts)
-        tally.add(one.clip, truth, scoring.events(one, recipe, decoders, 1.0), float(one.times[-1]))
-    false = tally.false + sum(_false_labels(one, recipe, decoders) for one in normal if not one.clip.is_action)
-    found_backwards = sum(bool(scoring.events(one, recipe, decoders, 1.0)) for one in reversed_)
-    return false, tally.actions - tally.found + found_backwards
+    """(false events and published labels, actions missed or found backwards); `found` by part and clip."""
+    wanted, tally = recipe.sequences[0], Tally()
+    events = [sequence(list(parts), wanted.within_s) for parts in zip(*found.values(), strict=True)]
+    false = 0
+    for index, one in enumerate(normal):
+        tally.add(one.clip, action_span(one.clip, wanted.parts), events[index], one.seconds)
+        if not one.clip.is_action:
+            false += sum(len(found[label][index]) for label in _unwanted(one.clip, recipe) if label in found)
+    backwards = sum(bool(made) for made in events[len(normal) :])
+    return tally.false + false, tally.actions - tally.found + backwards
 
 
-def _false_labels(one: Scored, recipe: Recipe, decoders: dict[str, Settings]) -> int:
-    """Intervals of published labels in a daily clip that shows no such label."""
-    shown = {name for span in one.clip.spans or () for name in span.label.split("|")}
-    wanted = [spec.label for spec in recipe.decoders if spec.publish and spec.label not in shown]
-    return sum(len(scoring.label_intervals(one, recipe, label, decoders[label], 1.0)) for label in wanted)
+def _unwanted(clip: Clip, recipe: Recipe) -> list[str]:
+    """Published labels that a daily clip does not show."""
+    shown = {name for span in clip.spans or () for name in span.label.split("|")}
+    return [spec.label for spec in recipe.decoders if spec.publish and spec.label not in shown]
 
 
 def most_central(tied: np.ndarray, steps: tuple[np.ndarray, np.ndarray]) -> int:
@@ -122,10 +148,10 @@ def _with_lags(normal: list[Scored], recipe: Recipe, label: str, settings: Setti
         span = next((span for span in one.clip.spans or () if span.label == label), None)
         if span is None or not one.clip.is_action:
             continue
-        nearest = _nearest(scoring.label_intervals(one, recipe, label, settings, 1.0), span)
+        nearest = _nearest(_intervals(one, recipe, label, settings), span)
         if nearest is not None:
             starts.append(nearest[0] - span.start)
-            if nearest[1] is not None and span.end < one.times[-1] - 0.5:
+            if nearest[1] is not None and span.end < one.seconds - 0.5:
                 ends.append(nearest[1] - span.end)
     result = dict(settings)
     for side, errors in (("start", starts), ("end", ends)):

@@ -15,7 +15,6 @@ import numpy as np
 
 from kinewatch_models import scoring
 from kinewatch_models.calibrate import H_ON, CalibrationError, decoder_settings, most_central
-from kinewatch_models.catalogue import Clip
 from kinewatch_models.decode import probabilities
 from kinewatch_models.recipe import DecoderSpec, Recipe
 from kinewatch_models.scoring import Scored
@@ -30,26 +29,25 @@ Table = dict[str, Any]
 
 def choose(streams: list[Scored], windows: Floats, classes: list[int], recipe: Recipe) -> Table:
     """The `calibration` table: `streams` of the val clips, logits ``[N, C]`` of their `windows` with true `classes`."""
-    labels = {clip_label(one.clip) for one in streams}
-    missing = [name for name in recipe.actions if name not in labels]
+    shown = {one.clip.shows for one in streams}
+    missing = [name for name in recipe.actions if name not in shown]
     if missing:
         raise CalibrationError(f"no val clip shows {missing[0]}: its threshold cannot be chosen; move a group to val")
     temperature = fit_temperature(windows, np.array(classes))
-    chosen = {spec.label: _threshold(streams, spec, recipe, temperature) for spec in recipe.decoders}
-    return {
-        "temperature": temperature,
-        "labels": {label: row for label, (row, _, _) in chosen.items()},
-        "chosen_on": {
-            "clips": len({one.clip.path for one in streams}),
-            "false_events": sum(false for _, false, _ in chosen.values()),
-            "missed": sum(missed for _, _, missed in chosen.values()),
-        },
+    labels = {spec.label: _threshold(streams, spec, recipe, temperature) for spec in recipe.decoders}
+    return counted({"temperature": temperature, "labels": labels}, streams, recipe)
+
+
+def counted(table: Table, streams: list[Scored], recipe: Recipe) -> Table:
+    """`table` with what its settings make of the `streams` that they were chosen on."""
+    rows = table["labels"].items()
+    counts = [_count(streams, label, row, recipe, table["temperature"]) for label, row in rows]
+    chosen_on = {
+        "clips": len({one.clip.path for one in streams}),
+        "false_events": sum(false for false, _ in counts),
+        "missed": sum(missed for _, missed in counts),
     }
-
-
-def clip_label(clip: Clip) -> str:
-    """What a clip shows: its own label, or that of its first annotated action."""
-    return clip.label or next((span.label for span in clip.spans or ()), "")
+    return {**table, "chosen_on": chosen_on}
 
 
 def fit_temperature(logits: Floats, classes: np.ndarray) -> float:
@@ -59,16 +57,14 @@ def fit_temperature(logits: Floats, classes: np.ndarray) -> float:
     return round(float(TEMPERATURES[int(np.argmin(losses))]), 3)
 
 
-def _threshold(
-    streams: list[Scored], spec: DecoderSpec, recipe: Recipe, temperature: float
-) -> tuple[dict[str, float], int, int]:
+def _threshold(streams: list[Scored], spec: DecoderSpec, recipe: Recipe, temperature: float) -> dict[str, float]:
     grid = list(itertools.product(ON, H_ON))
     ranked = [_count(streams, spec.label, decoder_settings(spec, *values), recipe, temperature) for values in grid]
     best = min(ranked, key=lambda rank: (sum(rank), rank))
     tied = np.array([values for values, rank in zip(grid, ranked, strict=True) if rank == best])
     row = decoder_settings(spec, *tied[most_central(tied, (np.array(ON), np.array(H_ON)))].tolist())
     row["uncertainty_start_ms"] = row["uncertainty_end_ms"] = UNCERTAINTY_MS
-    return row, *best
+    return row
 
 
 def _count(
@@ -78,7 +74,7 @@ def _count(
     false = missed = 0
     for one in streams:
         found = scoring.label_intervals(one, recipe, label, row, temperature)
-        if clip_label(one.clip) == label:
+        if one.clip.shows == label:
             missed += not found
         else:
             false += len(found)

@@ -56,18 +56,29 @@ def _what(recipe: Recipe) -> str:
     last = recipe.sequences[0]
     labels = ", ".join(f"`{name}`" for name in recipe.labels)
     return (
-        f"Online TSM (Lin et al. 2019; causal shift of 1/{recipe.net.shift_div} of the channels) on "
-        f"EfficientNet-Lite0, {recipe.input.size}x{recipe.input.size} stretched, "
-        f"{recipe.rate_hz:g} frames a second, one pass per frame. "
-        f"Input of the first layer: {_seen(recipe)}. Per-frame scores for {labels}; the event `{last.name}` is "
+        f"{net(recipe)} Scores of every frame for {labels}; the event `{last.name}` is "
         f"{' then '.join(f'`{part}`' for part in last.parts)} within {last.within_s:g} s, from the start of the first "
         "to the start of the last."
     )
 
 
-def _seen(recipe: Recipe) -> str:
-    change = f"{recipe.net.difference_gain:g} times the difference to the frame before, formed inside the graph"
-    return {"rgb": "the frame", "difference": change, "both": f"the frame and {change}"}[recipe.net.input]
+def net(recipe: Recipe) -> str:
+    """What the net is, and sees."""
+    spec, size = recipe.net, recipe.input.size
+    shift = f"Lin et al. 2019; shift of 1/{spec.shift_div} of the channels"
+    kind = {
+        "tsm-online": f"Online TSM ({shift}, from the past)",
+        "tsm": f"TSM ({shift}, each way)",
+        "tsn": "TSN (Wang et al. 2016)",
+    }[spec.architecture]
+    memory = f" and a recurrent memory of {spec.gru_units} units" if spec.gru_units else ""
+    window = "" if recipe.plan == "online" else f" in windows of {recipe.train.window}"
+    change = f"{spec.difference_gain:g} times the difference to the frame before, formed inside the graph"
+    seen = {"rgb": "the frame", "difference": change, "both": f"the frame and {change}"}[spec.input]
+    return (
+        f"{kind}{memory} on {spec.backbone}, {size}x{size} stretched, {recipe.rate_hz:g} frames a second{window}. "
+        f"Input of the first layer: {seen}."
+    )
 
 
 def _training(recipe: Recipe, results: Table) -> str:
@@ -90,9 +101,10 @@ def _method(recipe: Recipe, results: Table) -> str:
     notes = bullets([f"{source.cite}: {source.note}." for source in recipe.sources])
     return (
         f"Thresholds and lags were chosen on the val clips only ({chosen['clips']} clips, both graphs together), "
-        "so those rows are optimistic; no test clip was used for any choice. "
-        f"Groups in both train and val: {shared}. Frames through the agent's capture chain, scores from ONNX Runtime, "
-        "intervals from the Python decoder of the training tool. In brackets: "
+        "so those rows are optimistic. "
+        f"Groups in both train and val: {shared}. Frames through the agent's capture chain; the scores that thresholds "
+        "were chosen on are the agent's, those of the tables ONNX Runtime's; intervals from the decoder of this "
+        "tool. In brackets: "
         f"95 % Wilson interval over clips.\n\n{notes}"
     )
 

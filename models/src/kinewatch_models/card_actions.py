@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from kinewatch_models.card import bullets, licence, share_text
+from kinewatch_models.card import bullets, licence, net, share_text
 from kinewatch_models.recipe import Recipe
 
 Table = dict[str, Any]
 
-SEES = {
-    "rgb": "pictures",
-    "difference": "differences to the frame before, formed inside the graph",
-    "both": "pictures and their differences to the frame before, formed inside the graph",
-}
 FIGURES = (("top1", "all labels"), ("top1_actions", "actions alone"), ("auc", "AUC"))
 
 
@@ -22,7 +17,7 @@ def render(recipe: Recipe, results: Table) -> str:
     sections = [
         f"# {recipe.name} {recipe.version}",
         f"{recipe.description}. {licence(recipe)}",
-        _what(recipe),
+        f"{net(recipe)} Scores for {', '.join(f'`{name}`' for name in recipe.labels)}.",
         "## Training data",
         bullets(recipe.provenance),
         _training(recipe, results),
@@ -43,15 +38,6 @@ def render(recipe: Recipe, results: Table) -> str:
         bullets(recipe.limits),
     ]
     return "\n\n".join(sections) + "\n"
-
-
-def _what(recipe: Recipe) -> str:
-    net, labels = recipe.net, ", ".join(f"`{name}`" for name in recipe.labels)
-    return (
-        f"{net.architecture} (Lin et al. 2019; shift of 1/{net.shift_div} of the channels) on {net.backbone}, "
-        f"{recipe.input.size}x{recipe.input.size} stretched, {recipe.rate_hz:g} frames a second, one pass per frame. "
-        f"It sees {SEES[net.input]}. Scores of every frame for {labels}."
-    )
 
 
 def _training(recipe: Recipe, results: Table) -> str:

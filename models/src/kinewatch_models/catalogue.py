@@ -19,6 +19,7 @@ from kinewatch_models.capture import Frames, Seconds
 from kinewatch_models.error import ToolError
 from kinewatch_models.recipe import Recipe, Source
 
+SPLITS = ("train", "val", "test")
 SIMULATED = "simulated"
 """The data set of every folder that `simulate` filled; its subsets are splits, and each clip is its own group."""
 
@@ -60,6 +61,11 @@ class Clip:
         """True where the frames have labels of some kind."""
         return self.spans is not None or self.label is not None or bool(self.allowed)
 
+    @property
+    def shows(self) -> str:
+        """What the clip shows: its own label, or that of its first annotated action."""
+        return self.label or next((span.label for span in self.spans or ()), "")
+
     def folder(self, cache: Path) -> Path:
         """Where `prepare` keeps this clip's frames."""
         return cache / Path(self.path).with_suffix("")
@@ -96,7 +102,14 @@ def check_groups(clips: Iterable[Clip], shared: Iterable[str] = ()) -> None:
 
 def _listed(folder: Path, sources: dict[str, Source], recipe: Recipe) -> list[Clip]:
     with (folder / "clips.csv").open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["dataset"] in sources]
+        reader = csv.DictReader(file)
+        missing = {"path", "dataset", "label", "split", "group"} - set(reader.fieldnames or ())
+        if missing:
+            raise CatalogueError(f"{folder / 'clips.csv'} has no column {min(missing)}")
+        rows = [row for row in reader if row["dataset"] in sources]
+    for row in rows:
+        if row["split"] not in SPLITS:
+            raise CatalogueError(f"{row['path']}: split {row['split']!r} is not one of {', '.join(SPLITS)}")
     names = {row["dataset"] for row in rows}
     notes = {name: _database(folder / path) for name in names if (path := sources[name].annotations)}
     return [_clip(folder, row, sources[row["dataset"]], notes.get(row["dataset"]), recipe) for row in rows]
@@ -110,7 +123,7 @@ def _clip(root: Path, row: dict[str, str], source: Source, notes: dict[str, Any]
     elif notes is not None:
         if path not in notes:
             raise CatalogueError(f"{path} has no entry in {source.annotations}")
-        spans = _spans(notes[path], source)
+        spans = _spans(path, notes[path], source)
     allowed = tuple(source.allowed.get(label, ()))
     whole = _whole(path, label, source)
     is_action = _shows_action(label, spans, whole, recipe)
@@ -143,8 +156,8 @@ def _simulated(folder: Path, sources: dict[str, Source], recipe: Recipe) -> list
         raise CatalogueError(f"{folder} has no clips.csv, nor simulated clips that the recipe asks for")
     clips = []
     for path, entry in _database(file).items():
-        is_action = any(note["label"].startswith(recipe.action_prefix) for note in entry["annotations"])
-        spans = _spans(entry, sources[SIMULATED])
+        spans = _spans(path, entry, sources[SIMULATED])
+        is_action = any(_shows_action(note["label"], spans, None, recipe) for note in entry["annotations"])
         clips.append(Clip(path, SIMULATED, entry["subset"], Path(path).stem, is_action, spans, root=folder))
     return clips
 
@@ -153,5 +166,8 @@ def _database(file: Path) -> dict[str, Any]:
     return dict(json.loads(file.read_text(encoding="utf-8"))["database"])
 
 
-def _spans(entry: dict[str, Any], source: Source) -> tuple[Span, ...]:
+def _spans(path: str, entry: dict[str, Any], source: Source) -> tuple[Span, ...]:
+    odd = {note["label"] for note in entry["annotations"]} - set(source.classes)
+    if odd:
+        raise CatalogueError(f"{path}: label {min(odd)} is not in the classes of {source.dataset}")
     return tuple(Span(source.classes[note["label"]], *map(float, note["segment"])) for note in entry["annotations"])

@@ -89,11 +89,7 @@ def leave_out_command(
     folds = [leave_out.fold(clips, name) for name in left_out]
 
     def graphs(train: list[Clip], folder: Path) -> dict[str, Path]:
-        work = Work(spec, train, cache, folder)
-        steps.train(work, threads, console.print, lambda _: None)
-        steps.export(work)
-        steps.quantise_graph(work)
-        return {precision: work.graph(precision) for precision in steps.PRECISIONS}
+        return steps.graphs(Work(spec, train, cache, folder), threads, console.print)
 
     for one in folds:
         file = run / one.folder / "fold.json"
@@ -119,7 +115,7 @@ def crossval_command(
         spec = replace(spec, train=replace(spec.train, seed=seed))
     clips = [clip for clip in catalogue.read(data, spec) if clip.trainable]
     split = crossval.folds(clips, spec, folds)
-    crossval.claim(run, spec, clips)
+    steps.claim(Work(spec, clips, cache, run))
     files = [run / f"fold-{index + 1}-of-{folds}.json" for index in range(folds)]
     for file, (train, measured) in zip(files, split, strict=True):
         work = Work(spec, [*train, *measured], cache, file.with_suffix(""))
@@ -127,10 +123,7 @@ def crossval_command(
         def graphs(_: list[Clip], work: Work = work) -> dict[str, Path]:
             for _path in steps.decode(work):
                 pass
-            steps.train(work, threads, console.print, lambda _: None)
-            steps.export(work)
-            steps.quantise_graph(work)
-            return {precision: work.graph(precision) for precision in steps.PRECISIONS}
+            return steps.graphs(work, threads, console.print)
 
         if not file.exists():
             steps.write(file, crossval.measure(train, measured, spec, cache, graphs))
@@ -169,8 +162,7 @@ def scalers_command(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run)
 def package_command(recipe_file: RecipeFile, run: Run, out: Annotated[Path, typer.Option("--out")]) -> None:
     """Assemble a checked package at OUT from a measured run; the results go beside it as `OUT.results.json`."""
     work = Work(recipe.load(recipe_file), [], run, run)
-    steps.pack(work, recipe_file.parent / work.spec.license_file, out)
-    check(out)
+    _say(out, steps.pack(work, recipe_file.parent / work.spec.license_file, out))
 
 
 @app.command(add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
@@ -186,7 +178,11 @@ def simulate(context: typer.Context) -> None:
 @app.command()
 def check(folder: Annotated[Path, typer.Argument(exists=True, file_okay=False)]) -> None:
     """Verify a package: checksums, labels, golden clips on every graph."""
-    for precision, difference in package.check(folder).items():
+    _say(folder, package.check(folder))
+
+
+def _say(folder: Path, differences: dict[str, float]) -> None:
+    for precision, difference in differences.items():
         console.print(f"{folder}: {precision} golden logits within {difference:.3g}")
 
 

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from kinewatch_models import evaluate_actions, steps, windows_scored
-from kinewatch_models.calibrate_actions import clip_label
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.decode import probabilities
 from kinewatch_models.error import ToolError
@@ -49,24 +48,10 @@ def folds(clips: list[Clip], recipe: Recipe, count: int) -> list[tuple[list[Clip
         for fold in range(count)
     ]
     for train, _ in made:
-        missing = set(recipe.labels) - {clip_label(clip) for clip in train}
+        missing = set(recipe.labels) - {clip.shows for clip in train}
         if missing:
             raise FoldError(f"a fold would train without {min(missing)}: record it in more groups")
     return made
-
-
-def claim(run: Path, recipe: Recipe, clips: list[Clip]) -> None:
-    """Mark `run` as that of this recipe and these clips; a directory of others is refused, not gone on with.
-
-    What a recipe only says (licence, limits, notes) or sets after training (decoders) may change.
-    """
-    taught = [(clip.path, clip.label, clip.spans) for clip in clips]
-    decides = (recipe.labels, recipe.background, recipe.rate_hz, recipe.input, recipe.net, recipe.train, taught)
-    made_with = {"made_with": hashlib.sha256(repr(decides).encode()).hexdigest()}
-    if not (run / "made-with.json").exists():
-        steps.write(run / "made-with.json", made_with)
-    if steps.read(run / "made-with.json") != made_with:
-        raise FoldError(f"{run} holds folds of another recipe, seed or clips: give another --run")
 
 
 def measure(train: list[Clip], measured: list[Clip], recipe: Recipe, cache: Path, graphs: Graphs) -> Table:
@@ -90,7 +75,8 @@ def summary(made: list[Table], recipe: Recipe) -> Table:
         scores = np.concatenate([np.array(fold["scores"][precision]) for fold in made])
         table["pooled"][precision] = evaluate_actions.classified(scores, classes, groups, recipe)
         for key in ("top1", "top1_actions", "auc"):
-            values = [fold[precision][key]["value"] for fold in made if key in fold[precision]]
+            figures = [fold[precision][key]["value"] for fold in made if key in fold[precision]]
+            values = [one for one in figures if one is not None]
             if values:
                 table["mean"][f"{key} {precision}"] = {
                     "mean": round(float(np.mean(values)), 4),

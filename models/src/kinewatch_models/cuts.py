@@ -73,7 +73,8 @@ def _decode(clip: Clip, name: str, size: int, folder: Path) -> list[list[str | f
     """Decode `clip` once and save its pieces; returns the rows of the index."""
     kept: dict[str, list[str | float]] = {}
     for piece in _pieces(clip, capture.stream(clip.root / clip.path, size, size)):
-        if piece.times[-1] - piece.times[0] < LEAST_S and kept and piece.span is None:
+        short = piece.times[-1] - piece.times[0] < LEAST_S
+        if short and piece.span is None and (clip.spans or kept):
             continue
         if piece.span is not None and piece.times[-1] < piece.span.start:
             continue

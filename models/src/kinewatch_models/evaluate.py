@@ -37,6 +37,8 @@ def evaluate(clips: list[Clip], recipe: Recipe, cache: Path, graphs: dict[str, P
         "training": counts(train),
         "sets": {name: {"clips": counts(members)} for name, members in sets.items()},
     }
+    for name, members in sets.items():
+        result["sets"][name]["without a net"] = _without(train, members, recipe, cache)
     normal: dict[str, dict[str, list[Scored]]] = {}
     for precision, path in graphs.items():
         graph = Graph(path)
@@ -46,7 +48,6 @@ def evaluate(clips: list[Clip], recipe: Recipe, cache: Path, graphs: dict[str, P
             result["sets"][name][precision] = _figures(
                 rows, _played(members, graph, recipe, cache), recipe, calibration
             )
-            result["sets"][name]["without a net"] = _without(train, members, recipe, cache)
         result.setdefault("ms_per_frame", {})[precision] = speed(graph, sets, recipe, cache)
     first, second = graphs["fp32"], graphs["int8"]
     inputs = [scoring.frames(clip, recipe, cache)[0] for members in sets.values() for clip in members]
@@ -104,7 +105,7 @@ def _figures(rows: list[Scored], played: dict[Variant, list[Scored]], recipe: Re
     parts = recipe.sequences[0].parts
     whole, alone = Tally(), Tally()
     for one in rows:
-        truth, seconds = action_span(one.clip, parts), float(one.times[-1])
+        truth, seconds = action_span(one.clip, parts), one.seconds
         whole.add(one.clip, truth, scoring.events(one, recipe, decoders, temperature), seconds)
         first = scoring.label_intervals(one, recipe, parts[0], decoders[parts[0]], temperature)
         alone.add(one.clip, truth, first, seconds)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from kinewatch_models import changes, metrics, quantise, scoring, shortcuts, windows_scored
-from kinewatch_models.calibrate_actions import clip_label
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.decode import Doubles, probabilities
 from kinewatch_models.evaluate import counts, digest, held_out, speed
@@ -40,6 +39,7 @@ def evaluate(clips: list[Clip], recipe: Recipe, cache: Path, graphs: dict[str, P
     for name, members in sets.items():
         for precision, graph in sessions.items():
             result["sets"][name][precision] = figures(members, graph, recipe, cache, calibration)
+        result["sets"][name]["fp32"]["shortcuts"] = changed(members, sessions["fp32"], recipe, cache, calibration)
         result["sets"][name]["without a net"] = baselines(train, members, recipe, cache)
     result["ms_per_frame"] = {precision: speed(graph, sets, recipe, cache) for precision, graph in sessions.items()}
     inputs = [scoring.frames(clip, recipe, cache)[0] for members in sets.values() for clip in members]
@@ -57,18 +57,24 @@ def figures(members: list[Clip], graph: Graph, recipe: Recipe, cache: Path, cali
     classes, groups = np.array(true_classes(members, recipe)), [clip.group for clip in members]
     table = {**classified(scores, classes, groups, recipe), "rows": _rows(members, scores)}
     table["calibration_error"] = round(metrics.calibration_error(scores, classes), 4)
-    table["shortcuts"] = {}
-    for change in changes.CHANGES:
-        changed = probabilities(windows_scored.score(members, graph, recipe, cache, change), temperature)
-        table["shortcuts"][change] = _short(classified(changed, classes, groups, recipe))
     streams = scoring.score(members, graph, recipe, cache)
     table["streamed"] = _streamed(streams, recipe, calibration)
     return table
 
 
+def changed(members: list[Clip], graph: Graph, recipe: Recipe, cache: Path, calibration: Table) -> Table:
+    """Short figures of a set whose frames are changed, by change."""
+    classes, groups = np.array(true_classes(members, recipe)), [clip.group for clip in members]
+    table = {}
+    for change in changes.CHANGES:
+        scores = windows_scored.score(members, graph, recipe, cache, change)
+        table[change] = _short(classified(probabilities(scores, calibration["temperature"]), classes, groups, recipe))
+    return table
+
+
 def true_classes(members: list[Clip], recipe: Recipe) -> list[int]:
     """Index of each clip's class."""
-    return [recipe.labels.index(clip_label(clip)) for clip in members]
+    return [recipe.labels.index(clip.shows) for clip in members]
 
 
 def classified(scores: Doubles, classes: metrics.Ints, groups: list[str], recipe: Recipe) -> Table:
@@ -104,7 +110,7 @@ def _rows(members: list[Clip], scores: Doubles) -> list[Table]:
     groups = sorted({clip.group for clip in members})
     return [
         {
-            "label": clip_label(clip),
+            "label": clip.shows,
             "group": groups.index(clip.group),
             "p": [round(float(value), 4) for value in row],
         }
@@ -118,12 +124,12 @@ def _streamed(streams: list[Scored], recipe: Recipe, calibration: Table) -> Tabl
     for one in streams:
         for label, row in calibration["labels"].items():
             intervals = scoring.label_intervals(one, recipe, label, row, calibration["temperature"])
-            if clip_label(one.clip) == label:
+            if one.clip.shows == label:
                 shown += 1
                 found += bool(intervals)
             else:
                 false += len(intervals)
-    seconds = sum(float(one.times[-1]) for one in streams)
+    seconds = sum(one.seconds for one in streams)
     return {"found": share(found, shown), "false_events": false, "seconds": round(seconds, 1)}
 
 

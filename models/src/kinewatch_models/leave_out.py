@@ -1,9 +1,8 @@
 """Leaving a data set or a group (an actor) out of training in turn, and measuring on what was left out.
 
 The plainest question a user asks, "does it work here, on me?", has no other answer. A fold trains on the train split
-and calibrates on the val split, both without what it leaves out; the test split stays out of every training, so a fold
-that leaves a group of it out shares its net with others that do. Each fold is a run directory of its own, and one that
-has its `fold.json` is not run again.
+and calibrates on the val split, both without what it leaves out; the test split stays out of every training. Each fold
+is a run directory of its own, and one that has its `fold.json` is not run again.
 """
 
 from __future__ import annotations
@@ -18,8 +17,6 @@ from kinewatch_models.error import ToolError
 from kinewatch_models.evaluate import Table
 from kinewatch_models.recipe import Recipe
 from kinewatch_models.stream import Graph
-
-PRECISIONS = ("fp32", "int8")
 
 Graphs = Callable[[list[Clip], Path], dict[str, Path]]
 """Trains on clips in a run directory and returns the graphs by precision."""
@@ -61,7 +58,7 @@ def fold(clips: list[Clip], left_out: str) -> Fold:
 def measure(one: Fold, recipe: Recipe, cache: Path, run: Path, graphs: Graphs) -> Table:
     """Train, calibrate and measure one fold: for each precision the figures of the clips left out."""
     paths = graphs(one.train, run)
-    sessions = {precision: Graph(paths[precision]) for precision in PRECISIONS}
+    sessions = {precision: Graph(paths[precision]) for precision in paths}
     chosen = calibrate.on_graphs(one.val, list(sessions.values()), recipe, cache)
     table: Table = {
         "left_out": one.left_out,

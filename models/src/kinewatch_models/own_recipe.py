@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 
 from kinewatch_models import dataset
-from kinewatch_models.calibrate_actions import clip_label
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.recipe import DecoderSpec, InputSpec, NetSpec, Recipe, Source, TrainSpec
 
@@ -61,7 +60,7 @@ def build(labels: list[str], clips: list[Clip], name: str, seed: int, epochs: in
 
 def _drawn(labels: list[str], clips: list[Clip]) -> Counter[str]:
     """Windows of each label in an epoch, see `train.action_windows`."""
-    counts = Counter(clip_label(clip) for clip in clips if clip.split == "train")
+    counts = Counter(clip.shows for clip in clips if clip.split == "train")
     actions = [label for label in labels if label != dataset.BACKGROUND]
     most = max((counts[label] for label in actions), default=0)
     drawn = Counter({label: min(most, REPEATS * counts[label]) for label in actions})

@@ -1,6 +1,6 @@
 """Writing and checking a model package: a directory with `model.toml`, graphs, labels, golden clips, card, licence.
 
-A package is written beside its place and moved there whole, after its golden clips passed on both graphs: a
+A package is written beside its place and put there whole, after its golden clips passed on both graphs: a
 half-written or contradictory package never appears under the final name.
 """
 
@@ -38,8 +38,8 @@ class Parts:
     calibration: dict[str, Any]
 
 
-def write(recipe: Recipe, parts: Parts, target: Path) -> None:
-    """Write the package of `recipe` to `target`, replacing one that is there."""
+def write(recipe: Recipe, parts: Parts, target: Path) -> dict[str, float]:
+    """Write the package of `recipe` to `target`, replacing one that is there; returns what `check` does."""
     draft = target.with_name(target.name + ".part")
     shutil.rmtree(draft, ignore_errors=True)
     (draft / "golden").mkdir(parents=True)
@@ -54,9 +54,10 @@ def write(recipe: Recipe, parts: Parts, target: Path) -> None:
     table = manifest.build(recipe, parts.calibration, _states(draft / f"{recipe.name}.fp32.onnx"), rows, TOLERANCE_INT8)
     table["files"] = checksums(draft)
     (draft / "model.toml").write_text(manifest.render(table), encoding="utf-8")
-    check(draft)
+    differences = check(draft)
     shutil.rmtree(target, ignore_errors=True)
     draft.rename(target)
+    return differences
 
 
 def check(folder: Path) -> dict[str, float]:

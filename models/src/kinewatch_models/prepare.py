@@ -1,11 +1,14 @@
 """Filling the frame cache: every clip decoded once through the agent's capture chain.
 
-Layout: ``CACHE/<clip path without suffix>/<size>.npy`` (uint8 ``[F, size, size, 3]``) and ``times.npy`` (float64
-``[F]``). A file appears only when it is whole, so a killed run goes on where it stopped.
+Layout: ``CACHE/<clip path without suffix>/<size>.npy`` (uint8 ``[F, size, size, 3]``), ``times.npy`` (float64 ``[F]``)
+and ``video.sha256``, the digest of the video that they are from: another video of that name is decoded anew. A file
+appears only when it is whole, so a killed run goes on where it stopped.
 """
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kinewatch_models import capture
+from kinewatch_models.capture import CaptureError
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.recipe import Recipe
 
@@ -27,7 +31,7 @@ def fill(clips: list[Clip], recipe: Recipe, cache: Path, chain: str = capture.AG
     """Decode what is missing; yields the path of each clip when it is done."""
     for clip in clips:
         folder = clip.folder(cache)
-        folder.mkdir(parents=True, exist_ok=True)
+        _empty_unless_from(clip.root / clip.path, folder)
         for size in sizes(clip, recipe):
             if (folder / f"{size}.npy").exists() and (folder / "times.npy").exists():
                 continue
@@ -35,6 +39,19 @@ def fill(clips: list[Clip], recipe: Recipe, cache: Path, chain: str = capture.AG
             save(folder / "times.npy", times)
             save(folder / f"{size}.npy", frames)
         yield clip.path
+
+
+def _empty_unless_from(video: Path, folder: Path) -> None:
+    """Make `folder`, without what was decoded from another video."""
+    try:
+        digest = hashlib.sha256(video.read_bytes()).hexdigest()
+    except OSError as error:
+        raise CaptureError(f"{video}: {error.strerror}") from None
+    mark = folder / "video.sha256"
+    if folder.exists() and (not mark.exists() or mark.read_text(encoding="utf-8") != digest):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.write_text(digest, encoding="utf-8")
 
 
 def save(path: Path, array: npt.NDArray[np.generic]) -> None:

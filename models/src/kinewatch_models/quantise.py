@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,7 @@ def quantise(source: Path, target: Path, streams: Iterable[Floats], every: int =
     """
     graph = Graph(source)
     rows = [row for frames in streams for row in _fed(graph, frames)[1::every]]
-    logging.getLogger().setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _quiet():
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         quantize_static(
@@ -65,6 +65,18 @@ def quantise(source: Path, target: Path, streams: Iterable[Floats], every: int =
             nodes_to_exclude=_float_nodes(prepared),
             extra_options={"TensorQuantOverrides": _tied_ranges(prepared, rows)},
         )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """ONNX Runtime's tools log their advice through the root logger."""
+    log = logging.getLogger()
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _fed(graph: Graph, frames: Floats) -> Rows:

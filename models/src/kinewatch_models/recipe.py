@@ -90,8 +90,8 @@ class TrainSpec:
     `background_share`: background windows for each window of an action, where labels are actions of their own.
     `edge_share`: part of an action, at either end, whose frames may be background as well.
     `memory_s`: how long after its onset a label is still taught; later its frames only say what they are not.
-    `still_labels`: what a single picture shows, so that it is taught in reversed and frozen windows too. `mirror` is
-    false where left and right differ. `strange_views`: how far a training view may be from what was filmed, 0 to 1.
+    `mirror` is false where left and right differ. `strange_views`: how far a training view may be from what was
+    filmed, 0 to 1.
     """
 
     seed: int
@@ -105,7 +105,6 @@ class TrainSpec:
     label_smoothing: float
     class_weights: list[float] = field(default_factory=list)
     memory_s: dict[str, float] = field(default_factory=dict)
-    still_labels: list[str] = field(default_factory=list)
     loss_from: int = 0
     consensus: float = 0.0
     mixup: float = 0.0
@@ -188,7 +187,10 @@ class Recipe:
 
 def load(path: Path) -> Recipe:
     """Read and check a recipe."""
-    table = tomli.loads(path.read_text(encoding="utf-8"))
+    try:
+        table = tomli.loads(path.read_text(encoding="utf-8"))
+    except (tomli.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: {error}") from None
     nested: dict[str, Any] = {
         "sources": [_build(Source, row, f"{path}: sources") for row in table.pop("sources", [])],
         "input": _build(InputSpec, table.pop("input", {}), f"{path}: input"),
@@ -220,11 +222,15 @@ def _check_labels(recipe: Recipe, path: Path) -> None:
     used |= {part for sequence in recipe.sequences for part in sequence.parts}
     used |= {recipe.background} - {""}
     used |= {name for source in recipe.sources for names in source.classes.values() for name in names.split("|")}
-    used |= set(recipe.train.still_labels)
     used |= {name for source in recipe.sources for names in source.allowed.values() for name in names}
     unknown = sorted(used - known)
     if unknown:
         raise RecipeError(f"{path}: label {unknown[0]} is not in labels")
+    undecoded = sorted(set(recipe.actions) - {decoder.label for decoder in recipe.decoders})
+    if undecoded:
+        raise RecipeError(f"{path}: label {undecoded[0]} has no [[decoders]]")
+    if recipe.sequences and not recipe.background:
+        raise RecipeError(f"{path}: sequences need a background: name the label of nothing in `background`")
 
 
 def _check_choices(recipe: Recipe, path: Path) -> None:

@@ -178,7 +178,7 @@ def _scalers(table: Table) -> str:
 
 
 def _sequences(results: Table) -> str:
-    names = [key for key, row in next(iter(results["sets"].values()))["fp32"].items() if "found" in row]
+    names = [key for key, row in next(iter(results["sets"].values()))["fp32"].items() if "false_events" in row]
     tables = [f"Event `{name}`:\n\n{card.found_table(name, results)}" for name in names]
     return "\n\n".join(
         [

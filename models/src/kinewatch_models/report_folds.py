@@ -30,7 +30,7 @@ def crossval(runs: dict[str, Table]) -> str:
     for name, table in runs.items():
         for precision, pooled in table["pooled"].items():
             for key, title in card_actions.FIGURES:
-                if key in pooled:
+                if key in pooled and pooled[key]["value"] is not None:
                     same[SEED.sub("", name), title, precision].append(pooled[key]["value"])
                     lines.append(_crossval_row(name, table, precision, key, title))
     means = [
@@ -58,7 +58,8 @@ def _crossval_row(name: str, table: Table, precision: str, key: str, title: str)
 def left_out(runs: dict[str, Table]) -> str:
     """A row per fold, graph and event, and the sum of a run's folds."""
     lines = [
-        "Each row: trained without what is named, thresholds from val, measured on what was left out.",
+        "Each row: trained without what is named (a data set, or DATASET/GROUP), thresholds from val, measured on what "
+        "was left out. A group is that of clips: a person whose daily clips have groups of their own may still train.",
         "",
         f"| run | left out | graph | event | {' | '.join(FOUND)} | {' | '.join(PLAYED)} |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -69,13 +70,12 @@ def left_out(runs: dict[str, Table]) -> str:
             for fold in table["folds"]
             for precision in ("fp32", "int8")
             for event, row in fold[precision].items()
-            if "found" in row
+            if "false_events" in row
         ]
         lines += [_left_out_row(name, *row) for row in rows]
-        for key in dict.fromkeys((precision, event) for _, precision, event, _ in rows):
-            lines.append(
-                _summed(name, key, [table for _, precision, event, table in rows if (precision, event) == key])
-            )
+        kinds = [("/" in what, *rest) for what, *rest in rows]
+        for key in dict.fromkeys((groups, precision, event) for groups, precision, event, _ in kinds):
+            lines.append(_summed(name, key, [table for *kind, table in kinds if tuple(kind) == key]))
     return "\n".join(lines)
 
 
@@ -86,8 +86,8 @@ def _left_out_row(name: str, what: str, precision: str, event: str, table: Table
     return f"| {' | '.join(cells)} |"
 
 
-def _summed(name: str, key: tuple[str, str], tables: list[Table]) -> str:
-    precision, event = key
+def _summed(name: str, key: tuple[bool, str, str], tables: list[Table]) -> str:
+    groups, precision, event = key
 
     def add(rows: list[Table]) -> Table:
         return share(sum(row["hits"] for row in rows), sum(row["of"] for row in rows))
@@ -99,4 +99,5 @@ def _summed(name: str, key: tuple[str, str], tables: list[Table]) -> str:
         },
         "changed": {kind: add([table["changed"][kind] for table in tables]) for kind in PLAYED},
     }
-    return _left_out_row(name, "**all folds**", precision, event, whole)
+    what = "**all groups above**" if groups else "**all data sets above**"
+    return _left_out_row(name, what, precision, event, whole)

@@ -14,11 +14,11 @@ from kinewatch_models.capture import Seconds
 SLACK_S = 0.025
 
 
-def ticks(times: Seconds, rate_hz: float, first_s: float = 0.0) -> npt.NDArray[np.int64]:
-    """Indices of the frames that the ticks `first_s + k / rate_hz` take; strictly increasing."""
-    span = float(times[-1]) + SLACK_S - first_s
+def ticks(times: Seconds, rate_hz: float) -> npt.NDArray[np.int64]:
+    """Indices of the frames that the ticks `k / rate_hz` take; strictly increasing."""
+    span = float(times[-1]) + SLACK_S
     count = int(np.floor(span * rate_hz + 1e-9)) + 1
-    wanted = first_s + np.arange(max(count, 0)) / rate_hz
+    wanted = np.arange(max(count, 0)) / rate_hz
     taken = np.searchsorted(times, wanted - SLACK_S, side="left")
     taken = taken[taken < len(times)]
     return np.unique(taken).astype(np.int64)

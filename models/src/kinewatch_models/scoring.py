@@ -37,6 +37,11 @@ class Scored:
     times: Doubles
     logits: Floats
 
+    @property
+    def seconds(self) -> float:
+        """Until the last score; 0 where the clip is shorter than a window."""
+        return float(self.times[-1]) if len(self.times) else 0.0
+
 
 def frames(clip: Clip, recipe: Recipe, cache: Path, variant: Variant = Variant.NORMAL) -> tuple[Floats, Doubles]:
     """Normalised frames ``[F, 3, H, W]`` at the recipe's rate, and their times.

@@ -19,7 +19,6 @@ import typer
 from rich.progress import track
 
 from kinewatch_models import catalogue, recipe
-from kinewatch_models.calibrate_actions import clip_label
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.error import ToolError
 from kinewatch_models.recipe import Recipe
@@ -78,9 +77,9 @@ def truth(parts: list[Part], spec: Recipe, split: str) -> dict[str, object]:
         "duration": round(parts[-1].end, 3),
         "subset": split,
         "annotations": [
-            {"label": clip_label(part.clip), "segment": [round(part.start, 3), round(part.end, 3)]}
+            {"label": part.clip.shows, "segment": [round(part.start, 3), round(part.end, 3)]}
             for part in parts
-            if clip_label(part.clip) != spec.background
+            if part.clip.shows != spec.background
         ],
     }
 

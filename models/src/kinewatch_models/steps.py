@@ -6,10 +6,11 @@ shared by runs. Only `train` and `export` need PyTorch, imported late.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from kinewatch_models.stream import Graph
 CALIBRATION_STREAMS = 40
 PRECISIONS = ("fp32", "int8")
 MOST_LOST = 0.01
-"""Share of the val windows that int8 may get wrong where fp32 is right; one clip is always allowed."""
+"""Share of the val clips that int8 may be right on less often than fp32; one clip is always allowed."""
 
 Table = dict[str, Any]
 
@@ -65,8 +66,11 @@ class Work:
         return self.run / f"{self.spec.name}.{precision}.onnx"
 
     def of(self, split: str) -> list[Clip]:
-        """The clips of a split that teach something."""
-        return [clip for clip in self.clips if clip.split == split and (clip.trainable or split != "train")]
+        """The clips of a split that teach something; there has to be one."""
+        found = [clip for clip in self.clips if clip.split == split and (clip.trainable or split != "train")]
+        if not found:
+            raise StepError(f"no clip is in the split {split}: move a group there")
+        return found
 
     def read(self, name: str) -> Table:
         """A table that an earlier step left."""
@@ -96,6 +100,30 @@ def decode(work: Work) -> Iterator[str]:
     return prepare.fill(work.clips, work.spec, work.cache)
 
 
+def claim(work: Work) -> None:
+    """Mark the run directory as that of this recipe and these clips; one of others is refused, not gone on with.
+
+    What a recipe only says (licence, limits, notes) or sets after training (decoders) may change.
+    """
+    spec = work.spec
+    sources = [(one.dataset, one.classes, one.weight, one.overhead) for one in spec.sources]
+    taught = [replace(clip, root=Path()) for clip in work.clips]
+    decides = (spec.labels, spec.background, spec.rate_hz, spec.input, spec.net, spec.train, sources, taught)
+    made_with = {"made_with": hashlib.sha256(repr(decides).encode()).hexdigest()}
+    if not (work.run / "made-with.json").exists():
+        work.write("made-with.json", made_with)
+    if work.read("made-with.json") != made_with:
+        raise StepError(f"{work.run} holds the run of another recipe, seed or clips: give another --run")
+
+
+def graphs(work: Work, threads: int, report: Callable[[str], None]) -> dict[str, Path]:
+    """Train, export and quantise; returns the graphs by precision."""
+    train(work, threads, report, lambda _: None)
+    export(work)
+    quantise_graph(work)
+    return {precision: work.graph(precision) for precision in PRECISIONS}
+
+
 def train(work: Work, threads: int, report: Callable[[str], None], done: Callable[[float], None]) -> None:
     """Train on the train split; a killed run goes on after its last whole epoch. `done` is told the share done."""
     import torch
@@ -103,6 +131,7 @@ def train(work: Work, threads: int, report: Callable[[str], None], done: Callabl
     from kinewatch_models.train import loop, windows
     from kinewatch_models.train import net as nets
 
+    claim(work)
     torch.set_num_threads(threads)
     torch.manual_seed(work.spec.train.seed)
     net = nets.build(work.spec.net, len(work.spec.labels)).to(memory_format=torch.channels_last)
@@ -140,15 +169,22 @@ def choose_thresholds(work: Work) -> None:
     graphs = [Graph(work.graph(precision)) for precision in PRECISIONS]
     if work.spec.sequences:
         backwards = calibrate.backwards(clips, graphs, work.spec, work.cache)
-        work.write("calibration.json", calibrate.choose(_streamed(work, clips), backwards, work.spec))
+        streams = _streamed(work, clips)
+        chosen = calibrate.choose(streams, backwards, work.spec)
+        first, second = streams[: len(clips)], streams[len(clips) :]
+        fp32, int8 = (calibrate.right(some, chosen, work.spec) for some in (first, second))
+        _check_loss(fp32, int8, len(clips))
+        work.write("calibration.json", chosen)
         return
     windows = [windows_scored.score(clips, graph, work.spec, work.cache) for graph in graphs]
     classes = evaluate_actions.true_classes(clips, work.spec)
     fp32, int8 = (int((one.argmax(1) == np.array(classes)).sum()) for one in windows)
     _check_loss(fp32, int8, len(classes))
-    chosen = calibrate_actions.choose(_streamed(work, clips), np.concatenate(windows), classes * len(graphs), work.spec)
+    streams = _streamed(work, clips)
+    chosen = calibrate_actions.choose(streams, np.concatenate(windows), classes * len(graphs), work.spec)
     timed = [one for graph in graphs for one in lags.streams(clips, graph, work.spec, work.cache)]
-    work.write("calibration.json", lags.correct(chosen, timed, work.spec))
+    corrected = lags.correct(chosen, timed, work.spec)
+    work.write("calibration.json", calibrate_actions.counted(corrected, streams, work.spec))
 
 
 def _streamed(work: Work, clips: list[Clip]) -> list[Scored]:
@@ -205,6 +241,6 @@ def pack(work: Work, licence: Path, out: Path) -> dict[str, float]:
     parts = package.Parts(
         work.graph("fp32"), work.graph("int8"), licence, card_text(work.spec, results), results["calibration"]
     )
-    package.write(work.spec, parts, out)
+    differences = package.write(work.spec, parts, out)
     write(out.with_name(f"{out.name}.results.json"), results)
-    return package.check(out)
+    return differences

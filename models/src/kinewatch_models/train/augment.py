@@ -19,14 +19,6 @@ EXPOSURE_STEP = 0.1
 TILT_DEG, ANY_TURN_DEG = 15.0, 180.0
 
 
-def plain(frames: Frames, size: int, mean: list[float], std: list[float]) -> Tensor:
-    """Frames ``[T, H, W, 3]`` as normalised ``[T, 3, size, size]``, without augmentation."""
-    x = torch.from_numpy(np.array(frames)).permute(0, 3, 1, 2).float()
-    if x.shape[-1] != size or x.shape[-2] != size:
-        x = F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False)
-    return _normalise(x, mean, std)
-
-
 def random_view(
     frames: Frames,
     size: int,
@@ -38,7 +30,9 @@ def random_view(
     strength: float = 1.0,
     overhead: bool = False,
 ) -> Tensor:
-    """Like `plain`, seen through another camera; `rendered` frames always get a sensor's noise and often flicker.
+    """Frames ``[T, H, W, 3]`` as normalised ``[T, 3, size, size]``, seen through another camera.
+
+    `rendered` frames always get a sensor's noise and often flicker.
 
     `strength` scales how far place, size and colours go from what was filmed: 1 for cameras never seen, 0 for none.
     Views from `overhead` are turned by any angle.

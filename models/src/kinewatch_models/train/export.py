@@ -39,6 +39,7 @@ def export(net: ActionNet, size: int, window: int, path: Path) -> float:
     for module in net.modules():
         if isinstance(module, ConvNorm):
             module.fix()
+    head_of(path).unlink(missing_ok=True)
     if net.spec.architecture == "tsm-online":
         shapes = state_shapes(net, size)
         inputs = ["frame", *(f"state{index}" for index in range(len(shapes)))]
@@ -52,7 +53,9 @@ def export(net: ActionNet, size: int, window: int, path: Path) -> float:
         _write(ClipMean(net), (torch.zeros(1, window, 3, size, size),), ["clip"], ["logits"], path)
     net.eval()  # the exporter may leave train mode behind, and dropout would change the reference
     _check(net, size, window, path, TOLERANCE)
-    half.store(path)
+    for stored in (path, head_of(path)):
+        if stored.exists():
+            half.store(stored)
     return _check(net, size, window, path, STORED_TOLERANCE)
 
 

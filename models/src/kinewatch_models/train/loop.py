@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kinewatch_models.error import ToolError
 from kinewatch_models.recipe import TrainSpec
 
 WARM_UP = 0.08
@@ -77,8 +78,9 @@ def fit(
         report(f"epoch {epoch + 1}/{spec.epochs}  loss {loss:.3f}  {row['wall_s']:.0f} s, about {left:.0f} s left")
         _keep(net, optimiser, average, history, out)
     net.load_state_dict(average.weights)
-    torch.save(net.state_dict(), out / "weights.pt")
     (out / "history.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
+    torch.save(net.state_dict(), out / "weights.tmp")
+    (out / "weights.tmp").replace(out / "weights.pt")
 
 
 class Average:
@@ -124,6 +126,8 @@ def _epoch(
         average.add(net)
         losses.append(loss.item())
         done(share)
+    if not losses:
+        raise ToolError("there is no window to train on: no clip of the train split shows anything")
     return float(np.mean(losses))
 
 

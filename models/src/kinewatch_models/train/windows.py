@@ -23,7 +23,7 @@ from kinewatch_models.train import action_windows, augment
 from kinewatch_models.train.targets import Window, targets
 
 # windows per epoch and clip; fractions are chances
-AROUND_ACTION, BEFORE_ACTION, AFTER_ACTION, REVERSED, FROZEN = 2.0, 1.3, 0.7, 0.5, 0.25
+AROUND_ACTION, BEFORE_ACTION, REVERSED, FROZEN = 2.0, 1.3, 0.5, 0.25
 DAILY, LIKE_ACTION = 2.0, 2.5  # of daily life: anywhere, and around what looks like the action
 SETTLED_S = 1.4
 SMALL_SET_CLIPS, SMALL_SET_FACTOR = 10, 2.0
@@ -61,28 +61,20 @@ def _of_clip(clip: Clip, times: Seconds, recipe: Recipe, factor: float, rng: np.
     start, settled = actions[0].start, min(actions[-1].start + SETTLED_S, end)
     add(start + 0.3, settled, AROUND_ACTION)
     add(min(1.6, start), start, BEFORE_ACTION)
-    if actions[-1].label in recipe.train.still_labels:
-        add(settled, end, AFTER_ACTION)
     for _ in range(_times(REVERSED * factor, rng)):
         drawn = _draw(clip, times, min(actions[-1].start, end), settled, recipe, rng)
-        made.append(_without_motion(drawn, drawn.indices[::-1], times, recipe))
+        made.append(_background(clip, drawn.indices[::-1], recipe))
     for _ in range(_times(FROZEN * factor, rng)):
         still = np.full(recipe.train.window, int(rng.integers(len(times))))
-        made.append(_without_motion(Window(clip, still, targets(clip, times[still], recipe)), still, times, recipe))
+        made.append(_background(clip, still, recipe))
     return made
 
 
-def _without_motion(window: Window, indices: npt.NDArray[np.int64], times: Seconds, recipe: Recipe) -> Window:
-    """`window` played as `indices`: all of it is background, but what a single picture shows is still seen."""
-    shown = targets(window.clip, times[np.sort(indices)], recipe)
-    allowed = np.zeros_like(shown)
+def _background(clip: Clip, indices: npt.NDArray[np.int64], recipe: Recipe) -> Window:
+    """Frames of an action that are background, for its motion is not in them."""
+    allowed = np.zeros((len(indices), len(recipe.labels)), bool)
     allowed[:, recipe.labels.index(recipe.background)] = True
-    for name in recipe.train.still_labels:
-        column = recipe.labels.index(name)
-        seen = shown[:, column]
-        allowed[seen, column] = True
-        allowed[seen & (shown.sum(1) == 1), recipe.labels.index(recipe.background)] = False
-    return Window(window.clip, indices, allowed if indices[0] <= indices[-1] else allowed[::-1].copy())
+    return Window(clip, indices, allowed)
 
 
 def _draw(
@@ -103,7 +95,7 @@ def batches(
     """One epoch: (batches in all, ``[N, T, 3, H, W]`` augmented frames, ``[N, T, C]`` allowed classes)."""
     drawn = epoch(clips, recipe, cache, rng)
     size = recipe.train.batch
-    starts = range(0, len(drawn) - size // 2, size)
+    starts = range(0, max(1, len(drawn) - size // 2), size)
     for first in starts:
         some = drawn[first : first + size]
         views = torch.stack([_view(item, recipe, cache, rng) for item in some])
