@@ -62,14 +62,16 @@ beside() { # beside NAME TITLE EDIT…: another net on the same clips, its recip
   measured "$recipe"
   cp "$run/results.json" "$results/$1-$2.beside.json"
 }
-alone=(-e 's/"tsm-online"/"tsn"/' -e 's/^loss_from = .*/loss_from = 0/')
 for name in interactions fights; do
-  beside $name tsn "${alone[@]}"
   beside $name seed-1 -e 's/^seed = .*/seed = 1/'
   beside $name seed-2 -e 's/^seed = .*/seed = 2/'
 done
+for seed in 0 1 2; do
+  beside interactions online-seed-$seed -e 's/"tsn"/"tsm-online"/' -e 's/^loss_from = .*/loss_from = 2/' \
+    -e "s/^seed = .*/seed = $seed/"
+done
+beside fights tsn -e 's/"tsm-online"/"tsn"/' -e 's/^loss_from = .*/loss_from = 0/'
 beside fights rgb -e 's/^input = ".*/input = "rgb"/'
-beside interactions difference -e 's/^input = ".*/input = "difference"/'
 beside interactions no-average -e '/^average/d'
 
 left_out() { # left_out NAME RECIPE SET…
@@ -102,9 +104,19 @@ folds interactions 16 0 1 2
 
 streams=$work/streams-$(hash_of recipes/interactions.toml)
 once "$streams.done" "$km" splice recipes/interactions.toml --data "$data" --out "$streams"
-if [[ -n $score ]]; then
-  "$agent" replay "$streams"/*.mp4 --model interactions --events "$work/events.jsonl" >/dev/null
-  python3 "$score" --truth "$streams/annotations.json" --events "$work/events.jsonl" \
-    >"$results/interactions-spliced.intervals.json"
-fi
+scored() { # scored NAME PACKAGE TRUTH VIDEO…: how well the events of the agent fit the truth
+  [[ -n $score ]] || return 0
+  "$agent" replay "${@:4}" --model "$2" --events "$work/events.jsonl" >/dev/null
+  python3 "$score" --truth "$3" --events "$work/events.jsonl" >"$results/$1.intervals.json"
+}
+scored interactions-spliced interactions "$streams/annotations.json" "$streams"/*.mp4
+for set in urfd:falls gmdcsa24:rooms; do
+  mapfile -t videos < <(awk -F, -v set="${set%:*}" '$2 == set && $4 == "test" { print $1 }' "$data/clips.csv")
+  python3 - "$data/${set#*:}/annotations.json" "${videos[@]}" >"$work/truth.json" <<'PYTHON'
+import json, sys
+whole = json.load(open(sys.argv[1]))["database"]
+json.dump({"database": {path: whole[path] for path in sys.argv[2:] if path in whole}}, sys.stdout)
+PYTHON
+  scored "falls-${set%:*}-test" falls "$work/truth.json" "${videos[@]/#/$data/}"
+done
 "$km" report falls interactions fights --out REPORT.md --results "$results"
