@@ -38,14 +38,14 @@ class CalibrationError(ToolError):
 
 def on_graphs(val: list[Clip], graphs: list[Graph], recipe: Recipe, cache: Path) -> Table:
     """`choose` from the scores of all `graphs` on the validation clips and on their actions played backwards."""
-    normal = [one for graph in graphs for one in scoring.score(val, graph, recipe, cache)]
+    normal = scoring.score_all(val, graphs, recipe, cache)
     return choose(normal, backwards(val, graphs, recipe, cache), recipe)
 
 
 def backwards(val: list[Clip], graphs: list[Graph], recipe: Recipe, cache: Path) -> list[Scored]:
     """The scores of all `graphs` on the actions of `val` played backwards."""
     actions = [clip for clip in val if clip.is_action]
-    return [one for graph in graphs for one in scoring.score(actions, graph, recipe, cache, Variant.REVERSED)]
+    return scoring.score_all(actions, graphs, recipe, cache, Variant.REVERSED)
 
 
 def choose(normal: list[Scored], reversed_: list[Scored], recipe: Recipe) -> Table:
@@ -59,10 +59,10 @@ def choose(normal: list[Scored], reversed_: list[Scored], recipe: Recipe) -> Tab
         label: {values: _with_lags(normal, recipe, label, decoder_settings(specs[label], *values)) for values in grid}
         for label in parts
     }
+    streams = [*normal, *reversed_]
     found = {
-        label: {values: [_intervals(one, recipe, label, row) for one in clips] for values, row in rows.items()}
+        label: {values: [_intervals(one, recipe, label, row) for one in streams] for values, row in rows.items()}
         for label, rows in lagged.items()
-        for clips in [[*normal, *reversed_]]
     }
     candidates = list(itertools.product(grid, repeat=len(parts)))
     ranked = [

@@ -45,11 +45,6 @@ class Dataset:
     notes: list[str]
     digests: dict[str, str]
 
-    @property
-    def background(self) -> str:
-        """The label that means "nothing", or an empty string."""
-        return BACKGROUND if BACKGROUND in self.labels else ""
-
 
 @dataclass(frozen=True)
 class _Row:

@@ -28,15 +28,7 @@ def evaluate(clips: list[Clip], recipe: Recipe, cache: Path, graphs: dict[str, P
     """The result table of a model: `graphs` by precision, `calibration` as `calibrate` wrote it."""
     sets = held_out(clips, recipe)
     train = [clip for clip in clips if clip.split == "train"]
-    result: Table = {
-        "name": recipe.name,
-        "version": recipe.version,
-        "seed": recipe.train.seed,
-        "graphs": {precision: digest(path) for precision, path in graphs.items()},
-        "calibration": calibration,
-        "training": counts(train),
-        "sets": {name: {"clips": counts(members)} for name, members in sets.items()},
-    }
+    result = begun(recipe, graphs, calibration, train, sets)
     for name, members in sets.items():
         result["sets"][name]["without a net"] = _without(train, members, recipe, cache)
     normal: dict[str, dict[str, list[Scored]]] = {}
@@ -56,6 +48,21 @@ def evaluate(clips: list[Clip], recipe: Recipe, cache: Path, graphs: dict[str, P
         "clips_with_other_events": _changed(normal, recipe, calibration),
     }
     return result
+
+
+def begun(
+    recipe: Recipe, graphs: dict[str, Path], calibration: Table, train: list[Clip], sets: dict[str, list[Clip]]
+) -> Table:
+    """What every result table begins with."""
+    return {
+        "name": recipe.name,
+        "version": recipe.version,
+        "seed": recipe.train.seed,
+        "graphs": {precision: digest(path) for precision, path in graphs.items()},
+        "calibration": calibration,
+        "training": counts(train),
+        "sets": {name: {"clips": counts(members)} for name, members in sets.items()},
+    }
 
 
 def measured(clips: list[Clip], graph: Graph, recipe: Recipe, cache: Path, calibration: Table) -> Table:

@@ -13,7 +13,7 @@ import numpy as np
 from kinewatch_models import changes, metrics, quantise, scoring, shortcuts, windows_scored
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.decode import Doubles, probabilities
-from kinewatch_models.evaluate import counts, digest, held_out, speed
+from kinewatch_models.evaluate import begun, held_out, speed
 from kinewatch_models.measure import share
 from kinewatch_models.recipe import Recipe
 from kinewatch_models.scoring import Scored
@@ -26,15 +26,7 @@ def evaluate(clips: list[Clip], recipe: Recipe, cache: Path, graphs: dict[str, P
     """The result table: `graphs` by precision, `calibration` as `calibrate` wrote it."""
     sets = held_out(clips, recipe)
     train = [clip for clip in clips if clip.split == "train" and clip.trainable]
-    result: Table = {
-        "name": recipe.name,
-        "version": recipe.version,
-        "seed": recipe.train.seed,
-        "graphs": {precision: digest(path) for precision, path in graphs.items()},
-        "calibration": calibration,
-        "training": counts(train),
-        "sets": {name: {"clips": counts(members)} for name, members in sets.items()},
-    }
+    result = begun(recipe, graphs, calibration, train, sets)
     sessions = {precision: Graph(path) for precision, path in graphs.items()}
     for name, members in sets.items():
         for precision, graph in sessions.items():

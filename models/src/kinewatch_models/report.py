@@ -70,19 +70,14 @@ def command(
 def further(folder: Path | None) -> dict[Kind, Tables]:
     """The tables of a folder of results, by kind and name."""
     files = sorted(folder.glob("*.json")) if folder else []
-    known = {kind.value for kind in Kind}
-    odd = [path for path in files if path.name.split(".")[-2] not in known]
-    if odd:
-        raise ReportError(f"{odd[0]}: no result file is called like this: NAME.KIND.json, KIND of {sorted(known)}")
-    ending = ".json"
-    return {
-        kind: {
-            path.name.removesuffix(f".{kind.value}{ending}"): _read(path)
-            for path in files
-            if path.name.endswith(f".{kind.value}{ending}")
-        }
-        for kind in Kind
-    }
+    found: dict[Kind, Tables] = {kind: {} for kind in Kind}
+    for path in files:
+        name, _, kind = path.stem.rpartition(".")
+        known = [one.value for one in Kind]
+        if kind not in known:
+            raise ReportError(f"{path}: no result file is called like this: NAME.KIND.json, KIND of {', '.join(known)}")
+        found[Kind(kind)][name] = _read(path)
+    return found
 
 
 def render(packages: list[Path], pictures: Path, found: dict[Kind, Tables]) -> str:

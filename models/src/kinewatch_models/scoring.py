@@ -75,6 +75,13 @@ def score(
     return rows
 
 
+def score_all(
+    clips: list[Clip], graphs: list[Graph], recipe: Recipe, cache: Path, variant: Variant = Variant.NORMAL
+) -> list[Scored]:
+    """`score` of each of `graphs`, one after the other."""
+    return [one for graph in graphs for one in score(clips, graph, recipe, cache, variant)]
+
+
 def events(one: Scored, recipe: Recipe, decoders: dict[str, dict[str, float]], temperature: float) -> list[Interval]:
     """The events of the recipe's first sequence in one clip, under `decoders` (label to settings)."""
     wanted = recipe.sequences[0]

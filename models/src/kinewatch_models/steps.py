@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,7 +91,7 @@ def write(path: Path, table: Table) -> None:
     """Write `table` as JSON; the file appears whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".part")
-    draft.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+    draft.write_text(json.dumps(table) + "\n", encoding="utf-8")
     draft.replace(path)
 
 
@@ -169,7 +169,7 @@ def choose_thresholds(work: Work) -> None:
     graphs = [Graph(work.graph(precision)) for precision in PRECISIONS]
     if work.spec.sequences:
         backwards = calibrate.backwards(clips, graphs, work.spec, work.cache)
-        streams = _streamed(work, clips)
+        streams = _streamed(work, clips, graphs)
         chosen = calibrate.choose(streams, backwards, work.spec)
         first, second = streams[: len(clips)], streams[len(clips) :]
         fp32, int8 = (calibrate.right(some, chosen, work.spec) for some in (first, second))
@@ -180,26 +180,22 @@ def choose_thresholds(work: Work) -> None:
     classes = evaluate_actions.true_classes(clips, work.spec)
     fp32, int8 = (int((one.argmax(1) == np.array(classes)).sum()) for one in windows)
     _check_loss(fp32, int8, len(classes))
-    streams = _streamed(work, clips)
+    streams = _streamed(work, clips, graphs)
     chosen = calibrate_actions.choose(streams, np.concatenate(windows), classes * len(graphs), work.spec)
     timed = [one for graph in graphs for one in lags.streams(clips, graph, work.spec, work.cache)]
     corrected = lags.correct(chosen, timed, work.spec)
     work.write("calibration.json", calibrate_actions.counted(corrected, streams, work.spec))
 
 
-def _streamed(work: Work, clips: list[Clip]) -> list[Scored]:
+def _streamed(work: Work, clips: list[Clip], graphs: list[Graph]) -> list[Scored]:
     """The scores of both graphs on whole `clips`: those of the agent, where there is one."""
     if work.agent is None:
-        sessions = [Graph(work.graph(precision)) for precision in PRECISIONS]
-        return [one for graph in sessions for one in scoring.score(clips, graph, work.spec, work.cache)]
-    draft = work.run / "draft"
-    licence = work.run / "draft.LICENSE"
-    licence.write_text("A draft without thresholds: not to be used.\n", encoding="utf-8")
-    package.write(work.spec, package.Parts(work.graph("fp32"), work.graph("int8"), licence, "Draft.\n", {}), draft)
-    found = [one for name in PRECISIONS for one in agent.score(work.agent, draft, clips, name, work.spec)]
-    shutil.rmtree(draft)
-    licence.unlink()
-    return found
+        return scoring.score_all(clips, graphs, work.spec, work.cache)
+    with tempfile.TemporaryDirectory(dir=work.run) as folder:
+        draft, licence = Path(folder) / "draft", Path(folder) / "LICENSE"
+        licence.write_text("A draft without thresholds: not to be used.\n", encoding="utf-8")
+        package.write(work.spec, package.Parts(work.graph("fp32"), work.graph("int8"), licence, "Draft.\n", {}), draft)
+        return [one for name in PRECISIONS for one in agent.score(work.agent, draft, clips, name, work.spec)]
 
 
 def _check_loss(fp32: int, int8: int, clips: int) -> None:
