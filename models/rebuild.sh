@@ -27,14 +27,18 @@ rendered() { # rendered NAME SCENARIO SEED CLIPS OPTION…
 }
 rendered falls falls 100 40 --width 192 --height 144 --mesh 0.03
 rendered daily daily 101 18 --width 192 --height 144 --mesh 0.03
+rendered overhead overhead 102 40 --width 192 --height 144 --mesh 0.03
+rendered overhead-daily overhead_daily 103 16 --width 192 --height 144 --mesh 0.03
 rendered val-falls falls 900 6 --width 256 --height 192 --mesh 0.024 --subset val
 rendered val-daily daily 901 4 --width 256 --height 192 --mesh 0.024 --subset val
+rendered val-overhead overhead 902 6 --width 256 --height 192 --mesh 0.024 --subset val
+rendered val-overhead-daily overhead_daily 903 4 --width 256 --height 192 --mesh 0.024 --subset val
 
 run_of() { echo "$work/$(basename "$1" .toml)-$(hash_of "$1")"; }
 clips_of() { # clips_of RECIPE: sets `clips` to where the clips of its package are
   clips=(--data "$data")
   [[ $(basename "$1") == falls* ]] || return 0
-  for part in falls daily val-falls val-daily; do clips+=(--data "$sim/$part"); done
+  for part in {,val-}{falls,daily,overhead,overhead-daily}; do clips+=(--data "$sim/$part"); done
 }
 
 measured() { # measured RECIPE: train and measure; sets `run`
@@ -62,17 +66,16 @@ beside() { # beside NAME TITLE EDIT…: another net on the same clips, its recip
   measured "$recipe"
   cp "$run/results.json" "$results/$1-$2.beside.json"
 }
-for name in interactions fights; do
-  beside $name seed-1 -e 's/^seed = .*/seed = 1/'
-  beside $name seed-2 -e 's/^seed = .*/seed = 2/'
-done
+for seed in 1 2; do beside interactions seed-$seed -e "s/^seed = .*/seed = $seed/"; done
 for seed in 0 1 2; do
   beside interactions online-seed-$seed -e 's/"tsn"/"tsm-online"/' -e 's/^loss_from = .*/loss_from = 2/' \
     -e "s/^seed = .*/seed = $seed/"
 done
 beside fights tsn -e 's/"tsm-online"/"tsn"/' -e 's/^loss_from = .*/loss_from = 0/'
 beside fights rgb -e 's/^input = ".*/input = "rgb"/'
-beside interactions no-average -e '/^average/d'
+beside fights no-mixup -e '/^mixup/d'
+beside fights few-views -e 's/^strange_views = .*/strange_views = 0.1/'
+for name in interactions fights; do beside $name no-average -e '/^average/d'; done
 
 left_out() { # left_out NAME RECIPE SET…
   run=$(run_of "$2")/left-out
@@ -80,8 +83,14 @@ left_out() { # left_out NAME RECIPE SET…
   once "$run/done" "$km" leave-out "$2" "${clips[@]}" --cache "$cache" --run "$run" "${@:3}"
   cp "$run/leave-out.json" "$results/$1.leave-out.json"
 }
+wrong() { # wrong NAME RECIPE: where the folds in `run` were wrong
+  clips_of "$2"
+  once "$run/conditions.done" "$km" conditions "$2" "${clips[@]}" --cache "$cache" --run "$run"
+  cp "$run/conditions.json" "$results/$1.conditions.json"
+}
 sets=(urfd/P1 urfd/P2 urfd/P3 gmdcsa24 urfd up-fall)
 left_out falls recipes/falls.toml "${sets[@]/#/--left-out=}"
+wrong falls recipes/falls.toml
 without() { # without TITLE EDIT…: what a part of the recipe of falls brings
   sed "${@:2}" recipes/falls.toml >"$work/recipes/falls-$1.toml"
   left_out "falls-$1" "$work/recipes/falls-$1.toml" --left-out=urfd/P1 --left-out=urfd/P3
@@ -97,10 +106,20 @@ folds() { # folds NAME COUNT SEED…
     once "$run/done" "$km" crossval "recipes/$1.toml" "${clips[@]}" --cache "$cache" --run "$run" --folds "$2" \
       --seed "$seed"
     cp "$run/crossval.json" "$results/$1-seed-$seed.crossval.json"
+    wrong "$1-seed-$seed" "recipes/$1.toml"
   done
 }
 folds fights 5 0 1 2
 folds interactions 16 0 1 2
+
+curve() { # curve NAME OPTION…: what a share of the groups teaches
+  run=$(run_of "recipes/$1.toml")/curve
+  clips_of "$1"
+  once "$run/done" "$km" curve "recipes/$1.toml" "${clips[@]}" --cache "$cache" --run "$run" "${@:2}"
+  cp "$run/curve.json" "$results/$1.curve.json"
+}
+curve fights --seed={0,1,2} --share={0.25,0.5,1}
+curve falls --share={0.33,0.67,1}
 
 streams=$work/streams-$(hash_of recipes/interactions.toml)
 once "$streams.done" "$km" splice recipes/interactions.toml --data "$data" --out "$streams"

@@ -82,7 +82,7 @@ def test_seeds_of_one_run_are_averaged(tmp_path: Path) -> None:
             "mean": {"top1 int8": {"lowest": 0, "highest": 1}},
         }
         (tmp_path / f"shapes-seed-{seed}.crossval.json").write_text(json.dumps(table))
-    text = report.folds(report.further(tmp_path))
+    text = report.folds(report.further(tmp_path), tmp_path)
     assert "| shapes-seed-1 | 5 | all labels | int8 | 0.900 [0.70, 1.00] | 40 / 8 |" in text
     assert "| shapes | all labels | int8 | 2 | 0.850 | 0.800 | 0.900 |" in text
 
@@ -102,7 +102,7 @@ def test_folds_left_out_are_summed(tmp_path: Path) -> None:
         return {"left_out": name, "fp32": table, "int8": table}
 
     (tmp_path / "falls.leave-out.json").write_text(json.dumps({"folds": [fold("urfd/P1", 4), fold("urfd/P2", 3)]}))
-    text = report.folds(report.further(tmp_path))
+    text = report.folds(report.further(tmp_path), tmp_path)
     assert "| falls | urfd/P2 | int8 | fall | 3 of 4" in text
     assert "| falls | **all groups above** | int8 | fall | 7 of 8 [0.53, 0.98] | 5 of 6 " in text
 
@@ -112,7 +112,7 @@ def test_streams_have_a_row_per_label(tmp_path: Path) -> None:
     row = {"truth": 9, "detections": 8, **dict.fromkeys(("f1@0.3", "f1@0.5", "f1@0.7", "recall@0.3"), 0.75)}
     row |= {"false_per_hour": 2.0, "start_error_s": spread, "end_error_s": spread, "decision_delay_s": spread}
     (tmp_path / "spliced.intervals.json").write_text(json.dumps({"hug": row, "all": {"videos": 3, "hours": 0.05}}))
-    text = report.folds(report.further(tmp_path))
+    text = report.folds(report.further(tmp_path), tmp_path)
     assert "| spliced | hug | 9 | 8 | 0.75 | 0.75 | 0.75 | 0.75 | 2.00 | 0.25 / 0.50 s |" in text
     assert "3 videos, 3.0 min" in text
 

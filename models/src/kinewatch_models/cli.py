@@ -10,8 +10,22 @@ import typer
 from rich.progress import track
 from typer.core import TyperGroup
 
-from kinewatch_models import agent, catalogue, crossval, fit, leave_out, package, recipe, report, splice, steps
+from kinewatch_models import (
+    agent,
+    catalogue,
+    conditions,
+    crossval,
+    curve,
+    fit,
+    leave_out,
+    package,
+    recipe,
+    report,
+    splice,
+    steps,
+)
 from kinewatch_models.catalogue import Clip
+from kinewatch_models.recipe import Recipe
 from kinewatch_models.steps import Work
 from kinewatch_models.told import console, in_one_line
 
@@ -129,6 +143,49 @@ def crossval_command(
             steps.write(file, crossval.measure(train, measured, spec, cache, graphs))
     steps.write(run / "crossval.json", crossval.summary([steps.read(file) for file in files], spec))
     console.print(str(run / "crossval.json"))
+
+
+@app.command("curve")
+def curve_command(
+    recipe_file: RecipeFile,
+    data: Data,
+    cache: Cache,
+    run: Run,
+    share: Annotated[list[float], typer.Option("--share", min=0.01, max=1.0, help="of the groups; repeatable")],
+    seed: Annotated[list[int], typer.Option("--seed", help="instead of the recipe's; repeatable")] = [],  # noqa: B006
+    threads: int = 1,
+) -> None:
+    """Learning curve: train on each share of the groups and measure on the test split; goes on where it was stopped."""
+    spec = recipe.load(recipe_file)
+    clips = catalogue.read(data, spec)
+    rows = []
+    for one in seed or [spec.train.seed]:
+        seeded = replace(spec, train=replace(spec.train, seed=one))
+
+        def graphs(train: list[Clip], folder: Path, seeded: Recipe = seeded) -> dict[str, Path]:
+            return steps.graphs(Work(seeded, train, cache, folder), threads, console.print)
+
+        for part in share:
+            file = run / f"share-{part:g}-seed-{one}.json"
+            if not file.exists():
+                steps.write(file, curve.measure(clips, part, seeded, cache, file.with_suffix(""), graphs))
+            rows.append(steps.read(file))
+    steps.write(run / "curve.json", {"name": spec.name, "rows": rows})
+    console.print(str(run / "curve.json"))
+
+
+@app.command("conditions")
+def conditions_command(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run) -> None:
+    """Where a finished `crossval` or `leave-out` in --run was wrong: by view, motion, light and frame rate."""
+    spec = recipe.load(recipe_file)
+    clips = catalogue.read(data, spec)
+    if spec.sequences:
+        judged = conditions.of_left_out(steps.read(run / "leave-out.json"), run, clips, spec, cache)
+    else:
+        trainable = [clip for clip in clips if clip.trainable]
+        judged = conditions.of_crossval(steps.read(run / "crossval.json"), trainable, spec)
+    steps.write(run / "conditions.json", conditions.measure(judged, spec, cache))
+    console.print(str(run / "conditions.json"))
 
 
 @app.command("calibrate")

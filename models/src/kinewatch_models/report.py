@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kinewatch_models import card, manifest, package, report_actions, report_folds, report_streams
+from kinewatch_models import card, manifest, package, report_actions, report_curves, report_folds, report_streams
 from kinewatch_models.card import share_text
 from kinewatch_models.error import ToolError
 from kinewatch_models.told import console
@@ -39,6 +39,10 @@ class Kind(Enum):
     """`results.json` of another net on the clips of a package."""
     CROSSVAL = "crossval"
     LEAVE_OUT = "leave-out"
+    CURVE = "curve"
+    """Figures by the share of the training data."""
+    CONDITIONS = "conditions"
+    """Where folds were wrong."""
     INTERVALS = "intervals"
     """Scores of event intervals in streams."""
     SCALERS = "scalers"
@@ -63,7 +67,8 @@ def command(
     """
     found = further(results)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(render(packages, out.with_name("report"), found) + folds(found), encoding="utf-8")
+    pictures = out.with_name("report")
+    out.write_text(render(packages, pictures, found) + folds(found, pictures), encoding="utf-8")
     console.print(str(out))
 
 
@@ -100,11 +105,13 @@ def render(packages: list[Path], pictures: Path, found: dict[Kind, Tables]) -> s
     return "\n\n".join(sections) + "\n"
 
 
-def folds(found: dict[Kind, Tables]) -> str:
-    """The parts about folds and streams; each only where there is a file."""
+def folds(found: dict[Kind, Tables], pictures: Path) -> str:
+    """The parts about many trainings, and about streams; each only where there is a file."""
     parts = (
         ("Cross-validation", report_folds.crossval, Kind.CROSSVAL),
         ("Left out of training in turn", report_folds.left_out, Kind.LEAVE_OUT),
+        ("What goes wrong, and where", report_folds.conditions, Kind.CONDITIONS),
+        ("Learning curves", lambda tables: report_curves.render(tables, pictures), Kind.CURVE),
         ("Streams", report_streams.render, Kind.INTERVALS),
     )
     sections = [f"\n## {title}\n\n{write(found[kind])}\n" for title, write, kind in parts if found[kind]]

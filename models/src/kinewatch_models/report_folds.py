@@ -101,3 +101,21 @@ def _summed(name: str, key: tuple[bool, str, str], tables: list[Table]) -> str:
     }
     what = "**all groups above**" if groups else "**all data sets above**"
     return _left_out_row(name, what, precision, event, whole)
+
+
+def conditions(runs: dict[str, Table]) -> str:
+    """A row per run, condition and part of its clips."""
+    lines = [
+        "The folds above, int8: clips judged rightly, by what can be measured of a clip without a net. Names stand for "
+        "themselves, figures are cut into thirds of the clips.",
+        "",
+        "| run | condition | part | clips of actions right | other clips right |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {condition} | {row['part']} | {share_text(row['actions'])} | {share_text(row['rest'])} |"
+        for name, table in runs.items()
+        for condition, rows in table["conditions"].items()
+        for row in rows
+    ]
+    return "\n".join(lines)

@@ -15,12 +15,13 @@ from typer.testing import CliRunner
 pytest.importorskip("pybullet", reason="extra [simulate]")
 pytest.importorskip("cv2", reason="extra [simulate]")
 
-from kinewatch_models.simulate import body, mocap, scenario, skeleton
+from kinewatch_models.simulate import body, furnish, mocap, scenario, skeleton
 from kinewatch_models.simulate.cli import app
 from kinewatch_models.simulate.clip import Clip, Picture, stage
 from kinewatch_models.simulate.error import ScenarioError
+from kinewatch_models.simulate.furnish import View
 from kinewatch_models.simulate.render import Order, render
-from kinewatch_models.simulate.scenario import Act
+from kinewatch_models.simulate.scenario import Act, Script
 
 pytestmark = pytest.mark.simulate
 
@@ -29,8 +30,8 @@ STYLES = ["trip", "slip", "sideways", "faint"]
 
 
 def falling(style: str, seed: int) -> Clip:
-    script = [Act("walk", {"to": "middle"}), Act("fall", {"style": style, "lie_s": [2.0, 2.0]}), Act("get_up", {})]
-    return stage(script, (seed,), TINY)
+    acts = [Act("walk", {"to": "middle"}), Act("fall", {"style": style, "lie_s": [2.0, 2.0]}), Act("get_up", {})]
+    return stage(Script(acts), (seed,), TINY)
 
 
 def hips(clip: Clip) -> np.ndarray:
@@ -47,7 +48,7 @@ def test_same_seed_gives_the_same_frames() -> None:
 
 @pytest.mark.slow
 def test_a_frame_has_the_asked_size_and_a_person_in_it() -> None:
-    clip = stage([Act("walk", {"to": "middle"}), Act("stand", {"seconds": [0.2, 0.2]})], (5,), TINY)
+    clip = stage(Script([Act("walk", {"to": "middle"}), Act("stand", {"seconds": [0.2, 0.2]})]), (5,), TINY)
     frames = list(clip.frames())
     assert len(frames) == len(clip.poses)
     assert frames[0].shape == (72, 96, 3)
@@ -126,6 +127,19 @@ def test_unknown_names_are_named() -> None:
         scenario.load("x", '[[x]]\nacts = [{ do = "fly" }]')
     with pytest.raises(ScenarioError, match="no field 'speed'"):
         scenario.load("x", '[[x]]\nacts = [{ do = "pick_up", speed = 2 }]')
+    with pytest.raises(ScenarioError, match="unknown view 'floor'; there are: ceiling, wall"):
+        scenario.load("x", '[[x]]\nview = "floor"\nacts = []')
+    with pytest.raises(ScenarioError, match="no field 'veiw'"):
+        scenario.load("x", '[[x]]\nveiw = "wall"\nacts = []')
+
+
+def test_a_camera_under_the_ceiling_looks_down_on_the_action() -> None:
+    for seed in range(20):
+        camera = furnish.camera(View.CEILING, np.random.default_rng(seed), 96, 72)
+        assert camera.axes[2, 1] < -0.9  # forward is down
+        pixel, depth = camera.project(np.array([0.0, 0.3, furnish.STAGE_Z]))
+        assert depth > 1.5
+        assert (np.abs(pixel - [48, 36]) < [48, 36]).all()
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from .draw import Film, Painter, Sensor
 from .performance import Interval
 from .quaternion import Array
 from .room import Box, draw_room
-from .scenario import Act
+from .scenario import Script
 from .skeleton import Poses
 
 _BATCH = 50
@@ -46,6 +46,7 @@ class Clip:
     truth: list[Interval]
     props: list[Box]
     height_m: float
+    view: furnish.View
 
     @property
     def duration_s(self) -> float:
@@ -58,7 +59,7 @@ class Clip:
         room = furnish.room(look)
         room = replace(room, boxes=[*room.boxes, *self.props])
         size = self.picture
-        camera = furnish.camera(look, size.width * size.oversample, size.height * size.oversample)
+        camera = furnish.camera(self.view, look, size.width * size.oversample, size.height * size.oversample)
         sleeve = bodies.SKIN if look.random() < 0.5 else bodies.SHIRT
         body = bodies.build(self.height_m, float(look.uniform(0.94, 1.12)), sleeve, size.mesh_m)
         painter = Painter(room, draw_room(room, camera), camera, body, furnish.wardrobe(look))
@@ -74,14 +75,14 @@ class Clip:
                 yield film.develop(painter.paint(skin[k], normals[k]))
 
 
-def stage(script: list[Act], seed: tuple[int, ...], picture: Picture) -> Clip:
+def stage(script: Script, seed: tuple[int, ...], picture: Picture) -> Clip:
     """Decide everything that happens in the clip."""
     random = np.random.default_rng([*seed, 0])
     height = float(random.uniform(1.6, 1.85))
     scale = height / skeleton.STANDING_HEIGHT_M
-    staged = scenario.stage(script, picture.fps, scale, random)
+    staged = scenario.stage(script.acts, picture.fps, scale, random)
     performance = staged.performance
-    return Clip(seed, picture, performance.poses, performance.truth, staged.props, height)
+    return Clip(seed, picture, performance.poses, performance.truth, staged.props, height, script.view)
 
 
 def _breathing(count: int, fps: float, body: bodies.Body) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from enum import Enum
 
 import numpy as np
 
@@ -13,7 +14,16 @@ from .texture import Colour, Material
 
 Random = np.random.Generator
 
+
+class View(Enum):
+    """Where the camera hangs."""
+
+    WALL = "wall"
+    CEILING = "ceiling"
+
+
 _HALF_X, _HALF_Z, _HEIGHT = 3.0, 3.5, 2.7
+_CEILING_CAMERA_M = 2.65
 STAGE_Z = -0.6  # the action is around (0, STAGE_Z); furniture stands behind and beside it
 
 
@@ -67,14 +77,28 @@ def room(random: Random) -> Room:
     )
 
 
-def camera(random: Random, width: int, height: int) -> Camera:
-    """A wall or shelf camera some four metres from the action: a standing person is about half the picture high."""
+def camera(view: View, random: Random, width: int, height: int) -> Camera:
+    """A camera of the room, of ``width`` x ``height`` pixels."""
+    return {View.WALL: _wall_camera, View.CEILING: _ceiling_camera}[view](random, width, height)
+
+
+def _wall_camera(random: Random, width: int, height: int) -> Camera:
+    """On a wall or shelf some four metres from the action: a standing person is about half the picture high."""
     angle = random.uniform(-0.45, 0.45)
     distance = random.uniform(3.5, 3.95)
     position = np.array([distance * math.sin(angle), random.uniform(1.6, 2.35), distance * math.cos(angle) + STAGE_Z])
     position[0] = np.clip(position[0], 0.3 - _HALF_X, _HALF_X - 0.3)
     target = np.array([random.uniform(-0.2, 0.2), random.uniform(0.65, 0.8), STAGE_Z])
     return Camera.looking(position, target, width, height, random.uniform(46, 52), random.uniform(-0.02, 0.02))
+
+
+def _ceiling_camera(random: Random, width: int, height: int) -> Camera:
+    """Under the ceiling above the action, straight down or tilted by up to 25 degrees, any side of the picture up."""
+    x, z = random.uniform((-0.4, STAGE_Z - 0.3), (0.4, STAGE_Z + 0.5))
+    way, aside = random.uniform(0, 2 * math.pi), _CEILING_CAMERA_M * math.tan(math.radians(random.uniform(1, 25)))
+    position = np.array([x + aside * math.cos(way), _CEILING_CAMERA_M, z + aside * math.sin(way)])
+    target = np.array([x, 0.0, z])
+    return Camera.looking(position, target, width, height, random.uniform(55, 78), random.uniform(-math.pi, math.pi))
 
 
 def wardrobe(random: Random) -> Wardrobe:

@@ -39,7 +39,7 @@ class Act:
     fields: dict[str, Any]
 
 
-def load(name: str, text: str | None = None) -> list[list[Act]]:
+def load(name: str, text: str | None = None) -> list[Script]:
     """The scripts of scenario ``name`` from ``text`` (TOML), or from the file that comes with the package."""
     source = text if text is not None else resources.files(__package__).joinpath("scenarios.toml").read_text("utf-8")
     try:
@@ -49,9 +49,18 @@ def load(name: str, text: str | None = None) -> list[list[Act]]:
     if name not in table:
         raise ScenarioError(f"unknown scenario {name!r}; there are: {', '.join(sorted(table))}")
     try:
-        return [[_act(entry) for entry in script["acts"]] for script in table[name]]
+        return [Script([_act(entry) for entry in script["acts"]], _view(script)) for script in table[name]]
     except (KeyError, TypeError) as error:
         raise ScenarioError(f"scenario {name!r} must be a list of tables with `acts`") from error
+
+
+def _view(script: dict[str, Any]) -> furnish.View:
+    views = {view.value: view for view in furnish.View}
+    if script.keys() - {"acts", "view"}:
+        raise ScenarioError(f"a script has no field {min(script.keys() - {'acts', 'view'})!r}; there are: acts, view")
+    if script.get("view", "wall") not in views:
+        raise ScenarioError(f"unknown view {script['view']!r}; there are: {', '.join(sorted(views))}")
+    return views[script.get("view", "wall")]
 
 
 def _act(entry: dict[str, Any]) -> Act:
@@ -65,6 +74,14 @@ def _act(entry: dict[str, Any]) -> Act:
 
 
 @dataclass(frozen=True)
+class Script:
+    """One entry of a scenario: what is done, and from where it is seen."""
+
+    acts: list[Act]
+    view: furnish.View = furnish.View.WALL
+
+
+@dataclass(frozen=True)
 class Staged:
     """A finished performance and the furniture that it needs."""
 
@@ -72,12 +89,12 @@ class Staged:
     props: list[Box]
 
 
-def stage(script: list[Act], fps: float, scale: float, random: np.random.Generator) -> Staged:
-    """Play ``script``: the person comes in from a side of the picture."""
+def stage(acts: list[Act], fps: float, scale: float, random: np.random.Generator) -> Staged:
+    """Play ``acts``: the person comes in from a side of the picture."""
     side = float(random.choice([-1, 1]))
     start = (side * 2.6, furnish.STAGE_Z + float(random.uniform(-0.4, 0.4)))
     staged = Staged(Performance(fps, start, math.pi if side > 0 else 0.0, random, scale), [])
-    for act in script:
+    for act in acts:
         _ACTS[act.do](staged, act.fields, random)
     return staged
 

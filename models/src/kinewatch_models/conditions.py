@@ -1,0 +1,153 @@
+"""Under which conditions clips are judged wrongly: what can be measured of each, and who is right in each part of it.
+
+For folds alone (`crossval`, `leave-out`), where each clip was judged by a net that had seen nothing of its group.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kinewatch_models import crossval, leave_out, sampling, scoring
+from kinewatch_models.catalogue import Clip
+from kinewatch_models.decode import Doubles
+from kinewatch_models.error import ToolError
+from kinewatch_models.measure import Tally, action_span, share
+from kinewatch_models.recipe import Recipe
+from kinewatch_models.stream import Graph
+
+PARTS = 3
+MOVED_LEVELS = 12
+"""So many grey levels between two frames are motion, not noise."""
+PEAK = 0.95
+
+Table = dict[str, Any]
+Condition = Callable[[Clip, Recipe, Path], float | str | None]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A clip, and whether int8 was right: its action found or named, or nothing told where there is none."""
+
+    clip: Clip
+    right: bool
+
+
+class NoFoldsError(ToolError):
+    """The run directory holds no folds to look at."""
+
+
+def of_crossval(table: Table, clips: list[Clip], recipe: Recipe) -> list[Judged]:
+    """The clips of a cross-validation, from what it left in `table`."""
+    folds = crossval.folds(clips, recipe, len(table["folds"]))
+    return [
+        Judged(clip, recipe.labels[int(np.argmax(scores))] == clip.shows)
+        for fold, (_, measured) in zip(table["folds"], folds, strict=True)
+        for clip, scores in zip(measured, fold["scores"]["int8"], strict=True)
+    ]
+
+
+def of_left_out(table: Table, run: Path, clips: list[Clip], recipe: Recipe, cache: Path) -> list[Judged]:
+    """The clips of the groups that were left out in turn, streamed again; data sets left out whole are not taken."""
+    judged = []
+    for fold in table["folds"]:
+        if "/" not in fold["left_out"]:
+            continue
+        one = leave_out.fold(clips, fold["left_out"])
+        graph, chosen = Graph(run / one.folder / f"{recipe.name}.int8.onnx"), fold["calibration"]
+        for scored in scoring.score(one.measured, graph, recipe, cache):
+            tally = Tally()
+            events = scoring.events(scored, recipe, chosen["labels"], chosen["temperature"])
+            tally.add(scored.clip, action_span(scored.clip, recipe.sequences[0].parts), events, scored.seconds)
+            judged.append(Judged(scored.clip, bool(tally.found if scored.clip.is_action else not tally.false)))
+    if not judged:
+        raise NoFoldsError(f"{run}: no group was left out (DATASET/GROUP), so there is nothing to look at")
+    return judged
+
+
+def measure(judged: list[Judged], recipe: Recipe, cache: Path) -> Table:
+    """For each condition, its values or thirds, and who is right there: clips of actions, and of none."""
+    table: Table = {"clips": len(judged), "conditions": {}}
+    for name, condition in CONDITIONS.items():
+        values = [condition(one.clip, recipe, cache) for one in judged]
+        known = [(one, value) for one, value in zip(judged, values, strict=True) if value is not None]
+        if len({value for _, value in known}) > 1:
+            table["conditions"][name] = [{"part": part, **_right(members)} for part, members in _parts(known)]
+    return table
+
+
+def _right(members: list[Judged]) -> Table:
+    actions = [one.right for one in members if one.clip.is_action]
+    rest = [one.right for one in members if not one.clip.is_action]
+    return {"actions": share(sum(actions), len(actions)), "rest": share(sum(rest), len(rest))}
+
+
+def _parts(known: list[tuple[Judged, float | str]]) -> list[tuple[str, list[Judged]]]:
+    """Each value by itself where values are names, else thirds of the clips by value."""
+    if isinstance(known[0][1], str):
+        names = sorted({str(value) for _, value in known})
+        return [(name, [one for one, value in known if value == name]) for name in names]
+    ordered = sorted(known, key=lambda pair: float(pair[1]))
+    cuts = [len(ordered) * part // PARTS for part in range(PARTS + 1)]
+    thirds = [ordered[low:high] for low, high in pairwise(cuts) if high > low]
+    return [(f"{part[0][1]:.3g} to {part[-1][1]:.3g}", [one for one, _ in part]) for part in thirds]
+
+
+def _view(clip: Clip, recipe: Recipe, _: Path) -> str | None:
+    patterns = [source.overhead for source in recipe.sources if source.dataset == clip.dataset and source.overhead]
+    if not patterns:
+        return None
+    return "ceiling" if any(fnmatch.fnmatch(clip.path, pattern) for pattern in patterns) else "wall"
+
+
+def _rest_shown(clip: Clip, recipe: Recipe, cache: Path) -> float | None:
+    if not recipe.sequences or not clip.is_action:
+        return None
+    truth = action_span(clip, recipe.sequences[0].parts)
+    return None if truth is None else float(clip.frames(cache, recipe.input.size)[1][-1]) - truth[1]
+
+
+def _changes(clip: Clip, recipe: Recipe, cache: Path) -> Doubles:
+    """``[F - 1, H, W]`` grey levels that each pixel changes by, from frame to frame at the recipe's rate."""
+    frames, times = clip.frames(cache, recipe.input.size)
+    grey = np.array(frames[sampling.ticks(times, recipe.rate_hz)]).mean(3)
+    changes: Doubles = np.abs(np.diff(grey, axis=0))
+    return changes
+
+
+def _moving_share(clip: Clip, recipe: Recipe, cache: Path) -> float | None:
+    moved = _changes(clip, recipe, cache)
+    return float(np.quantile((moved > MOVED_LEVELS).mean((1, 2)), PEAK)) if len(moved) else None
+
+
+def _unrest(clip: Clip, recipe: Recipe, cache: Path) -> float | None:
+    """Where the camera is still, most pixels are, too."""
+    moved = _changes(clip, recipe, cache)
+    return float(np.median(moved)) if len(moved) else None
+
+
+def _light(clip: Clip, recipe: Recipe, cache: Path) -> float:
+    frames, _ = clip.frames(cache, recipe.input.size)
+    return float(frames[:: max(1, len(frames) // 8)].mean())
+
+
+def _rate(clip: Clip, recipe: Recipe, cache: Path) -> float | None:
+    _, times = clip.frames(cache, recipe.input.size)
+    return (len(times) - 1) / float(times[-1]) if len(times) > 1 else None
+
+
+CONDITIONS: dict[str, Condition] = {
+    "camera": _view,
+    "seconds shown after the action": _rest_shown,
+    "share of the picture that moves": _moving_share,
+    "median change of a pixel (grey levels)": _unrest,
+    "brightness (0 to 255)": _light,
+    "frames a second of the file": _rate,
+}
+"""What can be said of a clip without a net; None where it cannot."""
