@@ -13,9 +13,11 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
 
 from kinewatch_models import half, quantise  # noqa: E402
+from kinewatch_models.arch import backbone  # noqa: E402
+from kinewatch_models.arch.layers import ConvNorm  # noqa: E402
 from kinewatch_models.recipe import NetSpec, TrainSpec  # noqa: E402
 from kinewatch_models.stream import Graph  # noqa: E402
-from kinewatch_models.train import backbone, export, loop  # noqa: E402
+from kinewatch_models.train import export, loop  # noqa: E402
 from kinewatch_models.train.net import ActionNet, OnlineStep, build, early_fusion, state_shapes, zero_states  # noqa: E402
 
 SIZE, LENGTH, CHANNELS = 24, 5, 16
@@ -25,8 +27,8 @@ EVERY_BLOCK = 1
 def tiny_net(
     shift_from: int, architecture: str = "tsm-online", seen: str = "difference", gru_units: int = 0
 ) -> ActionNet:
-    blocks = [backbone.Block(3, 1, 2, CHANNELS, CHANNELS) for _ in range(3)]
-    trunk = backbone.Trunk(backbone.ConvNorm(3, CHANNELS, 3, 2), blocks, backbone.ConvNorm(CHANNELS, 32, 1), 32)
+    blocks = [backbone.inverted(3, 1, 2, CHANNELS, CHANNELS) for _ in range(3)]
+    trunk = backbone.Trunk(ConvNorm(3, CHANNELS, 3, 2), [blocks], ConvNorm(CHANNELS, 32, 1), 32)
     spec = NetSpec(architecture, seen, "tiny", 0, 0.0, 1.0, 4, shift_from, gru_units=gru_units)
     return ActionNet(spec, 2, trunk)
 
@@ -83,7 +85,7 @@ def test_without_a_shift_direction_stays_chance(seen: str) -> None:
 
 
 def test_early_fusion_keeps_the_response_to_equal_halves() -> None:
-    stem = backbone.ConvNorm(3, CHANNELS, 3, 2)
+    stem = ConvNorm(3, CHANNELS, 3, 2)
     stem.gamma.data.uniform_(0.5, 2)
     stem.mean.uniform_(-1, 1)
     x = torch.randn(2, 3, SIZE, SIZE)
@@ -91,7 +93,7 @@ def test_early_fusion_keeps_the_response_to_equal_halves() -> None:
 
 
 def test_early_fusion_can_tell_picture_and_change_apart() -> None:
-    weight = early_fusion(backbone.ConvNorm(3, CHANNELS, 3, 2)).weight
+    weight = early_fusion(ConvNorm(3, CHANNELS, 3, 2)).weight
     ratio = weight[:, :3].flatten(1).norm(dim=1) / weight[:, 3:].flatten(1).norm(dim=1)
     assert (ratio[::2] > 2).all()
     assert (ratio[1::2] < 0.5).all()

@@ -15,8 +15,10 @@ pytest.importorskip("torch")
 
 import tiny
 from kinewatch_models import golden, manifest, package, quantise, stream
+from kinewatch_models.arch import backbone
+from kinewatch_models.arch.layers import ConvNorm
 from kinewatch_models.recipe import NetSpec, Recipe
-from kinewatch_models.train import backbone, export
+from kinewatch_models.train import export
 from kinewatch_models.train.net import ActionNet
 
 AGENT = os.environ.get("KINEWATCH", "")
@@ -28,8 +30,8 @@ def made(folder: Path, architecture: str, seen: str) -> tuple[Recipe, Path]:
     """A package of an untrained net."""
     spec = NetSpec(architecture, seen, "tiny", 0, 0.0, 1.0, 4, 1)
     recipe = replace(tiny.recipe(), net=spec, sequences=[], train=replace(tiny.recipe().train, window=WINDOW))
-    blocks = [backbone.Block(3, 1, 2, 16, 16) for _ in range(2)]
-    trunk = backbone.Trunk(backbone.ConvNorm(3, 16, 3, 2), blocks, backbone.ConvNorm(16, 32, 1), 32)
+    blocks = [backbone.inverted(3, 1, 2, 16, 16) for _ in range(2)]
+    trunk = backbone.Trunk(ConvNorm(3, 16, 3, 2), [blocks], ConvNorm(16, 32, 1), 32)
     fp32, int8, licence = folder / "tiny.fp32.onnx", folder / "tiny.int8.onnx", folder / "licence"
     licence.write_text("free\n")
     export.export(ActionNet(spec, len(recipe.labels), trunk), tiny.SIZE, WINDOW, fp32)

@@ -6,20 +6,17 @@ dynamic dimension `N`.
 
 from __future__ import annotations
 
-import copy
-import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from kinewatch_models import half
+from kinewatch_models.arch.export import frozen, graph
 from kinewatch_models.error import ToolError
 from kinewatch_models.stream import Graph, head_of
-from kinewatch_models.train.backbone import ConvNorm
 from kinewatch_models.train.net import ActionNet, Backbone, ClipMean, MeanHead, OnlineStep, state_shapes, zero_states
 
-OPSET = 17
 TOLERANCE = 1e-3
 STORED_TOLERANCE = 1e-2
 """With the weights in half precision; what is measured afterwards is measured on these."""
@@ -35,22 +32,19 @@ def export(net: ActionNet, size: int, window: int, path: Path) -> float:
     The step form of an online net (plan `online`); backbone and head of a net that sees frames alone, the head beside
     `path` (plan `cached`); otherwise windows of `window` frames (plan `clip`).
     """
-    net = copy.deepcopy(net).requires_grad_(False).eval()
-    for module in net.modules():
-        if isinstance(module, ConvNorm):
-            module.fix()
+    net = frozen(net)
     head_of(path).unlink(missing_ok=True)
     if net.spec.architecture == "tsm-online":
         shapes = state_shapes(net, size)
         inputs = ["frame", *(f"state{index}" for index in range(len(shapes)))]
         outputs = ["logits", *(f"next{index}" for index in range(len(shapes)))]
-        _write(OnlineStep(net), (torch.zeros(1, 3, size, size), *zero_states(shapes)), inputs, outputs, path)
+        graph(OnlineStep(net), (torch.zeros(1, 3, size, size), *zero_states(shapes)), inputs, outputs, path)
     elif net.spec.architecture == "tsn" and not net.differences:
-        _write(Backbone(net), (torch.zeros(1, 3, size, size),), ["frame"], ["feature"], path)
+        graph(Backbone(net), (torch.zeros(1, 3, size, size),), ["frame"], ["feature"], path)
         features = torch.zeros(1, window, net.classifier.in_features)
-        _write(MeanHead(net), (features,), ["features"], ["logits"], head_of(path))
+        graph(MeanHead(net), (features,), ["features"], ["logits"], head_of(path))
     else:
-        _write(ClipMean(net), (torch.zeros(1, window, 3, size, size),), ["clip"], ["logits"], path)
+        graph(ClipMean(net), (torch.zeros(1, window, 3, size, size),), ["clip"], ["logits"], path)
     net.eval()  # the exporter may leave train mode behind, and dropout would change the reference
     _check(net, size, window, path, TOLERANCE)
     for stored in (path, head_of(path)):
@@ -59,31 +53,13 @@ def export(net: ActionNet, size: int, window: int, path: Path) -> float:
     return _check(net, size, window, path, STORED_TOLERANCE)
 
 
-def _write(
-    module: torch.nn.Module, example: tuple[torch.Tensor, ...], inputs: list[str], outputs: list[str], path: Path
-) -> None:
-    module.eval()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module,
-            example,
-            str(path),
-            input_names=inputs,
-            output_names=outputs,
-            dynamic_axes={name: {0: "N"} for name in (*inputs, *outputs)},
-            opset_version=OPSET,
-            dynamo=False,
-        )
-
-
 def _check(net: ActionNet, size: int, window: int, path: Path, tolerance: float) -> float:
     frames = torch.from_numpy(np.random.default_rng(0).standard_normal((1, window, 3, size, size), np.float32))
-    graph = Graph(path)
+    exported = Graph(path)
     with torch.no_grad():
         expected = net(frames)[0].numpy()
-    found = graph.logits(frames[0].numpy())
-    if not graph.online:
+    found = exported.logits(frames[0].numpy())
+    if not exported.online:
         expected = expected.mean(0, keepdims=True)
     scale = max(1.0, float(np.abs(expected).max()))
     difference = float(np.abs(found - expected).max())

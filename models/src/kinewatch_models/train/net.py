@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kinewatch_models.arch import backbone
+from kinewatch_models.arch.backbone import Block, Trunk
+from kinewatch_models.arch.layers import ConvNorm
+from kinewatch_models.error import ToolError
 from kinewatch_models.recipe import NetSpec
-from kinewatch_models.train import backbone
-from kinewatch_models.train.backbone import Block, ConvNorm, Trunk
 
 MAIN_SHARE = 0.85
 TRUNKS = {"efficientnet-lite0": backbone.efficientnet_lite0, "mobilenetv2": backbone.mobilenet_v2}
@@ -108,12 +110,14 @@ class GruMemory(nn.Module):
         return torch.stack(states, 1)
 
 
-def early_fusion(stem: ConvNorm) -> ConvNorm:
+def early_fusion(stem: nn.Module) -> ConvNorm:
     """`stem` for six channels, picture and change: the filters look mostly at the one or the other, in turn.
 
     The shares of a filter add up to one, so a net that sees the same in both halves begins as the old one. With equal
     shares the first layer would see only a sum of picture and change, and nothing behind it could tell them apart.
     """
+    if not isinstance(stem, ConvNorm):
+        raise ToolError('input = "both" needs a backbone that begins with one convolution: mobilenetv2 or lite0')
     outputs, inputs = stem.weight.shape[:2]
     fused = ConvNorm(2 * inputs, outputs, stem.kernel, stem.stride, act=stem.act)
     picture = torch.where(torch.arange(outputs) % 2 == 0, MAIN_SHARE, 1 - MAIN_SHARE).view(-1, 1, 1, 1)

@@ -1,0 +1,36 @@
+"""Thin nets of every architecture, for the tests."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from kinewatch_models.arch import registry
+from kinewatch_models.arch.registry import Architecture
+from kinewatch_models.arch.window import Shape
+
+SIZE, FRAMES, CLASSES = 64, 8, 3
+ARCHITECTURES = list(registry.ARCHITECTURES.values())
+
+
+def thin(one: Architecture, frames: int = FRAMES, classes: int = CLASSES, seed: int = 0) -> nn.Module:
+    """The net over a thin ResNet (or its own thin backbone), with weights that make every part count."""
+    torch.manual_seed(seed)
+    net = one.build(one.thin(), Shape(classes, frames, 0.0)).eval()
+    with torch.no_grad():
+        for name, value in net.named_parameters():
+            if "classifier.weight" in name:
+                value.normal_(0, 0.5)
+            elif name.endswith(("gamma", "beta")):
+                value.uniform_(0.5, 1.2) if name.endswith("gamma") else value.normal_(0, 0.1)
+    return net
+
+
+def inputs(one: Architecture, batch: int = 2, frames: int = FRAMES, seed: int = 1) -> tuple[Tensor, ...]:
+    """A clip, and boxes where the net wants them."""
+    rng = torch.Generator().manual_seed(seed)
+    clip = torch.randn(batch, frames * one.snippet, 3, SIZE, SIZE, generator=rng)
+    if not one.boxes:
+        return (clip,)
+    corner = torch.rand(batch, 4, 2, generator=rng) * 0.5
+    return clip, torch.cat([corner, corner + 0.3], 2)
