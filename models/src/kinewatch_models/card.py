@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kinewatch_models.arch.registry import ARCHITECTURES
 from kinewatch_models.measure import SHOWN_S
 from kinewatch_models.recipe import Recipe
 
@@ -70,7 +71,7 @@ def net(recipe: Recipe) -> str:
         "tsm-online": f"Online TSM ({shift}, from the past)",
         "tsm": f"TSM ({shift}, each way)",
         "tsn": "TSN (Wang et al. 2016)",
-    }[spec.architecture]
+    }.get(spec.architecture) or _named(spec.architecture)
     memory = f" and a recurrent memory of {spec.gru_units} units" if spec.gru_units else ""
     window = "" if recipe.plan == "online" else f" in windows of {recipe.train.window}"
     change = f"{spec.difference_gain:g} times the difference to the frame before, formed inside the graph"
@@ -79,6 +80,11 @@ def net(recipe: Recipe) -> str:
         f"{kind}{memory} on {spec.backbone}, {size}x{size} stretched, {recipe.rate_hz:g} frames a second{window}. "
         f"Input of the first layer: {seen}."
     )
+
+
+def _named(architecture: str) -> str:
+    row = ARCHITECTURES[architecture]
+    return f"{row.name} ({row.reference}): {row.adds}"
 
 
 def _training(recipe: Recipe, results: Table) -> str:

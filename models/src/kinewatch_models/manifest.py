@@ -44,8 +44,8 @@ def build(recipe: Recipe, calibration: Table, states: list[Table], golden: list[
         "input": square_input(recipe.input.size, recipe.input.mean, recipe.input.std),
         "sampling": {
             "rate_hz": recipe.rate_hz,
-            "segments": length,
-            "snippet": 1,
+            "segments": length // recipe.snippet,
+            "snippet": recipe.snippet,
             "window_s": length / recipe.rate_hz,
             "stride_s": recipe.period_s,
             "max_hole_s": 0.5,

@@ -11,14 +11,15 @@ from typing import Any, TypeVar
 
 import tomli
 
+from kinewatch_models.arch.registry import ARCHITECTURES, BACKBONES, PRETRAINED
 from kinewatch_models.error import ToolError
 from kinewatch_models.stream import stride
 
 T = TypeVar("T")
 
-ARCHITECTURES = ("tsm-online", "tsm", "tsn")
+STREAMS = ("tsm-online", "tsm", "tsn")
+"""Architectures that may see differences; all others see frames."""
 INPUTS = ("rgb", "difference", "both")
-BACKBONES = ("efficientnet-lite0", "mobilenetv2")
 
 
 class RecipeError(ToolError):
@@ -172,7 +173,13 @@ class Recipe:
         """How the agent runs the net: see the package format."""
         if self.net.architecture == "tsm-online":
             return "online"
-        return "cached" if self.net.architecture == "tsn" and self.net.input == "rgb" else "clip"
+        return ARCHITECTURES[self.net.architecture].plan if self.net.input == "rgb" else "clip"
+
+    @property
+    def snippet(self) -> int:
+        """Consecutive frames that the net takes as one segment."""
+        row = ARCHITECTURES.get(self.net.architecture)
+        return row.snippet if row else 1
 
     @property
     def period_s(self) -> float:
@@ -235,10 +242,22 @@ def _check_labels(recipe: Recipe, path: Path) -> None:
 
 def _check_choices(recipe: Recipe, path: Path) -> None:
     net = recipe.net
-    choices = (("architecture", net.architecture, ARCHITECTURES), ("input", net.input, INPUTS))
-    for key, value, known in (*choices, ("backbone", net.backbone, BACKBONES)):
-        if value not in known:
-            raise RecipeError(f"{path}: net.{key} {value} is not one of {', '.join(known)}")
+    known = ["tsm-online", *ARCHITECTURES]
+    for key, value, names in (("architecture", net.architecture, known), ("input", net.input, INPUTS)):
+        if value not in names:
+            raise RecipeError(f"{path}: net.{key} {value} is not one of {', '.join(names)}")
+    row = ARCHITECTURES.get(net.architecture)
+    backbones = row.backbones if row else tuple(BACKBONES)
+    if net.backbone not in backbones:
+        raise RecipeError(f"{path}: net.backbone {net.backbone} is not one of {', '.join(backbones)}")
+    if net.pretrained and net.backbone not in PRETRAINED:
+        raise RecipeError(
+            f"{path}: {net.backbone} has no ImageNet weights: set net.pretrained to false, frozen_modules to 0"
+        )
+    if net.architecture not in STREAMS and net.input != "rgb":
+        raise RecipeError(f"{path}: net.input {net.input} is for {', '.join(STREAMS)}; {net.architecture} sees frames")
+    if recipe.train.window % recipe.snippet:
+        raise RecipeError(f"{path}: train.window must be a multiple of {recipe.snippet}, the frames of a segment")
     if net.gru_units and net.architecture != "tsm-online":
         raise RecipeError(f"{path}: net.gru_units needs states: set net.architecture to tsm-online")
     if recipe.sequences and recipe.net.architecture != "tsm-online":

@@ -134,7 +134,7 @@ def train(work: Work, threads: int, report: Callable[[str], None], done: Callabl
     claim(work)
     torch.set_num_threads(threads)
     torch.manual_seed(work.spec.train.seed)
-    net = nets.build(work.spec.net, len(work.spec.labels)).to(memory_format=torch.channels_last)
+    net = nets.build(work.spec.net, len(work.spec.labels), work.spec.train.window).to(memory_format=torch.channels_last)
     clips = work.of("train")
     batches = lambda rng: windows.batches(clips, work.spec, work.cache, rng)  # noqa: E731
     loop.fit(net, batches, work.spec.train, work.run, report, done)
@@ -147,7 +147,7 @@ def export(work: Work) -> float:
     from kinewatch_models.train import export as exporter
     from kinewatch_models.train import net as nets
 
-    net = nets.build(work.spec.net, len(work.spec.labels), pretrained=False)
+    net = nets.build(work.spec.net, len(work.spec.labels), work.spec.train.window, pretrained=False)
     net.load_state_dict(torch.load(work.run / "weights.pt", map_location="cpu", weights_only=True))
     return exporter.export(net, work.spec.input.size, work.spec.train.window, work.graph("fp32"))
 

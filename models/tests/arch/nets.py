@@ -16,7 +16,7 @@ ARCHITECTURES = list(registry.ARCHITECTURES.values())
 def thin(one: Architecture, frames: int = FRAMES, classes: int = CLASSES, seed: int = 0) -> nn.Module:
     """The net over a thin ResNet (or its own thin backbone), with weights that make every part count."""
     torch.manual_seed(seed)
-    net = one.build(one.thin(), Shape(classes, frames, 0.0)).eval()
+    net = one.build(one.thin_backbone(), Shape(classes, frames, 0.0)).eval()
     with torch.no_grad():
         for name, value in net.named_parameters():
             if "classifier.weight" in name:

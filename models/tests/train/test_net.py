@@ -100,7 +100,7 @@ def test_early_fusion_can_tell_picture_and_change_apart() -> None:
 
 
 def large_net(name: str, shifted: int) -> ActionNet:
-    net = build(NetSpec("tsm-online", "difference", name, 4, 0.5), 3, pretrained=False)
+    net = build(NetSpec("tsm-online", "difference", name, 4, 0.5), 3, 5, pretrained=False)
     assert sum(net.shifted) == shifted
     return net
 

@@ -109,10 +109,8 @@ def efficientnet_lite0(pretrained: bool = True) -> Trunk:
     return trunk
 
 
-def mobilenet_v2(pretrained: bool = True) -> Trunk:
+def mobilenet_v2() -> Trunk:
     """The 17 blocks of MobileNetV2, untrained: none of the packages used here carries its ImageNet weights."""
-    if pretrained:
-        raise ValueError("mobilenetv2 has no ImageNet weights here: set net.pretrained = false, frozen_modules = 0")
     return _trunk(STAGES_MOBILENET_V2)
 
 

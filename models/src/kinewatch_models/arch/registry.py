@@ -1,62 +1,76 @@
-"""The table of architectures: what builds each, how the agent runs it, and what to know before choosing it."""
+"""The table of architectures: what builds each, how the agent runs it, and what to know before choosing it.
+
+Needs no PyTorch until something is built.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
-from kinewatch_models.arch import backbone, resnet, tanet, tsm, tsn
-from kinewatch_models.arch.backbone import Trunk
-from kinewatch_models.arch.window import Shape
+    from kinewatch_models.arch.window import Shape
 
-BACKBONES: dict[str, Callable[[], Trunk]] = {
-    "efficientnet-lite0": backbone.efficientnet_lite0,
-    "mobilenetv2": lambda: backbone.mobilenet_v2(pretrained=False),
-    "resnet18": resnet.resnet18,
-    "resnet50": resnet.resnet50,
-    "resnet-thin": resnet.resnet_thin,
+BACKBONES = {
+    "efficientnet-lite0": "backbone:efficientnet_lite0",
+    "mobilenetv2": "backbone:mobilenet_v2",
+    "resnet18": "resnet:resnet18",
+    "resnet50": "resnet:resnet50",
+    "resnet-thin": "resnet:resnet_thin",
 }
+"""What makes each, as ``module:function`` of this package."""
+PRETRAINED = ("efficientnet-lite0",)
+"""Those that come with ImageNet weights."""
 
 
 @dataclass(frozen=True)
 class Architecture:
     """One row.
 
-    `plan` is that of the agent: ``clip`` sees each window anew, ``cached`` keeps features of frames, ``online`` keeps
-    states. `snippet`: consecutive frames of a segment. `float_parts`: parts of node names that stay in float in int8;
-    `int8` says why there is none, `tract` which operator it lacks; both are empty where it works.
+    `builder` and `thin` (a backbone that makes it small enough to test) are named as ``module:function``. `plan` is
+    that of the agent: ``clip`` sees each window anew, ``cached`` keeps features of frames, ``online`` keeps states.
+    `ordered`: whether the order of frames matters to it. `snippet`: consecutive frames of a segment. `boxes`: whether
+    it takes ``boxes [N, R, 4]`` beside the clip. `float_parts`: parts of node names that stay in float in int8; `int8`
+    says why there is none, `tract` which operator it lacks; both are empty where it works.
     """
 
     name: str
-    build: Callable[[Trunk, Shape], nn.Module]
+    builder: str
     plan: str
     adds: str
     reference: str
     ordered: bool = True
-    """Whether the order of frames matters to it."""
     snippet: int = 1
     backbones: tuple[str, ...] = tuple(BACKBONES)
-    thin: Callable[[], Trunk] = resnet.resnet_thin
-    """A backbone that makes it small enough to test."""
+    thin: str = BACKBONES["resnet-thin"]
     float_parts: tuple[str, ...] = ()
     int8: str = ""
     tract: str = ""
     boxes: bool = False
-    """Whether it takes ``boxes [N, R, 4]`` beside the clip."""
+
+    def build(self, trunk: Any, shape: Shape) -> nn.Module:
+        """The net over a backbone, which it takes over."""
+        net: nn.Module = _function(self.builder)(trunk, shape)
+        return net
+
+    def thin_backbone(self) -> Any:
+        """A new thin backbone, untrained."""
+        return _function(self.thin)()
 
 
 ARCHITECTURES = {
     one.name: one
     for one in (
         Architecture(
-            "tsn", tsn.build, "cached", "mean over frames", "Wang et al. 2016, arXiv 1608.00859", ordered=False
+            "tsn", "tsn:build", "cached", "mean over frames", "Wang et al. 2016, arXiv 1608.00859", ordered=False
         ),
-        Architecture("tsm", tsm.build, "clip", "channels shifted in time", "Lin et al. 2019, arXiv 1811.08383"),
+        Architecture("tsm", "tsm:build", "clip", "channels shifted in time", "Lin et al. 2019, arXiv 1811.08383"),
         Architecture(
             "tanet",
-            tanet.build,
+            "tanet:build",
             "clip",
             "a convolution over time whose weights depend on the window",
             "Liu et al. 2021, arXiv 2005.06803",
@@ -64,3 +78,13 @@ ARCHITECTURES = {
         ),
     )
 }
+
+
+def backbone(name: str, *arguments: Any) -> Any:
+    """A new backbone."""
+    return _function(BACKBONES[name])(*arguments)
+
+
+def _function(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(f"kinewatch_models.arch.{module}"), name)

@@ -31,7 +31,12 @@ class Shift(nn.Module):
         self.frames, self.div = frames, div
 
     def forward(self, x: Tensor) -> Tensor:
-        """An eighth of the channels from the frame before, an eighth from the frame after."""
-        fold = int(x.shape[1]) // self.div
-        past, future = earlier(x[:, :fold], self.frames), later(x[:, fold : 2 * fold], self.frames)
-        return torch.cat([past, future, x[:, 2 * fold :]], 1)
+        """The shift."""
+        return shift(x, self.frames, self.div)
+
+
+def shift(x: Tensor, frames: int, div: int) -> Tensor:
+    """``1 / div`` of the channels from the frame before, as many from the frame after, the others as they are."""
+    fold = int(x.shape[1]) // div
+    past, future = earlier(x[:, :fold], frames), later(x[:, fold : 2 * fold], frames)
+    return torch.cat([past, future, x[:, 2 * fold :]], 1)

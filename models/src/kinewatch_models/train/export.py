@@ -12,10 +12,19 @@ import numpy as np
 import torch
 
 from kinewatch_models import half
-from kinewatch_models.arch.export import frozen, graph
+from kinewatch_models.arch.export import frozen, graph, write
 from kinewatch_models.error import ToolError
 from kinewatch_models.stream import Graph, head_of
-from kinewatch_models.train.net import ActionNet, Backbone, ClipMean, MeanHead, OnlineStep, state_shapes, zero_states
+from kinewatch_models.train.net import (
+    ActionNet,
+    Backbone,
+    ClipMean,
+    MeanHead,
+    OnlineStep,
+    Windows,
+    state_shapes,
+    zero_states,
+)
 
 TOLERANCE = 1e-3
 STORED_TOLERANCE = 1e-2
@@ -26,7 +35,7 @@ class ExportError(ToolError):
     """The ONNX graph does not compute what the net computes."""
 
 
-def export(net: ActionNet, size: int, window: int, path: Path) -> float:
+def export(net: ActionNet | Windows, size: int, window: int, path: Path) -> float:
     """Write the graph of `net` to `path`; returns the largest logit difference from the net.
 
     The step form of an online net (plan `online`); backbone and head of a net that sees frames alone, the head beside
@@ -34,7 +43,9 @@ def export(net: ActionNet, size: int, window: int, path: Path) -> float:
     """
     net = frozen(net)
     head_of(path).unlink(missing_ok=True)
-    if net.spec.architecture == "tsm-online":
+    if isinstance(net, Windows):
+        write(net.net, net.row, (torch.zeros(1, window, 3, size, size),), path)
+    elif net.spec.architecture == "tsm-online":
         shapes = state_shapes(net, size)
         inputs = ["frame", *(f"state{index}" for index in range(len(shapes)))]
         outputs = ["logits", *(f"next{index}" for index in range(len(shapes)))]
@@ -53,7 +64,7 @@ def export(net: ActionNet, size: int, window: int, path: Path) -> float:
     return _check(net, size, window, path, STORED_TOLERANCE)
 
 
-def _check(net: ActionNet, size: int, window: int, path: Path, tolerance: float) -> float:
+def _check(net: ActionNet | Windows, size: int, window: int, path: Path, tolerance: float) -> float:
     frames = torch.from_numpy(np.random.default_rng(0).standard_normal((1, window, 3, size, size), np.float32))
     exported = Graph(path)
     with torch.no_grad():

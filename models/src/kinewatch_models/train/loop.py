@@ -21,7 +21,7 @@ from kinewatch_models.recipe import TrainSpec
 
 WARM_UP = 0.08
 GRADIENT_LIMIT = 5.0
-FRESH = ("classifier", "memory")
+FRESH = {"classifier", "memory", "consensus"}
 """Parts of a net that begin untrained, and learn faster."""
 
 Batches = Callable[[np.random.Generator], Iterator[tuple[int, Tensor, Tensor]]]
@@ -42,15 +42,25 @@ def partial_loss(logits: Tensor, allowed: Tensor, class_weights: Tensor, smoothi
 
 
 def objective(logits: Tensor, allowed: Tensor, class_weights: Tensor, spec: TrainSpec) -> Tensor:
-    """Loss of ``[N, T, C]`` logits: frame by frame and of each window's mean, both without the warm-up frames."""
-    logits, allowed = logits[:, spec.loss_from :], allowed[:, spec.loss_from :]
+    """Loss of ``[N, T, C]`` logits: frame by frame and of each window's mean, both without the warm-up frames.
+
+    Of logits of whole windows, ``[N, 1, C]``, it is that of the window.
+    """
+    allowed = allowed[:, spec.loss_from :]
+    if logits.shape[1] == 1:
+        return partial_loss(logits[:, 0], _of_window(allowed), class_weights, spec.label_smoothing)
+    logits = logits[:, spec.loss_from :]
     loss = partial_loss(logits, allowed, class_weights, spec.label_smoothing)
     if spec.consensus == 0:
         return loss
-    common = allowed.all(1)
-    window = torch.where(common.any(1, keepdim=True), common, allowed.any(1))
-    whole = partial_loss(logits.mean(1), window, class_weights, spec.label_smoothing)
+    whole = partial_loss(logits.mean(1), _of_window(allowed), class_weights, spec.label_smoothing)
     return (1 - spec.consensus) * loss + spec.consensus * whole
+
+
+def _of_window(allowed: Tensor) -> Tensor:
+    """Classes ``[N, C]`` that all frames of a window may show, or any of them where there is none in common."""
+    common = allowed.all(1)
+    return torch.where(common.any(1, keepdim=True), common, allowed.any(1))
 
 
 def fit(
@@ -146,8 +156,8 @@ def _loss(
 
 
 def _optimiser(net: nn.Module, spec: TrainSpec) -> torch.optim.Optimizer:
-    head = [p for name, p in net.named_parameters() if name.startswith(FRESH)]
-    body = [p for name, p in net.named_parameters() if p.requires_grad and not name.startswith(FRESH)]
+    named = [(FRESH & set(name.split(".")), p) for name, p in net.named_parameters() if p.requires_grad]
+    head, body = [p for fresh, p in named if fresh], [p for fresh, p in named if not fresh]
     rate = spec.learning_rate
     groups = [{"params": body, "base": rate}, {"params": head, "base": rate * spec.head_factor}]
     return torch.optim.AdamW(groups, lr=rate, weight_decay=spec.weight_decay)

@@ -13,19 +13,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kinewatch_models.arch import backbone
+from kinewatch_models.arch import registry, tsm
 from kinewatch_models.arch.backbone import Block, Trunk
 from kinewatch_models.arch.layers import ConvNorm
+from kinewatch_models.arch.window import Shape
 from kinewatch_models.error import ToolError
 from kinewatch_models.recipe import NetSpec
 
 MAIN_SHARE = 0.85
-TRUNKS = {"efficientnet-lite0": backbone.efficientnet_lite0, "mobilenetv2": backbone.mobilenet_v2}
+STREAMS = ("tsm-online", "tsm", "tsn")
+"""Architectures that `ActionNet` is; all others are nets of windows."""
 
 
-def build(spec: NetSpec, classes: int, pretrained: bool = True) -> ActionNet:
+def build(spec: NetSpec, classes: int, window: int, pretrained: bool = True) -> ActionNet | Windows:
     """The net of a recipe; `pretrained` False leaves out the ImageNet weights, to be replaced by trained ones."""
-    return ActionNet(spec, classes, TRUNKS[spec.backbone](pretrained and spec.pretrained))
+    weights = [pretrained and spec.pretrained] if spec.backbone in registry.PRETRAINED else []
+    trunk = registry.backbone(spec.backbone, *weights)
+    return ActionNet(spec, classes, trunk) if spec.architecture in STREAMS else Windows(spec, classes, window, trunk)
+
+
+class Windows(nn.Module):
+    """A net of the table of architectures. Input ``[N, T, 3, H, W]``, output ``[N, 1, C]``: one row a window."""
+
+    def __init__(self, spec: NetSpec, classes: int, window: int, trunk: Trunk):
+        super().__init__()
+        self.spec, self.row = spec, registry.ARCHITECTURES[spec.architecture]
+        for module in [trunk.stem, *trunk.body][: spec.frozen_modules]:
+            module.requires_grad_(False)
+        shape = Shape(classes, window // self.row.snippet, spec.dropout)
+        self.net = self.row.build(trunk, shape)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Logits of each window."""
+        return self.net(clip).unsqueeze(1)  # type: ignore[no-any-return]
 
 
 class ActionNet(nn.Module):
@@ -58,7 +78,7 @@ class ActionNet(nn.Module):
         batch, length = x.shape[:2]
         change = self.spec.difference_gain * _changes(x) if self.differences else None
         y = self.stem(self.front(x.flatten(0, 1), None if change is None else change.flatten(0, 1)))
-        shift = causal_shift if self.spec.architecture == "tsm-online" else two_way_shift
+        shift = causal_shift if self.spec.architecture == "tsm-online" else tsm.shift
         for block, shifted in zip(self.blocks(), self.shifted, strict=True):
             y = block(y, shift(y, length, self.spec.shift_div) if shifted else y)
         features = self.pool(y).view(batch, length, -1)
@@ -137,15 +157,6 @@ def causal_shift(y: Tensor, length: int, div: int) -> Tensor:
     clips = y.view(-1, length, *y.shape[1:])
     past = F.pad(clips[:, :-1, :fold], (0, 0, 0, 0, 0, 0, 1, 0))
     return torch.cat([past, clips[:, :, fold:]], 2).flatten(0, 1)
-
-
-def two_way_shift(y: Tensor, length: int, div: int) -> Tensor:
-    """Like `causal_shift`, and the second ``1 / div`` of the channels from the frame after (zero after the last)."""
-    fold = int(y.shape[1]) // div
-    clips = y.view(-1, length, *y.shape[1:])
-    past = F.pad(clips[:, :-1, :fold], (0, 0, 0, 0, 0, 0, 1, 0))
-    future = F.pad(clips[:, 1:, fold : 2 * fold], (0, 0, 0, 0, 0, 0, 0, 1))
-    return torch.cat([past, future, clips[:, :, 2 * fold :]], 2).flatten(0, 1)
 
 
 class OnlineStep(nn.Module):
