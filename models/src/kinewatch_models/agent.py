@@ -6,10 +6,12 @@ what will run.
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -51,16 +53,30 @@ def score(agent: Path, package: Path, clips: list[Clip], precision: str, recipe:
         return [Scored(clip, *_read(file, recipe)) for clip, file in zip(clips, files, strict=True)]
 
 
+def bench(agent: Path, package: Path) -> list[dict[str, Any]]:
+    """What `kinewatch model bench` measures: a row per back end and precision."""
+    told = _run(
+        agent, ["model", "bench", str(package), "--json", "--ort-library", str(_library())], f"bench of {package}"
+    )
+    rows: list[dict[str, Any]] = json.loads(told)["results"]
+    return rows
+
+
 def _replay(agent: Path, package: Path, videos: list[Path], precision: str, out: Path) -> None:
-    command = [str(agent), "replay", *map(str, videos), "--model", str(package), "--scores", str(out)]
+    command = ["replay", *map(str, videos), "--model", str(package), "--scores", str(out)]
     command += ["--backend", BACKENDS[precision], "--precision", precision, "--ort-library", str(_library())]
+    _run(agent, command, f"replay of {package}, {precision}")
+
+
+def _run(agent: Path, arguments: list[str], what: str) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run([str(agent), *arguments], capture_output=True, text=True, check=False)
     except OSError as error:
         raise AgentError(f"{agent}: {error.strerror}: name the agent with --agent") from None
     if done.returncode != 0:
         told = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise AgentError(f"{agent} replay of {package}, {precision}: {told}")
+        raise AgentError(f"{agent} {what}: {told}")
+    return done.stdout
 
 
 def _library() -> Path:

@@ -10,22 +10,8 @@ import typer
 from rich.progress import track
 from typer.core import TyperGroup
 
-from kinewatch_models import (
-    agent,
-    catalogue,
-    conditions,
-    crossval,
-    curve,
-    fit,
-    leave_out,
-    package,
-    recipe,
-    report,
-    splice,
-    steps,
-)
-from kinewatch_models.catalogue import Clip
-from kinewatch_models.recipe import Recipe
+from kinewatch_models import agent, cli_many, fit, package, recipe, report, splice, steps
+from kinewatch_models.cli_many import Cache, Data, RecipeFile, Run, work_of
 from kinewatch_models.steps import Work
 from kinewatch_models.told import console, in_one_line
 
@@ -45,25 +31,17 @@ app = typer.Typer(
 app.command("fit")(fit.command)
 app.command("splice")(splice.command)
 app.command("report")(report.command)
-
-RecipeFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="recipe, e.g. recipes/falls.toml")]
-Data = Annotated[
-    list[Path],
-    typer.Option("--data", exists=True, file_okay=False, help="folder with clips.csv, or of `simulate`; repeatable"),
-]
-Cache = Annotated[Path, typer.Option("--cache", help="frame cache, filled by `prepare`")]
-Run = Annotated[Path, typer.Option("--run", help="run directory: weights, graphs, calibration, results")]
-
-
-def _work(recipe_file: Path, data: list[Path], cache: Path, run: Path) -> Work:
-    spec = recipe.load(recipe_file)
-    return Work(spec, catalogue.read(data, spec), cache, run)
+app.command("leave-out")(cli_many.left_out)
+app.command("crossval")(cli_many.cross_validation)
+app.command("curve")(cli_many.learning_curve)
+app.command("conditions")(cli_many.where_wrong)
+app.command("compare")(cli_many.comparison)
 
 
 @app.command("prepare")
 def prepare_command(recipe_file: RecipeFile, data: Data, cache: Cache) -> None:
     """Decode the recipe's clips once, through the agent's capture chain."""
-    work = _work(recipe_file, data, cache, cache)
+    work = work_of(recipe_file, data, cache, cache)
     for _ in track(steps.decode(work), "decoding", len(work.clips), console=console):
         pass
 
@@ -71,7 +49,7 @@ def prepare_command(recipe_file: RecipeFile, data: Data, cache: Cache) -> None:
 @app.command()
 def train(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run, threads: int = 1) -> None:
     """Train on the train split; a killed run goes on after its last whole epoch."""
-    steps.train(_work(recipe_file, data, cache, run), threads, console.print, lambda _: None)
+    steps.train(work_of(recipe_file, data, cache, run), threads, console.print, lambda _: None)
 
 
 @app.command()
@@ -85,107 +63,7 @@ def export(recipe_file: RecipeFile, run: Run) -> None:
 @app.command("quantise")
 def quantise_command(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run) -> None:
     """Write the int8 graph, calibrated on streams of the train split."""
-    steps.quantise_graph(_work(recipe_file, data, cache, run))
-
-
-@app.command("leave-out")
-def leave_out_command(
-    recipe_file: RecipeFile,
-    data: Data,
-    cache: Cache,
-    run: Run,
-    left_out: Annotated[list[str], typer.Option("--left-out", help="DATASET or DATASET/GROUP; repeatable")],
-    threads: int = 1,
-) -> None:
-    """Train without each of `--left-out` in turn and measure on it; a killed run goes on where it stopped."""
-    spec = recipe.load(recipe_file)
-    clips = catalogue.read(data, spec)
-    folds = [leave_out.fold(clips, name) for name in left_out]
-
-    def graphs(train: list[Clip], folder: Path) -> dict[str, Path]:
-        return steps.graphs(Work(spec, train, cache, folder), threads, console.print)
-
-    for one in folds:
-        file = run / one.folder / "fold.json"
-        if not file.exists():
-            steps.write(file, leave_out.measure(one, spec, cache, file.parent, graphs))
-    steps.write(run / "leave-out.json", {"folds": [steps.read(run / one.folder / "fold.json") for one in folds]})
-    console.print(str(run / "leave-out.json"))
-
-
-@app.command("crossval")
-def crossval_command(
-    recipe_file: RecipeFile,
-    data: Data,
-    cache: Cache,
-    run: Run,
-    folds: Annotated[int, typer.Option("--folds", min=2)] = 5,
-    seed: Annotated[int | None, typer.Option("--seed", help="instead of the recipe's; one --run for each")] = None,
-    threads: int = 1,
-) -> None:
-    """k-fold cross-validation by group, for labels that are actions of their own; goes on where it was stopped."""
-    spec = recipe.load(recipe_file)
-    if seed is not None:
-        spec = replace(spec, train=replace(spec.train, seed=seed))
-    clips = [clip for clip in catalogue.read(data, spec) if clip.trainable]
-    split = crossval.folds(clips, spec, folds)
-    steps.claim(Work(spec, clips, cache, run))
-    files = [run / f"fold-{index + 1}-of-{folds}.json" for index in range(folds)]
-    for file, (train, measured) in zip(files, split, strict=True):
-        work = Work(spec, [*train, *measured], cache, file.with_suffix(""))
-
-        def graphs(_: list[Clip], work: Work = work) -> dict[str, Path]:
-            for _path in steps.decode(work):
-                pass
-            return steps.graphs(work, threads, console.print)
-
-        if not file.exists():
-            steps.write(file, crossval.measure(train, measured, spec, cache, graphs))
-    steps.write(run / "crossval.json", crossval.summary([steps.read(file) for file in files], spec))
-    console.print(str(run / "crossval.json"))
-
-
-@app.command("curve")
-def curve_command(
-    recipe_file: RecipeFile,
-    data: Data,
-    cache: Cache,
-    run: Run,
-    share: Annotated[list[float], typer.Option("--share", min=0.01, max=1.0, help="of the groups; repeatable")],
-    seed: Annotated[list[int], typer.Option("--seed", help="instead of the recipe's; repeatable")] = [],  # noqa: B006
-    threads: int = 1,
-) -> None:
-    """Learning curve: train on each share of the groups and measure on the test split; goes on where it was stopped."""
-    spec = recipe.load(recipe_file)
-    clips = catalogue.read(data, spec)
-    rows = []
-    for one in seed or [spec.train.seed]:
-        seeded = replace(spec, train=replace(spec.train, seed=one))
-
-        def graphs(train: list[Clip], folder: Path, seeded: Recipe = seeded) -> dict[str, Path]:
-            return steps.graphs(Work(seeded, train, cache, folder), threads, console.print)
-
-        for part in share:
-            file = run / f"share-{part:g}-seed-{one}.json"
-            if not file.exists():
-                steps.write(file, curve.measure(clips, part, seeded, cache, file.with_suffix(""), graphs))
-            rows.append(steps.read(file))
-    steps.write(run / "curve.json", {"name": spec.name, "rows": rows})
-    console.print(str(run / "curve.json"))
-
-
-@app.command("conditions")
-def conditions_command(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run) -> None:
-    """Where a finished `crossval` or `leave-out` in --run was wrong: by view, motion, light and frame rate."""
-    spec = recipe.load(recipe_file)
-    clips = catalogue.read(data, spec)
-    if spec.sequences:
-        judged = conditions.of_left_out(steps.read(run / "leave-out.json"), run, clips, spec, cache)
-    else:
-        trainable = [clip for clip in clips if clip.trainable]
-        judged = conditions.of_crossval(steps.read(run / "crossval.json"), trainable, spec)
-    steps.write(run / "conditions.json", conditions.measure(judged, spec, cache))
-    console.print(str(run / "conditions.json"))
+    steps.quantise_graph(work_of(recipe_file, data, cache, run))
 
 
 @app.command("calibrate")
@@ -197,21 +75,21 @@ def calibrate_command(
     binary: Annotated[Path | None, typer.Option("--agent", help="the `kinewatch` binary; else the one found")] = None,
 ) -> None:
     """Choose thresholds and lags on the val videos, as `kinewatch replay` scores them with both graphs."""
-    work = _work(recipe_file, data, cache, run)
+    work = work_of(recipe_file, data, cache, run)
     steps.choose_thresholds(replace(work, agent=binary or agent.find()))
 
 
 @app.command("evaluate")
 def evaluate_command(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run) -> None:
     """Measure both graphs on every val and test set; write `results.json` and print the figures."""
-    work = _work(recipe_file, data, cache, run)
+    work = work_of(recipe_file, data, cache, run)
     print(steps.card_text(work.spec, steps.measure(work)))
 
 
 @app.command("scalers")
 def scalers_command(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run) -> None:
     """Measure what another platform's scaler changes on the test clips; write `scalers.json`."""
-    for chain, row in steps.measure_scalers(_work(recipe_file, data, cache, run))["chains"].items():
+    for chain, row in steps.measure_scalers(work_of(recipe_file, data, cache, run))["chains"].items():
         print(f"{chain}: {row['changed']['hits']} of {row['changed']['of']} clips decided otherwise")
 
 

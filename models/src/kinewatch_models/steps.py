@@ -192,10 +192,17 @@ def _streamed(work: Work, clips: list[Clip], graphs: list[Graph]) -> list[Scored
     if work.agent is None:
         return scoring.score_all(clips, graphs, work.spec, work.cache)
     with tempfile.TemporaryDirectory(dir=work.run) as folder:
-        draft, licence = Path(folder) / "draft", Path(folder) / "LICENSE"
-        licence.write_text("A draft without thresholds: not to be used.\n", encoding="utf-8")
-        package.write(work.spec, package.Parts(work.graph("fp32"), work.graph("int8"), licence, "Draft.\n", {}), draft)
-        return [one for name in PRECISIONS for one in agent.score(work.agent, draft, clips, name, work.spec)]
+        made = draft(work.spec, {precision: work.graph(precision) for precision in PRECISIONS}, Path(folder))
+        return [one for name in PRECISIONS for one in agent.score(work.agent, made, clips, name, work.spec)]
+
+
+def draft(spec: Recipe, graphs: dict[str, Path], folder: Path) -> Path:
+    """A package in `folder` that has no thresholds yet, for the agent to score or time."""
+    licence = folder / "LICENSE"
+    licence.write_text("A draft without thresholds: not to be used.\n", encoding="utf-8")
+    parts = package.Parts(graphs["fp32"], graphs["int8"], licence, "Draft.\n", {})
+    package.write(spec, parts, folder / "draft")
+    return folder / "draft"
 
 
 def _check_loss(fp32: int, int8: int, clips: int) -> None:
