@@ -107,6 +107,52 @@ def test_folds_left_out_are_summed(tmp_path: Path) -> None:
     assert "| falls | **all groups above** | int8 | fall | 7 of 8 [0.53, 0.98] | 5 of 6 " in text
 
 
+def test_a_learning_curve_is_a_table_and_a_picture(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    rows = [
+        {"share": share, "seed": seed, "train_clips": 40, "train_groups": 8, "int8": {"auc": figure(0.6 + 0.3 * share)}}
+        for share in (0.5, 1)
+        for seed in (0, 1)
+    ]
+    (tmp_path / "fights.curve.json").write_text(json.dumps({"name": "fights", "rows": rows}))
+    text = report.folds(report.further(tmp_path), tmp_path / "pictures")
+    assert "| 0.5 | 1 | 40 / 8 | 0.750 [0.65, 0.85] |" in text
+    assert (tmp_path / "pictures" / "fights-curve.png").stat().st_size < 40_000
+
+
+def test_conditions_have_a_row_per_part(tmp_path: Path) -> None:
+    part = {"part": "ceiling", "actions": measure.share(5, 18), "rest": measure.share(0, 0)}
+    (tmp_path / "falls.conditions.json").write_text(json.dumps({"clips": 18, "conditions": {"camera": [part]}}))
+    text = report.folds(report.further(tmp_path), tmp_path)
+    assert "| falls | camera | ceiling | 5 of 18 [0.12, 0.51] | none |" in text
+
+
+def test_architectures_are_ordered_by_accuracy(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    rows = [
+        {
+            "architecture": name,
+            "backbone": "efficientnet-lite0",
+            "plan": "clip",
+            "parameters": 3_400_000,
+            "macs_per_window": 1.6e9,
+            "macs_per_new_frame": 2e8,
+            "fp32": {"top1": figure(value)},
+            "int8": {"top1": figure(value)},
+            "speeds": [{"backend": "ort", "precision": "int8", "cpu_ms_per_window": 14.3}],
+        }
+        for name, value in (("tsn", 0.5), ("tsm", 0.8))
+    ]
+    (tmp_path / "gestures.compare.json").write_text(json.dumps({"name": "gestures", "rows": rows}))
+    text = report.folds(report.further(tmp_path), tmp_path)
+    assert text.index("| tsm |") < text.index("| tsn |")
+    assert "| 3.4 | 1.60 / 0.20 | none / 14.3 / none |" in text
+
+
+def figure(value: float) -> dict[str, Any]:
+    return {"value": value, "low": value - 0.1, "high": value + 0.1, "clips": 40, "groups": 8}
+
+
 def test_streams_have_a_row_per_label(tmp_path: Path) -> None:
     spread = {"median": 0.25, "p90": 0.5}
     row = {"truth": 9, "detections": 8, **dict.fromkeys(("f1@0.3", "f1@0.5", "f1@0.7", "recall@0.3"), 0.75)}

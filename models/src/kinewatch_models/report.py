@@ -12,7 +12,16 @@ from typing import Annotated, Any
 
 import typer
 
-from kinewatch_models import card, manifest, package, report_actions, report_curves, report_folds, report_streams
+from kinewatch_models import (
+    card,
+    manifest,
+    package,
+    report_actions,
+    report_compare,
+    report_curves,
+    report_folds,
+    report_streams,
+)
 from kinewatch_models.card import share_text
 from kinewatch_models.error import ToolError
 from kinewatch_models.told import console
@@ -43,6 +52,8 @@ class Kind(Enum):
     """Figures by the share of the training data."""
     CONDITIONS = "conditions"
     """Where folds were wrong."""
+    COMPARE = "compare"
+    """Architectures side by side."""
     INTERVALS = "intervals"
     """Scores of event intervals in streams."""
     SCALERS = "scalers"
@@ -112,6 +123,7 @@ def folds(found: dict[Kind, Tables], pictures: Path) -> str:
         ("Left out of training in turn", report_folds.left_out, Kind.LEAVE_OUT),
         ("What goes wrong, and where", report_folds.conditions, Kind.CONDITIONS),
         ("Learning curves", lambda tables: report_curves.render(tables, pictures), Kind.CURVE),
+        ("Architectures side by side", lambda tables: report_compare.render(tables, pictures), Kind.COMPARE),
         ("Streams", report_streams.render, Kind.INTERVALS),
     )
     sections = [f"\n## {title}\n\n{write(found[kind])}\n" for title, write, kind in parts if found[kind]]

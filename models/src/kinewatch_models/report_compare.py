@@ -1,0 +1,75 @@
+"""The part of the report about architectures side by side: a table, and accuracy over cost as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kinewatch_models import card_actions
+
+Table = dict[str, Any]
+
+HEAD = (
+    "Each net trained on the same clips with the same budget, measured on the test split. MACs: multiply-accumulates "
+    "of a new window, and of one more frame of a stream. Milliseconds of one thread for each judgement, by the agent."
+)
+
+
+def render(runs: dict[str, Table], pictures: Path) -> str:
+    """A table and a picture per set of clips."""
+    sections = [HEAD]
+    for name, table in runs.items():
+        rows = sorted(table["rows"], key=_accuracy, reverse=True)
+        clips = rows[0]["fp32"]["top1"]
+        lines = [
+            f"{name}: {clips['clips']} clips of {clips['groups']} groups.",
+            "",
+            "| architecture | backbone | plan | top-1 | int8 | M parameters | G MACs a window / frame | "
+            "ms ort fp32 / int8 / tract |",
+            "|---|---|---|---|---|---|---|---|",
+            *(_row(row) for row in rows),
+        ]
+        path = draw(rows, name, pictures / f"{name}-compare.png")
+        sections += ["\n".join(lines), f"![{name}: accuracy over cost]({path.parent.name}/{path.name})"]
+    return "\n\n".join(sections)
+
+
+def _accuracy(row: Table) -> float:
+    return float(row["fp32"]["top1"]["value"])
+
+
+def _row(row: Table) -> str:
+    macs = f"{row['macs_per_window'] / 1e9:.2f} / {row['macs_per_new_frame'] / 1e9:.2f}"
+    speeds = " / ".join(_speed(row, *key) for key in (("ort", "fp32"), ("ort", "int8"), ("tract", "fp32")))
+    cells = [row["architecture"], row["backbone"], row["plan"]]
+    cells += [card_actions.figure(row[precision]["top1"]) for precision in ("fp32", "int8")]
+    cells += [f"{row['parameters'] / 1e6:.1f}", macs, speeds]
+    return f"| {' | '.join(cells)} |"
+
+
+def _speed(row: Table, backend: str, precision: str) -> str:
+    found = [
+        one["cpu_ms_per_window"] for one in row["speeds"] if (one["backend"], one["precision"]) == (backend, precision)
+    ]
+    return f"{found[0]:.1f}" if found else "none"
+
+
+def draw(rows: list[Table], title: str, path: Path) -> Path:
+    """Accuracy over the cost of a new frame, a point for each net."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(7, 4.2), dpi=72)
+    for row in rows:
+        top1, cost = row["fp32"]["top1"], row["macs_per_new_frame"] / 1e9
+        error = [[top1["value"] - top1["low"]], [top1["high"] - top1["value"]]]
+        axis.errorbar(cost, top1["value"], yerr=error, fmt="o", alpha=0.7, elinewidth=0.6)
+        axis.annotate(row["architecture"], (cost, top1["value"]), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    axis.set(xscale="log", xlabel="G multiply-accumulates for one more frame", ylabel="top-1, fp32", title=title)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Software": None})
+    pyplot.close(figure)
+    return path
