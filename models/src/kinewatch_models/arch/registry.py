@@ -76,6 +76,38 @@ ARCHITECTURES = {
             "Liu et al. 2021, arXiv 2005.06803",
             float_parts=("/kernel/", "/importance/"),
         ),
+        Architecture(
+            "stm",
+            "stm:build",
+            "clip",
+            "space-time and motion features beside each other, in place of a convolution",
+            "Jiang et al. 2019, arXiv 1908.02486",
+            float_parts=("/motion/",),
+        ),
+        Architecture(
+            "tea",
+            "tea:build",
+            "clip",
+            "channels that move excited, and groups of channels that see ever more time",
+            "Li et al. 2020, arXiv 2004.01398",
+            float_parts=("/motion/", "/gate/"),
+        ),
+        Architecture(
+            "action",
+            "action:build",
+            "clip",
+            "gates of pixels, channels and motion",
+            "Wang et al. 2021, arXiv 2103.07372",
+            float_parts=("/pixels/", "/channels/", "/motion/"),
+        ),
+        Architecture(
+            "teinet",
+            "teinet:build",
+            "clip",
+            "channels that change enhanced, then mixed in time",
+            "Liu et al. 2020, arXiv 1911.09435",
+            float_parts=("/gate/",),
+        ),
     )
 }
 
