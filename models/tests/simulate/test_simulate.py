@@ -133,6 +133,20 @@ def test_unknown_names_are_named() -> None:
         scenario.load("x", '[[x]]\nveiw = "wall"\nacts = []')
 
 
+def test_a_script_may_be_shown_backwards_or_from_its_last_act() -> None:
+    acts = [Act("walk", {"to": "middle"}), Act("stand", {"seconds": [1.0, 1.0]})]
+    whole, backwards, last = (
+        stage(Script(acts, label="x", backwards=back, last=only), (5,), TINY)
+        for back, only in ((False, False), (True, False), (False, True))
+    )
+    assert (backwards.poses.position[::-1] == whole.poses.position).all()
+    assert len(last.poses) == 25
+    assert (last.poses.position == whole.poses.position[-25:]).all()
+    assert [(one.label, one.first, one.end) for one in last.truth] == [("x", 0, 25)]
+    with pytest.raises(ScenarioError, match="needs a `label`"):
+        scenario.load("x", "[[x]]\nbackwards = true\nacts = []")
+
+
 def test_a_camera_under_the_ceiling_looks_down_on_the_action() -> None:
     for seed in range(20):
         camera = furnish.camera(View.CEILING, np.random.default_rng(seed), 96, 72)

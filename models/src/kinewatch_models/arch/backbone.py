@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +57,8 @@ class Block(nn.Module):
         self.before: nn.Module = nn.Identity()
         self.middle: nn.Module = nn.Identity()
         self.act = act or nn.Identity()
-        self.hidden, self.stride = spatial.inputs, spatial.stride
+        self.hidden = spatial.inputs
+        self.stride = spatial.stride * (1 if expand is None else expand.stride)
         self.inputs = spatial.inputs if expand is None else expand.inputs
         self.outputs = spatial.outputs if project is None else project.outputs
 
@@ -99,6 +101,13 @@ class Trunk:
     def body(self) -> list[Block]:
         """The residual units in order."""
         return [block for stage in self.stages for block in stage]
+
+    def strides(self) -> list[int]:
+        """The input's side over that of the map, after the stem and after each stage."""
+        made = [math.prod(getattr(layer, "stride", 1) for layer in self.stem.modules())]
+        for stage in self.stages:
+            made.append(made[-1] * math.prod(block.stride for block in stage))
+        return made
 
 
 def efficientnet_lite0(pretrained: bool = True) -> Trunk:

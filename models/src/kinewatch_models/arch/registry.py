@@ -108,6 +108,23 @@ ARCHITECTURES = {
             "Liu et al. 2020, arXiv 1911.09435",
             float_parts=("/gate/",),
         ),
+        Architecture(
+            "msnet",
+            "msnet:build",
+            "clip",
+            "where each place of a frame went in the next, as features",
+            "Kwon et al. 2020, arXiv 2007.09933",
+            float_parts=("/between.",),
+        ),
+        Architecture(
+            "tdn",
+            "tdn:build",
+            "clip",
+            "differences of neighbouring frames and of segments",
+            "Wang et al. 2021, arXiv 2012.10071",
+            snippet=5,
+            float_parts=("/difference_stem/difference_stem.0/", "/gate/"),
+        ),
     )
 }
 

@@ -81,8 +81,11 @@ def stage(script: Script, seed: tuple[int, ...], picture: Picture) -> Clip:
     height = float(random.uniform(1.6, 1.85))
     scale = height / skeleton.STANDING_HEIGHT_M
     staged = scenario.stage(script.acts, picture.fps, scale, random)
-    performance = staged.performance
-    return Clip(seed, picture, performance.poses, performance.truth, staged.props, height, script.view)
+    poses, truth = staged.performance.poses, staged.performance.truth
+    if script.label:
+        poses = poses[staged.last_begins if script.last else 0 :][:: -1 if script.backwards else 1]
+        truth = [Interval(script.label, 0, len(poses))]
+    return Clip(seed, picture, poses, truth, staged.props, height, script.view)
 
 
 def _breathing(count: int, fps: float, body: bodies.Body) -> Array:

@@ -53,6 +53,11 @@ class Performance:
         return skeleton.join(self._parts)
 
     @property
+    def count(self) -> int:
+        """Frames so far."""
+        return self._count
+
+    @property
     def here(self) -> Array:
         """Where the person is, (x, z) in metres."""
         return self._at * self._scale

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import resources
 from typing import Any
 
@@ -49,44 +49,62 @@ def load(name: str, text: str | None = None) -> list[Script]:
     if name not in table:
         raise ScenarioError(f"unknown scenario {name!r}; there are: {', '.join(sorted(table))}")
     try:
-        return [Script([_act(entry) for entry in script["acts"]], _view(script)) for script in table[name]]
+        return [_script(script) for script in table[name]]
     except (KeyError, TypeError) as error:
         raise ScenarioError(f"scenario {name!r} must be a list of tables with `acts`") from error
 
 
+def _script(script: dict[str, Any]) -> Script:
+    known = [one.name for one in fields(Script)]
+    unknown = sorted(script.keys() - set(known))
+    if unknown:
+        raise ScenarioError(f"a script has no field {unknown[0]!r}; there are: {', '.join(known)}")
+    made = Script(**{**script, "acts": [_act(entry) for entry in script["acts"]], "view": _view(script)})
+    if (made.backwards or made.last) and not made.label:
+        raise ScenarioError("a script that is played backwards or shows its last act alone needs a `label`")
+    return made
+
+
 def _view(script: dict[str, Any]) -> furnish.View:
     views = {view.value: view for view in furnish.View}
-    if script.keys() - {"acts", "view"}:
-        raise ScenarioError(f"a script has no field {min(script.keys() - {'acts', 'view'})!r}; there are: acts, view")
     if script.get("view", "wall") not in views:
         raise ScenarioError(f"unknown view {script['view']!r}; there are: {', '.join(sorted(views))}")
     return views[script.get("view", "wall")]
 
 
 def _act(entry: dict[str, Any]) -> Act:
-    fields = {k: v for k, v in entry.items() if k != "do"}
+    given = {k: v for k, v in entry.items() if k != "do"}
     if entry.get("do") not in _ACTS:
         raise ScenarioError(f"unknown act {entry.get('do')!r}; there are: {', '.join(sorted(_ACTS))}")
     allowed = _FIELDS.get(entry["do"], set())
-    for key in fields.keys() - allowed:
+    for key in given.keys() - allowed:
         raise ScenarioError(f"act {entry['do']!r} has no field {key!r}")
-    return Act(entry["do"], fields)
+    return Act(entry["do"], given)
 
 
 @dataclass(frozen=True)
 class Script:
-    """One entry of a scenario: what is done, and from where it is seen."""
+    """One entry of a scenario: what is done, and from where it is seen.
+
+    With a `label`, that is the truth of the whole clip, whatever is done; only then may it be played `backwards`, or
+    show the `last` act alone.
+    """
 
     acts: list[Act]
     view: furnish.View = furnish.View.WALL
+    label: str = ""
+    backwards: bool = False
+    last: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass
 class Staged:
     """A finished performance and the furniture that it needs."""
 
     performance: Performance
     props: list[Box]
+    last_begins: int = 0
+    """Frame."""
 
 
 def stage(acts: list[Act], fps: float, scale: float, random: np.random.Generator) -> Staged:
@@ -95,6 +113,7 @@ def stage(acts: list[Act], fps: float, scale: float, random: np.random.Generator
     start = (side * 2.6, furnish.STAGE_Z + float(random.uniform(-0.4, 0.4)))
     staged = Staged(Performance(fps, start, math.pi if side > 0 else 0.0, random, scale), [])
     for act in acts:
+        staged.last_begins = staged.performance.count
         _ACTS[act.do](staged, act.fields, random)
     return staged
 
