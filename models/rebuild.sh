@@ -27,18 +27,14 @@ rendered() { # rendered NAME SCENARIO SEED CLIPS OPTION…
 }
 rendered falls falls 100 40 --width 192 --height 144 --mesh 0.03
 rendered daily daily 101 18 --width 192 --height 144 --mesh 0.03
-rendered overhead overhead 102 40 --width 192 --height 144 --mesh 0.03
-rendered overhead-daily overhead_daily 103 16 --width 192 --height 144 --mesh 0.03
 rendered val-falls falls 900 6 --width 256 --height 192 --mesh 0.024 --subset val
 rendered val-daily daily 901 4 --width 256 --height 192 --mesh 0.024 --subset val
-rendered val-overhead overhead 902 6 --width 256 --height 192 --mesh 0.024 --subset val
-rendered val-overhead-daily overhead_daily 903 4 --width 256 --height 192 --mesh 0.024 --subset val
 
 run_of() { echo "$work/$(basename "$1" .toml)-$(hash_of "$1")"; }
 clips_of() { # clips_of RECIPE: sets `clips` to where the clips of its package are
   clips=(--data "$data")
   [[ $(basename "$1") == falls* ]] || return 0
-  for part in {,val-}{falls,daily,overhead,overhead-daily}; do clips+=(--data "$sim/$part"); done
+  for part in falls daily val-falls val-daily; do clips+=(--data "$sim/$part"); done
 }
 
 measured() { # measured RECIPE: train and measure; sets `run`

@@ -75,13 +75,7 @@ def net(recipe: Recipe) -> str:
     memory = f" and a recurrent memory of {spec.gru_units} units" if spec.gru_units else ""
     window = "" if recipe.plan == "online" else f" in windows of {recipe.train.window}"
     change = f"{spec.difference_gain:g} times the difference to the frame before, formed inside the graph"
-    kept = f"the same from an average of past frames, which keeps {spec.background_keep:g} of itself at each frame"
-    seen = {
-        "rgb": "the frame",
-        "difference": change,
-        "both": f"the frame and {change}",
-        "background": f"{change}, and {kept}",
-    }[spec.input]
+    seen = {"rgb": "the frame", "difference": change, "both": f"the frame and {change}"}[spec.input]
     return (
         f"{kind}{memory} on {spec.backbone}, {size}x{size} stretched, {recipe.rate_hz:g} frames a second{window}. "
         f"Input of the first layer: {seen}."

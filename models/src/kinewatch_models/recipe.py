@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import tomli
 
-from kinewatch_models.arch.registry import ARCHITECTURES, BACKBONES, PRETRAINED
+from kinewatch_models.arch.registry import ARCHITECTURES, PICTURES, PRETRAINED
 from kinewatch_models.error import ToolError
 from kinewatch_models.stream import stride
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 STREAMS = ("tsm-online", "tsm", "tsn")
 """Architectures that may see differences; all others see frames."""
-INPUTS = ("rgb", "difference", "both", "background")
+INPUTS = ("rgb", "difference", "both")
 
 
 class RecipeError(ToolError):
@@ -63,9 +63,7 @@ class NetSpec:
 
     `architecture`: ``tsm-online`` sees past frames through states, ``tsm`` (Lin et al. 2019) shifts both ways inside a
     window, ``tsn`` (Wang et al. 2016) averages frames seen alone. `input`: ``rgb``, ``difference`` (`difference_gain`
-    times the change since the frame before, formed inside the graph), ``both``, stacked before the first layer, or
-    ``background``, the change since the frame before and the difference to a background that an online net keeps: an
-    average of past frames, of which `background_keep` stays at each new one.
+    times the change since the frame before, formed inside the graph), or ``both``, stacked before the first layer.
     The first `frozen_modules` of stem and blocks keep their ImageNet weights; residual blocks from
     `shift_from_block` on shift ``1 / shift_div`` of their channels (tsm: each way). `gru_units`: size of a recurrent
     memory before the last layer of an online net, 0 for none; teach it with `loss_from` on the last frame.
@@ -81,7 +79,6 @@ class NetSpec:
     shift_from_block: int = 4
     pretrained: bool = True
     gru_units: int = 0
-    background_keep: float = 0.98
 
 
 @dataclass(frozen=True)
@@ -250,7 +247,7 @@ def _check_choices(recipe: Recipe, path: Path) -> None:
         if value not in names:
             raise RecipeError(f"{path}: net.{key} {value} is not one of {', '.join(names)}")
     row = ARCHITECTURES.get(net.architecture)
-    backbones = row.backbones if row else tuple(BACKBONES)
+    backbones = row.backbones if row else tuple(PICTURES)
     if net.backbone not in backbones:
         raise RecipeError(f"{path}: net.backbone {net.backbone} is not one of {', '.join(backbones)}")
     if net.pretrained and net.backbone not in PRETRAINED:
@@ -261,8 +258,6 @@ def _check_choices(recipe: Recipe, path: Path) -> None:
         raise RecipeError(f"{path}: net.input {net.input} is for {', '.join(STREAMS)}; {net.architecture} sees frames")
     if recipe.train.window % recipe.snippet:
         raise RecipeError(f"{path}: train.window must be a multiple of {recipe.snippet}, the frames of a segment")
-    if net.input == "background" and net.architecture != "tsm-online":
-        raise RecipeError(f"{path}: net.input background needs states: set net.architecture to tsm-online")
     if net.gru_units and net.architecture != "tsm-online":
         raise RecipeError(f"{path}: net.gru_units needs states: set net.architecture to tsm-online")
     if recipe.sequences and recipe.net.architecture != "tsm-online":

@@ -51,11 +51,6 @@ def moving_squares(count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor
     return torch.from_numpy(clips), torch.from_numpy(right)
 
 
-def with_background(net: ActionNet, clips: Tensor) -> Tensor:
-    """Streams that begin with these clips: the first frame is the background."""
-    return torch.cat([clips[:, :1], clips], 1) if net.keeps_background else clips
-
-
 def accuracy_after_training(architecture: str, seen: str) -> float:
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -66,7 +61,7 @@ def accuracy_after_training(architecture: str, seen: str) -> float:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-2, total_steps=steps)
     for _ in range(steps):
         clips, right = moving_squares(16, rng)
-        loss = nn.functional.cross_entropy(net(with_background(net, clips))[:, -1], right)
+        loss = nn.functional.cross_entropy(net(clips)[:, -1], right)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -74,12 +69,11 @@ def accuracy_after_training(architecture: str, seen: str) -> float:
     net.eval()
     clips, right = moving_squares(300, np.random.default_rng(1))
     with torch.no_grad():
-        return float((net(with_background(net, clips))[:, -1].argmax(1) == right).float().mean())
+        return float((net(clips)[:, -1].argmax(1) == right).float().mean())
 
 
 @pytest.mark.parametrize(
-    ("architecture", "seen"),
-    [("tsm-online", "difference"), ("tsm", "rgb"), ("tsm-online", "both"), ("tsm-online", "background")],
+    ("architecture", "seen"), [("tsm-online", "difference"), ("tsm", "rgb"), ("tsm-online", "both")]
 )
 def test_shift_learns_direction(architecture: str, seen: str) -> None:
     assert accuracy_after_training(architecture, seen) > 0.95
@@ -114,12 +108,12 @@ def large_net(name: str, shifted: int) -> ActionNet:
 @pytest.mark.parametrize(
     "net",
     [
-        *(tiny_net(EVERY_BLOCK, seen=seen) for seen in ("rgb", "difference", "both", "background")),
+        *(tiny_net(EVERY_BLOCK, seen=seen) for seen in ("rgb", "difference", "both")),
         tiny_net(EVERY_BLOCK, gru_units=8),
         large_net("efficientnet-lite0", 8),
         large_net("mobilenetv2", 9),
     ],
-    ids=["rgb", "difference", "both", "background", "memory", "efficientnet", "mobilenet"],
+    ids=["rgb", "difference", "both", "memory", "efficientnet", "mobilenet"],
 )
 def test_step_equals_clip(net: ActionNet) -> None:
     net.eval()
@@ -127,7 +121,7 @@ def test_step_equals_clip(net: ActionNet) -> None:
     frames = torch.randn(1, 5, 3, 48, 48)
     states = zero_states(state_shapes(net, 48))
     with torch.no_grad():
-        expected = net(with_background(net, frames))[0]
+        expected = net(frames)[0]
         scale = max(1.0, float(expected.abs().max()))
         for index in range(5):
             logits, *states = step(frames[:, index], *states)

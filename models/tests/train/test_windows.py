@@ -67,21 +67,3 @@ def test_epoch_holds_reversed_and_frozen_background(tmp_path: Path) -> None:
     assert count >= 1
     assert frames.shape[1:] == (6, 3, tiny.SIZE, tiny.SIZE)
     assert allowed.shape[1:] == (6, 3)
-
-
-def test_background_is_what_a_stream_keeps_when_the_window_begins() -> None:
-    recipe = replace(tiny.recipe(), net=replace(tiny.recipe().net, input="background", background_keep=0.75))
-    frames = np.zeros((90, 2, 2, 3), np.uint8)
-    frames[:] = (np.arange(90) * 2)[:, None, None, None]
-    times = np.arange(90) / 30
-    expected = 0.0
-    for index, taken in enumerate(range(0, 48, 6)):  # a frame in six, at five a second
-        value = frames[taken, 0, 0, 0]
-        expected = value if index == 0 else 0.75 * expected + 0.25 * value
-    kept = windows.background(frames, times, np.array([48, 54, 60]), recipe)
-    assert abs(float(kept[0, 0, 0]) - expected) <= 1
-    first = windows.background(frames, times, np.array([0, 6, 12]), recipe)
-    assert (first == frames[0]).all(), "a stream begins with its first frame"
-    backwards = windows.background(frames, times, np.array([60, 54, 48]), recipe)
-    assert backwards[0, 0, 0] > frames[60, 0, 0, 0], "played backwards, the past is what came later"
-    assert (windows.background(frames, times, np.array([30, 30]), recipe) == frames[30]).all()

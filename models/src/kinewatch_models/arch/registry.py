@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 
     from kinewatch_models.arch.window import Shape
 
-BACKBONES = {
+PICTURES = {
     "efficientnet-lite0": "backbone:efficientnet_lite0",
     "mobilenetv2": "backbone:mobilenet_v2",
     "resnet18": "resnet:resnet18",
     "resnet50": "resnet:resnet50",
     "resnet-thin": "resnet:resnet_thin",
 }
-"""What makes each, as ``module:function`` of this package."""
+"""2D backbones that any architecture may be put on: what makes each, as ``module:function`` of this package."""
+BACKBONES = {**PICTURES, "bninception": "bninception:bninception", "i3d-resnet50": "i3d:i3d_resnet50"}
 PRETRAINED = ("efficientnet-lite0",)
 """Those that come with ImageNet weights."""
 
@@ -44,8 +45,8 @@ class Architecture:
     reference: str
     ordered: bool = True
     snippet: int = 1
-    backbones: tuple[str, ...] = tuple(BACKBONES)
-    thin: str = BACKBONES["resnet-thin"]
+    backbones: tuple[str, ...] = tuple(PICTURES)
+    thin: str = PICTURES["resnet-thin"]
     float_parts: tuple[str, ...] = ()
     int8: str = ""
     tract: str = ""
@@ -124,6 +125,62 @@ ARCHITECTURES = {
             "Wang et al. 2021, arXiv 2012.10071",
             snippet=5,
             float_parts=("/difference_stem/difference_stem.0/", "/gate/"),
+        ),
+        Architecture(
+            "two-stream",
+            "two_stream:build",
+            "clip",
+            "a second net that sees the optical flow of the window (TV-L1, inside the graph)",
+            "Simonyan and Zisserman 2014, arXiv 1406.2199",
+            thin="two_stream:thin",
+            float_parts=("/motion/",),
+        ),
+        Architecture(
+            "two-stream-difference",
+            "two_stream:build_difference",
+            "clip",
+            "a second net that sees the differences of the window's frames",
+            "Wang et al. 2016, arXiv 1608.00859",
+            thin="two_stream:thin",
+            float_parts=("/motion/",),
+        ),
+        Architecture("trn", "trn:build", "cached", "a relation over all frames", "Zhou et al. 2018, arXiv 1711.08496"),
+        Architecture(
+            "trn-multiscale",
+            "trn:build_multiscale",
+            "cached",
+            "relations over 2, 3, ... and all frames",
+            "Zhou et al. 2018, arXiv 1711.08496",
+        ),
+        Architecture(
+            "eco-lite",
+            "eco:build_lite",
+            "cached",
+            "a 3D net over the maps of all frames",
+            "Zolfaghari et al. 2018, arXiv 1804.09066",
+            backbones=("bninception",),
+            thin="bninception:bninception_thin",
+        ),
+        Architecture(
+            "eco-full",
+            "eco:build_full",
+            "cached",
+            "a 3D net over the maps of all frames, and the rest of the 2D net",
+            "Zolfaghari et al. 2018, arXiv 1804.09066",
+            backbones=("bninception",),
+            thin="bninception:bninception_thin",
+        ),
+        Architecture(
+            "nl-i3d-gcn",
+            "region_graph:build",
+            "clip",
+            "non-local blocks in a 3D net, and a graph of regions over time",
+            "Wang and Gupta 2018, arXiv 1806.01810",
+            backbones=("i3d-resnet50",),
+            thin="i3d:i3d_thin",
+            float_parts=("/after/", "/regions/", "/graph/"),
+            int8="ONNX Runtime runs its 3D convolutions slower in int8 than in float",
+            boxes=True,
         ),
     )
 }

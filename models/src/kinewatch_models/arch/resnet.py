@@ -13,7 +13,7 @@ from torch import nn
 from kinewatch_models.arch.backbone import Block, Trunk
 from kinewatch_models.arch.layers import ConvNorm
 
-STAGES = 4
+THIN_STAGES = 3
 EXPANSION = 4
 conv = partial(ConvNorm, act="relu", live=True, even=True, epsilon=1e-5)
 
@@ -29,8 +29,8 @@ def resnet50() -> Trunk:
 
 
 def resnet_thin(width: int = 8, blocks: int = 1) -> Trunk:
-    """`blocks` bottlenecks a stage, of `width`, twice that, and so on."""
-    return _resnet([blocks] * STAGES, width, _bottleneck, EXPANSION)
+    """Three stages of `blocks` bottlenecks, of `width`, twice and four times that: small pictures are enough for it."""
+    return _resnet([blocks] * THIN_STAGES, width, _bottleneck, EXPANSION)
 
 
 def _resnet(blocks: list[int], width: int, block: Callable[[int, int, int], Block], expansion: int) -> Trunk:

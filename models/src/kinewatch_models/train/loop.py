@@ -21,7 +21,7 @@ from kinewatch_models.recipe import TrainSpec
 
 WARM_UP = 0.08
 GRADIENT_LIMIT = 5.0
-FRESH = {"classifier", "memory", "consensus"}
+FRESH = {"classifier", "memory", "consensus", "embedding"}
 """Parts of a net that begin untrained, and learn faster."""
 
 Batches = Callable[[np.random.Generator], Iterator[tuple[int, Tensor, Tensor]]]

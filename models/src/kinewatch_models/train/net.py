@@ -49,15 +49,12 @@ class Windows(nn.Module):
 
 
 class ActionNet(nn.Module):
-    """Clip form. Input ``[N, T, 3, H, W]`` normalised frames, output ``[N, T, C]`` logits of every frame.
-
-    A net that keeps a background is given it before the frames, ``[N, 1 + T, 3, H, W]``, as it is when they begin.
-    """
+    """Clip form. Input ``[N, T, 3, H, W]`` normalised frames, output ``[N, T, C]`` logits of every frame."""
 
     def __init__(self, spec: NetSpec, classes: int, trunk: Trunk):
         super().__init__()
         self.spec = spec
-        self.stem = early_fusion(trunk.stem) if self.fused else trunk.stem
+        self.stem = early_fusion(trunk.stem) if spec.input == "both" else trunk.stem
         self.body = nn.ModuleList(trunk.body)
         self.head = trunk.head
         self.drop = nn.Dropout(spec.dropout)
@@ -76,26 +73,11 @@ class ActionNet(nn.Module):
         """Whether the net sees the change since the frame before."""
         return self.spec.input != "rgb"
 
-    @property
-    def keeps_background(self) -> bool:
-        """Whether the net sees how a frame differs from a kept background."""
-        return self.spec.input == "background"
-
-    @property
-    def fused(self) -> bool:
-        """Whether the first layer sees two pictures."""
-        return self.spec.input in ("both", "background")
-
     def forward(self, x: Tensor) -> Tensor:
         """Logits of every frame; the first difference is zero, as at the start of a stream."""
-        spec = self.spec
-        seen = x
-        if self.keeps_background:
-            x = x[:, 1:]
-            seen = spec.difference_gain * _from_background(seen, spec.background_keep)
         batch, length = x.shape[:2]
-        change = spec.difference_gain * _changes(x) if self.differences else None
-        y = self.stem(self.front(seen.flatten(0, 1), None if change is None else change.flatten(0, 1)))
+        change = self.spec.difference_gain * _changes(x) if self.differences else None
+        y = self.stem(self.front(x.flatten(0, 1), None if change is None else change.flatten(0, 1)))
         shift = causal_shift if self.spec.architecture == "tsm-online" else tsm.shift
         for block, shifted in zip(self.blocks(), self.shifted, strict=True):
             y = block(y, shift(y, length, self.spec.shift_div) if shifted else y)
@@ -107,10 +89,10 @@ class ActionNet(nn.Module):
         return [block for block in self.body if isinstance(block, Block)]
 
     def front(self, frame: Tensor, change: Tensor | None) -> Tensor:
-        """What the first layer sees of a frame (or its difference to the background) and its change since the last."""
+        """What the first layer sees of a frame and its (gained) change since the frame before."""
         if change is None:
             return frame
-        return torch.cat([frame, change], 1) if self.fused else change
+        return torch.cat([frame, change], 1) if self.spec.input == "both" else change
 
     def pool(self, y: Tensor) -> Tensor:
         """Feature ``[N, D]`` from the last feature map."""
@@ -155,7 +137,7 @@ def early_fusion(stem: nn.Module) -> ConvNorm:
     shares the first layer would see only a sum of picture and change, and nothing behind it could tell them apart.
     """
     if not isinstance(stem, ConvNorm):
-        raise ToolError("two inputs need a backbone that begins with one convolution: efficientnet-lite0, mobilenetv2")
+        raise ToolError('input = "both" needs a backbone that begins with one convolution: mobilenetv2 or lite0')
     outputs, inputs = stem.weight.shape[:2]
     fused = ConvNorm(2 * inputs, outputs, stem.kernel, stem.stride, act=stem.act)
     picture = torch.where(torch.arange(outputs) % 2 == 0, MAIN_SHARE, 1 - MAIN_SHARE).view(-1, 1, 1, 1)
@@ -167,15 +149,6 @@ def early_fusion(stem: nn.Module) -> ConvNorm:
 def _changes(x: Tensor) -> Tensor:
     """``x[t] - x[t-1]`` along axis 1, zero for the first frame."""
     return torch.cat([torch.zeros_like(x[:, :1]), x[:, 1:] - x[:, :-1]], 1)
-
-
-def _from_background(x: Tensor, keep: float) -> Tensor:
-    """``x[t] - b[t]`` for the frames behind ``x[:, 0]``, which is ``b`` at the first; each frame moves it on."""
-    background, away = x[:, 0], []
-    for frame in x[:, 1:].unbind(1):
-        away.append(frame - background)
-        background = keep * background + (1 - keep) * frame
-    return torch.stack(away, 1)
 
 
 def causal_shift(y: Tensor, length: int, div: int) -> Tensor:
@@ -190,8 +163,7 @@ class OnlineStep(nn.Module):
     """Step form: one frame and the states of the stream in, logits and the next states out.
 
     States in order: where the net sees differences, the previous frame ``[N, 3, H, W]`` and `seen` ``[N, 1]`` (0
-    before the first frame); the background ``[N, 3, H, W]``, where it keeps one; then the kept channels of each shifted
-    block; then the memory's. All start at zero, and the first frame is the first background.
+    before the first frame); then the kept channels of each shifted block; then the memory's. All start at zero.
     """
 
     def __init__(self, net: ActionNet):
@@ -202,18 +174,12 @@ class OnlineStep(nn.Module):
         """Returns logits ``[N, C]``, then the next states in the order of the inputs."""
         net, kept = self.net, iter(states)
         nexts: list[Tensor] = []
-        shown, change = frame, None
+        change = None
         if net.differences:
             previous, seen = next(kept), next(kept)
-            gain = (net.spec.difference_gain * seen).unsqueeze(2).unsqueeze(3)
-            change = (frame - previous) * gain
+            change = (frame - previous) * (net.spec.difference_gain * seen).unsqueeze(2).unsqueeze(3)
             nexts += [frame + 0.0, seen * 0.0 + 1.0]
-            if net.keeps_background:
-                background = next(kept)
-                stays = (net.spec.background_keep * seen).unsqueeze(2).unsqueeze(3)
-                nexts.append(frame + (background - frame) * stays)
-                shown = (frame - background) * gain
-        y = net.stem(net.front(shown, change))
+        y = net.stem(net.front(frame, change))
         for block, shifted in zip(net.blocks(), net.shifted, strict=True):
             entry = y
             if shifted:
@@ -271,8 +237,7 @@ class ClipMean(nn.Module):
 def state_shapes(net: ActionNet, size: int) -> list[tuple[int, ...]]:
     """Shapes of the step form's states, without the batch axis."""
     shapes: list[tuple[int, ...]] = [(3, size, size), (1,)] if net.differences else []
-    shapes += [(3, size, size)] if net.keeps_background else []
-    channels = 6 if net.fused else 3
+    channels = 6 if net.spec.input == "both" else 3
     with torch.no_grad():
         y = net.stem(torch.zeros(1, channels, size, size))
         for block, shifted in zip(net.blocks(), net.shifted, strict=True):

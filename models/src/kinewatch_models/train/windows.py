@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kinewatch_models import catalogue, sampling
-from kinewatch_models.capture import Frames, Seconds
+from kinewatch_models.capture import Seconds
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.recipe import Recipe
 from kinewatch_models.train import action_windows, augment
@@ -27,8 +27,6 @@ AROUND_ACTION, BEFORE_ACTION, REVERSED, FROZEN = 2.0, 1.3, 0.5, 0.25
 DAILY, LIKE_ACTION = 2.0, 2.5  # of daily life: anywhere, and around what looks like the action
 SETTLED_S = 1.4
 SMALL_SET_CLIPS, SMALL_SET_FACTOR = 10, 2.0
-LONGEST_PAST = 100
-"""Frames that a background is made of in training; older ones hardly count."""
 
 
 def epoch(clips: list[Clip], recipe: Recipe, cache: Path, rng: np.random.Generator) -> list[Window]:
@@ -106,32 +104,11 @@ def batches(
 
 def _view(item: Window, recipe: Recipe, cache: Path, rng: np.random.Generator) -> Tensor:
     spec, made = recipe.input, recipe.train
-    frames, times = item.clip.frames(cache, made.cache_size)
+    frames, _ = item.clip.frames(cache, made.cache_size)
     rendered = item.clip.dataset == catalogue.SIMULATED
     patterns = [source.overhead for source in recipe.sources if source.dataset == item.clip.dataset]
     overhead = any(fnmatch.fnmatch(item.clip.path, pattern) for pattern in patterns)
     seen = frames[item.indices]
-    if recipe.net.input == "background":
-        kept = background(frames, times, item.indices, recipe)
-        seen = np.concatenate([kept[None], seen])
     return augment.random_view(
         seen, spec.size, spec.mean, spec.std, rng, rendered, made.mirror, made.strange_views, overhead
     )
-
-
-def background(frames: Frames, times: Seconds, indices: npt.NDArray[np.int64], recipe: Recipe) -> Frames:
-    """The background ``[H, W, 3]`` that an online net keeps when a window of the stream begins.
-
-    A window that runs backwards belongs to a stream that does; a frozen one, to a stream that always was.
-    """
-    taken = sampling.ticks(times, recipe.rate_hz)
-    if indices[0] == indices[-1]:
-        return np.array(frames[indices[0]])
-    past = taken[taken > indices[0]][::-1] if indices[0] > indices[-1] else taken[taken < indices[0]]
-    past = past[-LONGEST_PAST:]
-    if not len(past):
-        return np.array(frames[indices[0]])
-    keep = recipe.net.background_keep
-    weights = (1 - keep) * keep ** np.arange(len(past) - 1, -1, -1)
-    weights[0] = keep ** (len(past) - 1)
-    return np.tensordot(weights.astype(np.float32), frames[past].astype(np.float32), 1).astype(np.uint8)
