@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import cv2
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +14,8 @@ from kinewatch_models.arch.registry import Architecture
 from kinewatch_models.arch.window import Shape
 
 SIZE, FRAMES, CLASSES = 64, 8, 3
+MEAN, STD = 118.0, 58.0
+VIDEOS = Path(__file__).parents[3] / "tests/data"
 ARCHITECTURES = list(registry.ARCHITECTURES.values())
 
 
@@ -24,6 +30,19 @@ def thin(one: Architecture, frames: int = FRAMES, classes: int = CLASSES, seed: 
             elif name.endswith(("gamma", "beta")):
                 value.uniform_(0.5, 1.2) if name.endswith("gamma") else value.normal_(0, 0.1)
     return net
+
+
+def real(one: Architecture, frames: int = FRAMES) -> list[tuple[Tensor, ...]]:
+    """The first frames of each video of the repository, as `inputs`."""
+    made = []
+    for path in sorted(VIDEOS.glob("*.mp4"))[:4]:
+        video, taken = cv2.VideoCapture(str(path)), []
+        while len(taken) < frames * one.snippet and (read := video.read())[0]:
+            taken.append(cv2.resize(read[1], (SIZE, SIZE))[..., ::-1])
+        taken += taken[-1:] * (frames * one.snippet - len(taken))
+        clip = torch.from_numpy(np.stack(taken)).permute(0, 3, 1, 2).float().sub(MEAN).div(STD).unsqueeze(0)
+        made.append((clip, *inputs(one, 1)[1:]))
+    return made
 
 
 def inputs(one: Architecture, batch: int = 2, frames: int = FRAMES, seed: int = 1) -> tuple[Tensor, ...]:

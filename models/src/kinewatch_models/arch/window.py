@@ -36,7 +36,7 @@ class WindowNet(nn.Module):
 
     def forward(self, clip: Tensor) -> Tensor:
         """Logits of each window."""
-        features = self.features(clip.view(-1, 3 * self.snippet, *clip.shape[3:]))
+        features = self.features(clip.reshape(-1, 3 * self.snippet, *clip.shape[3:]))
         logits: Tensor = self.consensus(features.view(-1, self.shape.frames, *features.shape[1:]))
         return logits
 
