@@ -43,10 +43,12 @@ class _Feeds(CalibrationDataReader):  # type: ignore[misc]
         return next(self._rows, None)
 
 
-def quantise(source: Path, target: Path, streams: Iterable[Floats], every: int = 3) -> None:
+def quantise(
+    source: Path, target: Path, streams: Iterable[Floats], every: int = 3, float_parts: tuple[str, ...] = ()
+) -> None:
     """Write the int8 form of `source` to `target`, calibrated on every `every`-th step over normalised `streams`.
 
-    The head of a backbone is a mean and one layer: it stays in float.
+    Nodes with one of `float_parts` in their names stay in float, and so does the head of a backbone.
     """
     graph = Graph(source)
     rows = [row for frames in streams for row in _fed(graph, frames)[1::every]]
@@ -62,7 +64,7 @@ def quantise(source: Path, target: Path, streams: Iterable[Floats], every: int =
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            nodes_to_exclude=_float_nodes(prepared),
+            nodes_to_exclude=_float_nodes(prepared, (MEMORY, *float_parts)),
             extra_options={"TensorQuantOverrides": _tied_ranges(prepared, rows)},
         )
 
@@ -145,12 +147,12 @@ def agreement(source: Path, target: Path, streams: Iterable[Floats]) -> dict[str
     }
 
 
-def _float_nodes(path: Path) -> list[str]:
+def _float_nodes(path: Path, parts: tuple[str, ...]) -> list[str]:
     """The nodes that no convolution feeds (what comes before the first one, states that are only handed on), and those
-    of a recurrent memory, whose gates are worth their few bytes."""
+    with one of `parts` in their names: gates, which are worth their few bytes."""
     graph = onnx.load(path).graph
     fed: set[str] = set()
     for node in graph.node:
         if node.op_type == "Conv" or fed & set(node.input):
             fed |= set(node.output)
-    return [node.name for node in graph.node if not fed & set(node.output) or MEMORY in node.name]
+    return [node.name for node in graph.node if not fed & set(node.output) or any(part in node.name for part in parts)]

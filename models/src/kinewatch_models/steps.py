@@ -32,6 +32,7 @@ from kinewatch_models import (
     scoring,
     windows_scored,
 )
+from kinewatch_models.arch.registry import ARCHITECTURES
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.error import ToolError
 from kinewatch_models.recipe import Recipe
@@ -157,7 +158,9 @@ def quantise_graph(work: Work) -> None:
     clips = work.of("train")
     some = clips[:: max(1, len(clips) // CALIBRATION_STREAMS)]
     streams = (scoring.frames(clip, work.spec, work.cache)[0] for clip in some)
-    quantise.quantise(work.graph("fp32"), work.graph("int8"), streams)
+    row = ARCHITECTURES.get(work.spec.net.architecture)
+    float_parts = row.float_parts if row else ()
+    quantise.quantise(work.graph("fp32"), work.graph("int8"), streams, float_parts=float_parts)
 
 
 def choose_thresholds(work: Work) -> None:

@@ -44,7 +44,7 @@ def _features(frames: int, windows: int = 2) -> Floats:
 
 
 def test_single_scale_joins_all_frames_in_their_order() -> None:
-    net = trn.build(resnet.resnet_thin(4), Shape(CLASSES, 5)).eval()
+    net = trn.build(resnet.resnet_thin(16), Shape(CLASSES, 5)).eval()
     weights, features = _random(net.consensus), _features(5)
     assert weights["hidden.weight"].shape == (512, 5 * 256)
     with torch.no_grad():
@@ -55,7 +55,7 @@ def test_single_scale_joins_all_frames_in_their_order() -> None:
 
 @pytest.mark.parametrize("frames", [2, 3, 5, 8])
 def test_multi_scale_sums_relations_of_every_length(frames: int) -> None:
-    net = trn.build_multiscale(resnet.resnet_thin(4), Shape(CLASSES, frames)).eval()
+    net = trn.build_multiscale(resnet.resnet_thin(16), Shape(CLASSES, frames)).eval()
     weights, features = _random(net.consensus), _features(frames)
     with torch.no_grad():
         found = net.consensus(torch.from_numpy(features)).numpy()
@@ -69,7 +69,7 @@ def test_multi_scale_sums_relations_of_every_length(frames: int) -> None:
 
 
 def test_a_frame_gives_a_linear_map_of_its_pooled_feature() -> None:
-    net = trn.build(resnet.resnet_thin(4), Shape(CLASSES, 2)).eval()
+    net = trn.build(resnet.resnet_thin(16), Shape(CLASSES, 2)).eval()
     weights, frames = _random(net), torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         pooled = WindowNet.features(net, frames).numpy()
@@ -98,7 +98,7 @@ def test_tuples_of_eight_frames_are_spread() -> None:
 
 def test_the_same_window_has_one_score_even_in_nets_built_twice() -> None:
     torch.manual_seed(0)
-    one, other = (trn.build_multiscale(resnet.resnet_thin(4), Shape(CLASSES, 8)).eval() for _ in range(2))
+    one, other = (trn.build_multiscale(resnet.resnet_thin(16), Shape(CLASSES, 8)).eval() for _ in range(2))
     other.load_state_dict(one.state_dict())
     clip = torch.randn(1, 8, 3, 32, 32)
     with torch.no_grad():
@@ -108,4 +108,4 @@ def test_the_same_window_has_one_score_even_in_nets_built_twice() -> None:
 
 def test_one_frame_has_no_relations() -> None:
     with pytest.raises(ToolError, match="at least 2"):
-        trn.build_multiscale(resnet.resnet_thin(4), Shape(CLASSES, 1))
+        trn.build_multiscale(resnet.resnet_thin(16), Shape(CLASSES, 1))

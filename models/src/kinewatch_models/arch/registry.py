@@ -144,13 +144,21 @@ ARCHITECTURES = {
             thin="two_stream:thin",
             float_parts=("/motion/",),
         ),
-        Architecture("trn", "trn:build", "cached", "a relation over all frames", "Zhou et al. 2018, arXiv 1711.08496"),
+        Architecture(
+            "trn",
+            "trn:build",
+            "cached",
+            "a relation over all frames",
+            "Zhou et al. 2018, arXiv 1711.08496",
+            thin="trn:thin",
+        ),
         Architecture(
             "trn-multiscale",
             "trn:build_multiscale",
             "cached",
             "relations over 2, 3, ... and all frames",
             "Zhou et al. 2018, arXiv 1711.08496",
+            thin="trn:thin",
         ),
         Architecture(
             "eco-lite",

@@ -8,7 +8,8 @@ Each frame alone gives ``f[t] = W · cnn(x[t]) + b``, 256 numbers; these are kep
   of frames; z is the sum over all scales and tuples. Of a scale with more than three tuples, three are taken.
 
 The authors draw these three anew in every pass, in tests, too, so that the same window has many scores. Here they are
-fixed: those at 1/6, 3/6 and 5/6 of the tuples in lexicographic order, which begin and span differently.
+fixed: those at 1/6, 3/6 and 5/6 of the tuples in lexicographic order, which begin and span differently. Ours: a
+backbone that gives fewer than 256 numbers keeps their number D, and A has 2·D rows, or D.
 """
 
 from __future__ import annotations
@@ -20,46 +21,57 @@ import torch
 from torch import Tensor, nn
 
 from kinewatch_models.arch.backbone import Trunk
+from kinewatch_models.arch.resnet import resnet_thin
 from kinewatch_models.arch.window import Shape, WindowNet
 from kinewatch_models.error import ToolError
 
-FEATURES = 256
-HIDDEN, HIDDEN_OF_SCALE = 512, 256
+FEATURES, WIDER = 256, 2
 TUPLES = 3
 
 
 def build(trunk: Trunk, shape: Shape) -> WindowNet:
     """One relation over all frames."""
-    return Trn(trunk, shape, Relation([tuple(range(shape.frames))], HIDDEN, shape.classes))
+    features = _features(trunk)
+    everything = [tuple(range(shape.frames))]
+    return Trn(trunk, shape, Relation(everything, features, WIDER * features, shape.classes))
 
 
 def build_multiscale(trunk: Trunk, shape: Shape) -> WindowNet:
     """Relations over 2, 3, … and all frames."""
-    return Trn(trunk, shape, Relations(shape))
+    return Trn(trunk, shape, Relations(shape, _features(trunk)))
+
+
+def thin() -> Trunk:
+    """A thinner ResNet than other architectures need: relations grow with the square of its width."""
+    return resnet_thin(2)
+
+
+def _features(trunk: Trunk) -> int:
+    return min(FEATURES, trunk.features)
 
 
 class Trn(WindowNet):
-    """A window net whose features are of length 256, made by a linear layer that learns with the relations."""
+    """A window net whose features are made short by a linear layer that learns with the relations."""
 
     def __init__(self, trunk: Trunk, shape: Shape, consensus: nn.Module):
         super().__init__(trunk, shape, consensus)
         self.drop = nn.Dropout(shape.dropout)
-        self.embedding = nn.Linear(trunk.features, FEATURES)
+        self.embedding = nn.Linear(trunk.features, _features(trunk))
 
     def features(self, frames: Tensor) -> Tensor:
-        """Features ``[N·T, 256]`` of frames ``[N·T, 3, H, W]``."""
+        """Features ``[N·T, D]`` of frames ``[N·T, 3, H, W]``."""
         feature: Tensor = self.embedding(self.drop(super().features(frames)))
         return feature
 
 
 class Relation(nn.Module):
-    """Features ``[N, T, 256]`` to logits ``[N, K]``, summed over some tuples of frames of one length."""
+    """Features ``[N, T, D]`` to logits ``[N, K]``, summed over some tuples of frames of one length."""
 
     chosen: Tensor
 
-    def __init__(self, tuples: Sequence[tuple[int, ...]], hidden: int, classes: int):
+    def __init__(self, tuples: Sequence[tuple[int, ...]], features: int, hidden: int, classes: int):
         super().__init__()
-        self.tuples, self.inputs = len(tuples), len(tuples[0]) * FEATURES
+        self.tuples, self.inputs = len(tuples), len(tuples[0]) * features
         self.register_buffer("chosen", torch.tensor(tuples).flatten(), persistent=False)
         self.hidden = nn.Linear(self.inputs, hidden)
         self.classifier = nn.Linear(hidden, classes)
@@ -72,15 +84,15 @@ class Relation(nn.Module):
 
 
 class Relations(nn.Module):
-    """Features ``[N, T, 256]`` to logits ``[N, K]``, summed over relations of every length."""
+    """Features ``[N, T, D]`` to logits ``[N, K]``, summed over relations of every length."""
 
-    def __init__(self, shape: Shape):
+    def __init__(self, shape: Shape, features: int):
         super().__init__()
         if shape.frames < 2:
             raise ToolError("trn-multiscale compares frames: train.window must be at least 2")
         lengths = range(shape.frames, 1, -1)
         self.scales = nn.ModuleList(
-            [Relation(tuples(shape.frames, length), HIDDEN_OF_SCALE, shape.classes) for length in lengths]
+            [Relation(tuples(shape.frames, length), features, features, shape.classes) for length in lengths]
         )
 
     def forward(self, features: Tensor) -> Tensor:

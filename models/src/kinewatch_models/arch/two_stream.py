@@ -113,5 +113,5 @@ def _logits(net: WindowNet, pictures: Tensor) -> Tensor:
 
 
 def thin() -> Trunk:
-    """A thin ResNet of width 2: two of them, and the flow's hundreds of operators, make a small file."""
+    """A thin ResNet of width 1: two of them, and the flow's hundreds of operators, make a small file."""
     return resnet_thin(1)
