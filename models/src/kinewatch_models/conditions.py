@@ -77,7 +77,7 @@ def measure(judged: list[Judged], recipe: Recipe, cache: Path) -> Table:
     for name, condition in CONDITIONS.items():
         values = [condition(one.clip, recipe, cache) for one in judged]
         known = [(one, value) for one, value in zip(judged, values, strict=True) if value is not None]
-        if len({value for _, value in known}) > 1:
+        if len({_told(value) for _, value in known}) > 1:
             table["conditions"][name] = [{"part": part, **_right(members)} for part, members in _parts(known)]
     return table
 
@@ -96,7 +96,11 @@ def _parts(known: list[tuple[Judged, float | str]]) -> list[tuple[str, list[Judg
     ordered = sorted(known, key=lambda pair: float(pair[1]))
     cuts = [len(ordered) * part // PARTS for part in range(PARTS + 1)]
     thirds = [ordered[low:high] for low, high in pairwise(cuts) if high > low]
-    return [(f"{part[0][1]:.3g} to {part[-1][1]:.3g}", [one for one, _ in part]) for part in thirds]
+    return [(f"{_told(part[0][1])} to {_told(part[-1][1])}", [one for one, _ in part]) for part in thirds]
+
+
+def _told(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.3g}"
 
 
 def _view(clip: Clip, recipe: Recipe, _: Path) -> str | None:
