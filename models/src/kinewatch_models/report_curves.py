@@ -8,6 +8,8 @@ from typing import Any
 from kinewatch_models import card_actions
 from kinewatch_models.card import share_text
 
+MARGIN = 0.02
+
 Table = dict[str, Any]
 
 
@@ -56,7 +58,8 @@ def draw(points: list[tuple[float, float, float, float]], title: str, path: Path
     shares = sorted({point[0] for point in points})
     means = [[point[1] for point in points if point[0] == share] for share in shares]
     axis.plot(shares, [sum(values) / len(values) for values in means], color="C0")
-    axis.set(xlabel="share of the training groups", ylabel=title, ylim=(0, 1.02), xlim=(0, 1.05))
+    lowest = max(0.0, min(point[2] for point in points) - MARGIN)
+    axis.set(xlabel="share of the training groups", ylabel=title, ylim=(lowest, 1.0 + MARGIN), xlim=(0, 1.05))
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})
