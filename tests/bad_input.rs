@@ -107,6 +107,115 @@ fn packages() {
     );
 }
 
+/// A package that needs ONNX Runtime is refused where that is not to be had, before its graph is opened.
+#[test]
+fn packages_that_need_onnx_runtime() {
+    let dir = tempfile::tempdir().unwrap();
+    let package = copy_of(BRIGHT, dir.path());
+    let manifest = package.join("model.toml");
+    let text = fs::read_to_string(&manifest).unwrap();
+    let requires = "[requires]\nbackend = \"ort\"\nbecause = \"tract has no operator RoiAlign\"\n[input]";
+    fs::write(&manifest, text.replacen("[input]", requires, 1)).unwrap();
+    let name = package.to_str().unwrap();
+    let config = |backend: &str| {
+        let text = DEVICE.replace("ROOT/tests/data/packages/tiny-bright", name).replace("\"tract\"", backend);
+        config(dir.path(), &format!("{text}[web]\nlisten = \"off\"\n[[camera]]\nname = \"c\"\nsource = \"test:\"\n"))
+    };
+    for (backend, missing) in
+        [("tract", "backend is \"tract\""), ("auto", "no usable library was found"), ("ort", "none.so: cannot be read")]
+    {
+        let path = config(&format!("\"{backend}\""));
+        let words = [
+            "needs ONNX Runtime (tract has no operator RoiAlign)",
+            missing,
+            "install ONNX Runtime",
+            "kinewatch.toml:8:8",
+        ];
+        for command in ["check-config", "run"] {
+            let mut command = kinewatch_without_ort(command);
+            refused(backend, command.arg("--config").arg(&path), 78, &words);
+        }
+        if backend == "ort" {
+            continue;
+        }
+        let words = &words[..3];
+        let mut replay = kinewatch_without_ort("replay");
+        refused(backend, replay.args(["tests/data/bright.mp4", "--model", name, "--backend", backend]), 1, words);
+        for what in ["check", "bench"] {
+            refused(backend, kinewatch_without_ort("model").args([what, name, "--backend", backend]), 1, words);
+        }
+    }
+    let info = kinewatch().args(["model", "info", name]).output().unwrap();
+    assert!(
+        String::from_utf8_lossy(&info.stdout).contains("needs         ONNX Runtime: tract has no operator RoiAlign")
+    );
+}
+
+fn kinewatch_without_ort(command: &str) -> Command {
+    let mut kinewatch = kinewatch();
+    kinewatch.env("ORT_DYLIB_PATH", "/nonexistent/none.so").arg(command);
+    kinewatch
+}
+
+#[test]
+fn a_graph_with_an_operator_that_tract_lacks() {
+    let dir = tempfile::tempdir().unwrap();
+    let package = copy_of("tests/data/packages/tiny-nan", dir.path());
+    let (graph, manifest) = (package.join("tiny.fp32.onnx"), package.join("model.toml"));
+    let whole = fs::read(&graph).unwrap();
+    // The field op_type of the node `Log`.
+    let at = whole.windows(5).position(|w| w == b"\x22\x03Log").unwrap();
+    let mut bytes = whole.clone();
+    bytes[at + 2..at + 5].copy_from_slice(b"Lag");
+    fs::write(&graph, &bytes).unwrap();
+    let text = fs::read_to_string(&manifest).unwrap();
+    let (old, new) = (sha256(&whole), sha256(&bytes));
+    assert!(text.contains(&old));
+    fs::write(&manifest, text.replace(&old, &new)).unwrap();
+    let name = package.to_str().unwrap();
+    let words = ["tiny.fp32.onnx: tract has no operator Lag; run it on ONNX Runtime"];
+    refused("unknown operator", &mut replay(&PathBuf::from("tests/data/shapes.mp4"), name), 1, &words);
+    let text = DEVICE.replace("ROOT/tests/data/packages/tiny-bright", name);
+    let text = format!("{text}[web]\nlisten = \"off\"\n[[camera]]\nname = \"c\"\nsource = \"test:\"\n");
+    // The broker, which is not there, has lines of its own.
+    let (code, told) = outcome(&mut run(&config(dir.path(), &text)));
+    assert_eq!((code, told.lines().filter(|line| line.contains(words[0])).count()), (1, 1), "{told}");
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn zones() {
+    let boxes = "tests/data/packages/tiny-boxes";
+    let with = |model: &str, zones: &[&str]| {
+        let mut command = replay(&PathBuf::from("tests/data/shapes.mp4"), model);
+        zones.iter().for_each(|zone| {
+            command.args(["--zones", zone]);
+        });
+        command
+    };
+    let all = "0,0,1,1";
+    refused("too many zones", &mut with(boxes, &[all, all, all]), 2, &["there are 3, model tiny-boxes takes 2"]);
+    refused(
+        "zones for nobody",
+        &mut with(BRIGHT, &[all]),
+        0,
+        &["--zones is of no use, model tiny-bright takes no boxes"],
+    );
+    for (zone, words) in [
+        ("0,0,1", "write four numbers"),
+        ("0,0,1,1,", "write four numbers"),
+        ("0,0,640,480", "x1 = 640 is outside 0 to 1"),
+        ("0.5,0,0.1,1", "x0 = 0.5 is not below x1 = 0.1"),
+    ] {
+        let (code, text) = outcome(&mut with(boxes, &[zone]));
+        assert!(code == 2 && text.contains(words), "{zone}: {code} {text}");
+    }
+}
+
 #[test]
 fn onnx_runtime_libraries() {
     let dir = tempfile::tempdir().unwrap();

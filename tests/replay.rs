@@ -91,8 +91,27 @@ fn events_fit_their_committed_schema() {
 }
 
 #[test]
+fn a_model_with_boxes_looks_into_the_zones() {
+    let dir = tempfile::tempdir().unwrap();
+    let scores = |zones: &[&str]| {
+        let path = dir.path().join("s.csv");
+        let model = "tests/data/packages/tiny-boxes";
+        let mut arguments = vec!["tests/data/shapes.mp4", "--model", model, "--scores", path.to_str().unwrap()];
+        zones.iter().for_each(|zone| arguments.extend(["--zones", zone]));
+        let out = replay(&arguments);
+        assert!(out.status.success() && out.stderr.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
+        std::fs::read_to_string(path).unwrap()
+    };
+    let (all, left) = (scores(&[]), scores(&["0,0,0.5,1"]));
+    assert_ne!(all, left);
+    assert_eq!(all, scores(&["0,0,1,1"]));
+    assert_eq!(left, scores(&["0,0,0.5,1", "0,0,1,1"]));
+    assert_ne!(left, scores(&["0,0,1,1", "0,0,0.5,1"]), "in the order given");
+}
+
+#[test]
 fn every_inference_plan_replays() {
-    for package in ["tiny-clip", "tiny-clip-causal", "tiny-cached", "tiny-online"] {
+    for package in ["tiny-clip", "tiny-boxes", "tiny-clip-causal", "tiny-cached", "tiny-online"] {
         let dir = tempfile::tempdir().unwrap();
         let scores = dir.path().join("s.csv");
         let model = format!("tests/data/packages/{package}");
@@ -101,5 +120,26 @@ fn every_inference_plan_replays() {
         let rows = std::fs::read_to_string(&scores).unwrap().lines().count() - 1;
         // 2 s at 10 Hz: a score per frame, or per stride once the first window is full.
         assert!((4..=20).contains(&rows), "{package}: {rows} rows of scores");
+    }
+}
+
+#[test]
+fn every_architecture_replays() {
+    let dir = tempfile::tempdir().unwrap();
+    let packages = std::fs::read_dir(root().join("tests/data/packages")).unwrap();
+    let names = packages.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let architectures: Vec<_> = names.filter(|name| !name.starts_with("tiny-")).collect();
+    assert!(architectures.len() >= 16, "{architectures:?}");
+    for package in architectures {
+        let scores = dir.path().join(format!("{package}.csv"));
+        let model = format!("tests/data/packages/{package}");
+        let out = replay(&["tests/data/room-1.mp4", "--model", &model, "--scores", scores.to_str().unwrap()]);
+        assert!(out.status.success(), "{package}: {}", String::from_utf8_lossy(&out.stderr));
+        let text = std::fs::read_to_string(&scores).unwrap();
+        let rows: Vec<&str> = text.lines().skip(1).collect();
+        assert!(rows.len() >= 10, "{package}: {} rows of scores for 18 s", rows.len());
+        assert!(!text.contains("NaN"), "{package}: {text}");
+        let different = rows.iter().map(|row| row.split_once(',').unwrap().1).collect::<std::collections::HashSet<_>>();
+        assert!(different.len() > 2, "{package}: the scores do not follow the picture");
     }
 }

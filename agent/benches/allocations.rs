@@ -84,7 +84,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let opened = models::open("bench", &dir, Overrides::default(), &options)?;
     let manifest = &opened.loaded.manifest;
     let frames_per_row = manifest.sampling.stride as f64 / 1e9 * manifest.sampling.rate_hz;
-    let plan = CameraPlan { name: "bench".into(), models: vec![0] };
+    let plan = CameraPlan { name: "bench".into(), models: vec![0], zones: Vec::new() };
     let mut analytics = Analytics::new(vec![opened.loaded], std::slice::from_ref(&plan))?;
     let source = Source::File { path: video, looped: false, speed: Speed::Max };
     let mut watch = Watch::default();

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use kinewatch_core::decode::{Decision, Decoder, EndReason};
 use kinewatch_core::frame::{Frame, FrameMeta, FrameSpec};
 use kinewatch_core::manifest::{Manifest, ManifestError, Overrides, Plan};
+use kinewatch_core::region::Region;
 use kinewatch_core::ring::Ring;
 use kinewatch_core::sampling::{Continuity, HoleDetector, WindowPlan, Windower};
 use kinewatch_core::time::{ClockMap, Pts, SessionId};
@@ -37,6 +38,24 @@ pub struct CameraPlan {
     pub name: String,
     /// Indices of models, each at most once.
     pub models: Vec<usize>,
+    /// Boxes of those models that take any.
+    pub zones: Vec<Region>,
+}
+
+/// Models and cameras do not fit each other.
+#[derive(Debug, thiserror::Error)]
+pub enum LayoutError {
+    /// Decoder settings of the configuration do not fit a package.
+    #[error(transparent)]
+    Decoder(#[from] ManifestError),
+    /// A camera has more zones than a model takes.
+    #[error("camera {camera}: {source}")]
+    Zones {
+        /// Name.
+        camera: String,
+        /// Which model, and how many it takes.
+        source: InferError,
+    },
 }
 
 /// A branch of a camera's pipeline: one frame format, and the models that read it in the order of their samplers.
@@ -189,8 +208,8 @@ impl Analytics {
     /// Lays out decoders, rings and model streams for the cameras.
     ///
     /// # Errors
-    /// Decoder settings of the configuration do not fit a package.
-    pub fn new(mut models: Vec<LoadedModel>, plans: &[CameraPlan]) -> Result<Self, ManifestError> {
+    /// Decoder settings or zones of the configuration do not fit a package.
+    pub fn new(mut models: Vec<LoadedModel>, plans: &[CameraPlan]) -> Result<Self, LayoutError> {
         let manifests: Vec<_> = models.iter().map(|m| Arc::clone(&m.manifest)).collect();
         let mut id = 0;
         let mut cameras = Vec::with_capacity(plans.len());
@@ -207,7 +226,7 @@ impl Analytics {
                 let mut watchers = Vec::with_capacity(branch.models.len());
                 for (bit, &model) in (0u32..).zip(&branch.models) {
                     watchers.push(camera.watchers.len());
-                    camera.watchers.push(Watcher::new(id, bit, model, &mut models[model])?);
+                    camera.watchers.push(Watcher::new(id, bit, model, &mut models[model], plan)?);
                     id += 1;
                 }
                 let bytes = branch.ring_frames * branch.spec.bytes();
@@ -414,14 +433,25 @@ impl Camera {
 }
 
 impl Watcher {
-    fn new(id: usize, bit: u32, model: usize, loaded: &mut LoadedModel) -> Result<Self, ManifestError> {
+    fn new(
+        id: usize,
+        bit: u32,
+        model: usize,
+        loaded: &mut LoadedModel,
+        plan: &CameraPlan,
+    ) -> Result<Self, LayoutError> {
         let manifest = &loaded.manifest;
         let sampler = match manifest.plan {
             Plan::Online => Sampler::Frames(HoleDetector::new(manifest.sampling.max_hole)),
             Plan::Clip | Plan::Cached => Sampler::Windows(Windower::new(&manifest.sampling, bit)),
         };
         let decoder = Decoder::new(manifest, &loaded.overrides)?;
-        Ok(Self { id, model, stream: loaded.model.add_stream(), sampler, decoder })
+        let stream = loaded.model.add_stream();
+        if manifest.tensors.boxes.is_some() {
+            let told = |source| LayoutError::Zones { camera: plan.name.clone(), source };
+            loaded.model.set_boxes(stream, &plan.zones).map_err(told)?;
+        }
+        Ok(Self { id, model, stream, sampler, decoder })
     }
 }
 

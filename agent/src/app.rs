@@ -87,8 +87,12 @@ pub fn run(plan: &Plan, options: &RunOptions) -> anyhow::Result<()> {
         references.push(model.reference);
         loaded.push(model.loaded);
     }
-    let camera_plans: Vec<_> =
-        plan.cameras.iter().map(|c| analytics::CameraPlan { name: c.name.clone(), models: c.models.clone() }).collect();
+    let layout = |c: &plan::CameraPlan| analytics::CameraPlan {
+        name: c.name.clone(),
+        models: c.models.clone(),
+        zones: c.zones.clone(),
+    };
+    let camera_plans: Vec<_> = plan.cameras.iter().map(layout).collect();
     let manifests: Vec<_> = loaded.iter().map(|m| Arc::clone(&m.manifest)).collect();
     let analytics = Analytics::new(loaded, &camera_plans)?;
     let contexts = analytics

@@ -100,7 +100,7 @@ fn scores(
     elements: Elements,
 ) -> anyhow::Result<(Rows, LoadedModel)> {
     Arc::make_mut(&mut model.manifest).input.spec = spec;
-    let plan = CameraPlan { name: "check".into(), models: vec![0] };
+    let plan = CameraPlan { name: "check".into(), models: vec![0], zones: Vec::new() };
     let mut analytics = Analytics::new(vec![model], std::slice::from_ref(&plan))?;
     let mut rows = Keep(Vec::new());
     play(&mut analytics, &plan, source.clone(), elements, &mut rows, &mut |_| {})?;

@@ -14,13 +14,13 @@ use std::time::Duration;
 use kinewatch_capture::{Branch, Camera, CameraOptions, CaptureError, Captured, Elements, Source, Speed};
 use kinewatch_core::decode::{Decision, EndReason};
 use kinewatch_core::event::{ActionEvent, ClockState, Clocks, EventContext, ModelRef, action_event, replay_ids};
-use kinewatch_core::manifest::ManifestError;
 use kinewatch_core::name;
+use kinewatch_core::region::Region;
 use kinewatch_core::time::{ClockMap, Pts};
 use kinewatch_engine::InferError;
 use sha2::{Digest, Sha256};
 
-use crate::analytics::{Analytics, CameraPlan, LoadedModel, Origin, Sink, WindowDrop, branches};
+use crate::analytics::{Analytics, CameraPlan, LayoutError, LoadedModel, Origin, Sink, WindowDrop, branches};
 use crate::mailbox::{Mailbox, Overflow, Round};
 
 /// Frames that capture may be ahead of inference.
@@ -79,12 +79,13 @@ pub struct Replayer {
 }
 
 impl Replayer {
-    /// Around an opened model.
+    /// Around an opened model, which looks at `zones` if it takes boxes.
     ///
     /// # Errors
-    /// Its decoders cannot be made.
-    pub fn new(loaded: LoadedModel, model: ModelRef) -> Result<Self, ManifestError> {
-        let plan = CameraPlan { name: "replay".into(), models: vec![0] };
+    /// Its decoders cannot be made, or it takes fewer boxes.
+    pub fn new(loaded: LoadedModel, model: ModelRef, zones: Vec<Region>) -> Result<Self, LayoutError> {
+        let zones = if loaded.manifest.tensors.boxes.is_some() { zones } else { Vec::new() };
+        let plan = CameraPlan { name: "replay".into(), models: vec![0], zones };
         let analytics = Analytics::new(vec![loaded], std::slice::from_ref(&plan))?.with_clock(&ClockMap::fixed(0));
         Ok(Self { analytics, plan, model, sequence: 1 })
     }
@@ -95,7 +96,7 @@ impl Replayer {
     /// The file is no video, or the model failed on it. A video that breaks off midway is replayed up to there.
     pub fn run(&mut self, path: &Path, mut progress: impl FnMut(Pts)) -> Result<Replayed, ReplayError> {
         let camera = name::slug(path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().as_ref());
-        let content = content_key(path, &self.model.sha256)
+        let content = content_key(path, &self.model.sha256, &self.plan.zones)
             .map_err(|source| ReplayError::Unreadable { path: path.to_owned(), source })?;
         let source = Source::File { path: path.to_owned(), looped: false, speed: Speed::Max };
         let mut sink = Collect {
@@ -201,8 +202,8 @@ fn pump(
     Ok(newest)
 }
 
-/// SHA-256 over the video's bytes and the package's digest: what replay's ids derive from.
-fn content_key(path: &Path, package: &str) -> io::Result<String> {
+/// SHA-256 over the video's bytes, the package's digest and the zones: what replay's ids derive from.
+fn content_key(path: &Path, package: &str, zones: &[Region]) -> io::Result<String> {
     let mut hasher = Sha256::new();
     let mut file = File::open(path)?;
     let mut buffer = vec![0; 1 << 20];
@@ -213,6 +214,7 @@ fn content_key(path: &Path, package: &str) -> io::Result<String> {
         }
     }
     hasher.update(package.as_bytes());
+    zones.iter().flat_map(|zone| zone.corners()).for_each(|number| hasher.update(number.to_le_bytes()));
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

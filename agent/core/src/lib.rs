@@ -6,6 +6,7 @@ pub mod event;
 pub mod frame;
 pub mod manifest;
 pub mod name;
+pub mod region;
 pub mod ring;
 pub mod sampling;
 pub mod time;

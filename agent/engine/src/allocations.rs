@@ -100,7 +100,8 @@ fn model(name: &str) -> (Model, Manifest) {
     let spec = contract::main_graph(&manifest);
     let main = runner(&dir.join(&manifest.graphs.fp32.model), &spec);
     let plan: Box<dyn Plan> = match name {
-        "tiny-clip" => Box::new(ClipPlan::new(main, "logits")),
+        "tiny-clip" => Box::new(ClipPlan::new(main, "logits", None)),
+        "tiny-boxes" => Box::new(ClipPlan::new(main, "logits", manifest.tensors.boxes.as_ref().map(|b| b.count))),
         "tiny-online" => {
             let sizes: Vec<usize> = manifest.tensors.states.iter().map(|s| s.shape.iter().product()).collect();
             Box::new(OnlinePlan::new(main, sizes, spec.outputs.into_iter().map(|o| o.name).collect()))
@@ -133,7 +134,7 @@ fn model(name: &str) -> (Model, Manifest) {
 
 #[test]
 fn nothing_is_allocated_between_frames_and_logits() {
-    for name in ["tiny-clip", "tiny-online", "tiny-cached"] {
+    for name in ["tiny-clip", "tiny-boxes", "tiny-online", "tiny-cached"] {
         let (mut model, manifest) = model(name);
         let frames: Vec<Frame> = (0..40)
             .map(|index| {

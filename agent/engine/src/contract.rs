@@ -47,7 +47,7 @@ pub(crate) fn shape_text(shape: &[usize]) -> String {
 /// Inputs and outputs of one graph, in the order in which a plan numbers them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct GraphSpec {
-    /// Frames (or features) first, then states.
+    /// Frames (or features) first, then boxes or states.
     pub(crate) inputs: Vec<TensorSpec>,
     /// Logits (or the feature) first, then states.
     pub(crate) outputs: Vec<TensorSpec>,
@@ -62,7 +62,11 @@ pub(crate) fn main_graph(manifest: &Manifest) -> GraphSpec {
         Plan::Clip => {
             let mut shape = vec![manifest.frames_per_window()];
             shape.extend(frame);
-            GraphSpec { inputs: vec![TensorSpec::new(&tensors.input, shape, element)], outputs: vec![logits(manifest)] }
+            let mut inputs = vec![TensorSpec::new(&tensors.input, shape, element)];
+            if let Some(boxes) = &tensors.boxes {
+                inputs.push(TensorSpec::new(&boxes.input, [boxes.count, 4], Dtype::Float32));
+            }
+            GraphSpec { inputs, outputs: vec![logits(manifest)] }
         }
         Plan::Cached => {
             let feature = tensors.feature.clone().unwrap_or_default();

@@ -58,6 +58,16 @@ pub enum OpenError {
         /// In the back end's words.
         detail: String,
     },
+    /// The back end does not know operators of the graph.
+    #[error("{}: {backend} has no operator {operators}; run it on ONNX Runtime (install it and name it with ort_library), or export the graph without it", path.display())]
+    Operators {
+        /// The ONNX file.
+        path: PathBuf,
+        /// `tract` or `ort`.
+        backend: &'static str,
+        /// Their names, in ONNX.
+        operators: String,
+    },
     /// The graph is not what `model.toml` says.
     #[error("{}: does not fit model.toml: {mismatch}; correct [input], [tensors] or [labels] in model.toml, or export the graph again", path.display())]
     Contract {
@@ -136,6 +146,17 @@ pub enum OpenError {
         /// Precision asked for.
         precision: &'static str,
     },
+    /// The package insists on ONNX Runtime, and the options or this machine do not have it.
+    #[error(
+        "needs ONNX Runtime ({because}), but {missing}; install ONNX Runtime, name it with ort_library, and set backend to \
+         \"auto\" or \"ort\""
+    )]
+    NeedsOrt {
+        /// The package's reason.
+        because: String,
+        /// What stands in the way.
+        missing: String,
+    },
     /// ONNX Runtime is asked for and cannot be had.
     #[error("backend ort: {0}")]
     Library(#[from] ProbeError),
@@ -160,7 +181,11 @@ impl OpenError {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Read { .. } => Disposition::Retry,
-            Self::Library(_) | Self::Provider { .. } | Self::Golden { .. } => Disposition::Degrade,
+            Self::Library(_)
+            | Self::NeedsOrt { .. }
+            | Self::Operators { .. }
+            | Self::Provider { .. }
+            | Self::Golden { .. } => Disposition::Degrade,
             _ => Disposition::Fatal,
         }
     }
@@ -201,6 +226,16 @@ pub enum InferError {
         expected: usize,
         /// Bytes given.
         found: usize,
+    },
+    /// More boxes than the model's input holds.
+    #[error("model {model}: {given} boxes were given to a stream, the model takes {takes}")]
+    TooManyBoxes {
+        /// Package name.
+        model: String,
+        /// Boxes of a row of the input; 0 when it has none.
+        takes: usize,
+        /// Boxes given.
+        given: usize,
     },
     /// NaN or infinity came out. The stream's state is what it was; the rows of the other requests are valid.
     #[error(

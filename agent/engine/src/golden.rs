@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kinewatch_core::frame::{Frame, FrameBuf, FrameMeta};
-use kinewatch_core::manifest::{Manifest, Plan};
+use kinewatch_core::manifest::{GoldenClip as Listed, Manifest, Plan};
+use kinewatch_core::region::Region;
 use kinewatch_core::time::{Pts, SessionId};
 use npyz::NpyFile;
 
@@ -19,6 +20,7 @@ pub(crate) struct GoldenClip {
     name: String,
     logits_path: PathBuf,
     pub(crate) frames: Vec<Frame>,
+    boxes: Vec<Region>,
     logits: Vec<f32>,
 }
 
@@ -34,11 +36,11 @@ pub(crate) struct Deviation {
 
 /// Reads every clip of a package.
 pub(crate) fn read(dir: &Path, manifest: &Manifest) -> Result<Vec<GoldenClip>, OpenError> {
-    manifest.golden.clips.iter().map(|clip| read_clip(dir, manifest, &clip.frames, &clip.logits)).collect()
+    manifest.golden.clips.iter().map(|clip| read_clip(dir, manifest, clip)).collect()
 }
 
-fn read_clip(dir: &Path, manifest: &Manifest, frames: &str, logits: &str) -> Result<GoldenClip, OpenError> {
-    let (frames_path, logits_path) = (dir.join(frames), dir.join(logits));
+fn read_clip(dir: &Path, manifest: &Manifest, clip: &Listed) -> Result<GoldenClip, OpenError> {
+    let (frames_path, logits_path) = (dir.join(&clip.frames), dir.join(&clip.logits));
     let (shape, pixels) = npy::<u8>(&frames_path, "uint8")?;
     let spec = &manifest.input.spec;
     let wrong = |path: &Path, wanted: String, found: &[u64]| OpenError::GoldenFile {
@@ -71,7 +73,8 @@ fn read_clip(dir: &Path, manifest: &Manifest, frames: &str, logits: &str) -> Res
             Arc::new(FrameBuf::new(meta, pixels))
         })
         .collect();
-    Ok(GoldenClip { name: clip_name(&frames_path, dir), logits_path, frames, logits })
+    let name = clip_name(&frames_path, dir);
+    Ok(GoldenClip { name, logits_path, frames, boxes: clip.boxes.clone(), logits })
 }
 
 fn clip_name(path: &Path, dir: &Path) -> String {
@@ -100,7 +103,7 @@ pub(crate) fn run(
     let mut results = Vec::new();
     let mut worst = None;
     for clip in clips {
-        let rows = logits_of(model, &clip.frames)?;
+        let rows = logits_of(model, clip)?;
         let mut max_diff = 0.0_f32;
         for (index, (&found, &expected)) in rows.iter().zip(&clip.logits).enumerate() {
             let difference = (found - expected).abs();
@@ -117,12 +120,12 @@ pub(crate) fn run(
 }
 
 /// Logits of a clip from its beginning: one row a frame (plan `online`) or a window without overlap.
-fn logits_of(model: &mut Model, frames: &[Frame]) -> Result<Vec<f32>, InferError> {
+fn logits_of(model: &mut Model, clip: &GoldenClip) -> Result<Vec<f32>, InferError> {
     let stream = model.add_stream();
     let requests: Vec<Request<'_>> =
-        frames.chunks_exact(model.frames_per_request()).map(|frames| Request { stream, frames }).collect();
+        clip.frames.chunks_exact(model.frames_per_request()).map(|frames| Request { stream, frames }).collect();
     let mut logits = Logits::new();
-    let outcome = model.infer(&requests, &mut logits);
+    let outcome = model.set_boxes(stream, &clip.boxes).and_then(|()| model.infer(&requests, &mut logits));
     model.remove_stream(stream);
     outcome?;
     Ok((0..logits.len()).flat_map(|row| logits.row(row).to_vec()).collect())

@@ -35,6 +35,7 @@ pub use library::{
 };
 pub use logits::Logits;
 pub use model::{Model, Request};
+pub use open::check_requires;
 pub use options::{Backend, BackendChoice, Candidate, OpenOptions, Precision, PrecisionChoice, Provider, candidates};
 pub use plan::Counters;
 pub use preprocess::Preprocessor;

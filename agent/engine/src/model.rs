@@ -4,6 +4,7 @@ use std::path::Path;
 
 use kinewatch_core::frame::Frame;
 use kinewatch_core::manifest::{Manifest, Plan as ManifestPlan};
+use kinewatch_core::region::Region;
 
 use crate::error::{InferError, OpenError};
 use crate::logits::Logits;
@@ -32,6 +33,7 @@ pub struct Model {
     counters: Counters,
     classes: usize,
     frames_per_request: usize,
+    boxes: usize,
     /// Slots of the call at hand.
     slots: Vec<usize>,
     pub(crate) report: OpenReport,
@@ -59,6 +61,7 @@ impl Model {
                 ManifestPlan::Online => 1,
                 ManifestPlan::Clip | ManifestPlan::Cached => manifest.frames_per_window(),
             },
+            boxes: manifest.tensors.boxes.as_ref().map_or(0, |boxes| boxes.count),
             slots: Vec::new(),
             report,
         }
@@ -82,14 +85,31 @@ impl Model {
         self.classes
     }
 
-    /// A new stream, with zero states and no features. Allocates.
+    /// A new stream, with zero states, no features, and the whole picture for every box. Allocates.
     pub fn add_stream(&mut self) -> Stream {
         let stream = self.streams.add();
         if let Some(slot) = self.streams.slot(stream) {
             self.plan.grow(slot + 1);
             self.plan.reset(slot);
+            self.plan.set_boxes(slot, &[]);
         }
         stream
+    }
+
+    /// Where a model with `[tensors.boxes]` looks in the stream's windows from now on; boxes that are not given are the
+    /// whole picture. Outlives [`Self::reset`]; does nothing after [`Self::remove_stream`]. Never allocates.
+    ///
+    /// # Errors
+    /// More boxes than the model takes; nothing is changed then.
+    pub fn set_boxes(&mut self, stream: Stream, boxes: &[Region]) -> Result<(), InferError> {
+        if boxes.len() > self.boxes {
+            let (model, takes) = (self.name.clone(), self.boxes);
+            return Err(InferError::TooManyBoxes { model, takes, given: boxes.len() });
+        }
+        if let Some(slot) = self.streams.slot(stream) {
+            self.plan.set_boxes(slot, boxes);
+        }
+        Ok(())
     }
 
     /// The stream begins anew: states are zeroed, features forgotten. Does nothing after [`Self::remove_stream`].

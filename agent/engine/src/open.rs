@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use kinewatch_core::manifest::{Graph, Manifest, Plan as ManifestPlan};
+use kinewatch_core::manifest::{Graph, Manifest, Plan as ManifestPlan, RequiredBackend};
 
 use crate::backend::ort::{OrtSession, OrtSetup};
 use crate::backend::tract::TractSession;
@@ -36,13 +36,21 @@ pub(crate) fn open(
     options: &OpenOptions,
     on_deviation: OnDeviation,
 ) -> Result<Model, OpenError> {
+    check_requires(manifest, options)?;
     check_labels(dir, manifest)?;
     let mut refused = Vec::new();
     let mut unavailable: Option<Provider> = None;
-    let mut last = None;
+    let mut last: Option<(Candidate, OpenError)> = None;
     for candidate in candidates(&manifest.name, manifest.graphs.int8.is_some(), options)? {
+        if candidate.backend == Backend::Tract && manifest.requires.is_some() {
+            continue;
+        }
         if candidate.backend == Backend::Ort && unavailable == Some(candidate.provider) {
             continue;
+        }
+        if let Some((candidate, error)) = last.take() {
+            passed_over(manifest, candidate, &error);
+            refused.push(format!("{candidate}: {error}"));
         }
         let opening = Opening { dir, manifest, options, candidate };
         match opening.run(on_deviation) {
@@ -54,16 +62,36 @@ pub(crate) fn open(
             Err(error) => {
                 if matches!(error, OpenError::Provider { .. }) {
                     unavailable = Some(candidate.provider);
-                    tracing::info!(model = manifest.name, %candidate, %error, "not used");
-                } else {
-                    tracing::warn!(model = manifest.name, %candidate, %error, "not used");
                 }
-                refused.push(format!("{candidate}: {error}"));
-                last = Some(error);
+                last = Some((candidate, error));
             }
         }
     }
-    Err(last.unwrap_or_else(|| OpenError::Options("no back end is left to try".to_owned())))
+    Err(last.map_or_else(|| OpenError::Options("no back end is left to try".to_owned()), |(_, error)| error))
+}
+
+/// The last failure is the caller's; those before it are told here.
+fn passed_over(manifest: &Manifest, candidate: Candidate, error: &OpenError) {
+    if matches!(error, OpenError::Provider { .. }) {
+        tracing::info!(model = manifest.name, %candidate, %error, "not used");
+    } else {
+        tracing::warn!(model = manifest.name, %candidate, %error, "not used");
+    }
+}
+
+/// Whether the options leave the back end that the package cannot be run without. Opens nothing.
+///
+/// # Errors
+/// They do not; the message quotes the package's reason.
+pub fn check_requires(manifest: &Manifest, options: &OpenOptions) -> Result<(), OpenError> {
+    let Some(requires) = &manifest.requires else { return Ok(()) };
+    let RequiredBackend::Ort = requires.backend;
+    let missing = match options.backend {
+        BackendChoice::Tract => "backend is \"tract\"",
+        BackendChoice::Auto | BackendChoice::Ort if options.ort_library.is_none() => "no usable library was found",
+        BackendChoice::Auto | BackendChoice::Ort => return Ok(()),
+    };
+    Err(OpenError::NeedsOrt { because: requires.because.clone(), missing: missing.to_owned() })
 }
 
 fn why(candidate: Candidate, options: &OpenOptions, refused: &[String]) -> String {
@@ -178,7 +206,10 @@ impl Opening<'_> {
         let runner = self.runner(&graph.model, &spec, learnt)?;
         let tensors = &self.manifest.tensors;
         Ok(match self.manifest.plan {
-            ManifestPlan::Clip => Box::new(ClipPlan::new(runner, &tensors.logits)),
+            ManifestPlan::Clip => {
+                let boxes = tensors.boxes.as_ref().map(|boxes| boxes.count);
+                Box::new(ClipPlan::new(runner, &tensors.logits, boxes))
+            }
             ManifestPlan::Online => {
                 let sizes: Vec<usize> = tensors.states.iter().map(|state| state.shape.iter().product()).collect();
                 let names = spec.outputs.into_iter().map(|output| output.name).collect();
@@ -281,6 +312,7 @@ impl Opening<'_> {
         Err(match failure {
             LoadFailure::Load(BackendError { detail }) => OpenError::Load { path, backend, detail },
             LoadFailure::WarmUp(BackendError { detail }) => OpenError::WarmUp { path, backend, detail },
+            LoadFailure::Operators(operators) => OpenError::Operators { path, backend, operators },
             LoadFailure::Contract(mismatch) => OpenError::Contract { path, mismatch },
             LoadFailure::Provider(BackendError { detail }) => self.provider_error(&[path], detail),
         })

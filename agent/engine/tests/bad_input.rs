@@ -147,6 +147,56 @@ fn states_that_do_not_fit() {
 }
 
 #[test]
+fn boxes_that_do_not_fit() {
+    let table = "[tensors.boxes]\ninput = \"boxes\"\ncount = 2\n";
+    let cases = [
+        ("count = 2", "count = 3", "the input `boxes` must be float32 [N, 3, 4], the graph has float32 [N, 2, 4]"),
+        (
+            "input = \"boxes\"",
+            "input = \"regions\"",
+            "model.toml names the input `regions`, the graph has `clip`, `boxes`",
+        ),
+    ];
+    for (from, to, mismatch) in cases {
+        for error in Broken::of("tiny-boxes").edited(from, to).errors() {
+            assert!(error.contains(mismatch), "{error}");
+        }
+    }
+    let none = Broken::of("tiny-boxes")
+        .edited(table, "")
+        .edited("boxes = [[0.0, 0.25, 0.5, 0.75], [0.5, 0.1, 0.9, 1.0]]\n", "")
+        .edited("boxes = [[0.6, 0.3, 0.8, 0.7]]\n", "");
+    for error in none.errors() {
+        assert!(error.contains("the graph has the input `boxes`, model.toml names only `clip`"), "{error}");
+    }
+    for error in
+        Broken::of("tiny-clip").edited("logits = \"logits\"\n", &format!("logits = \"logits\"\n{table}")).errors()
+    {
+        assert!(error.contains("model.toml names the input `boxes`, the graph has `clip`"), "{error}");
+    }
+    let other = Broken::of("tiny-boxes").edited("[[0.6, 0.3, 0.8, 0.7]]", "[[0.6, 0.3, 0.8, 0.4]]");
+    for error in other.errors() {
+        assert!(error.starts_with("golden/one.logits.npy: ") && error.contains("computes other logits"), "{error}");
+    }
+}
+
+#[test]
+fn operators_that_tract_lacks_are_named() {
+    let package = Broken::of("tiny-nan");
+    let file = package.file("tiny.fp32.onnx");
+    let mut bytes = std::fs::read(&file).unwrap();
+    // The field op_type of the node `Log`.
+    let at = bytes.windows(5).position(|w| w == b"\x22\x03Log").unwrap();
+    bytes[at + 2..at + 5].copy_from_slice(b"Lag");
+    std::fs::write(&file, bytes).unwrap();
+    assert_eq!(
+        package.error(&tract(PrecisionChoice::Fp32)),
+        "tiny.fp32.onnx: tract has no operator Lag; run it on ONNX Runtime (install it and name it with ort_library), or \
+         export the graph without it"
+    );
+}
+
+#[test]
 fn labels_that_do_not_match() {
     let package = Broken::of("tiny-clip");
     std::fs::write(package.file("labels.txt"), "background\nwave\n").unwrap();

@@ -6,7 +6,8 @@ mod common;
 
 use common::{Package, dense, distance, engines, everywhere, infer, ort, ort_library, tract};
 use kinewatch_core::frame::Frame;
-use kinewatch_core::manifest::Plan;
+use kinewatch_core::manifest::{Plan, RequiredBackend, Requires};
+use kinewatch_core::region::Region;
 use kinewatch_engine::{
     Backend, InferError, Logits, Model, OpenOptions, Precision, PrecisionChoice, Provider, Request,
 };
@@ -32,7 +33,7 @@ fn golden_clips_pass() {
 fn tract_equals_ort() {
     let Some(library) = ort_library() else { return };
     for package in Package::all() {
-        for precision in [PrecisionChoice::Fp32, PrecisionChoice::Int8] {
+        for precision in [PrecisionChoice::Fp32, PrecisionChoice::Int8].into_iter().filter(|one| package.has(*one)) {
             let scores: Vec<_> = [tract(precision), ort(&library, precision)]
                 .map(|options| {
                     let mut model = package.open(&options);
@@ -232,6 +233,81 @@ fn black(package: &Package) -> Vec<Frame> {
     let frame = &package.frames(0, 1)[0];
     let pixels = vec![0; frame.pixels().len()];
     vec![std::sync::Arc::new(kinewatch_core::frame::FrameBuf::new(*frame.meta(), pixels))]
+}
+
+#[test]
+fn a_stream_is_looked_at_inside_its_boxes() {
+    let package = Package::tiny("tiny-boxes");
+    for engine in engines() {
+        let mut model = package.open(&OpenOptions { max_batch: 4, ..engine.options.clone() });
+        let frames = package.frames(9, model.frames_per_request());
+        let (left, right) = (region([0.0, 0.0, 0.5, 1.0]), region([0.5, 0.0, 1.0, 1.0]));
+        let given = [vec![left, right], vec![right, left], vec![left], vec![left, Region::WHOLE], vec![]];
+        let streams: Vec<_> = given
+            .iter()
+            .map(|boxes| {
+                let stream = model.add_stream();
+                model.set_boxes(stream, boxes).unwrap();
+                stream
+            })
+            .collect();
+        let requests: Vec<_> = streams.iter().map(|&stream| Request { stream, frames: &frames }).collect();
+        let rows = infer(&mut model, &requests);
+        let far = |a: usize, b: usize| distance(&rows[a..=a], &rows[b..=b]);
+        let same = if engine.precision == PrecisionChoice::Int8 { 0.05 } else { ROUNDING };
+        assert!(far(2, 3) <= same, "{}: what is not given is the whole picture: {rows:?}", engine.label);
+        for (a, b) in [(0, 1), (0, 2), (1, 2), (0, 4), (1, 4), (2, 4)] {
+            assert!(far(a, b) > 2.0 * same, "{}: {a} and {b} look at different places: {rows:?}", engine.label);
+        }
+
+        model.reset(streams[0]);
+        assert!(distance(&infer(&mut model, &requests), &rows) <= same, "{}: a gap leaves the boxes", engine.label);
+        model.remove_stream(streams[0]);
+        let reused = [Request { stream: model.add_stream(), frames: &frames }];
+        assert!(distance(&infer(&mut model, &reused), &rows[4..]) <= same, "{}: a new stream has none", engine.label);
+
+        let error = model.set_boxes(streams[1], &[left, left, left]).unwrap_err();
+        assert_eq!(error.to_string(), "model tiny-boxes: 3 boxes were given to a stream, the model takes 2");
+        assert!(distance(&infer(&mut model, &requests[1..]), &rows[1..]) <= same, "{}", engine.label);
+    }
+    let mut model = Package::tiny("tiny-clip").open(&tract(PrecisionChoice::Fp32));
+    let stream = model.add_stream();
+    let error = model.set_boxes(stream, &[Region::WHOLE]).unwrap_err();
+    assert_eq!(error.to_string(), "model tiny-clip: 1 boxes were given to a stream, the model takes 0");
+}
+
+fn region(corners: [f32; 4]) -> Region {
+    Region::new(corners).unwrap()
+}
+
+#[test]
+fn a_package_that_needs_onnx_runtime_is_opened_on_nothing_else() {
+    let mut package = Package::tiny("tiny-clip");
+    let because = "tract has no operator RoiAlign".to_owned();
+    package.manifest.requires = Some(Requires { backend: RequiredBackend::Ort, because });
+    // Refused before any file is looked at.
+    let nowhere = Package { dir: "/nonexistent".into(), manifest: package.manifest.clone() };
+    let told = |options: &OpenOptions| Model::open(&nowhere.dir, &nowhere.manifest, options).unwrap_err().to_string();
+    let line = |missing| {
+        format!(
+            "needs ONNX Runtime (tract has no operator RoiAlign), but {missing}; install ONNX Runtime, name it with \
+             ort_library, and set backend to \"auto\" or \"ort\""
+        )
+    };
+    assert_eq!(told(&tract(PrecisionChoice::Fp32)), line("backend is \"tract\""));
+    assert_eq!(told(&OpenOptions::default()), line("no usable library was found"));
+
+    let Some(library) = ort_library() else { return };
+    let auto = OpenOptions { ort_library: Some(library), ..OpenOptions::default() };
+    assert_eq!(package.open(&auto).report().backend, Backend::Ort);
+    // A graph that ONNX Runtime refuses is not tried on tract.
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(package.dir.join("labels.txt"), dir.path().join("labels.txt")).unwrap();
+    for file in ["tiny.fp32.onnx", "tiny.int8.onnx"] {
+        std::fs::write(dir.path().join(file), "not a graph").unwrap();
+    }
+    let error = Model::open(dir.path(), &package.manifest, &auto).unwrap_err().to_string();
+    assert!(error.contains("ort cannot load it"), "{error}");
 }
 
 #[test]

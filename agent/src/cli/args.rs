@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use kinewatch_core::region::Region;
 
 use crate::config::DEFAULT_PATH;
 use crate::config::file::{Backend, Precision, Provider};
@@ -39,9 +40,18 @@ pub struct ReplayArgs {
     /// Compare with these annotations (ActivityNet's JSON).
     #[arg(long, value_name = "FILE.json")]
     pub truth: Option<PathBuf>,
+    /// Where a model with boxes looks, as fractions of the picture; once for each zone. Default: all of it.
+    #[arg(long, value_name = "X0,Y0,X1,Y1", value_parser = zone)]
+    pub zones: Vec<Region>,
     /// Inference.
     #[command(flatten)]
     pub engine: EngineArgs,
+}
+
+fn zone(text: &str) -> Result<Region, String> {
+    let numbers: Vec<f32> = text.split(',').map_while(|number| number.trim().parse().ok()).collect();
+    let corners = <[f32; 4]>::try_from(numbers).ok().filter(|_| text.matches(',').count() == 3);
+    Region::new(corners.ok_or("write four numbers, for example 0.1,0.2,0.5,0.9")?).map_err(|e| e.to_string())
 }
 
 /// How a model is run; the same keys as `[engine]` of the configuration.

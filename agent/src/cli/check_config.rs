@@ -48,7 +48,12 @@ fn summary(plan: &Plan) -> String {
     }
     for c in &plan.cameras {
         let models: Vec<&str> = c.models.iter().map(|m| plan.models[*m].name.as_str()).collect();
-        lines.push(format!("camera   {}: {}, watched by {}", c.name, c.source, models.join(", ")));
+        let zones = match c.zones.len() {
+            0 => String::new(),
+            1 => ", 1 zone".into(),
+            n => format!(", {n} zones"),
+        };
+        lines.push(format!("camera   {}: {}, watched by {}{zones}", c.name, c.source, models.join(", ")));
     }
     lines.join("\n")
 }

@@ -38,6 +38,8 @@ pub(super) fn info(args: &ModelInfoArgs) -> Outcome {
                 "window_s": seconds(s.window), "stride_s": seconds(s.stride), "max_hole_s": seconds(s.max_hole),
             },
             "labels": m.labels.iter().map(|l| &l.name).collect::<Vec<_>>(), "reports": reports,
+            "boxes": m.tensors.boxes.as_ref().map(|b| b.count),
+            "requires": m.requires.as_ref().map(|r| json!({ "backend": "ort", "because": r.because })),
             "int8": m.graphs.int8.is_some(), "files": m.files,
         });
         return print(&value.to_string());
@@ -45,7 +47,7 @@ pub(super) fn info(args: &ModelInfoArgs) -> Outcome {
     let size: u64 = m.files.keys().filter_map(|f| std::fs::metadata(package.dir.join(f)).ok()).map(|f| f.len()).sum();
     let precisions = if m.graphs.int8.is_some() { "fp32, int8" } else { "fp32" };
     print(&format!(
-        "{} {}  {}\n\narchitecture  {}, plan {}\ninput         {}x{}, {} frames a second\nwindow        {} frames over {} s, every {} s\nreports       {}\nall labels    {}\ngraphs        {precisions}, {:.1} MB with everything\nlicence       {}\ntrained on    {}\nsha256        {}",
+        "{} {}  {}\n\narchitecture  {}, plan {}\ninput         {}x{}, {} frames a second\nwindow        {} frames over {} s, every {} s\n{}{}reports       {}\nall labels    {}\ngraphs        {precisions}, {:.1} MB with everything\nlicence       {}\ntrained on    {}\nsha256        {}",
         m.name,
         m.version,
         m.description,
@@ -57,6 +59,8 @@ pub(super) fn info(args: &ModelInfoArgs) -> Outcome {
         m.frames_per_window(),
         seconds(s.window),
         seconds(s.stride),
+        m.tensors.boxes.as_ref().map_or_else(String::new, |b| format!("boxes         {}\n", b.count)),
+        m.requires.as_ref().map_or_else(String::new, |r| format!("needs         ONNX Runtime: {}\n", r.because)),
         reports.join(", "),
         m.labels.iter().map(|l| l.name.as_str()).collect::<Vec<_>>().join(", "),
         size as f64 / 1e6,
@@ -236,6 +240,8 @@ fn bench_json(manifest: &Manifest, results: &[BenchResult]) -> Value {
 fn ways(args: &ModelRunArgs, manifest: &Manifest) -> Result<Vec<OpenOptions>, Failure> {
     let plan = EnginePlan::from(&args.engine);
     let options = inference::open_options(&plan, None)?;
+    kinewatch_engine::check_requires(manifest, &options)
+        .map_err(|e| Failure::say(format!("{}: {e}", args.dir.display())))?;
     if plan.backend != Backend::Tract && options.ort_library.is_none() {
         eprintln!(
             "kinewatch: ONNX Runtime was not found: tract alone is looked at; name the library with --ort-library"
@@ -245,7 +251,8 @@ fn ways(args: &ModelRunArgs, manifest: &Manifest) -> Result<Vec<OpenOptions>, Fa
     let precisions = [(Precision::Fp32, PrecisionChoice::Fp32), (Precision::Int8, PrecisionChoice::Int8)];
     let mut ways = Vec::new();
     for (_, backend) in backends.into_iter().filter(|(b, _)| plan.backend == Backend::Auto || plan.backend == *b) {
-        if backend == BackendChoice::Ort && options.ort_library.is_none() {
+        let missing = backend == BackendChoice::Ort && options.ort_library.is_none();
+        if missing || (backend == BackendChoice::Tract && manifest.requires.is_some()) {
             continue;
         }
         for (_, precision) in

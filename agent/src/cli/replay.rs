@@ -25,7 +25,8 @@ pub(super) fn run(args: ReplayArgs) -> Outcome {
     let opened =
         progress::spin("opening the model", || models::open("replay", &args.model, Overrides::default(), &options))?;
     let manifest = std::sync::Arc::clone(&opened.loaded.manifest);
-    let mut replayer = Replayer::new(opened.loaded, opened.reference)?;
+    check_zones(args.zones.len(), &manifest)?;
+    let mut replayer = Replayer::new(opened.loaded, opened.reference, args.zones.clone())?;
     let mut outputs = Outputs::new(&args)?;
     let mut failed = 0;
     for (n, path) in args.videos.iter().enumerate() {
@@ -61,6 +62,21 @@ fn check_stems(videos: &[PathBuf]) -> Outcome {
                 path.display()
             )));
         }
+    }
+    Ok(())
+}
+
+fn check_zones(given: usize, manifest: &Manifest) -> Outcome {
+    let name = &manifest.name;
+    match &manifest.tensors.boxes {
+        None if given > 0 => eprintln!("kinewatch: --zones is of no use, model {name} takes no boxes; leave it out"),
+        Some(boxes) if given > boxes.count => {
+            let takes = boxes.count;
+            return Err(Failure::Usage(format!(
+                "--zones: there are {given}, model {name} takes {takes}: leave some out"
+            )));
+        }
+        _ => {}
     }
     Ok(())
 }

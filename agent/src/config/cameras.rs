@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use kinewatch_capture::Source;
+use kinewatch_core::region::Region;
 
 use super::document::key;
 use super::file::{Camera, Transport};
-use super::plan::CameraPlan;
+use super::models::Models;
+use super::plan::{CameraPlan, ModelPlan};
 use super::resolve::{Resolver, twice};
 use super::secret::{self, Login};
 use super::shape::nearest;
 
-pub(super) fn resolve(r: &mut Resolver<'_>, cameras: &[Camera], models: &[String]) -> Option<Vec<CameraPlan>> {
+pub(super) fn resolve(r: &mut Resolver<'_>, cameras: &[Camera], models: &Models) -> Option<Vec<CameraPlan>> {
     if cameras.is_empty() {
         r.error(&key![], "no [[camera]]: add one with name = \"front\" and source = \"rtsp://…\"");
     }
@@ -23,8 +25,12 @@ pub(super) fn resolve(r: &mut Resolver<'_>, cameras: &[Camera], models: &[String
     plans.into_iter().collect()
 }
 
-fn one(r: &mut Resolver<'_>, i: usize, camera: &Camera, models: &[String]) -> Option<CameraPlan> {
-    let watching = watching(r, i, camera, models);
+fn one(r: &mut Resolver<'_>, i: usize, camera: &Camera, models: &Models) -> Option<CameraPlan> {
+    let watching = watching(r, i, camera, &models.names);
+    let zones = zones(r, i, camera);
+    if let Some(plans) = &models.plans {
+        fit(r, i, camera, &watching.iter().map(|&m| &plans[m]).collect::<Vec<_>>());
+    }
     let source = source(r, i, camera);
     let login = login(r, i, camera);
     if let Some(source) = source.as_ref().filter(|s| !matches!(s, Source::Rtsp { .. })) {
@@ -51,6 +57,7 @@ fn one(r: &mut Resolver<'_>, i: usize, camera: &Camera, models: &[String]) -> Op
         transport: camera.transport.unwrap_or(Transport::Tcp),
         stall_timeout: Duration::from_secs_f64(camera.stall_timeout_s.clamp(0.1, 86_400.0)),
         models: watching,
+        zones,
     })
 }
 
@@ -91,6 +98,38 @@ fn watching(r: &mut Resolver<'_>, i: usize, camera: &Camera, models: &[String]) 
         }
     }
     watching
+}
+
+fn zones(r: &mut Resolver<'_>, i: usize, camera: &Camera) -> Vec<Region> {
+    let mut zones = Vec::with_capacity(camera.zones.len());
+    for (k, corners) in camera.zones.iter().enumerate() {
+        match Region::new(corners.map(|c| c as f32)) {
+            Ok(zone) => zones.push(zone),
+            Err(e) => r.error(&key!["camera", i, "zones", k], format!("camera \"{}\": zone {e}", camera.name)),
+        }
+    }
+    zones
+}
+
+/// Whether the models that watch the camera take its zones.
+fn fit(r: &mut Resolver<'_>, i: usize, camera: &Camera, watching: &[&ModelPlan]) {
+    let (name, count, at) = (&camera.name, camera.zones.len(), key!["camera", i, "zones"]);
+    let takes = |model: &ModelPlan| model.manifest.tensors.boxes.as_ref().map(|boxes| boxes.count);
+    for model in watching {
+        if let Some(most) = takes(model).filter(|most| count > *most) {
+            let advice = "leave some out, or watch them with another [[camera]] of the same source";
+            r.error(
+                &at,
+                format!("camera \"{name}\" has {count} zones, model \"{}\" takes {most}: {advice}", model.name),
+            );
+        }
+    }
+    if count > 0 && !watching.is_empty() && watching.iter().all(|model| takes(model).is_none()) {
+        r.warn(
+            &at,
+            format!("camera \"{name}\": zones are of no use, none of its models takes boxes; leave the key out"),
+        );
+    }
 }
 
 fn source(r: &mut Resolver<'_>, i: usize, camera: &Camera) -> Option<Source> {

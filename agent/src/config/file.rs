@@ -313,6 +313,10 @@ pub struct Camera {
     /// File that holds the password, instead of `credentials_file`.
     #[serde(default)]
     pub password_file: Option<String>,
+    /// Where models with boxes look: x0, y0, x1, y1 of each zone as fractions of the picture. Default: all of it.
+    #[serde(default)]
+    #[schemars(length(max = 64), inner(inner(range(min = 0.0, max = 1.0))))]
+    pub zones: Vec<[f64; 4]>,
     /// How RTSP media travel.
     #[serde(default)]
     pub transport: Option<Transport>,

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use kinewatch_core::manifest::{DecoderOverride, Manifest, Overrides};
+use kinewatch_engine::{OpenError, check_requires};
 
 use super::document::key;
 use super::file::{Label, Model};
-use super::plan::ModelPlan;
+use super::plan::{EnginePlan, ModelPlan};
 use super::resolve::{Resolver, twice};
+use crate::inference::{self, NoLibrary};
 
 /// Models as far as they could be resolved.
 pub(super) struct Models {
@@ -18,7 +20,7 @@ pub(super) struct Models {
     pub(super) plans: Option<Vec<ModelPlan>>,
 }
 
-pub(super) fn resolve(r: &mut Resolver<'_>, models: &[Model]) -> Models {
+pub(super) fn resolve(r: &mut Resolver<'_>, models: &[Model], engine: &EnginePlan) -> Models {
     if models.is_empty() {
         r.error(&key![], "no [[model]]: add one with path = \"/usr/share/kinewatch/models/falls\"");
     }
@@ -29,7 +31,7 @@ pub(super) fn resolve(r: &mut Resolver<'_>, models: &[Model]) -> Models {
     }
     twice(r, "model", names.iter().enumerate().map(|(i, n)| (i, n.as_str())));
     let plans: Vec<Option<ModelPlan>> =
-        models.iter().zip(&names).enumerate().map(|(i, (m, name))| one(r, i, m, name)).collect();
+        models.iter().zip(&names).enumerate().map(|(i, (m, name))| one(r, i, m, name, engine)).collect();
     Models { names, plans: plans.into_iter().collect() }
 }
 
@@ -38,7 +40,7 @@ fn name_of(model: &Model) -> String {
     model.name.clone().unwrap_or_else(from_path)
 }
 
-fn one(r: &mut Resolver<'_>, i: usize, model: &Model, name: &str) -> Option<ModelPlan> {
+fn one(r: &mut Resolver<'_>, i: usize, model: &Model, name: &str, engine: &EnginePlan) -> Option<ModelPlan> {
     let path = r.path(&model.path);
     if !r.looks_at_machine() {
         return None;
@@ -50,8 +52,19 @@ fn one(r: &mut Resolver<'_>, i: usize, model: &Model, name: &str) -> Option<Mode
             return None;
         }
     };
+    if let Err(e) = requires(&manifest, engine) {
+        r.error(&key!["model", i, "path"], format!("model \"{name}\": {e}"));
+    }
     let overrides = overrides(r, i, model, name, &manifest);
     Some(ModelPlan { name: name.to_owned(), path, manifest: Arc::new(manifest), overrides })
+}
+
+/// Whether this machine has what the package cannot be run without. Looks for a library only when one is needed.
+fn requires(manifest: &Manifest, engine: &EnginePlan) -> Result<(), OpenError> {
+    let Some(requires) = &manifest.requires else { return Ok(()) };
+    let options = inference::open_options(engine, None)
+        .map_err(|NoLibrary { reason }| OpenError::NeedsOrt { because: requires.because.clone(), missing: reason })?;
+    check_requires(manifest, &options)
 }
 
 /// Checks label by label, so that each mistake is told at its own table.

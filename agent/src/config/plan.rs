@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use kinewatch_capture::Source;
 use kinewatch_core::manifest::{Manifest, Overrides};
+use kinewatch_core::region::Region;
 use kinewatch_mqtt::Endpoint;
 
 use super::file::{Backend, LogFormat, Precision, Protocol, Provider, Transport};
@@ -130,4 +131,6 @@ pub struct CameraPlan {
     pub stall_timeout: Duration,
     /// Indices into [`Plan::models`], each once, at least one.
     pub models: Vec<usize>,
+    /// Where its models with boxes look; at most as many as each of them takes.
+    pub zones: Vec<Region>,
 }

@@ -29,8 +29,8 @@ pub(super) fn resolve(path: &Path, file: &File, mut r: Resolver<'_>) -> (Option<
     let web = r.web(&file.web);
     let log = r.log(&file.log);
     let engine = r.engine(&file.engine);
-    let models = models::resolve(&mut r, &file.model);
-    let cameras = cameras::resolve(&mut r, &file.camera, &models.names);
+    let models = models::resolve(&mut r, &file.model, &engine);
+    let cameras = cameras::resolve(&mut r, &file.camera, &models);
     // The broker inside speaks MQTT 5 on its port and 3.1.1 on the next.
     if let (Some(web), Some(broker)) = (web, mqtt.as_ref().and_then(|m| m.embedded))
         && (broker.port()..=broker.port().saturating_add(1)).contains(&web.port())

@@ -118,6 +118,7 @@ impl<'w> Walk<'w, '_> {
         match value.get_ref() {
             DeValue::Table(table) => self.table(table, at, schema, name),
             DeValue::Array(items) => {
+                self.length(at, items.len(), schema, name);
                 for item in items.iter() {
                     self.value(item, &schema["items"], name);
                 }
@@ -128,6 +129,20 @@ impl<'w> Walk<'w, '_> {
             DeValue::Float(f) => self.range(at, f.as_str().replace('_', "").parse().unwrap_or(f64::NAN), schema, name),
             _ => {}
         }
+    }
+
+    fn length(&mut self, at: Position, length: usize, schema: &Value, name: &str) {
+        let (min, max) = (schema["minItems"].as_u64(), schema["maxItems"].as_u64());
+        let length = length as u64;
+        let bounds = match (min, max) {
+            (Some(a), Some(b)) if a == b && length != a => {
+                format!("{a} are expected{}", expected_fix(name, &types(schema)))
+            }
+            (Some(a), _) if length < a => format!("{a} are the fewest; add some"),
+            (_, Some(b)) if length > b => format!("{b} are the most; leave some out"),
+            _ => return,
+        };
+        self.error(at, format!("{name}: a list of {length} where {bounds}"));
     }
 
     fn range(&mut self, at: Position, value: f64, schema: &Value, name: &str) {
@@ -199,6 +214,7 @@ fn expected(name: &str) -> &'static str {
 fn expected_fix(name: &str, types: &[&str]) -> String {
     match types.first() {
         Some(&"array") if matches!(name, "model" | "camera") => format!("; write [[{name}]], with two brackets"),
+        Some(&"array") if name == "camera.zones" => "; write zones = [[x0, y0, x1, y1], …]".into(),
         Some(&"object") => format!("; write [{name}] and its keys below"),
         _ => String::new(),
     }

@@ -29,6 +29,15 @@ impl Scene {
         Self { dir, environment }
     }
 
+    /// A package that says so; its manifest is the one file without a hash.
+    fn needs_ort(&self) {
+        copy(&self.path("tiny"), &self.path("needs-ort"));
+        let manifest = self.path("needs-ort/model.toml");
+        let text = fs::read_to_string(&manifest).unwrap();
+        let requires = "[requires]\nbackend = \"ort\"\nbecause = \"tract has no operator RoiAlign\"\n[input]";
+        fs::write(manifest, text.replacen("[input]", requires, 1)).unwrap();
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -74,6 +83,18 @@ fn five_lines_are_enough() {
     assert_eq!(plan.web.unwrap().port(), 8089);
 }
 
+#[test]
+fn zones_are_the_cameras() {
+    let scene = Scene::new();
+    copy(&repository().join("tests/data/packages/tiny-boxes"), &scene.path("boxes"));
+    let both = "[[model]]\npath = \"tiny\"\n[[model]]\npath = \"boxes\"\n";
+    let report =
+        scene.check(&format!("{both}[[camera]]\nname = \"a\"\nsource = \"test:\"\nzones = [[0.1, 0.2, 0.5, 1]]\n"));
+    assert_eq!(report.problems.len(), 0, "one of its models takes them: {:?}", report.problems);
+    let zones: Vec<_> = report.plan.unwrap().cameras[0].zones.iter().map(|zone| zone.corners()).collect();
+    assert_eq!(zones, [[0.1, 0.2, 0.5, 1.0]]);
+}
+
 /// The bad list: one section each, all in one snapshot, so that the tone of the messages can be read at a glance.
 #[test]
 fn every_mistake_says_where_it_is_and_what_to_do() {
@@ -87,6 +108,8 @@ fn every_mistake_says_where_it_is_and_what_to_do() {
         .find(|p| p.extension().is_some_and(|e| e == "onnx"))
         .unwrap();
     fs::write(&onnx, "not a graph").unwrap();
+    copy(&repository().join("tests/data/packages/tiny-boxes"), &scene.path("boxes"));
+    scene.needs_ort();
     let camera = |more: &str| format!("[[model]]\npath = \"tiny\"\n[[camera]]\nname = \"front\"\n{more}\n");
     let cases: Vec<(&str, String)> = vec![
         ("empty file", String::new()),
@@ -112,6 +135,12 @@ fn every_mistake_says_where_it_is_and_what_to_do() {
             .map(|(i, s)| format!("[[camera]]\nname = \"c{i}\"\nsource = \"{s}\"\n"))
             .collect::<String>()
             + "[[model]]\npath = \"tiny\"\n"),
+        ("zones of another form", camera("source = \"test:\"\nzones = [[0.1, 0.2, 0.5], [0, 0, 640, 480.5], 0.5]")),
+        ("too many zones", camera(&format!("source = \"test:\"\nzones = [{}]", "[0, 0, 1, 1], ".repeat(65)))),
+        ("zones with wrong corners", camera("source = \"test:\"\nzones = [[0, 0, 1, 1], [0.5, 0, 0.1, 1],\n  [0, 0.5, 1, 0.5]]")),
+        ("more zones than a model takes", camera("source = \"test:\"\nzones = [[0, 0, 1, 1], [0, 0, 1, 0.5], [0, 0, 0.5, 1]]").replace("\"tiny\"", "\"boxes\"")),
+        ("zones that no model takes", camera("source = \"test:\"\nzones = [[0, 0, 1, 1]]")),
+        ("a model that needs ONNX Runtime", format!("[engine]\nbackend = \"tract\"\n{}", GOOD.replace("\"tiny\"", "\"needs-ort\""))),
         ("password in a source", camera("source = \"rtsp://admin:hunter2@192.0.2.1/1\"")),
         ("password in the broker's URL", format!("[mqtt]\nurl = \"mqtt://joe:hunter2@broker\"\n{GOOD}")),
         ("broker URLs", format!("[mqtt]\nurl = \"tcp://broker\"\n{GOOD}")),

@@ -17,11 +17,14 @@ pub use error::ManifestError;
 pub use params::{DecoderKind, DecoderOverride, DecoderParams, Overrides};
 
 use crate::frame::FrameSpec;
+use crate::region::Region;
 
 /// The only `format` that this agent reads.
 pub const FORMAT: i64 = 1;
 /// Most labels of a model.
 pub const MAX_LABELS: usize = 1000;
+/// Most boxes of a model, and most zones of a camera.
+pub const MAX_BOXES: usize = 64;
 
 /// A validated model package contract.
 #[derive(Clone, Debug)]
@@ -40,6 +43,8 @@ pub struct Manifest {
     pub license: String,
     /// Where the training data came from.
     pub provenance: Vec<String>,
+    /// What it cannot be run without.
+    pub requires: Option<Requires>,
     /// What the graph reads.
     pub input: Input,
     /// Which frames it reads, and when.
@@ -70,6 +75,23 @@ pub enum Plan {
     Cached,
     /// One frame and the states of the previous one.
     Online,
+}
+
+/// What a package cannot be run without.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requires {
+    /// The only back end that runs it.
+    pub backend: RequiredBackend,
+    /// Why, for people: one line.
+    pub because: String,
+}
+
+/// A back end that a package may insist on. The other one is always there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RequiredBackend {
+    /// ONNX Runtime.
+    Ort,
 }
 
 /// What the graph reads.
@@ -182,6 +204,17 @@ pub struct Tensors {
     pub features: Option<String>,
     /// Carried from frame to frame; only for [`Plan::Online`].
     pub states: Vec<State>,
+    /// Regions that the model reads beside the frames; only for [`Plan::Clip`].
+    pub boxes: Option<Boxes>,
+}
+
+/// Regions of the picture: float32 `[N, count, 4]`, each x0, y0, x1, y1 as fractions of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Boxes {
+    /// Graph input.
+    pub input: String,
+    /// Boxes of a row, 1 to [`MAX_BOXES`].
+    pub count: usize,
 }
 
 /// A tensor carried from frame to frame, zero at the start of a stream.
@@ -247,12 +280,14 @@ pub struct Golden {
 }
 
 /// One clip: paths relative to the package.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct GoldenClip {
     /// uint8 `[F, H, W, 3]` RGB.
     pub frames: String,
     /// float32 `[S, C]`.
     pub logits: String,
+    /// Of every window; at most as many as [`Boxes::count`], the rest are the whole picture.
+    pub boxes: Vec<Region>,
 }
 
 impl Manifest {

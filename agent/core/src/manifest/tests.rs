@@ -70,6 +70,72 @@ fn each_fault_has_one_clear_line() {
     }
 }
 
+/// The example as a package of plan clip that reads boxes, with one more edit.
+fn with_boxes(from: &str, to: &str) -> Result<Manifest, ManifestError> {
+    let states = "[[tensors.states]]\ninput = \"state0\"\noutput = \"next0\"\nshape = [3, 36, 36]\n";
+    let clip = EXAMPLE.replacen("plan = \"online\"", "plan = \"clip\"", 1);
+    let text = clip.replacen(states, "[tensors.boxes]\ninput = \"boxes\"\ncount = 2\n", 1).replacen(
+        "logits = \"golden/walk.logits.npy\"\n",
+        "logits = \"golden/walk.logits.npy\"\nboxes = [[0.1, 0.2, 0.5, 0.9]]\n",
+        1,
+    );
+    assert!(text.contains(from), "the example with boxes lacks {from:?}");
+    Manifest::parse(&text.replacen(from, to, 1))
+}
+
+#[test]
+fn a_clip_package_may_read_boxes() {
+    let m = with_boxes("", "").unwrap();
+    assert_eq!(m.tensors.boxes, Some(Boxes { input: "boxes".into(), count: 2 }));
+    assert_eq!(m.golden.clips[0].boxes, [Region::new([0.1, 0.2, 0.5, 0.9]).unwrap()]);
+    let m = with_boxes("boxes = [[0.1, 0.2, 0.5, 0.9]]", "").unwrap();
+    assert_eq!(m.golden.clips[0].boxes, [], "the whole picture");
+    assert!(with_boxes("count = 2", "count = 64").is_ok());
+    let told = |from, to| with_boxes(from, to).map(|_| ()).unwrap_err().to_string();
+    for (from, to, want) in [
+        ("count = 2", "count = 0", "tensors.boxes.count: 0 is outside 1 to 64"),
+        ("count = 2", "count = 65", "tensors.boxes.count: 65 is outside 1 to 64"),
+        ("count = 2", "", "missing field `count`"),
+        ("resize = \"stretch\"", "resize = \"letterbox\"", "tensors.boxes: are fractions of the picture"),
+        ("count = 2", "coun = 2", "unknown key `coun`; did you mean `count`?"),
+        ("input = \"boxes\"", "input = \"frame\"", "tensors.boxes.input: `frame` is named twice; names must differ"),
+        ("[0.1, 0.2, 0.5, 0.9]", "[0.1, 0.2, 0.5]", "invalid length 3"),
+        ("[0.1, 0.2, 0.5, 0.9]", "[0.6, 0.2, 0.5, 0.9]", "golden.clips[0].boxes[0]: x0 = 0.6 is not below x1 = 0.5"),
+        ("[0.1, 0.2, 0.5, 0.9]", "[1, 2, 50, 90]", "golden.clips[0].boxes[0]: y0 = 2 is outside 0 to 1"),
+        (
+            "[[0.1, 0.2, 0.5, 0.9]]",
+            "[[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1]]",
+            "golden.clips[0].boxes: has 3 boxes, tensors.boxes.count is 2; remove some",
+        ),
+        ("[tensors.boxes]\ninput = \"boxes\"\ncount = 2\n", "", "golden.clips[0].boxes: the graph reads no boxes"),
+    ] {
+        let got = told(from, to);
+        assert!(got.contains(want), "{from:?} -> {to:?}\n  gave  {got}\n  wants {want}");
+    }
+    let boxes = "[tensors.boxes]\ninput = \"boxes\"\ncount = 2\n[graphs.fp32]";
+    assert_eq!(message("[graphs.fp32]", boxes), "tensors.boxes: is only for plan clip; remove it");
+}
+
+#[test]
+fn a_package_may_need_onnx_runtime() {
+    assert_eq!(Manifest::parse(EXAMPLE).unwrap().requires, None);
+    let parsed =
+        |table: &str| Manifest::parse(&EXAMPLE.replacen("[input]", &format!("[requires]\n{table}\n[input]"), 1));
+    let good = parsed("backend = \"ort\"\nbecause = \"tract has no operator RoiAlign.\"").unwrap();
+    let because = "tract has no operator RoiAlign".to_owned();
+    assert_eq!(good.requires, Some(Requires { backend: RequiredBackend::Ort, because }));
+    for (table, want) in [
+        ("backend = \"onnx\"\nbecause = \"x\"", "line 11, column 11: unknown variant `onnx`, expected `ort`"),
+        ("backend = \"tract\"\nbecause = \"x\"", "unknown variant `tract`, expected `ort`"),
+        ("backend = \"ort\"", "missing field `because`"),
+        ("backend = \"ort\"\nbecause = \" \"", "requires.because: must be one line of at most 500 characters"),
+        ("backend = \"ort\"\nbecause = \"a\\nb\"", "requires.because: must be one line"),
+    ] {
+        let got = parsed(table).map(|_| ()).unwrap_err().to_string();
+        assert!(got.contains(want), "{table:?}\n  gave  {got}\n  wants {want}");
+    }
+}
+
 #[test]
 fn a_published_label_needs_a_decoder() {
     let got = message("[[sequences]]", "[[labels]]\nname = \"sit\"\n\n[[sequences]]");

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use super::error::{ManifestError, nearest};
 use super::{
-    FORMAT, Golden, GoldenClip, Graph, Graphs, Input, Label, MAX_LABELS, Manifest, Output, Plan, Sampling, Sequence,
-    State, Tensors, files, wire,
+    Boxes, FORMAT, Golden, GoldenClip, Graph, Graphs, Input, Label, MAX_BOXES, MAX_LABELS, Manifest, Output, Plan,
+    Requires, Sampling, Sequence, State, Tensors, files, wire,
 };
-use crate::frame::FrameSpec;
+use crate::frame::{FrameSpec, Resize};
 use crate::name::Name;
+use crate::region::Region;
 use crate::time::seconds_to_nanos;
 
 pub(super) type Checked<T> = Result<T, ManifestError>;
@@ -33,14 +34,20 @@ pub(super) fn package(p: wire::Package) -> Checked<Manifest> {
     }
     let sampling = sampling(&p.sampling, p.plan)?;
     let labels = labels(p.labels, p.output.background.as_deref())?;
+    let tensors = tensors(p.tensors, p.plan)?;
+    if tensors.boxes.is_some() && p.input.resize != Resize::Stretch {
+        let problem = "are fractions of the picture, which must fill the input: set input.resize = \"stretch\"";
+        return fail("tensors.boxes", problem);
+    }
     let manifest = Manifest {
+        requires: p.requires.map(requires).transpose()?,
         input: input(&p.input)?,
         sampling,
         output: output(&p.output, &labels)?,
-        tensors: tensors(p.tensors, p.plan)?,
         graphs: graphs(p.graphs, p.plan)?,
         sequences: sequences(p.sequences, &labels)?,
-        golden: golden(p.golden)?,
+        golden: golden(p.golden, tensors.boxes.as_ref())?,
+        tensors,
         files: p.files,
         labels,
         name: p.name,
@@ -68,6 +75,11 @@ fn text(key: &str, value: &str) -> Checked<()> {
         return fail(key, "must be one line of at most 500 characters");
     }
     Ok(())
+}
+
+fn requires(r: wire::Requires) -> Checked<Requires> {
+    text("requires.because", &r.because)?;
+    Ok(Requires { backend: r.backend, because: r.because.trim().trim_end_matches('.').to_owned() })
 }
 
 fn version(value: &str) -> Checked<()> {
@@ -224,8 +236,16 @@ fn tensors(t: wire::Tensors, plan: Plan) -> Checked<Tensors> {
             return fail(format!("tensors.states[{i}].shape"), "must have 1 to 67108864 elements, batch axis left out");
         }
     }
+    if let Some(boxes) = &t.boxes {
+        if plan != Plan::Clip {
+            return fail("tensors.boxes", "is only for plan clip; remove it");
+        }
+        unique("tensors.boxes.input", Some(&boxes.input), &mut seen)?;
+        count("tensors.boxes.count", boxes.count, MAX_BOXES)?;
+    }
     let states = t.states.into_iter().map(|s| State { input: s.input, output: s.output, shape: s.shape }).collect();
-    Ok(Tensors { input: t.input, logits: t.logits, feature: t.feature, features: t.features, states })
+    let boxes = t.boxes.map(|b| Boxes { input: b.input, count: b.count });
+    Ok(Tensors { input: t.input, logits: t.logits, feature: t.feature, features: t.features, states, boxes })
 }
 
 fn unique(key: &str, value: Option<&String>, seen: &mut BTreeSet<String>) -> Checked<()> {
@@ -276,12 +296,32 @@ fn sequences(wire: Vec<wire::Sequence>, labels: &[Label]) -> Checked<Vec<Sequenc
     Ok(sequences)
 }
 
-fn golden(g: wire::Golden) -> Checked<Golden> {
+fn golden(g: wire::Golden, boxes: Option<&Boxes>) -> Checked<Golden> {
     between("golden.tolerance_fp32", f64::from(g.tolerance_fp32), 0.0, 1000.0)?;
     between("golden.tolerance_int8", f64::from(g.tolerance_int8), 0.0, 1000.0)?;
     count("golden.clips", g.clips.len(), 100)?;
-    let clips = g.clips.into_iter().map(|c| GoldenClip { frames: c.frames, logits: c.logits }).collect();
+    let mut clips = Vec::with_capacity(g.clips.len());
+    for (i, clip) in g.clips.into_iter().enumerate() {
+        let boxes = regions(&format!("golden.clips[{i}].boxes"), &clip.boxes, boxes)?;
+        clips.push(GoldenClip { frames: clip.frames, logits: clip.logits, boxes });
+    }
     Ok(Golden { tolerance_fp32: g.tolerance_fp32, tolerance_int8: g.tolerance_int8, clips })
+}
+
+fn regions(key: &str, corners: &[[f32; 4]], boxes: Option<&Boxes>) -> Checked<Vec<Region>> {
+    match boxes {
+        None if !corners.is_empty() => {
+            return fail(key, "the graph reads no boxes; remove them, or add [tensors.boxes]");
+        }
+        Some(Boxes { count, .. }) if corners.len() > *count => {
+            return fail(key, format!("has {} boxes, tensors.boxes.count is {count}; remove some", corners.len()));
+        }
+        _ => {}
+    }
+    let region = |(i, &corners): (usize, &[f32; 4])| {
+        Region::new(corners).or_else(|e| fail(format!("{key}[{i}]"), e.to_string()))
+    };
+    corners.iter().enumerate().map(region).collect()
 }
 
 pub(super) fn labels_txt(labels: &[Label], text: &str) -> Checked<()> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Activation, Colour, DecoderParams, Dtype, Layout, Plan, ScoreKind};
+use super::{Activation, Colour, DecoderParams, Dtype, Layout, Plan, RequiredBackend, ScoreKind};
 use crate::frame::{Filter, Resize, ScaleOrder};
 
 #[derive(Deserialize)]
@@ -18,6 +18,7 @@ pub(super) struct Package {
     pub description: String,
     pub license: String,
     pub provenance: Vec<String>,
+    pub requires: Option<Requires>,
     pub input: Input,
     pub sampling: Sampling,
     pub output: Output,
@@ -28,6 +29,13 @@ pub(super) struct Package {
     pub sequences: Vec<Sequence>,
     pub golden: Golden,
     pub files: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Requires {
+    pub backend: RequiredBackend,
+    pub because: String,
 }
 
 #[derive(Deserialize)]
@@ -98,6 +106,14 @@ pub(super) struct Tensors {
     pub features: Option<String>,
     #[serde(default)]
     pub states: Vec<State>,
+    pub boxes: Option<Boxes>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Boxes {
+    pub input: String,
+    pub count: usize,
 }
 
 #[derive(Deserialize)]
@@ -156,4 +172,6 @@ pub(super) struct Golden {
 pub(super) struct GoldenClip {
     pub frames: String,
     pub logits: String,
+    #[serde(default)]
+    pub boxes: Vec<[f32; 4]>,
 }

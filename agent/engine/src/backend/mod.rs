@@ -1,14 +1,14 @@
 //! The two back ends behind one trait: a graph loaded for one batch size, with its input buffers.
 //!
-//! A session is checked when it is made: its inputs and outputs are those of a [`GraphSpec`]. It belongs to one thread
-//! at a time.
+//! A session is checked when it is made: its inputs and outputs are those of a `GraphSpec`. It belongs to one thread at a
+//! time.
 
 pub(crate) mod ort;
 pub(crate) mod profile;
 pub(crate) mod provider;
 pub(crate) mod tract;
 
-use crate::contract::GraphSpec;
+use crate::contract::TensorSpec;
 use crate::error::BackendError;
 
 /// A graph with fixed shapes, ready to run.
@@ -16,13 +16,13 @@ pub(crate) trait Session: Send {
     /// Rows of axis 0.
     fn batch(&self) -> usize;
 
-    /// Buffer of the input at `index` of the [`GraphSpec`], `batch` rows. Kept between runs.
+    /// Buffer of the input at `index` of the `GraphSpec`, `batch` rows. Kept between runs.
     fn input(&mut self, index: usize) -> TensorMut<'_>;
 
     /// Runs the graph on the inputs as they are.
     fn run(&mut self) -> Result<(), BackendError>;
 
-    /// Values of the output at `index` of the [`GraphSpec`] from the last successful run, `batch` rows.
+    /// Values of the output at `index` of the `GraphSpec` from the last successful run, `batch` rows.
     fn output(&self, index: usize) -> &[f32];
 
     /// Shape of that output without the batch axis. Known after the first run.
@@ -71,6 +71,8 @@ pub(crate) fn row_of(all: &[f32], row: usize, rows: usize) -> &[f32] {
 pub(crate) enum LoadFailure {
     /// The back end refuses the file.
     Load(BackendError),
+    /// It does not know these operators, separated by commas.
+    Operators(String),
     /// The graph is not the one described.
     Contract(String),
     /// It loads, but the first run fails.
@@ -109,12 +111,12 @@ fn listed<S: AsRef<str>>(names: &[S]) -> String {
     names.iter().map(|name| format!("`{}`", name.as_ref())).collect::<Vec<_>>().join(", ")
 }
 
-/// Batch size that the graph allows: `N` stands for any, a number for itself.
-pub(crate) fn check_batch(spec: &GraphSpec, axis: Option<usize>, batch: usize) -> Result<(), LoadFailure> {
+/// Batch size that the graph allows an input: `N` stands for any, a number for itself.
+pub(crate) fn check_batch(input: &TensorSpec, axis: Option<usize>, batch: usize) -> Result<(), LoadFailure> {
     match axis {
         Some(fixed) if fixed != batch => Err(LoadFailure::Contract(format!(
             "axis 0 of `{}` must be the symbol N or {batch}, the graph has {fixed}",
-            spec.inputs[0].name
+            input.name
         ))),
         _ => Ok(()),
     }

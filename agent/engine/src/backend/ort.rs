@@ -70,7 +70,9 @@ impl OrtSession {
 
     fn check_and_warm(&mut self, spec: &GraphSpec) -> Result<(), LoadFailure> {
         self.input_places = check(self.session.inputs(), &spec.inputs, "input", self.batch)?;
-        check_batch(spec, self.session.inputs().get(self.input_places[0]).and_then(batch_axis), self.batch)?;
+        for (tensor, &place) in spec.inputs.iter().zip(&self.input_places) {
+            check_batch(tensor, self.session.inputs().get(place).and_then(batch_axis), self.batch)?;
+        }
         self.output_places = check(self.session.outputs(), &spec.outputs, "output", self.batch)?;
         let mut slots: Vec<Option<SessionInputValue<'static>>> = spec.inputs.iter().map(|_| None).collect();
         for (tensor, &place) in spec.inputs.iter().zip(&self.input_places) {

@@ -3,7 +3,7 @@
 //!
 //! tract panics on some graphs: callers wrap [`TractSession::open`] and the first run in [`crate::guard`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -36,6 +36,7 @@ impl TractSession {
     /// Loads, checks, optimises and runs once on zeros.
     pub(crate) fn open(path: &Path, spec: &GraphSpec) -> Result<Self, LoadFailure> {
         let model = tract_onnx::onnx().model_for_path(path).map_err(load)?;
+        check_operators(&model)?;
         let model = model.into_typed().map_err(load)?;
         let input_places = check_inputs(&model, spec)?;
         let output_names = outlet_names(&model, model.output_outlets().map_err(load)?);
@@ -109,6 +110,16 @@ impl Session for TractSession {
     }
 }
 
+/// tract reads an operator that it does not know as one by the name of `Unimplemented(…)`.
+fn check_operators(model: &InferenceModel) -> Result<(), LoadFailure> {
+    let unknown = |op: &str| Some(op.strip_prefix("Unimplemented(")?.strip_suffix(')')?.to_owned());
+    let names: BTreeSet<String> = model.nodes().iter().filter_map(|node| unknown(&node.op.name())).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    Err(LoadFailure::Operators(names.into_iter().collect::<Vec<_>>().join(", ")))
+}
+
 fn check_inputs(model: &TypedModel, spec: &GraphSpec) -> Result<Vec<usize>, LoadFailure> {
     let outlets = model.input_outlets().map_err(load)?;
     let places = positions("input", spec.inputs.iter().map(|i| i.name.as_str()), &outlet_names(model, outlets))?;
@@ -121,7 +132,7 @@ fn check_inputs(model: &TypedModel, spec: &GraphSpec) -> Result<Vec<usize>, Load
         if !type_fits || !shape_fits {
             return Err(mismatch("input", tensor, fact.datum_type, &symbolic(&fact.shape)));
         }
-        check_batch(spec, dims[0], 1)?;
+        check_batch(tensor, dims[0], 1)?;
     }
     Ok(places)
 }

@@ -1,6 +1,7 @@
 //! The three ways to run a model (DESIGN §4), each over the same sessions. A plan is owned by the inference thread, and
 //! allocates nothing once it has seen its largest call.
 
+pub(crate) mod boxes;
 pub(crate) mod cached;
 pub(crate) mod clip;
 pub(crate) mod features;
@@ -8,6 +9,7 @@ pub(crate) mod online;
 pub(crate) mod states;
 
 use kinewatch_core::frame::Frame;
+use kinewatch_core::region::Region;
 
 use crate::backend::Session;
 use crate::error::BackendError;
@@ -60,6 +62,9 @@ pub(crate) trait Plan: Send {
 
     /// The stream begins anew.
     fn reset(&mut self, slot: usize);
+
+    /// Where the stream's windows are looked at. Only plan `clip` has such an input.
+    fn set_boxes(&mut self, _slot: usize, _boxes: &[Region]) {}
 
     /// Answers every job; rows of jobs that failed stay invalid. The first failure is returned.
     fn infer(

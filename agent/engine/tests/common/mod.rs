@@ -38,22 +38,33 @@ impl Package {
         Self::read(other.unwrap_or_else(|| repository().join("models/falls")))
     }
 
+    /// Every plan, every architecture, and what is shipped.
     pub fn all() -> Vec<Self> {
-        let tiny = ["tiny-clip", "tiny-clip-causal", "tiny-online", "tiny-cached"];
-        tiny.into_iter().map(Self::tiny).chain(Self::shipped()).collect()
+        let mut found = Self::below("tests/data/packages");
+        found.retain(|package| !["tiny-bright", "tiny-nan"].contains(&package.name()));
+        found.extend(Self::shipped());
+        found
     }
 
     /// Every package of `models`.
     pub fn shipped() -> Vec<Self> {
-        let models = repository().join("models");
-        let entries = std::fs::read_dir(&models).unwrap_or_else(|e| panic!("{}: {e}", models.display()));
+        Self::below("models")
+    }
+
+    fn below(folder: &str) -> Vec<Self> {
+        let folder = repository().join(folder);
+        let entries = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
         let mut found: Vec<Self> = entries
-            .map(|entry| entry.unwrap_or_else(|e| panic!("{}: {e}", models.display())).path())
+            .map(|entry| entry.unwrap_or_else(|e| panic!("{}: {e}", folder.display())).path())
             .filter(|path| path.join("model.toml").exists())
             .map(|path| if path.ends_with("falls") { Self::falls() } else { Self::read(path) })
             .collect();
         found.sort_by(|a, b| a.name().cmp(b.name()));
         found
+    }
+
+    pub fn has(&self, precision: PrecisionChoice) -> bool {
+        precision != PrecisionChoice::Int8 || self.manifest.graphs.int8.is_some()
     }
 
     pub fn name(&self) -> &str {
@@ -166,10 +177,10 @@ pub fn engines() -> Vec<Engine> {
     engines
 }
 
-/// Calls `test` for every package on every engine.
+/// Calls `test` for every package on every engine for which it has a graph.
 pub fn everywhere(mut test: impl FnMut(&Package, &Engine)) {
     for package in Package::all() {
-        for engine in engines() {
+        for engine in engines().into_iter().filter(|engine| package.has(engine.precision)) {
             test(&package, &engine);
         }
     }
