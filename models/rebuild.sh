@@ -115,7 +115,7 @@ curve() { # curve NAME OPTION…: what a share of the groups teaches
   cp "$run/curve.json" "$results/$1.curve.json"
 }
 curve fights --seed={0,1,2} --share={0.25,0.5,1}
-curve falls --share={0.33,0.67,1}
+curve falls --share={0.33,1}
 
 streams=$work/streams-$(hash_of recipes/interactions.toml)
 once "$streams.done" "$km" splice recipes/interactions.toml --data "$data" --out "$streams"
