@@ -10,7 +10,8 @@ import typer
 from rich.progress import track
 from typer.core import TyperGroup
 
-from kinewatch_models import agent, cli_many, fit, package, recipe, report, splice, steps
+from kinewatch_models import agent, cli_many, fit, package, recipe, report, report_architectures, splice, steps
+from kinewatch_models.arch.importing import command as importing
 from kinewatch_models.cli_many import Cache, Data, RecipeFile, Run, work_of
 from kinewatch_models.steps import Work
 from kinewatch_models.told import console, in_one_line
@@ -29,8 +30,10 @@ app = typer.Typer(
     cls=OneLine, no_args_is_help=True, add_completion=False, help="Train, measure and package kinewatch models."
 )
 app.command("fit")(fit.command)
+app.command("import")(importing.command)
 app.command("splice")(splice.command)
 app.command("report")(report.command)
+app.command("architectures")(report_architectures.command)
 app.command("leave-out")(cli_many.left_out)
 app.command("crossval")(cli_many.cross_validation)
 app.command("curve")(cli_many.learning_curve)

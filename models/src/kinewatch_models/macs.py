@@ -52,7 +52,9 @@ def _of(node: onnx.NodeProto, shapes: dict[str, list[int]], path: Path) -> int:
         return 0
     made, first = shapes.get(node.output[0], [0]), shapes.get(node.input[0], [0])
     if 0 in made or 0 in first:
-        raise ShapeError(f"{path}: the size of {node.name} is not known before the graph runs: its MACs cannot be counted")
+        raise ShapeError(
+            f"{path}: the size of {node.name} is not known before the graph runs: its MACs cannot be counted"
+        )
     if node.op_type == "Conv":
         return int(np.prod(made)) * int(np.prod(shapes[node.input[1]][1:]))
     transposed = any(one.name == "transA" and one.i for one in node.attribute)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -77,13 +79,15 @@ class Block(nn.Module):
         return result
 
 
-def inverted(kernel: int, stride: int, expansion: int, inputs: int, outputs: int) -> Block:
+def inverted(
+    kernel: int, stride: int, expansion: int, inputs: int, outputs: int, conv: Callable[..., ConvNorm] = ConvNorm
+) -> Block:
     """The block of MobileNetV2 (Sandler et al. 2018): wide inside, its convolution over the picture per channel."""
     hidden = inputs * expansion
     return Block(
-        ConvNorm(inputs, hidden, 1) if expansion > 1 else None,
-        ConvNorm(hidden, hidden, kernel, stride, hidden),
-        ConvNorm(hidden, outputs, 1, act=""),
+        conv(inputs, hidden, 1) if expansion > 1 else None,
+        conv(hidden, hidden, kernel, stride, hidden),
+        conv(hidden, outputs, 1, act=""),
         nn.Identity() if stride == 1 and inputs == outputs else None,
     )
 
@@ -119,16 +123,19 @@ def efficientnet_lite0(pretrained: bool = True) -> Trunk:
 
 
 def mobilenet_v2() -> Trunk:
-    """The 17 blocks of MobileNetV2, untrained: none of the packages used here carries its ImageNet weights."""
-    return _trunk(STAGES_MOBILENET_V2)
+    """The 17 blocks of MobileNetV2, untrained: none of the packages used here carries its ImageNet weights.
+
+    Padding and norms are those of PyTorch's versions, whose weights can be imported.
+    """
+    return _trunk(STAGES_MOBILENET_V2, partial(ConvNorm, even=True, epsilon=1e-5))
 
 
-def _trunk(stages: tuple[tuple[int, int, int, int, int, int], ...]) -> Trunk:
+def _trunk(stages: tuple[tuple[int, int, int, int, int, int], ...], conv: Callable[..., ConvNorm] = ConvNorm) -> Trunk:
     made = []
     for repeats, kernel, stride, expansion, inputs, outputs in stages:
-        first = inverted(kernel, stride, expansion, inputs, outputs)
-        made.append([first, *(inverted(kernel, 1, expansion, outputs, outputs) for _ in range(repeats - 1))])
-    return Trunk(ConvNorm(3, 32, 3, 2), made, ConvNorm(stages[-1][-1], FEATURES, 1), FEATURES)
+        first = inverted(kernel, stride, expansion, inputs, outputs, conv)
+        made.append([first, *(inverted(kernel, 1, expansion, outputs, outputs, conv) for _ in range(repeats - 1))])
+    return Trunk(conv(3, 32, 3, 2), made, conv(stages[-1][-1], FEATURES, 1), FEATURES)
 
 
 def _load_imagenet(trunk: Trunk) -> None:

@@ -28,6 +28,15 @@ PRETRAINED = ("efficientnet-lite0",)
 
 
 @dataclass(frozen=True)
+class Published:
+    """A figure of the literature, in words, and where it was read. Only what was read there, nothing remembered."""
+
+    figure: str
+    source: str
+    url: str
+
+
+@dataclass(frozen=True)
 class Architecture:
     """One row.
 
@@ -35,7 +44,8 @@ class Architecture:
     that of the agent: ``clip`` sees each window anew, ``cached`` keeps features of frames, ``online`` keeps states.
     `ordered`: whether the order of frames matters to it. `snippet`: consecutive frames of a segment. `boxes`: whether
     it takes ``boxes [N, R, 4]`` beside the clip. `float_parts`: parts of node names that stay in float in int8; `int8`
-    says why there is none, `tract` which operator it lacks; both are empty where it works.
+    says why there is none, `tract` which operator it lacks; both are empty where it works. `published`: figures of its
+    authors, or of those who trained it anew.
     """
 
     name: str
@@ -51,6 +61,7 @@ class Architecture:
     int8: str = ""
     tract: str = ""
     boxes: bool = False
+    published: tuple[Published, ...] = ()
 
     def build(self, trunk: Any, shape: Shape) -> nn.Module:
         """The net over a backbone, which it takes over."""
@@ -62,13 +73,47 @@ class Architecture:
         return _function(self.thin)()
 
 
+TSM_README = ("README of TSM", "https://github.com/mit-han-lab/temporal-shift-module")
+MMACTION2 = "https://github.com/open-mmlab/mmaction2/blob"
+COMPARED = ("a later paper's table", "https://github.com/ty-97/SDA")
+
+ONLINE = Architecture(
+    "tsm-online",
+    "",
+    "online",
+    "channels shifted from the frame before, which are kept as states",
+    "Lin et al. 2019, arXiv 1811.08383",
+    published=(
+        Published(
+            "13 ms a frame on a Jetson Nano, 35 ms on a Galaxy Note8", "abstract", "https://arxiv.org/abs/1811.08383"
+        ),
+    ),
+)
+"""Online TSM, which judges frames: it has no builder here, `train.net` makes it. All others judge windows."""
+
 ARCHITECTURES = {
     one.name: one
     for one in (
         Architecture(
-            "tsn", "tsn:build", "cached", "mean over frames", "Wang et al. 2016, arXiv 1608.00859", ordered=False
+            "tsn",
+            "tsn:build",
+            "cached",
+            "mean over frames",
+            "Wang et al. 2016, arXiv 1608.00859",
+            ordered=False,
+            published=(
+                Published("Kinetics-400 68.8 (8 frames)", *TSM_README),
+                Published("Something V1 19.7 (8 frames)", *COMPARED),
+            ),
         ),
-        Architecture("tsm", "tsm:build", "clip", "channels shifted in time", "Lin et al. 2019, arXiv 1811.08383"),
+        Architecture(
+            "tsm",
+            "tsm:build",
+            "clip",
+            "channels shifted in time",
+            "Lin et al. 2019, arXiv 1811.08383",
+            published=(Published("Something V1 45.6, Kinetics-400 71.2 (8 frames)", *TSM_README),),
+        ),
         Architecture(
             "tanet",
             "tanet:build",
@@ -76,6 +121,13 @@ ARCHITECTURES = {
             "a convolution over time whose weights depend on the window",
             "Liu et al. 2021, arXiv 2005.06803",
             float_parts=("/kernel/", "/importance/"),
+            published=(
+                Published(
+                    "Something V1 47.3, Kinetics-400 76.3 (8 frames; the latter sampled densely)",
+                    "mmaction2",
+                    f"{MMACTION2}/40cb52e57ffbaca4cbdad3de3de47f43aace65ab/configs/recognition/tanet/README.md",
+                ),
+            ),
         ),
         Architecture(
             "stm",
@@ -84,6 +136,13 @@ ARCHITECTURES = {
             "space-time and motion features beside each other, in place of a convolution",
             "Jiang et al. 2019, arXiv 1908.02486",
             float_parts=("/motion/",),
+            published=(
+                Published(
+                    "Something V1 50.7, Jester 96.7 (16 frames)",
+                    "Papers with Code",
+                    "https://paperswithcode.com/paper/stm-spatiotemporal-and-motion-encoding-for",
+                ),
+            ),
         ),
         Architecture(
             "tea",
@@ -92,6 +151,7 @@ ARCHITECTURES = {
             "channels that move excited, and groups of channels that see ever more time",
             "Li et al. 2020, arXiv 2004.01398",
             float_parts=("/motion/", "/gate/"),
+            published=(Published("Something V1 51.7 (8 frames, 30 views)", *COMPARED),),
         ),
         Architecture(
             "action",
@@ -108,6 +168,7 @@ ARCHITECTURES = {
             "channels that change enhanced, then mixed in time",
             "Liu et al. 2020, arXiv 1911.09435",
             float_parts=("/gate/",),
+            published=(Published("Something V1 47.4 (8 frames)", *COMPARED),),
         ),
         Architecture(
             "msnet",
@@ -116,6 +177,13 @@ ARCHITECTURES = {
             "where each place of a frame went in the next, as features",
             "Kwon et al. 2020, arXiv 2007.09933",
             float_parts=("/between.",),
+            published=(
+                Published(
+                    "Something V1 52.1, Kinetics-400 76.4 (16 frames)",
+                    "a copy of Papers with Code",
+                    "https://paperswithcode2.com/paper/156071",
+                ),
+            ),
         ),
         Architecture(
             "tdn",
@@ -125,6 +193,13 @@ ARCHITECTURES = {
             "Wang et al. 2021, arXiv 2012.10071",
             snippet=5,
             float_parts=("/difference_stem/difference_stem.0/", "/gate/"),
+            published=(
+                Published(
+                    "Something V1 52.3 (8 segments), Kinetics-400 76.6 (8 segments, 30 views)",
+                    "README of TDN",
+                    "https://github.com/MCG-NJU/TDN",
+                ),
+            ),
         ),
         Architecture(
             "two-stream",
@@ -134,6 +209,13 @@ ARCHITECTURES = {
             "Simonyan and Zisserman 2014, arXiv 1406.2199",
             thin="two_stream:thin",
             float_parts=("/motion/",),
+            published=(
+                Published(
+                    "UCF101 88.0 (mean of its three splits)",
+                    "a copy of Papers with Code",
+                    "https://beta.hyper.ai/en/papers/1406.2199",
+                ),
+            ),
         ),
         Architecture(
             "two-stream-difference",
@@ -159,6 +241,13 @@ ARCHITECTURES = {
             "relations over 2, 3, ... and all frames",
             "Zhou et al. 2018, arXiv 1711.08496",
             thin="trn:thin",
+            published=(
+                Published(
+                    "Something V1 31.6 (8 frames)",
+                    "mmaction2",
+                    f"{MMACTION2}/2b7a99d2ee518fedca3e070e4fdafa405f9906bd/configs/recognition/trn/README.md",
+                ),
+            ),
         ),
         Architecture(
             "eco-lite",
@@ -168,6 +257,13 @@ ARCHITECTURES = {
             "Zolfaghari et al. 2018, arXiv 1804.09066",
             backbones=("bninception",),
             thin="bninception:bninception_thin",
+            published=(
+                Published(
+                    "Something V1 46.4 (several Lite nets together)",
+                    "Papers with Code",
+                    "https://paperswithcode.com/paper/eco-efficient-convolutional-network-for",
+                ),
+            ),
         ),
         Architecture(
             "eco-full",
@@ -189,6 +285,13 @@ ARCHITECTURES = {
             float_parts=("/after/", "/regions/", "/graph/"),
             int8="ONNX Runtime runs its 3D convolutions slower in int8 than in float",
             boxes=True,
+            published=(
+                Published(
+                    "Something V1 46.1, Charades 39.7 mAP",
+                    "a copy of Papers with Code",
+                    "https://paperswithcode2.com/paper/1430",
+                ),
+            ),
         ),
     )
 }

@@ -40,7 +40,7 @@ def tsm(_: int) -> list[Take]:
 
 
 def tsm_mobilenet(_: int) -> list[Take]:
-    """The first convolution of each unit with a sum is wrapped. Every map between units is a stream of its own."""
+    """The first convolution of each unit with a sum is wrapped. All maps between units have their eighths swapped."""
     made, place = conv_norm("stem", "base_model.features.0.0", "base_model.features.0.1"), 0
     for stage, count in enumerate(MOBILENET_STAGES):
         for block in range(count):
@@ -134,7 +134,13 @@ _EARLIER = (
 
 IMPORTERS = (
     _row("tsm", backbone="resnet50", code=_TSM, rules=tsm),
-    _row("tsm", backbone="mobilenetv2", code=_TSM, rules=tsm_mobilenet),
+    _row(
+        "tsm",
+        backbone="mobilenetv2",
+        code=_TSM,
+        rules=tsm_mobilenet,
+        aliases={"base_model.classifier": HEAD},  # where no dropout was before it
+    ),
     _row("tea", backbone="resnet50", code="Phoenix1327/tea-action-recognition", rules=tea),
     _row(
         "tdn",

@@ -37,9 +37,12 @@ def command(
     from kinewatch_models.arch.importing import checkpoint, convert
 
     rows = table.rows(source, architecture)
+    if (out / WEIGHTS).exists():
+        raise ToolError(f"{out} holds weights already: name another --out, they would be replaced")
     names = written.labels_of(labels)
     tensors = checkpoint.read(file)
     one = convert.closest(tensors, rows)
+    tensors = convert.renamed(one, tensors)
     segments = convert.segments_of(one, tensors, segments)
     classes = convert.classes_of(one, tensors) or len(names)
     shapes = convert.shapes_of(written.net_of(one), classes, written.window_of(one, segments))

@@ -27,6 +27,16 @@ def closest(tensors: Mapping[str, Tensor], rows: Iterable[Importer]) -> Importer
     return max(rows, key=lambda one: len(_names(one, tensors) & tensors.keys()))
 
 
+def renamed(one: Importer, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Under the names of the row's rules, where a module has another in this file."""
+
+    def name_of(name: str) -> str:
+        module, _, last = name.rpartition(".")
+        return f"{one.aliases[module]}.{last}" if module in one.aliases else name
+
+    return {name_of(name): value for name, value in tensors.items()}
+
+
 def segments_of(one: Importer, tensors: Mapping[str, Tensor], given: int = 0) -> int:
     """How many segments: those `given`, else as the weights have them, else the default."""
     key, columns = one.segments_at or ("", 1)
@@ -60,7 +70,7 @@ def convert(
     rules = as_trained(one.rules(segments), one.architecture)
     _check(tensors, one, rules, shapes, path)
     made = {
-        rule.ours: rule.change.make(*(tensors[name] for name in rule.theirs)).float().contiguous() for rule in rules
+        rule.ours: rule.change.make(*(tensors[name].float() for name in rule.theirs)).contiguous() for rule in rules
     }
     counters = {name: torch.zeros(shape, dtype=torch.int64) for name, shape in shapes.items() if name.endswith(COUNTER)}
     return {**made, **counters}

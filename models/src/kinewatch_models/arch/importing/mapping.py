@@ -23,7 +23,10 @@ SHIFTED = 8
 """One of so many channels is shifted each way."""
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 """ImageNet's, in byte units: what divides by 255 first has 0.485, 0.456, 0.406 and 0.229, 0.224, 0.225."""
-SAMPLING = "segments of equal length over the whole clip, a frame of each (in tests its middle one), in order of time"
+SAMPLING = (
+    "segments of equal length over the whole clip (of Kinetics often over 64 consecutive frames), a frame of each "
+    "(in tests its middle one), in order of time"
+)
 COUNTERS = {"*.num_batches_tracked": "counts steps of training"}
 
 
@@ -52,11 +55,12 @@ class Take:
 class Importer:
     """Checkpoints of one public code for one architecture on one backbone.
 
-    `code`: the repositories its names were read in. `rules` lists what to take for so many segments; `unused` the
-    tensors (patterns) that are left out on purpose, with the reason. `classifier` is the weight with a row a class;
-    `segments` the default, `segments_at` a weight with so many columns a segment, which knows better. What the net was
-    fed: `colours` in this order, bytes less `mean` over `std`, pictures of `size`, `sampling`. `note`: where our net
-    computes something else.
+    `code`: the repository its names were read in. `rules` lists what to take for so many segments; `aliases` other
+    names that modules have in some files; `unused` the tensors (patterns) that are left out on purpose, with the
+    reason. `classifier` is the weight with a row a class; `segments` the default, `segments_at` a weight with so many
+    columns a segment, which knows better. What the net was fed: `colours` in this order, bytes less `mean` over `std`,
+    the middle `size` x `size` of a picture of a slightly larger short side, `sampling`. `note`: where our net computes
+    something else.
     """
 
     source: str
@@ -67,6 +71,7 @@ class Importer:
     classifier: str
     segments: int = 8
     segments_at: tuple[str, int] | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)
     unused: Mapping[str, str] = field(default_factory=lambda: COUNTERS)
     colours: str = "rgb"
     mean: tuple[float, ...] = MEAN

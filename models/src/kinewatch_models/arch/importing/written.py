@@ -28,7 +28,10 @@ def window_of(one: Importer, segments: int) -> int:
 
 def labels_of(path: Path) -> list[str]:
     """One label a line, in the order of the classes, as they may stand in a topic."""
-    lines = path.read_text(encoding="utf-8").rstrip().splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").rstrip().splitlines()
+    except UnicodeDecodeError:
+        raise ToolError(f"{path} is not UTF-8 text: give a label a line") from None
     labels = [dataset.slug(line) for line in lines]
     for number, (line, label) in enumerate(zip(lines, labels, strict=True), 1):
         if not label:
@@ -61,6 +64,7 @@ def recipe_of(one: Importer, labels: list[str], segments: int, span_s: float, na
         limits=[
             f"Trained on trimmed clips: {one.sampling}. Here a window is {window} frames of a stream, evenly spread "
             f"over {span_s:g} s: the nearer that is to how long the actions take, the better.",
+            "It was fed the middle of pictures, the agent gives it the whole picture, stretched to a square.",
             "Mapped by names and shapes, tested with stand-ins: check it on clips whose label you know.",
             *([f"Not the same as in its own code: {one.note}."] if one.note else []),
         ],
@@ -72,11 +76,11 @@ def recipe_of(one: Importer, labels: list[str], segments: int, span_s: float, na
 
 
 def write(recipe: Recipe, path: Path) -> None:
-    """As TOML; what is not set is left out."""
-    path.write_text(manifest.render(_set(asdict(recipe))), encoding="utf-8")
+    """As TOML; what is empty is left out."""
+    path.write_text(manifest.render(_filled(asdict(recipe))), encoding="utf-8")
 
 
-def _set(value: Any) -> Any:
+def _filled(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _set(inner) for key, inner in value.items() if inner is not None}
-    return [_set(inner) for inner in value] if isinstance(value, list) else value
+        return {key: _filled(inner) for key, inner in value.items() if inner not in (None, "", [], {})}
+    return [_filled(inner) for inner in value] if isinstance(value, list) else value
