@@ -22,7 +22,7 @@ from torch import Tensor, nn  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from kinewatch_models import recipe, steps, stream  # noqa: E402
-from kinewatch_models.arch import backbone, bninception, msnet, registry, resnet  # noqa: E402
+from kinewatch_models.arch import bninception, msnet, registry, resnet  # noqa: E402
 from kinewatch_models.arch.importing import checkpoint, convert, mapping, table, written  # noqa: E402
 from kinewatch_models.arch.importing.mapping import Importer  # noqa: E402
 from kinewatch_models.cli import app  # noqa: E402
