@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Rebuild the packages, results/ and REPORT.md: rebuild.sh KINEWATCH_MODELS DATA WORK KINEWATCH [SCORE].
-# Killed, it goes on where it stopped. A changed recipe or scenario is a new run; after changed code, data or agent give
+# Killed, it goes on where it stopped. A changed recipe is a new run; after changed scenarios, code, data or agent give
 # another WORK. KINEWATCH is the agent (which needs ORT_DYLIB_PATH); SCORE, a script that takes --truth and --events, adds
 # the figures of spliced streams. About twelve hours of one core; the packages come first, after one.
 set -euo pipefail

@@ -61,3 +61,13 @@ def test_a_row_says_what_a_net_costs_and_finds(tmp_path: Path) -> None:
     assert row["macs_per_window"] == recipe.train.window * row["macs_per_new_frame"]
     assert row["int8"]["top1"]["clips"] == 3
     assert row["speeds"] == [{"ms_per_frame": 1.0}]
+
+
+def test_what_cannot_be_compared_is_refused_before_training() -> None:
+    with pytest.raises(compare.CompareError, match="has sequences"):
+        compare.recipe_of(tiny.recipe(), "tsn")
+    recipe = replace(tiny.recipe(), sequences=[])
+    eco = compare.recipe_of(replace(recipe, net=replace(recipe.net, frozen_modules=4, gru_units=8)), "eco-lite")
+    assert (eco.net.frozen_modules, eco.net.pretrained, eco.net.gru_units) == (0, False, 0)
+    back = compare.recipe_of(compare.recipe_of(recipe, "tdn"), "tsn")
+    assert (back.train.window, back.rate_hz) == (recipe.train.window, recipe.rate_hz)

@@ -46,3 +46,11 @@ def test_cameras_under_the_ceiling_are_told_from_those_on_walls(tmp_path: Path) 
     ceiling, wall = conditions.measure(judged, recipe, tmp_path)["conditions"]["camera"]
     assert (ceiling["part"], ceiling["actions"]["hits"]) == ("ceiling", 1)
     assert (wall["part"], wall["actions"]["hits"]) == ("wall", 0)
+
+
+def test_clips_of_equal_value_stay_together(tmp_path: Path) -> None:
+    recipe = replace(tiny.recipe(), sequences=[], rate_hz=5.0)
+    judged = [Judged(clip(tmp_path, f"c{n}", 0, 60 if n < 4 else 90), n < 4) for n in range(6)]
+    dark, light = conditions.measure(judged, recipe, tmp_path)["conditions"]["brightness (0 to 255)"]
+    assert (dark["actions"]["hits"], dark["actions"]["of"]) == (4, 4)
+    assert (light["actions"]["hits"], light["actions"]["of"]) == (0, 2)

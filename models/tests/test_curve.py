@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import tiny
 from kinewatch_models import curve, prepare, steps
@@ -51,3 +52,11 @@ def test_it_is_measured_on_the_test_split(tmp_path: Path) -> None:
     assert {clip.split for clip in trained} == {"train"}
     assert (table["train_clips"], table["train_groups"]) == (len(trained), 5)
     assert table["int8"]["fall"]["found"]["of"] == 1
+
+
+def test_a_share_without_a_label_or_a_test_split_is_refused(tmp_path: Path) -> None:
+    spec = replace(tiny.recipe(), sequences=[])
+    for said in ("holds no", "splits val and test"):
+        clips = TRAIN if said == "holds no" else [replace(one, label=tiny.LABELS[n % 3]) for n, one in enumerate(TRAIN)]
+        with pytest.raises(curve.CurveError, match=said):
+            curve.measure(clips, 1.0, spec, tmp_path, tmp_path, lambda *_: {})

@@ -45,6 +45,7 @@ def left_out(
     spec = recipe.load(recipe_file)
     clips = catalogue.read(data, spec)
     folds = [leave_out.fold(clips, name) for name in names]
+    steps.claim(Work(spec, clips, cache, run))
 
     def graphs(train: list[Clip], folder: Path) -> dict[str, Path]:
         return steps.graphs(Work(spec, train, cache, folder), threads, console.print)
@@ -100,6 +101,7 @@ def learning_curve(
     """Learning curve: train on each share of the groups and measure on the test split; goes on where it was stopped."""
     spec = recipe.load(recipe_file)
     clips = catalogue.read(data, spec)
+    steps.claim(Work(spec, clips, cache, run))
     rows = []
     for one in seed or [spec.train.seed]:
         seeded = replace(spec, train=replace(spec.train, seed=one))
@@ -141,9 +143,10 @@ def comparison(
     """Train architectures with one budget, that of the recipe, and measure them on the test split, with their cost."""
     work = work_of(recipe_file, data, cache, run)
     known = binary or agent.find()
+    steps.claim(work)
+    specs = {name: compare.recipe_of(work.spec, name) for name in architecture or compare.ALL}
     rows = []
-    for name in architecture or compare.ALL:
-        spec = compare.recipe_of(work.spec, name)
+    for name, spec in specs.items():
         one = replace(work, spec=spec, run=run / name)
 
         def graphs(_: Recipe, one: Work = one) -> dict[str, Path]:

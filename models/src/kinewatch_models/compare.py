@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from kinewatch_models import evaluate_actions, macs, windows_scored
-from kinewatch_models.arch.registry import ARCHITECTURES
+from kinewatch_models.arch.registry import ARCHITECTURES, PRETRAINED
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.decode import probabilities
-from kinewatch_models.recipe import Recipe
-from kinewatch_models.stream import Graph, head_of
+from kinewatch_models.error import ToolError
+from kinewatch_models.recipe import Recipe, check_choices
+from kinewatch_models.stream import Graph, head_of, stride
 
 ALL = ("tsm-online", *(row.name for row in ARCHITECTURES.values() if not row.boxes))
 """What can be trained on clips alone; nets that take boxes need someone to draw them."""
@@ -32,14 +33,24 @@ Speeds = Callable[[Recipe, dict[str, Path]], list[Table]]
 """What `kinewatch model bench` says of these graphs."""
 
 
+class CompareError(ToolError):
+    """The recipe cannot be compared with others."""
+
+
 def recipe_of(recipe: Recipe, architecture: str) -> Recipe:
-    """`recipe` with another net, its window as long as before."""
+    """`recipe` with another net that sees pictures, its window as long as before."""
+    if recipe.sequences:
+        raise CompareError("compare measures windows, and this recipe has sequences: take one whose labels are actions")
     row = ARCHITECTURES.get(architecture)
-    snippet = row.snippet if row else 1
+    closer = (row.snippet if row else 1) / recipe.snippet
     backbone = recipe.net.backbone if row is None or recipe.net.backbone in row.backbones else row.backbones[0]
-    net = replace(recipe.net, architecture=architecture, input="rgb", backbone=backbone)
-    train = replace(recipe.train, window=recipe.train.window * snippet, loss_from=0 if row else WARM_UP)
-    return replace(recipe, rate_hz=recipe.rate_hz * snippet, net=net, train=train)
+    net = replace(recipe.net, architecture=architecture, input="rgb", backbone=backbone, gru_units=0)
+    if backbone not in PRETRAINED:
+        net = replace(net, pretrained=False, frozen_modules=0)
+    train = replace(recipe.train, window=round(recipe.train.window * closer), loss_from=0 if row else WARM_UP)
+    made = replace(recipe, rate_hz=recipe.rate_hz * closer, net=net, train=train)
+    check_choices(made, Path(architecture))
+    return made
 
 
 def measure(recipe: Recipe, clips: list[Clip], cache: Path, graphs: Graphs, speeds: Speeds) -> Table:
@@ -60,9 +71,10 @@ def _cost(recipe: Recipe, paths: dict[str, Path]) -> Table:
     frames = recipe.train.window if len(files) == 2 or recipe.plan == "online" else 1
     per_run = macs.count(path)
     head = macs.count(files[1]) if len(files) == 2 else 0
+    apart = stride(recipe.train.window) if recipe.plan == "clip" else 1
     return {
         "plan": recipe.plan,
         "parameters": sum(macs.parameters(one) for one in files),
         "macs_per_window": per_run * frames + head,
-        "macs_per_new_frame": per_run + head,
+        "macs_per_new_frame": (per_run + head) / apart,
     }

@@ -46,6 +46,10 @@ class NoFoldsError(ToolError):
 def of_crossval(table: Table, clips: list[Clip], recipe: Recipe) -> list[Judged]:
     """The clips of a cross-validation, from what it left in `table`."""
     folds = crossval.folds(clips, recipe, len(table["folds"]))
+    if [[clip.group for clip in measured] for _, measured in folds] != [
+        fold["rows"]["group"] for fold in table["folds"]
+    ]:
+        raise NoFoldsError("the folds were made of other clips: run crossval again")
     return [
         Judged(clip, recipe.labels[int(np.argmax(scores))] == clip.shows)
         for fold, (_, measured) in zip(table["folds"], folds, strict=True)
@@ -94,9 +98,18 @@ def _parts(known: list[tuple[Judged, float | str]]) -> list[tuple[str, list[Judg
         names = sorted({str(value) for _, value in known})
         return [(name, [one for one, value in known if value == name]) for name in names]
     ordered = sorted(known, key=lambda pair: float(pair[1]))
-    cuts = [len(ordered) * part // PARTS for part in range(PARTS + 1)]
+    cuts = [
+        _next_change([_told(value) for _, value in ordered], len(ordered) * part // PARTS) for part in range(PARTS + 1)
+    ]
     thirds = [ordered[low:high] for low, high in pairwise(cuts) if high > low]
     return [(f"{_told(part[0][1])} to {_told(part[-1][1])}", [one for one, _ in part]) for part in thirds]
+
+
+def _next_change(values: list[str], cut: int) -> int:
+    """The first place at or behind `cut` where a new value begins: equal ones stay together."""
+    while 0 < cut < len(values) and values[cut] == values[cut - 1]:
+        cut += 1
+    return cut
 
 
 def _told(value: float | str) -> str:

@@ -18,7 +18,7 @@ from kinewatch_models.stream import stride
 T = TypeVar("T")
 
 STREAMS = ("tsm-online", "tsm", "tsn")
-"""Architectures that may see differences; all others see frames."""
+"""Architectures that `train.net.ActionNet` is, which may see differences; all others are nets of windows of frames."""
 INPUTS = ("rgb", "difference", "both")
 
 
@@ -208,7 +208,7 @@ def load(path: Path) -> Recipe:
     }
     recipe = _build(Recipe, {**table, **nested}, str(path))
     _check_labels(recipe, path)
-    _check_choices(recipe, path)
+    check_choices(recipe, path)
     return recipe
 
 
@@ -240,7 +240,8 @@ def _check_labels(recipe: Recipe, path: Path) -> None:
         raise RecipeError(f"{path}: sequences need a background: name the label of nothing in `background`")
 
 
-def _check_choices(recipe: Recipe, path: Path) -> None:
+def check_choices(recipe: Recipe, path: Path) -> None:
+    """Refuse a net that cannot be built or taught; `path` stands before the message."""
     net = recipe.net
     known = ["tsm-online", *ARCHITECTURES]
     for key, value, names in (("architecture", net.architecture, known), ("input", net.input, INPUTS)):
@@ -254,6 +255,10 @@ def _check_choices(recipe: Recipe, path: Path) -> None:
         raise RecipeError(
             f"{path}: {net.backbone} has no ImageNet weights: set net.pretrained to false, frozen_modules to 0"
         )
+    if net.frozen_modules and not net.pretrained:
+        raise RecipeError(f"{path}: untrained weights would stay as they are: set net.frozen_modules to 0")
+    if row and row.boxes:
+        raise RecipeError(f"{path}: {row.name} takes boxes, and clips have none: it cannot be trained from a recipe")
     if net.architecture not in STREAMS and net.input != "rgb":
         raise RecipeError(f"{path}: net.input {net.input} is for {', '.join(STREAMS)}; {net.architecture} sees frames")
     if recipe.train.window % recipe.snippet:
@@ -262,6 +267,10 @@ def _check_choices(recipe: Recipe, path: Path) -> None:
         raise RecipeError(f"{path}: net.gru_units needs states: set net.architecture to tsm-online")
     if recipe.sequences and recipe.net.architecture != "tsm-online":
         raise RecipeError(f"{path}: sequences need scores of frames: set net.architecture to tsm-online")
+    if recipe.train.loss_from and net.architecture not in STREAMS:
+        raise RecipeError(
+            f"{path}: train.loss_from is for {', '.join(STREAMS)}: {net.architecture} judges whole windows"
+        )
     if not 0 <= recipe.train.loss_from < recipe.train.window:
         raise RecipeError(f"{path}: train.loss_from must be below train.window ({recipe.train.window})")
     if recipe.train.class_weights and len(recipe.train.class_weights) != len(recipe.labels):

@@ -75,9 +75,9 @@ ADVICE = """## Choosing
   consecutive frames a segment, {frames} for a window of {segments}. `two-stream` computes TV-L1 in the graph and takes
   more time than its MACs tell; `two-stream-difference` does without.
 - **Zones**: `nl-i3d-gcn` looks at regions of the picture that you draw, for {gcn} G MACs a window. `compare` leaves it
-  out, for clips come without zones.
+  out, and no recipe can train it, for clips come without zones.
 - **Weights**: only {pretrained} comes with ImageNet's here. All other backbones begin untrained, which takes many
-  clips, or with a checkpoint that an importer reads.
+  clips. A checkpoint that an importer reads runs as it is.
 - **Between what is left** a comparison on your own clips decides, not the published figures.
 """
 
@@ -102,8 +102,6 @@ Each with the same budget, that of the recipe, on the same clips; the agent meas
 ```
 kinewatch-models compare RECIPE --data DATA --cache CACHE --run RUN --architecture tsn --architecture tsm-online
 ```
-
-What was measured on our clips is in [REPORT.md](REPORT.md).
 """
 
 

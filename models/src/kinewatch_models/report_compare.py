@@ -11,7 +11,9 @@ Table = dict[str, Any]
 
 HEAD = (
     "Each net trained on the same clips with the same budget, measured on the test split. MACs: multiply-accumulates "
-    "of a new window, and of one more frame of a stream. Milliseconds of one thread for each judgement, by the agent."
+    "of a window, and of one more frame of a stream (plan `clip` judges every quarter of a window). Milliseconds of "
+    "one thread for each judgement, by the agent. All nets see pictures. They are ordered by what they do on the test "
+    "split: the first one's figure is optimistic."
 )
 
 

@@ -107,7 +107,7 @@ def conditions(runs: dict[str, Table]) -> str:
     """A row per run, condition and part of its clips."""
     lines = [
         "The folds above, int8: clips judged rightly, by what can be measured of a clip without a net. Names stand for "
-        "themselves, figures are cut into thirds of the clips.",
+        "themselves; figures are cut into about thirds of the clips, equal ones together.",
         "",
         "| run | condition | part | clips of actions right | other clips right |",
         "|---|---|---|---|---|",

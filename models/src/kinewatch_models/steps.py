@@ -132,6 +132,8 @@ def train(work: Work, threads: int, report: Callable[[str], None], done: Callabl
     from kinewatch_models.train import loop, windows
     from kinewatch_models.train import net as nets
 
+    if (work.run / "weights.pt").exists() and not (work.run / "history.json").exists():
+        raise StepError(f"{work.run} holds weights that were imported: training begins anew, so give another --run")
     claim(work)
     torch.set_num_threads(threads)
     torch.manual_seed(work.spec.train.seed)

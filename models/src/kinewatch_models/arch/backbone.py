@@ -127,7 +127,7 @@ def mobilenet_v2() -> Trunk:
 
     Padding and norms are those of PyTorch's versions, whose weights can be imported.
     """
-    return _trunk(STAGES_MOBILENET_V2, partial(ConvNorm, even=True, epsilon=1e-5))
+    return _trunk(STAGES_MOBILENET_V2, partial(ConvNorm, live=True, even=True, epsilon=1e-5))
 
 
 def _trunk(stages: tuple[tuple[int, int, int, int, int, int], ...], conv: Callable[..., ConvNorm] = ConvNorm) -> Trunk:

@@ -60,7 +60,7 @@ class Tdn(WindowNet):
         super().__init__(trunk, shape, snippet=SNIPPET)
         self.first = first
         self.difference_stem = difference_stem(trunk)
-        self.difference_stages = _live(copy.deepcopy(nn.Sequential(*self.stages[:first])))
+        self.difference_stages = _live(copy.deepcopy(nn.Sequential(*self.stages[:first]))).requires_grad_(True)
         self.share = 1 / 2 if shape.frames == EQUAL_SEGMENTS else 1 / 4
 
     def features(self, frames: Tensor) -> Tensor:

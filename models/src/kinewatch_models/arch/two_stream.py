@@ -89,7 +89,7 @@ class TwoStream(nn.Module):
         super().__init__()
         still = replace(shape, frames=1)
         self.middle, self.motion = shape.frames // 2, motion
-        self.temporal = WindowNet(widened(copy.deepcopy(trunk), motion.channels), still)
+        self.temporal = WindowNet(widened(copy.deepcopy(trunk), motion.channels), still).requires_grad_(True)
         self.spatial = WindowNet(trunk, still)
 
     def forward(self, clip: Tensor) -> Tensor:

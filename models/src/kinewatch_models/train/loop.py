@@ -22,7 +22,7 @@ from kinewatch_models.recipe import TrainSpec
 WARM_UP = 0.08
 GRADIENT_LIMIT = 5.0
 FRESH = {"classifier", "memory", "consensus", "embedding"}
-"""Parts of a net that begin untrained, and learn faster."""
+"""Parts of a net behind its features, which begin untrained and learn faster."""
 
 Batches = Callable[[np.random.Generator], Iterator[tuple[int, Tensor, Tensor]]]
 
@@ -105,7 +105,10 @@ class Average:
         self.steps += 1
         keep = min(self.decay, (1 + self.steps) / (10 + self.steps))
         for name, value in net.state_dict().items():
-            self.weights[name].lerp_(value.detach(), 1 - keep)
+            if value.is_floating_point():
+                self.weights[name].lerp_(value.detach(), 1 - keep)
+            else:  # a norm's count of batches
+                self.weights[name].copy_(value)
 
 
 def _epoch(

@@ -18,11 +18,9 @@ from kinewatch_models.arch.backbone import Block, Trunk
 from kinewatch_models.arch.layers import ConvNorm
 from kinewatch_models.arch.window import Shape
 from kinewatch_models.error import ToolError
-from kinewatch_models.recipe import NetSpec
+from kinewatch_models.recipe import STREAMS, NetSpec
 
 MAIN_SHARE = 0.85
-STREAMS = ("tsm-online", "tsm", "tsn")
-"""Architectures that `ActionNet` is; all others are nets of windows."""
 
 
 def build(spec: NetSpec, classes: int, window: int, pretrained: bool = True) -> ActionNet | Windows:

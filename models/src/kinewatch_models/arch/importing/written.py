@@ -13,7 +13,7 @@ from kinewatch_models.error import ToolError
 from kinewatch_models.recipe import InputSpec, NetSpec, Recipe
 
 DROPOUT, CACHE_SIZE, LEARNING_RATE = 0.5, 256, 1e-4
-"""For those who train on."""
+"""For those who train the same net anew."""
 
 
 def net_of(one: Importer) -> NetSpec:
