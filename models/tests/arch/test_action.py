@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 
 from kinewatch_models.arch import action  # noqa: E402
 from kinewatch_models.arch.action import Action  # noqa: E402
-from kinewatch_models.arch.backbone import mobilenet_v2  # noqa: E402
+from kinewatch_models.arch.backbone import efficientnet_lite0  # noqa: E402
 from kinewatch_models.arch.window import Shape, WindowNet  # noqa: E402
 from kinewatch_models.stream import Floats  # noqa: E402
 
@@ -129,7 +129,7 @@ def test_it_begins_with_a_shift_of_an_eighth_each_way() -> None:
 
 def test_norms_with_the_statistics_they_came_with_see_what_they_saw() -> None:
     torch.manual_seed(0)
-    trunk = mobilenet_v2()
+    trunk = efficientnet_lite0(pretrained=False)
     before = WindowNet(trunk, Shape(2, FRAMES)).eval()
     frames = torch.randn(FRAMES, 3, 32, 32)
     with torch.no_grad():
