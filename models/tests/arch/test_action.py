@@ -7,6 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from values import by_clip, frames, randomised  # noqa: E402
+
 from kinewatch_models.arch import action  # noqa: E402
 from kinewatch_models.arch.action import Action  # noqa: E402
 from kinewatch_models.arch.backbone import efficientnet_lite0  # noqa: E402
@@ -17,21 +19,8 @@ FRAMES, CHANNELS, SIDE, CLIPS = 3, 32, 5, 2
 MOMENTS = range(-1, 2)
 
 
-def randomised(module: torch.nn.Module) -> torch.nn.Module:
-    """Random weights and running statistics."""
-    rng = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, value in module.state_dict().items():
-            value.uniform_(0.5, 2.0, generator=rng) if "variance" in name else value.normal_(0, 0.5, generator=rng)
-    return module.eval()
-
-
 def clips() -> torch.Tensor:
-    return torch.randn(CLIPS * FRAMES, CHANNELS, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
-
-
-def by_clip(x: torch.Tensor) -> Floats:
-    return x.numpy().astype(np.float64).reshape(CLIPS, FRAMES, *x.shape[1:])
+    return frames(CLIPS * FRAMES, CHANNELS, SIDE)
 
 
 def sigmoid(x: Floats) -> Floats:
@@ -105,8 +94,8 @@ def test_the_module_is_its_equations() -> None:
     module, x = randomised(Action(CHANNELS, FRAMES)), clips()
     assert isinstance(module, Action)
     with torch.no_grad():
-        found = by_clip(module(x))
-    for clip, one in zip(by_clip(x), found, strict=True):
+        found = by_clip(module(x), FRAMES)
+    for clip, one in zip(by_clip(x, FRAMES), found, strict=True):
         assert np.abs(expected(module, clip) - one).max() < 1e-4
 
 

@@ -7,6 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from values import randomised  # noqa: E402
+
 from kinewatch_models.arch import backbone, msnet, resnet  # noqa: E402
 from kinewatch_models.arch.layers import ConvNorm  # noqa: E402
 from kinewatch_models.arch.msnet import MotionSqueeze, Search, correlation, displacement, unit  # noqa: E402
@@ -14,15 +16,6 @@ from kinewatch_models.arch.window import Shape  # noqa: E402
 from kinewatch_models.stream import Floats  # noqa: E402
 
 FRAMES, CHANNELS, CLIPS = 3, 8, 2
-
-
-def randomised(module: torch.nn.Module) -> torch.nn.Module:
-    """Random weights and running statistics."""
-    rng = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, value in module.state_dict().items():
-            value.uniform_(0.5, 2.0, generator=rng) if "variance" in name else value.normal_(0, 0.5, generator=rng)
-    return module.eval()
 
 
 def layer(module: ConvNorm, x: Floats) -> Floats:

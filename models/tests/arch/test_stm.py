@@ -7,6 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from values import frames, randomised  # noqa: E402
+
 from kinewatch_models.arch.backbone import inverted  # noqa: E402
 from kinewatch_models.arch.layers import ConvNorm  # noqa: E402
 from kinewatch_models.arch.resnet import conv as resnet_conv  # noqa: E402
@@ -16,17 +18,8 @@ from kinewatch_models.stream import Floats  # noqa: E402
 FRAMES, CHANNELS, SIDE, CLIPS = 3, 32, 5, 2
 
 
-def randomised(module: torch.nn.Module) -> torch.nn.Module:
-    """Random weights and running statistics."""
-    rng = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, value in module.state_dict().items():
-            value.uniform_(0.5, 2.0, generator=rng) if "variance" in name else value.normal_(0, 0.5, generator=rng)
-    return module.eval()
-
-
 def clips(channels: int = CHANNELS) -> torch.Tensor:
-    return torch.randn(CLIPS * FRAMES, channels, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    return frames(CLIPS * FRAMES, channels, SIDE)
 
 
 def convolved(x: Floats, weight: Floats, stride: int = 1) -> Floats:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+
+import values  # noqa: E402
 
 from kinewatch_models.arch import backbone, resnet, tdn  # noqa: E402
 from kinewatch_models.arch.layers import ConvNorm  # noqa: E402
@@ -15,21 +19,13 @@ from kinewatch_models.arch.window import Shape  # noqa: E402
 from kinewatch_models.stream import Floats  # noqa: E402
 
 FRAMES, CHANNELS, CLIPS, SNIPPET = 3, 32, 2, 5
+randomised = partial(values.randomised, spread=0.3)
 TRUNKS = {
     "resnet-thin": resnet.resnet_thin,
     "resnet18": resnet.resnet18,
     "mobilenetv2": backbone.mobilenet_v2,
     "efficientnet-lite0": lambda: backbone.efficientnet_lite0(pretrained=False),
 }
-
-
-def randomised(module: torch.nn.Module) -> torch.nn.Module:
-    """Random weights and running statistics."""
-    rng = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, value in module.state_dict().items():
-            value.uniform_(0.5, 2.0, generator=rng) if "variance" in name else value.normal_(0, 0.3, generator=rng)
-    return module.eval()
 
 
 def convolved(x: Floats, weight: Floats, stride: int = 1) -> Floats:

@@ -7,6 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from values import by_clip, frames, randomised  # noqa: E402
+
 from kinewatch_models.arch import resnet, tea  # noqa: E402
 from kinewatch_models.arch.backbone import inverted, mobilenet_v2  # noqa: E402
 from kinewatch_models.arch.layers import ConvNorm  # noqa: E402
@@ -19,25 +21,12 @@ WIDTH = CHANNELS // tea.GROUPS
 EPSILON = 1e-5
 
 
-def randomised(module: torch.nn.Module) -> torch.nn.Module:
-    """Random weights and running statistics."""
-    rng = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, value in module.state_dict().items():
-            value.uniform_(0.5, 2.0, generator=rng) if "variance" in name else value.normal_(0, 0.5, generator=rng)
-    return module.eval()
-
-
 def clips() -> torch.Tensor:
-    return torch.randn(CLIPS * FRAMES, CHANNELS, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    return frames(CLIPS * FRAMES, CHANNELS, SIDE)
 
 
 def values(module: torch.nn.Module) -> dict[str, Floats]:
     return {name: one.numpy().astype(np.float64) for name, one in module.state_dict().items()}
-
-
-def by_clip(x: torch.Tensor) -> Floats:
-    return x.numpy().astype(np.float64).reshape(CLIPS, FRAMES, *x.shape[1:])
 
 
 def convolved(x: Floats, weight: Floats, stride: int = 1) -> Floats:
@@ -123,8 +112,8 @@ def per_channel() -> ConvNorm:
 def test_motion_excitation_is_its_equations() -> None:
     module, x = randomised(MotionExcitation(CHANNELS, FRAMES)), clips()
     with torch.no_grad():
-        found = by_clip(module(x))
-    for clip, one in zip(by_clip(x), found, strict=True):
+        found = by_clip(module(x), FRAMES)
+    for clip, one in zip(by_clip(x, FRAMES), found, strict=True):
         assert np.abs(excited(values(module), clip) - one).max() < 1e-4
 
 
@@ -136,8 +125,8 @@ def test_motion_excitation_is_its_equations() -> None:
 def test_aggregation_is_its_equations(spatial: ConvNorm, first: bool) -> None:
     module, x = randomised(Aggregation(spatial, FRAMES, first)), clips()
     with torch.no_grad():
-        found = by_clip(module(x))
-    for clip, one in zip(by_clip(x), found, strict=True):
+        found = by_clip(module(x), FRAMES)
+    for clip, one in zip(by_clip(x, FRAMES), found, strict=True):
         assert np.abs(aggregated(values(module), clip, spatial, first) - one).max() < 1e-4
 
 

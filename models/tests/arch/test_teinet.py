@@ -7,27 +7,16 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from values import by_clip, frames, randomised  # noqa: E402
+
 from kinewatch_models.arch.teinet import MotionGate, Tei  # noqa: E402
 from kinewatch_models.stream import Floats  # noqa: E402
 
 FRAMES, CHANNELS, SIDE, CLIPS = 4, 32, 5, 2
 
 
-def randomised(module: torch.nn.Module) -> torch.nn.Module:
-    """Random weights."""
-    rng = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for value in module.state_dict().values():
-            value.normal_(0, 0.5, generator=rng)
-    return module.eval()
-
-
 def clips() -> torch.Tensor:
-    return torch.randn(CLIPS * FRAMES, CHANNELS, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
-
-
-def by_clip(x: torch.Tensor) -> Floats:
-    return x.numpy().astype(np.float64).reshape(CLIPS, FRAMES, *x.shape[1:])
+    return frames(CLIPS * FRAMES, CHANNELS, SIDE)
 
 
 def expected(module: Tei, x: Floats) -> Floats:
@@ -59,8 +48,8 @@ def test_the_module_is_its_equations() -> None:
     module, x = randomised(Tei(CHANNELS, FRAMES)), clips()
     assert isinstance(module, Tei)
     with torch.no_grad():
-        found = by_clip(module(x))
-    for clip, one in zip(by_clip(x), found, strict=True):
+        found = by_clip(module(x), FRAMES)
+    for clip, one in zip(by_clip(x, FRAMES), found, strict=True):
         assert np.abs(expected(module, clip) - one).max() < 1e-4
 
 

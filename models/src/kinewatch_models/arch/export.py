@@ -21,9 +21,10 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 def write(net: WindowNet | nn.Module, one: Architecture, example: tuple[Tensor, ...], path: Path) -> None:
-    """Write the graph of `net` to `path`, in plan `cached` the head beside it; `example` is one window (and boxes)."""
-    net = frozen(net)
-    head_of(path).unlink(missing_ok=True)
+    """Write the graph of a `frozen` net to `path`, in plan `cached` the head beside it.
+
+    `example` is one window (and boxes).
+    """
     if one.plan == "cached":
         assert isinstance(net, WindowNet)
         frame_part, window_part = net.parts()

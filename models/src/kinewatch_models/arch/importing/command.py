@@ -61,12 +61,12 @@ def _write(
     import torch
 
     out.mkdir(parents=True, exist_ok=True)
-    draft = out / f"{WEIGHTS}.part"
-    torch.save(made, draft)
-    draft.replace(out / WEIGHTS)
     weights = f"{file.name}, SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()[:16]}"
     name = dataset.slug(out.name) or one.architecture
     written.write(written.recipe_of(one, names, segments, span, name, weights), out / RECIPE)
+    draft = out / f"{WEIGHTS}.part"
+    torch.save(made, draft)
+    draft.replace(out / WEIGHTS)  # last: what holds weights is whole
 
 
 def _say(out: Path, one: Importer, unused: dict[str, str], count: int, segments: int) -> None:
