@@ -21,14 +21,15 @@ once() { # once MARK COMMAND…: run a command unless it has once been done
 
 hash_of() { cat "$@" | sha256sum | cut -c1-8; }
 
-rendered() { # rendered NAME SCENARIO SEED CLIPS OPTION…
-  once "$sim/$1-$(hash_of <(echo "${*:2}") recipes/scenarios/falls.toml).done" "$km" simulate --out "$sim/$1" --file recipes/scenarios/falls.toml --fps 15 \
-    --scenario "$2" --seed "$3" --clips "$4" "${@:5}"
+rendered() { # rendered NAME FILE SCENARIO SEED CLIPS OPTION…
+  local file=recipes/scenarios/$2.toml
+  once "$sim/$1-$(hash_of <(echo "${*:3}") "$file").done" "$km" simulate --out "$sim/$1" --file "$file" --fps 15 \
+    --scenario "$3" --seed "$4" --clips "$5" "${@:6}"
 }
-rendered falls falls 100 40 --width 192 --height 144 --mesh 0.03
-rendered daily daily 101 18 --width 192 --height 144 --mesh 0.03
-rendered val-falls falls 900 6 --width 256 --height 192 --mesh 0.024 --subset val
-rendered val-daily daily 901 4 --width 256 --height 192 --mesh 0.024 --subset val
+rendered falls falls falls 100 40 --width 192 --height 144 --mesh 0.03
+rendered daily falls daily 101 18 --width 192 --height 144 --mesh 0.03
+rendered val-falls falls falls 900 6 --width 256 --height 192 --mesh 0.024 --subset val
+rendered val-daily falls daily 901 4 --width 256 --height 192 --mesh 0.024 --subset val
 
 run_of() { echo "$work/$(basename "$1" .toml)-$(hash_of "$1")"; }
 clips_of() { # clips_of RECIPE: sets `clips` to where the clips of its package are
@@ -116,6 +117,21 @@ curve() { # curve NAME OPTION…: what a share of the groups teaches
 }
 curve fights --seed={0,1,2} --share={0.25,0.5,1}
 curve falls --share={0.33,1}
+
+compared() { # compared NAME DATA…: architectures side by side
+  local recipe=recipes/compare/$1.toml clips=("${@:2}")
+  run=$work/compare-$1-$(hash_of "$recipe")
+  once "$run/prepare.done" "$km" prepare "$recipe" "${clips[@]/#/--data=}" --cache "$cache"
+  once "$run/done" "$km" compare "$recipe" "${clips[@]/#/--data=}" --cache "$cache" --run "$run" --agent "$agent"
+  cp "$run/compare.json" "$results/$1.compare.json"
+}
+compared interactions "$data"
+compared gestures "$data"
+coarse=(--width 128 --height 96 --mesh 0.04 --oversample 1)
+rendered order-train order order 300 720 "${coarse[@]}"
+rendered order-val order order 301 60 "${coarse[@]}" --subset val
+rendered order-test order order 302 240 "${coarse[@]}" --subset test
+compared order "$sim"/order-{train,val,test}
 
 streams=$work/streams-$(hash_of recipes/interactions.toml)
 once "$streams.done" "$km" splice recipes/interactions.toml --data "$data" --out "$streams"

@@ -137,7 +137,7 @@ def train(work: Work, threads: int, report: Callable[[str], None], done: Callabl
     claim(work)
     torch.set_num_threads(threads)
     torch.manual_seed(work.spec.train.seed)
-    net = nets.build(work.spec.net, len(work.spec.labels), work.spec.train.window).to(memory_format=torch.channels_last)
+    net = nets.build(work.spec.net, len(work.spec.labels), work.spec.train.window)
     clips = work.of("train")
     batches = lambda rng: windows.batches(clips, work.spec, work.cache, rng)  # noqa: E731
     loop.fit(net, batches, work.spec.train, work.run, report, done)

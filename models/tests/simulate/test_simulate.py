@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ pytest.importorskip("cv2", reason="extra [simulate]")
 from kinewatch_models.simulate import body, furnish, mocap, scenario, skeleton
 from kinewatch_models.simulate.cli import app
 from kinewatch_models.simulate.clip import Clip, Picture, stage
-from kinewatch_models.simulate.error import ScenarioError
+from kinewatch_models.simulate.error import FallError, ScenarioError
 from kinewatch_models.simulate.furnish import View
 from kinewatch_models.simulate.render import Order, render
 from kinewatch_models.simulate.scenario import Act, Script
@@ -145,6 +146,27 @@ def test_a_script_may_be_shown_backwards_or_from_its_last_act() -> None:
     assert [(one.label, one.first, one.end) for one in last.truth] == [("x", 0, 25)]
     with pytest.raises(ScenarioError, match="needs a `label`"):
         scenario.load("x", "[[x]]\nbackwards = true\nacts = []")
+
+
+def test_a_body_that_does_not_come_to_rest_falls_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    falls = [Act("walk", {"to": "middle"}), Act("fall", {"style": "trip", "lie_s": [1.0, 1.0]})]
+    first = stage(Script(falls), (7,), TINY)
+    staged, failures = scenario.stage, 2
+
+    def fails_twice(*given: Any) -> scenario.Staged:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise FallError("not at rest")
+        return staged(*given)
+
+    monkeypatch.setattr(scenario, "stage", fails_twice)
+    again = stage(Script(falls), (7,), TINY)
+    assert failures == -1
+    assert again.truth and again.height_m != first.height_m
+    failures = 100
+    with pytest.raises(FallError, match="not at rest"):
+        stage(Script(falls), (7,), TINY)
 
 
 def test_a_camera_under_the_ceiling_looks_down_on_the_action() -> None:

@@ -67,7 +67,7 @@ class FlowStack(nn.Module):
         sides = clip.shape[3:]
         grey = (clip * self.grey).sum(2)
         flow = self.flow(grey[:, :-1].reshape(-1, 1, *sides), grey[:, 1:].reshape(-1, 1, *sides))
-        return (flow.clamp(-LIMIT, LIMIT) * FLOW_SCALE).view(-1, self.channels, *sides)  # type: ignore[no-any-return]
+        return (flow.clamp(-LIMIT, LIMIT) * FLOW_SCALE).reshape(-1, self.channels, *sides)  # type: ignore[no-any-return]
 
 
 class DifferenceStack(nn.Module):

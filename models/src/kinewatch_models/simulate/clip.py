@@ -13,6 +13,7 @@ import numpy as np
 from . import body as bodies
 from . import furnish, scenario, skeleton
 from .draw import Film, Painter, Sensor
+from .error import FallError
 from .performance import Interval
 from .quaternion import Array
 from .room import Box, draw_room
@@ -20,6 +21,7 @@ from .scenario import Script
 from .skeleton import Poses
 
 _BATCH = 50
+_TRIES = 8
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,19 @@ class Clip:
 
 
 def stage(script: Script, seed: tuple[int, ...], picture: Picture) -> Clip:
-    """Decide everything that happens in the clip."""
-    random = np.random.default_rng([*seed, 0])
+    """Decide everything that happens in the clip; a body that does not come to rest after a fall falls anew.
+
+    Raises `FallError` when it never does.
+    """
+    for again in range(_TRIES):
+        try:
+            return _stage(script, seed, picture, np.random.default_rng([*seed, 0, *[again] * (again > 0)]))
+        except FallError as error:
+            failed = error
+    raise failed
+
+
+def _stage(script: Script, seed: tuple[int, ...], picture: Picture, random: np.random.Generator) -> Clip:
     height = float(random.uniform(1.6, 1.85))
     scale = height / skeleton.STANDING_HEIGHT_M
     staged = scenario.stage(script.acts, picture.fps, scale, random)

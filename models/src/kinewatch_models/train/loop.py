@@ -76,7 +76,7 @@ def fit(
     `report` is told a line per epoch, `done` the share of the whole run after every batch.
     """
     out.mkdir(parents=True, exist_ok=True)
-    net.to("cuda" if torch.cuda.is_available() else "cpu")
+    _place(net)
     optimiser, average = _optimiser(net, spec), Average(net, spec.average)
     history = _resume(net, optimiser, average, out)
     for epoch in range(len(history), spec.epochs):
@@ -91,6 +91,14 @@ def fit(
     (out / "history.json").write_text(json.dumps(history, indent=1) + "\n", encoding="utf-8")
     torch.save(net.state_dict(), out / "weights.tmp")
     (out / "weights.tmp").replace(out / "weights.pt")
+
+
+def _place(net: nn.Module) -> None:
+    """Move `net` to a GPU if there is one, and the kernels of its 2D convolutions to channels last, which is faster."""
+    net.to("cuda" if torch.cuda.is_available() else "cpu")
+    for weight in net.parameters():
+        if weight.dim() == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
 
 class Average:
