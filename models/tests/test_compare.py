@@ -69,5 +69,8 @@ def test_what_cannot_be_compared_is_refused_before_training() -> None:
     recipe = replace(tiny.recipe(), sequences=[])
     eco = compare.recipe_of(replace(recipe, net=replace(recipe.net, frozen_modules=4, gru_units=8)), "eco-lite")
     assert (eco.net.frozen_modules, eco.net.pretrained, eco.net.gru_units) == (0, False, 0)
+    small = replace(recipe.net, backbone="resnet-small", frozen_modules=0, pretrained=False)
+    assert compare.recipe_of(replace(recipe, net=small), "eco-full").net.backbone == "bninception-small"
+    assert compare.recipe_of(replace(recipe, net=small), "tea").net.backbone == "resnet-small"
     back = compare.recipe_of(compare.recipe_of(recipe, "tdn"), "tsn")
     assert (back.train.window, back.rate_hz) == (recipe.train.window, recipe.rate_hz)

@@ -84,8 +84,8 @@ def test_source_without_clips_is_refused(tmp_path: Path) -> None:
 
 
 def test_shipped_recipes_load() -> None:
-    paths = sorted(RECIPES.glob("*.toml"))
-    assert paths
+    paths = [*RECIPES.glob("*.toml"), *RECIPES.glob("compare/*.toml")]
+    assert len(paths) == 6
     for path in paths:
         loaded = recipe.load(path)
         assert (path.parent / loaded.license_file).exists()
@@ -95,6 +95,14 @@ def test_misspelt_key_is_refused(tmp_path: Path) -> None:
     text = (RECIPES / "falls.toml").read_text().replace("dropout", "dropuot")
     (tmp_path / "bad.toml").write_text(text)
     with pytest.raises(RecipeError, match="unknown key dropuot"):
+        recipe.load(tmp_path / "bad.toml")
+
+
+def test_a_warm_up_beyond_the_run_is_refused(tmp_path: Path) -> None:
+    text = (RECIPES / "compare" / "interactions.toml").read_text()
+    assert "warm_up = 0.3" in text
+    (tmp_path / "bad.toml").write_text(text.replace("warm_up = 0.3", "warm_up = 1.5"))
+    with pytest.raises(RecipeError, match="warm_up is a share of the run"):
         recipe.load(tmp_path / "bad.toml")
 
 

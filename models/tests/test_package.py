@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import tomli
 
 import tiny
-from kinewatch_models import golden, manifest, package
+from kinewatch_models import golden, manifest, package, steps
 from kinewatch_models.package import PackageError, Parts
 
 
@@ -44,6 +45,18 @@ def test_golden_clips_pass_on_both_graphs(folder: Path) -> None:
     differences = package.check(folder)
     assert differences["fp32"] == 0
     assert 0 < differences["int8"] < package.TOLERANCE_INT8
+
+
+def test_int8_that_differs_makes_no_package_but_a_draft(
+    folder: Path, graphs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(folder)
+    monkeypatch.setattr(package, "_golden_difference", lambda *_: 0.7)
+    with pytest.raises(PackageError, match="golden logits differ by"):
+        package.write(tiny.recipe(), Parts(*graphs.values(), tmp_path / "licence", "# card\n", {}), folder)
+    assert not folder.exists()
+    monkeypatch.setattr(package, "_golden_difference", lambda folder, table, path: 0.7 * ("int8" in path.name))
+    assert (steps.draft(tiny.recipe(), graphs, tmp_path) / "model.toml").exists()
 
 
 def test_golden_files_have_the_layout_of_the_contract(folder: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from kinewatch_models import evaluate_actions, macs, windows_scored
-from kinewatch_models.arch.registry import ARCHITECTURES, PRETRAINED
+from kinewatch_models.arch.registry import ARCHITECTURES, PRETRAINED, SMALL
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.decode import probabilities
 from kinewatch_models.error import ToolError
@@ -43,7 +43,9 @@ def recipe_of(recipe: Recipe, architecture: str) -> Recipe:
         raise CompareError("compare measures windows, and this recipe has sequences: take one whose labels are actions")
     row = ARCHITECTURES.get(architecture)
     closer = (row.snippet if row else 1) / recipe.snippet
-    backbone = recipe.net.backbone if row is None or recipe.net.backbone in row.backbones else row.backbones[0]
+    backbone = recipe.net.backbone
+    if row and backbone not in row.backbones:
+        backbone = next(name for name in row.backbones if (name in SMALL) == (backbone in SMALL))
     net = replace(recipe.net, architecture=architecture, input="rgb", backbone=backbone, gru_units=0)
     if backbone not in PRETRAINED:
         net = replace(net, pretrained=False, frozen_modules=0)

@@ -36,6 +36,8 @@ class Parts:
     licence: Path
     card: str
     calibration: dict[str, Any]
+    tolerance_int8: float = TOLERANCE_INT8
+    """Of the golden logits."""
 
 
 def write(recipe: Recipe, parts: Parts, target: Path) -> dict[str, float]:
@@ -51,7 +53,8 @@ def write(recipe: Recipe, parts: Parts, target: Path) -> dict[str, float]:
     (draft / "labels.txt").write_text("".join(f"{name}\n" for name in recipe.labels), encoding="utf-8")
     (draft / "MODEL_CARD.md").write_text(parts.card, encoding="utf-8")
     rows = _write_golden(recipe, draft)
-    table = manifest.build(recipe, parts.calibration, _states(draft / f"{recipe.name}.fp32.onnx"), rows, TOLERANCE_INT8)
+    states = _states(draft / f"{recipe.name}.fp32.onnx")
+    table = manifest.build(recipe, parts.calibration, states, rows, parts.tolerance_int8)
     table["files"] = checksums(draft)
     (draft / "model.toml").write_text(manifest.render(table), encoding="utf-8")
     differences = check(draft)

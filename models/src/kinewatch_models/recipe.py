@@ -114,6 +114,7 @@ class TrainSpec:
     edge_share: float = 0.15
     mirror: bool = True
     strange_views: float = 1.0
+    warm_up: float = 0.08
 
 
 @dataclass(frozen=True)
@@ -273,5 +274,7 @@ def check_choices(recipe: Recipe, path: Path) -> None:
         )
     if not 0 <= recipe.train.loss_from < recipe.train.window:
         raise RecipeError(f"{path}: train.loss_from must be below train.window ({recipe.train.window})")
+    if not 0 < recipe.train.warm_up <= 1:
+        raise RecipeError(f"{path}: train.warm_up is a share of the run, above 0 and at most 1")
     if recipe.train.class_weights and len(recipe.train.class_weights) != len(recipe.labels):
         raise RecipeError(f"{path}: train.class_weights needs {len(recipe.labels)} values, one for each label")

@@ -11,10 +11,10 @@ Table = dict[str, Any]
 
 RUNS = (("ort", "fp32"), ("ort", "int8"), ("tract", "fp32"))
 HEAD = (
-    "Each net trained on the same clips with the same budget, measured on the test split. MACs: multiply-accumulates "
-    "of a window, and of one more frame of a stream (plan `clip` judges every quarter of a window). Milliseconds: CPU "
-    "time of one thread in the agent, for a judgement and for a frame of the stream. All nets see pictures. They are ordered by what they do on the test "
-    "split: the first one's figure is optimistic."
+    "Each net trained on the same clips with the same budget, one seed, measured on the test split. MACs: "
+    "multiply-accumulates of a window, and of one more frame of a stream (plan `clip` judges every quarter of a "
+    "window). Milliseconds: CPU time of one thread in the agent, for a judgement and for a frame of the stream. All nets "
+    "see pictures. They are ordered by what they do on the test split: the first one's figure is optimistic."
 )
 
 

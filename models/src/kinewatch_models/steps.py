@@ -41,6 +41,7 @@ from kinewatch_models.stream import Graph
 
 CALIBRATION_STREAMS = 40
 PRECISIONS = ("fp32", "int8")
+ANY_DIFFERENCE = 1000.0
 MOST_LOST = 0.01
 """Share of the val clips that int8 may be right on less often than fp32; one clip is always allowed."""
 
@@ -202,10 +203,13 @@ def _streamed(work: Work, clips: list[Clip], graphs: list[Graph]) -> list[Scored
 
 
 def draft(spec: Recipe, graphs: dict[str, Path], folder: Path) -> Path:
-    """A package in `folder` that has no thresholds yet, for the agent to score or time."""
+    """A package in `folder` that has no thresholds yet, for the agent to score or time.
+
+    What int8 costs it is measured on clips; golden clips do not refuse it.
+    """
     licence = folder / "LICENSE"
     licence.write_text("A draft without thresholds: not to be used.\n", encoding="utf-8")
-    parts = package.Parts(graphs["fp32"], graphs["int8"], licence, "Draft.\n", {})
+    parts = package.Parts(graphs["fp32"], graphs["int8"], licence, "Draft.\n", {}, ANY_DIFFERENCE)
     package.write(spec, parts, folder / "draft")
     return folder / "draft"
 

@@ -121,6 +121,11 @@ def bninception(divisor: int = 1) -> BnInception:
     return BnInception(stem, body, inputs, divisor)
 
 
+def bninception_small() -> BnInception:
+    """A quarter of the channels: what a few hundred clips train from nothing."""
+    return bninception(4)
+
+
 def bninception_thin() -> BnInception:
     """A thin one for tests and golden packages."""
     return bninception(THIN)

@@ -19,10 +19,18 @@ PICTURES = {
     "mobilenetv2": "backbone:mobilenet_v2",
     "resnet18": "resnet:resnet18",
     "resnet50": "resnet:resnet50",
+    "resnet-small": "resnet:resnet_small",
     "resnet-thin": "resnet:resnet_thin",
 }
 """2D backbones that any architecture may be put on: what makes each, as ``module:function`` of this package."""
-BACKBONES = {**PICTURES, "bninception": "bninception:bninception", "i3d-resnet50": "i3d:i3d_resnet50"}
+BACKBONES = {
+    **PICTURES,
+    "bninception": "bninception:bninception",
+    "bninception-small": "bninception:bninception_small",
+    "i3d-resnet50": "i3d:i3d_resnet50",
+}
+SMALL = ("resnet-small", "bninception-small")
+"""Those that small sets of clips train from nothing, in minutes."""
 PRETRAINED = ("efficientnet-lite0",)
 """Those that come with ImageNet weights."""
 
@@ -255,7 +263,7 @@ ARCHITECTURES = {
             "cached",
             "a 3D net over the maps of all frames",
             "Zolfaghari et al. 2018, arXiv 1804.09066",
-            backbones=("bninception",),
+            backbones=("bninception", "bninception-small"),
             thin="bninception:bninception_thin",
             published=(
                 Published(
@@ -271,7 +279,7 @@ ARCHITECTURES = {
             "cached",
             "a 3D net over the maps of all frames, and the rest of the 2D net",
             "Zolfaghari et al. 2018, arXiv 1804.09066",
-            backbones=("bninception",),
+            backbones=("bninception", "bninception-small"),
             thin="bninception:bninception_thin",
         ),
         Architecture(

@@ -28,6 +28,11 @@ def resnet50() -> Trunk:
     return _resnet([3, 4, 6, 3], 64, _bottleneck, EXPANSION)
 
 
+def resnet_small() -> Trunk:
+    """Three stages of one bottleneck, from 16 channels on: what a few hundred clips train from nothing."""
+    return resnet_thin(16)
+
+
 def resnet_thin(width: int = 8, blocks: int = 1) -> Trunk:
     """Three stages of `blocks` bottlenecks, of `width`, twice and four times that: small pictures are enough for it."""
     return _resnet([blocks] * THIN_STAGES, width, _bottleneck, EXPANSION)

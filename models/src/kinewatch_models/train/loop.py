@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from kinewatch_models.error import ToolError
 from kinewatch_models.recipe import TrainSpec
 
-WARM_UP = 0.08
 GRADIENT_LIMIT = 5.0
 FRESH = {"classifier", "memory", "consensus", "embedding"}
 """Parts of a net behind its features, which begin untrained and learn faster."""
@@ -136,7 +135,7 @@ def _epoch(
     losses = []
     for index, (count, frames, allowed) in enumerate(batches(rng)):
         share = (epoch + index / count) / spec.epochs
-        factor = 0.5 * (1 + math.cos(math.pi * share)) * min(1.0, (share + 1 / (count * spec.epochs)) / WARM_UP)
+        factor = 0.5 * (1 + math.cos(math.pi * share)) * min(1.0, (share + 1 / (count * spec.epochs)) / spec.warm_up)
         for group in optimiser.param_groups:
             group["lr"] = group["base"] * factor
         loss = _loss(net, frames.to(device), allowed.to(device), weights, spec, rng)
