@@ -182,7 +182,7 @@ fn open_store(state_dir: &Path) -> anyhow::Result<(Store, u64)> {
 fn shared(plan: &Plan) -> Shared {
     let camera = |c: &plan::CameraPlan| {
         let models = c.models.iter().map(|&m| &plan.models[m]);
-        let labels = models.clone().flat_map(|m| models::published(&m.manifest)).map(str::to_owned).collect();
+        let labels = models.clone().flat_map(|m| m.manifest.published()).map(str::to_owned).collect();
         CameraView::new(&c.name, &c.source.to_string(), models.map(|m| m.name.clone()).collect(), labels)
     };
     let cameras = plan.cameras.iter().map(camera).collect();

@@ -9,6 +9,7 @@ pub mod chains;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod decode;
 pub mod delivery;
 pub mod health;
 pub mod infer;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kinewatch_core::event::ModelRef;
-use kinewatch_core::manifest::{Manifest, Overrides};
+use kinewatch_core::manifest::Overrides;
 use kinewatch_engine::{Model, OpenError, OpenOptions};
 use kinewatch_ota::PackageError;
 
@@ -67,10 +67,4 @@ pub fn open(name: &str, path: &Path, overrides: Overrides, options: &OpenOptions
         why: report.why.clone(),
     };
     Ok(OpenedModel { loaded: LoadedModel { name: name.to_owned(), manifest, overrides, model }, reference, info })
-}
-
-/// Labels that a model's actions are published under.
-pub fn published(manifest: &Manifest) -> impl Iterator<Item = &str> {
-    let labels = manifest.labels.iter().filter(|l| l.publish && l.decoder.is_some()).map(|l| l.name.as_str());
-    labels.chain(manifest.sequences.iter().map(|s| s.name.as_str()))
 }

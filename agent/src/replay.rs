@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kinewatch_capture::{Branch, Camera, CameraOptions, CaptureError, Captured, Elements, Source, Speed};
-use kinewatch_core::decode::{Decision, EndReason};
+use kinewatch_core::decode::{Decision, Decoder, EndReason};
 use kinewatch_core::event::{ActionEvent, ClockState, Clocks, EventContext, ModelRef, action_event, replay_ids};
 use kinewatch_core::name;
 use kinewatch_core::region::Region;
-use kinewatch_core::time::{ClockMap, Pts};
+use kinewatch_core::time::{ClockMap, Pts, SessionId};
 use kinewatch_engine::InferError;
 use sha2::{Digest, Sha256};
 
@@ -99,38 +99,21 @@ impl Replayer {
         let content = content_key(path, &self.model.sha256, &self.plan.zones)
             .map_err(|source| ReplayError::Unreadable { path: path.to_owned(), source })?;
         let source = Source::File { path: path.to_owned(), looped: false, speed: Speed::Max };
-        let mut sink = Collect {
-            context: self.context(&camera),
-            content,
-            clock: ClockState { source: "replay".into(), ..ClockState::default() },
-            replayed: Replayed { camera, ..Replayed::default() },
-            sequence: &mut self.sequence,
-            ids: HashMap::new(),
-        };
-        let before = *sink.sequence;
+        let decoder = self.analytics.watchers().next().map(|w| w.decoder);
+        let events = Events::new(context(&camera, &self.model, decoder), content, &mut self.sequence);
+        let mut sink = Collect { events, replayed: Replayed { camera, ..Replayed::default() } };
+        let before = *sink.events.sequence;
         match play(&mut self.analytics, &self.plan, source, Elements::probe(), &mut sink, &mut progress) {
-            Ok(duration) => Ok(Replayed { duration, ..sink.replayed }),
+            Ok(duration) => Ok(Replayed { duration, events: sink.events.made, ..sink.replayed }),
             Err(stopped) => {
                 // What was begun must not reach into the next video; its events are not used, nor are their numbers.
                 let _same_failure = self.analytics.gap(0, EndReason::StreamLost, &mut sink);
-                *sink.sequence = before;
+                *sink.events.sequence = before;
                 Err(match stopped {
                     Stopped::Capture(error) => error.into(),
                     Stopped::Inference(source) => ReplayError::Inference { path: path.to_owned(), source },
                 })
             }
-        }
-    }
-
-    fn context(&self, camera: &str) -> EventContext {
-        let decoder = self.analytics.watchers().next().map(|w| w.decoder);
-        EventContext {
-            group: "replay".into(),
-            device: "replay".into(),
-            camera: camera.to_owned(),
-            model: self.model.clone(),
-            labels: decoder.map(|d| d.published_labels().to_vec()).unwrap_or_default(),
-            label_ids: decoder.map(|d| d.published_label_ids().to_vec()).unwrap_or_default(),
         }
     }
 }
@@ -202,8 +185,8 @@ fn pump(
     Ok(newest)
 }
 
-/// SHA-256 over the video's bytes, the package's digest and the zones: what replay's ids derive from.
-fn content_key(path: &Path, package: &str, zones: &[Region]) -> io::Result<String> {
+/// SHA-256 over the file's bytes, the package's digest and the zones: what the ids of events derive from.
+pub(crate) fn content_key(path: &Path, package: &str, zones: &[Region]) -> io::Result<String> {
     let mut hasher = Sha256::new();
     let mut file = File::open(path)?;
     let mut buffer = vec![0; 1 << 20];
@@ -218,26 +201,55 @@ fn content_key(path: &Path, package: &str, zones: &[Region]) -> io::Result<Strin
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Sink of replay.
-struct Collect<'a> {
-    context: EventContext,
-    content: String,
+/// Makes the events of a video, whose wall time counts from the Unix epoch.
+pub(crate) struct Events<'a> {
+    pub context: EventContext,
+    pub content: String,
+    pub sequence: &'a mut u64,
+    pub made: Vec<ActionEvent>,
     clock: ClockState,
-    replayed: Replayed,
-    sequence: &'a mut u64,
     ids: HashMap<u64, u64>,
 }
 
-impl Sink for Collect<'_> {
-    fn decision(&mut self, origin: Origin<'_>, decision: &Decision) {
+impl<'a> Events<'a> {
+    pub(crate) fn new(context: EventContext, content: String, sequence: &'a mut u64) -> Self {
+        let clock = ClockState { source: "replay".into(), ..ClockState::default() };
+        Self { context, content, sequence, made: Vec::new(), clock, ids: HashMap::new() }
+    }
+
+    pub(crate) fn add(&mut self, decision: &Decision, session: SessionId, map: &ClockMap) {
         // Actions are numbered within the video, so that the order of videos does not change their ids.
         let next = self.ids.len() as u64;
         let action = *self.ids.entry(decision.action).or_insert(next);
         let pts_ms = u64::try_from(decision.decided_at.0 / 1_000_000).unwrap_or(0);
         let ids = replay_ids(&self.content, action, decision.rev, pts_ms);
-        let clocks = Clocks { map: origin.clock, state: &self.clock, now_unix_ns: None };
-        self.replayed.events.push(action_event(&self.context, decision, origin.session, &clocks, ids, *self.sequence));
+        let clocks = Clocks { map, state: &self.clock, now_unix_ns: None };
+        self.made.push(action_event(&self.context, decision, session, &clocks, ids, *self.sequence));
         *self.sequence += 1;
+    }
+}
+
+/// What an event says of its source, beside the decision.
+pub(crate) fn context(camera: &str, model: &ModelRef, decoder: Option<&Decoder>) -> EventContext {
+    EventContext {
+        group: "replay".into(),
+        device: "replay".into(),
+        camera: camera.to_owned(),
+        model: model.clone(),
+        labels: decoder.map(|d| d.published_labels().to_vec()).unwrap_or_default(),
+        label_ids: decoder.map(|d| d.published_label_ids().to_vec()).unwrap_or_default(),
+    }
+}
+
+/// Sink of replay.
+struct Collect<'a> {
+    events: Events<'a>,
+    replayed: Replayed,
+}
+
+impl Sink for Collect<'_> {
+    fn decision(&mut self, origin: Origin<'_>, decision: &Decision) {
+        self.events.add(decision, origin.session, origin.clock);
     }
 
     fn scores(&mut self, _origin: Origin<'_>, at: Pts, scores: &[f32], labels: &[String]) {

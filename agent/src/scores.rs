@@ -112,11 +112,20 @@ impl ScoresWriter {
     }
 }
 
-/// Reads a file of scores as probability curves.
+/// Scores of one video, as read back from a file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SavedScores {
+    /// Column names after the time.
+    pub labels: Vec<String>,
+    /// Seconds, and a logit per label.
+    pub rows: Vec<(f64, Vec<f32>)>,
+}
+
+/// Reads a file of scores.
 ///
 /// # Errors
 /// In words, with file, row and what to do.
-pub fn read(path: &Path) -> Result<Vec<Curve>, String> {
+pub fn read_rows(path: &Path) -> Result<SavedScores, String> {
     let mut reader = csv::Reader::from_path(path).map_err(|e| format!("{}: {e}", path.display()))?;
     let header = reader.headers().map_err(|e| format!("{}: {e}", path.display()))?.clone();
     if header.get(0) != Some("time_s") || header.len() < 2 {
@@ -125,18 +134,43 @@ pub fn read(path: &Path) -> Result<Vec<Curve>, String> {
             path.display()
         ));
     }
-    let mut curves: Vec<Curve> =
-        header.iter().skip(1).map(|l| Curve { label: l.to_owned(), ..Curve::default() }).collect();
+    let mut saved =
+        SavedScores { labels: header.iter().skip(1).map(str::to_owned).collect(), ..SavedScores::default() };
     for record in reader.records() {
         let record = record.map_err(|e| format!("{}: {e}", path.display()))?;
         let line = record.position().map_or(0, csv::Position::line);
         let bad = || format!("{}:{line}: not a row of numbers", path.display());
         let time: f64 = record.get(0).and_then(|t| t.parse().ok()).ok_or_else(bad)?;
-        for (curve, text) in curves.iter_mut().zip(record.iter().skip(1)) {
-            curve.points.push((time, probability(text.parse().map_err(|_| bad())?)));
-        }
+        let row: Option<Vec<f32>> = record.iter().skip(1).map(|text| text.parse().ok()).collect();
+        saved.rows.push((time, row.ok_or_else(bad)?));
     }
-    Ok(curves)
+    Ok(saved)
+}
+
+/// Reads a file of scores as probability curves.
+///
+/// # Errors
+/// As [`read_rows`].
+pub fn read(path: &Path) -> Result<Vec<Curve>, String> {
+    let saved = read_rows(path)?;
+    let curve = |(i, label)| Curve {
+        label,
+        points: saved.rows.iter().map(|(time_s, row)| (*time_s, probability(row[i]))).collect(),
+        ..Curve::default()
+    };
+    Ok(saved.labels.iter().cloned().enumerate().map(curve).collect())
+}
+
+/// Writes the scores of one video.
+///
+/// # Errors
+/// In words, with the file's name.
+pub fn write(path: &Path, labels: &[String], scores: &[(Pts, Vec<f32>)]) -> Result<(), String> {
+    let mut out = ScoresFile::create(path, labels)?;
+    for (at, row) in scores {
+        out.row(at.seconds(), row)?;
+    }
+    out.finish()
 }
 
 /// Probability of a logit.

@@ -63,6 +63,11 @@ def test_a_row_says_what_a_net_costs_and_finds(tmp_path: Path) -> None:
     assert row["speeds"] == [{"ms_per_frame": 1.0}]
 
 
+def test_how_far_training_got_is_told(tmp_path: Path) -> None:
+    (tmp_path / "history.json").write_text('[{"loss": 2.0, "cpu_s": 3.0}, {"loss": 0.5, "cpu_s": 4.0}]')
+    assert compare.training(tmp_path) == {"loss": 0.5, "training_cpu_s": 7.0}
+
+
 def test_what_cannot_be_compared_is_refused_before_training() -> None:
     with pytest.raises(compare.CompareError, match="has sequences"):
         compare.recipe_of(tiny.recipe(), "tsn")

@@ -134,6 +134,8 @@ def test_architectures_are_ordered_by_accuracy(tmp_path: Path) -> None:
             "architecture": name,
             "backbone": "efficientnet-lite0",
             "plan": "clip",
+            "loss": 0.412,
+            "training_cpu_s": 90.0,
             "parameters": 3_400_000,
             "macs_per_window": 1.6e9,
             "macs_per_new_frame": 2e8,
@@ -146,7 +148,7 @@ def test_architectures_are_ordered_by_accuracy(tmp_path: Path) -> None:
     (tmp_path / "gestures.compare.json").write_text(json.dumps({"name": "gestures", "rows": rows}))
     text = report.folds(report.further(tmp_path), tmp_path)
     assert text.index("| tsm |") < text.index("| tsn |")
-    assert "| 3.4 | 1.60 / 0.20 | none / 14.3 / none | none / 7.2 / none |" in text
+    assert "| 0.41 | 1.5 | 3.40 | 1.600 / 0.200 | none / 14.3 / none | none / 7.2 / none |" in text
 
 
 def figure(value: float) -> dict[str, Any]:

@@ -12,5 +12,5 @@
 mod package;
 mod read;
 
-pub use package::{PackageError, VerifiedPackage, open_verified, open_verified_within};
+pub use package::{PackageError, VerifiedPackage, open_decoding, open_verified, open_verified_within};
 pub use read::Limits;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kinewatch_core::manifest::{Manifest, ManifestError};
+use kinewatch_core::manifest::{Decoding, Manifest, ManifestError};
 use sha2::{Digest, Sha256};
 
 use crate::read::{Limits, bounded, hash, hex, open_inside};
@@ -128,21 +128,33 @@ pub fn open_verified(dir: impl AsRef<Path>) -> Result<VerifiedPackage, PackageEr
 
 /// [`open_verified`] with other limits.
 pub fn open_verified_within(dir: impl AsRef<Path>, limits: Limits) -> Result<VerifiedPackage, PackageError> {
-    let given = dir.as_ref();
-    // The directory itself may be reached by a link (`current -> …`); nothing inside may be one.
-    let dir = given.canonicalize().ok().filter(|d| d.is_dir());
-    let dir = dir.ok_or_else(|| PackageError::NoPackage { path: given.to_owned() })?;
-
-    let (toml_path, file) = open_inside(&dir, MANIFEST)?;
-    let bytes = bounded(&toml_path, file, limits.text_bytes)?;
-    let digest = hex(&Sha256::digest(&bytes));
-    let text = text(&toml_path, bytes)?;
+    let (dir, (toml_path, text, digest)) = open_text(dir.as_ref(), limits)?;
     let manifest =
         Manifest::parse(&text).map_err(|source| PackageError::Manifest { path: toml_path.clone(), source })?;
 
     verify_files(&dir, &manifest, limits.total_bytes)?;
     verify_labels(&dir, &toml_path, &manifest, limits)?;
     Ok(VerifiedPackage { dir, manifest, digest })
+}
+
+/// The decoder settings of the package in `dir`, and the SHA-256 of its `model.toml`. No graph is run, so no other file is
+/// read: a package may consist of these settings alone. Blocks on the disk.
+pub fn open_decoding(dir: impl AsRef<Path>) -> Result<(Decoding, String), PackageError> {
+    let (path, text, digest) = open_text(dir.as_ref(), Limits::default())?.1;
+    let decoding = Decoding::parse(&text).map_err(|source| PackageError::Manifest { path, source })?;
+    Ok((decoding, digest))
+}
+
+/// The package's directory, and `model.toml`: path, text, SHA-256.
+fn open_text(given: &Path, limits: Limits) -> Result<(PathBuf, (PathBuf, String, String)), PackageError> {
+    // The directory itself may be reached by a link (`current -> …`); nothing inside may be one.
+    let dir = given.canonicalize().ok().filter(|d| d.is_dir());
+    let dir = dir.ok_or_else(|| PackageError::NoPackage { path: given.to_owned() })?;
+    let (path, file) = open_inside(&dir, MANIFEST)?;
+    let bytes = bounded(&path, file, limits.text_bytes)?;
+    let digest = hex(&Sha256::digest(&bytes));
+    let text = text(&path, bytes)?;
+    Ok((dir, (path, text, digest)))
 }
 
 fn verify_files(dir: &Path, manifest: &Manifest, mut budget: u64) -> Result<(), PackageError> {

@@ -28,24 +28,50 @@ pub struct ReplayArgs {
     /// Model package.
     #[arg(short, long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Write events here, one JSON a line; `-` is standard output, which leaves the table out.
-    #[arg(long, value_name = "FILE|-")]
-    pub events: Option<PathBuf>,
     /// Write scores here (CSV: time_s and a logit per label); with several videos NAME.csv becomes NAME.CAMERA.csv.
     #[arg(long, value_name = "FILE")]
     pub scores: Option<PathBuf>,
-    /// Draw scores, detected and true intervals into this PNG file.
-    #[arg(long, value_name = "FILE.png")]
-    pub timeline: Option<PathBuf>,
-    /// Compare with these annotations (ActivityNet's JSON).
-    #[arg(long, value_name = "FILE.json")]
-    pub truth: Option<PathBuf>,
+    /// What comes of it.
+    #[command(flatten)]
+    pub outputs: OutputArgs,
     /// Where a model with boxes looks, as fractions of the picture; once for each zone. Default: all of it.
     #[arg(long, value_name = "X0,Y0,X1,Y1", value_parser = zone)]
     pub zones: Vec<Region>,
     /// Inference.
     #[command(flatten)]
     pub engine: EngineArgs,
+}
+
+/// `kinewatch decode`
+#[derive(Clone, Debug, Args)]
+pub struct DecodeArgs {
+    /// Scores of a video, as `replay --scores` writes them: time_s and a column of log-odds for each label.
+    #[arg(value_name = "SCORES.csv")]
+    pub scores: PathBuf,
+    /// Model package, or a directory whose model.toml has decoder settings alone.
+    #[arg(short, long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Camera id of the events, and the video's name in the annotations. Default: that of their only video, else the
+    /// stem of the file of scores.
+    #[arg(long, value_name = "NAME")]
+    pub camera: Option<String>,
+    /// What comes of it.
+    #[command(flatten)]
+    pub outputs: OutputArgs,
+}
+
+/// What a command makes of the actions it finds.
+#[derive(Clone, Debug, Args)]
+pub struct OutputArgs {
+    /// Write events here, one JSON a line; `-` is standard output, which leaves the table out.
+    #[arg(long, value_name = "FILE|-")]
+    pub events: Option<PathBuf>,
+    /// Draw scores, detected and true intervals into this PNG file.
+    #[arg(long, value_name = "FILE.png")]
+    pub timeline: Option<PathBuf>,
+    /// Compare with these annotations (ActivityNet's JSON).
+    #[arg(long, value_name = "FILE.json")]
+    pub truth: Option<PathBuf>,
 }
 
 fn zone(text: &str) -> Result<Region, String> {

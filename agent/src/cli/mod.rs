@@ -6,10 +6,12 @@
 mod args;
 mod check_config;
 mod completions;
+mod decode;
 mod devices;
 mod events;
 mod frames;
 mod model;
+mod outputs;
 mod replay;
 mod run;
 mod version;
@@ -66,6 +68,16 @@ SIGTERM and SIGINT end open actions, deliver what the broker takes, and stop wit
 
 Times count from the first frame; the camera id is the file's stem. The same video gives the same bytes.")]
     Replay(ReplayArgs),
+    /// Run the decoder of a model over saved scores, to try thresholds in a moment.
+    #[command(after_help = "Examples:
+  kinewatch replay fall.mp4 --model models/falls --scores fall.csv
+  kinewatch decode fall.csv --model models/falls
+  kinewatch decode fall.csv --model tried --truth annotations.json --timeline fall.png
+  kinewatch decode fall.csv --model tried --events events.jsonl
+
+The model may be a directory whose model.toml has decoder settings alone: format, name, version, stride_s, background,
+labels and sequences.")]
+    Decode(DecodeArgs),
     /// Check a configuration, with every model, device, secret and directory it names.
     #[command(after_help = "Examples:
   kinewatch check-config --config kinewatch.toml
@@ -201,6 +213,7 @@ fn dispatch(cli: Cli) -> Outcome {
     match cli.command {
         Command::Run(args) => run::run(args, cli.verbose, cli.log_format),
         Command::Replay(args) => replay::run(args),
+        Command::Decode(args) => decode::run(&args),
         Command::CheckConfig(args) => check_config::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Model(ModelCommand::Info(args)) => model::info(&args),

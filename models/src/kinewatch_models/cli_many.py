@@ -160,6 +160,6 @@ def comparison(
         if not file.exists():
             console.print(f"{name}:")
             steps.write(file, compare.measure(spec, work.of("test"), cache, graphs, speeds))
-        rows.append(steps.read(file))
+        rows.append({**steps.read(file), **compare.training(one.run)})
     steps.write(run / "compare.json", {"name": work.spec.name, "rows": rows})
     console.print(str(run / "compare.json"))

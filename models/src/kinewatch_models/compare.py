@@ -6,6 +6,7 @@ sampled that much closer, so that every window spans the same time.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -65,6 +66,12 @@ def measure(recipe: Recipe, clips: list[Clip], cache: Path, graphs: Graphs, spee
         table[precision] = evaluate_actions.classified(scores, classes, groups, recipe)
     table["speeds"] = speeds(recipe, paths)
     return table
+
+
+def training(run: Path) -> Table:
+    """How far a net got, and what it took: the loss of its last epoch, and CPU seconds."""
+    history = json.loads((run / "history.json").read_text(encoding="utf-8"))
+    return {"loss": history[-1]["loss"], "training_cpu_s": sum(row["cpu_s"] for row in history)}
 
 
 def _cost(recipe: Recipe, paths: dict[str, Path]) -> Table:

@@ -78,7 +78,8 @@ ADVICE = """## Choosing
   out, and no recipe can train it, for clips come without zones.
 - **Weights**: only {pretrained} comes with ImageNet's here. All other backbones begin untrained, which takes many
   clips. A checkpoint that an importer reads runs as it is.
-- **Between what is left** a comparison on your own clips decides, not the published figures.
+- **Between what is left** a comparison on your own clips decides, not the published figures. `REPORT.md` has one on
+  poses, on gestures, and on clips that only the order of time tells apart.
 """
 
 HOW = """## Naming one, and comparing

@@ -1,6 +1,6 @@
 //! Logits to calibrated log-odds per label.
 
-use crate::manifest::{Activation, Manifest};
+use crate::manifest::{Activation, Output};
 
 /// Probabilities are kept this far from 0 and 1, so that log-odds stay finite.
 const EDGE: f64 = 1e-6;
@@ -16,14 +16,14 @@ pub(super) struct Scores {
 }
 
 impl Scores {
-    pub(super) fn new(manifest: &Manifest) -> Self {
-        let count = manifest.labels.len();
+    /// `output` says what logits mean; without, they are none but log-odds.
+    pub(super) fn new(count: usize, background: Option<usize>, output: Option<&Output>) -> Self {
         Self {
-            activation: manifest.output.activation,
-            temperature: f64::from(manifest.output.temperature),
-            background: manifest.output.background,
+            activation: output.map_or(Activation::Sigmoid, |o| o.activation),
+            temperature: output.map_or(1.0, |o| f64::from(o.temperature)),
+            background,
             scaled: Vec::with_capacity(count),
-            log_odds: vec![0.0; count - usize::from(manifest.output.background.is_some())],
+            log_odds: vec![0.0; count - usize::from(background.is_some())],
         }
     }
 
@@ -49,6 +49,15 @@ impl Scores {
             *out = logit(p) as f32;
         }
         true
+    }
+
+    /// Takes log-odds as they are. False, and nothing changed, when their number is another or one is not finite.
+    pub(super) fn set(&mut self, log_odds: &[f32]) -> bool {
+        let fits = log_odds.len() == self.log_odds.len() && log_odds.iter().all(|l| l.is_finite());
+        if fits {
+            self.log_odds.copy_from_slice(log_odds);
+        }
+        fits
     }
 
     /// Of the last update.

@@ -4,7 +4,7 @@ use super::scores::Scores;
 use super::sequence::Chain;
 use super::track::{Emitter, Step, Track};
 use super::{Decision, EndReason};
-use crate::manifest::{Manifest, ManifestError, Overrides};
+use crate::manifest::{Decoding, Manifest, ManifestError, Output, Overrides};
 use crate::time::{NANOS_PER_SECOND, Pts};
 
 /// Turns the logits of one (camera, model) pair into decisions. Allocates nothing after construction but what the
@@ -31,10 +31,19 @@ impl Decoder {
     /// The overrides do not fit the package.
     pub fn new(manifest: &Manifest, overrides: &Overrides) -> Result<Self, ManifestError> {
         overrides.check(manifest)?;
-        let stride = manifest.sampling.stride.max(1);
-        let background = manifest.output.background;
+        Ok(Self::build(&manifest.decoding(), overrides, Some(&manifest.output)))
+    }
+
+    /// A decoder for scores that are log-odds already: see [`Decoder::step_scores`].
+    #[must_use]
+    pub fn of_scores(decoding: &Decoding) -> Self {
+        Self::build(decoding, &Overrides::default(), None)
+    }
+
+    fn build(decoding: &Decoding, overrides: &Overrides, output: Option<&Output>) -> Self {
+        let stride = decoding.stride.max(1);
         let mut decoder = Self {
-            scores: Scores::new(manifest),
+            scores: Scores::new(decoding.labels.len(), decoding.background, output),
             score_labels: Vec::new(),
             tracks: Vec::new(),
             slots: Vec::new(),
@@ -45,8 +54,8 @@ impl Decoder {
             last: None,
             next_action: 0,
         };
-        let mut track_of = vec![None; manifest.labels.len()];
-        for (i, label) in manifest.labels.iter().enumerate().filter(|(i, _)| Some(*i) != background) {
+        let mut track_of = vec![None; decoding.labels.len()];
+        for (i, label) in decoding.labels.iter().enumerate().filter(|(i, _)| Some(*i) != decoding.background) {
             let slot = decoder.score_labels.len();
             decoder.score_labels.push(label.name.clone());
             let Some(packaged) = label.decoder else { continue };
@@ -55,13 +64,13 @@ impl Decoder {
             decoder.tracks.push(Track::new(&overrides.params(&label.name, packaged), stride, published));
             decoder.slots.push(slot);
         }
-        for sequence in &manifest.sequences {
+        for sequence in &decoding.sequences {
             let label = decoder.publish(&sequence.name, None);
             let parts = sequence.parts.iter().filter_map(|&i| track_of[i]).collect();
             let within = overrides.within(&sequence.name, sequence.within);
             decoder.chains.push(Chain::new(label, parts, within));
         }
-        Ok(decoder)
+        decoder
     }
 
     fn publish(&mut self, name: &str, id: Option<usize>) -> u16 {
@@ -101,9 +110,23 @@ impl Decoder {
     /// A time that is not after the last one, and logits of another count or not finite, are ignored. A score stands for
     /// at most a quarter more than the usual stride, however long the last one was ago: holes add no evidence.
     pub fn step(&mut self, at: Pts, logits: &[f32], out: &mut Vec<Decision>) {
-        if self.last.is_some_and(|last| at <= last) || !self.scores.update(logits) {
-            return;
+        if self.is_later(at) && self.scores.update(logits) {
+            self.decide(at, out);
         }
+    }
+
+    /// The same for scores that are log-odds, one per label of [`Decoder::score_labels`].
+    pub fn step_scores(&mut self, at: Pts, log_odds: &[f32], out: &mut Vec<Decision>) {
+        if self.is_later(at) && self.scores.set(log_odds) {
+            self.decide(at, out);
+        }
+    }
+
+    fn is_later(&self, at: Pts) -> bool {
+        self.last.is_none_or(|last| at > last)
+    }
+
+    fn decide(&mut self, at: Pts, out: &mut Vec<Decision>) {
         let since = self.last.map_or(self.stride, |last| at - last);
         let stands_for = since.min(self.stride + self.stride / 4);
         let dt = stands_for as f64 / NANOS_PER_SECOND as f64;

@@ -65,6 +65,23 @@ pub struct Manifest {
     pub files: BTreeMap<String, String>,
 }
 
+/// What turns scores into actions: a part of every package, and all that a package of decoder settings has.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decoding {
+    /// Of the package.
+    pub name: String,
+    /// Of the package.
+    pub version: String,
+    /// Usual time between scores, ns.
+    pub stride: i64,
+    /// Index of the label that means "nothing"; never decoded.
+    pub background: Option<usize>,
+    /// Labels, in the order of the scores.
+    pub labels: Vec<Label>,
+    /// Actions made of labels in order.
+    pub sequences: Vec<Sequence>,
+}
+
 /// How the graphs are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -300,6 +317,24 @@ impl Manifest {
         validate::package(package)
     }
 
+    /// What turns the scores of this model into actions.
+    #[must_use]
+    pub fn decoding(&self) -> Decoding {
+        Decoding {
+            name: self.name.clone(),
+            version: self.version.clone(),
+            stride: self.sampling.stride,
+            background: self.output.background,
+            labels: self.labels.clone(),
+            sequences: self.sequences.clone(),
+        }
+    }
+
+    /// Labels that the actions of this model are published under.
+    pub fn published(&self) -> impl Iterator<Item = &str> {
+        published(&self.labels, &self.sequences)
+    }
+
     /// Checks that `labels.txt` names the labels of the manifest, one a line, in the same order.
     ///
     /// # Errors
@@ -319,6 +354,32 @@ impl Manifest {
     pub fn input_elements(&self) -> usize {
         self.input.spec.bytes()
     }
+}
+
+impl Decoding {
+    /// Parses and checks the text of a `model.toml`: of a model's package, or of one with decoder settings alone, which
+    /// has `format`, `name`, `version`, `stride_s`, perhaps `background`, `[[labels]]` and `[[sequences]]`.
+    ///
+    /// # Errors
+    /// As [`Manifest::parse`].
+    pub fn parse(text: &str) -> Result<Self, ManifestError> {
+        let alone = text.parse::<toml::Table>().is_ok_and(|table| !table.contains_key("graphs"));
+        if !alone {
+            return Manifest::parse(text).map(|manifest| manifest.decoding());
+        }
+        let settings = toml::from_str::<wire::Decoding>(text).map_err(|e| error::from_toml(text, &e))?;
+        validate::decoding(settings)
+    }
+
+    /// Labels that actions are published under.
+    pub fn published(&self) -> impl Iterator<Item = &str> {
+        published(&self.labels, &self.sequences)
+    }
+}
+
+fn published<'a>(labels: &'a [Label], sequences: &'a [Sequence]) -> impl Iterator<Item = &'a str> {
+    let labels = labels.iter().filter(|l| l.publish && l.decoder.is_some()).map(|l| l.name.as_str());
+    labels.chain(sequences.iter().map(|s| s.name.as_str()))
 }
 
 impl Sampling {

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::error::{ManifestError, nearest};
 use super::{
-    Boxes, FORMAT, Golden, GoldenClip, Graph, Graphs, Input, Label, MAX_BOXES, MAX_LABELS, Manifest, Output, Plan,
-    Requires, Sampling, Sequence, State, Tensors, files, wire,
+    Boxes, Decoding, FORMAT, Golden, GoldenClip, Graph, Graphs, Input, Label, MAX_BOXES, MAX_LABELS, Manifest, Output,
+    Plan, Requires, Sampling, Sequence, State, Tensors, files, wire,
 };
 use crate::frame::{FrameSpec, Resize};
 use crate::name::Name;
@@ -19,11 +19,7 @@ pub(super) fn fail<T>(key: impl Into<String>, problem: impl Into<String>) -> Che
 }
 
 pub(super) fn package(p: wire::Package) -> Checked<Manifest> {
-    if p.format != FORMAT {
-        let problem =
-            format!("{} is unknown to this agent, which reads {FORMAT}; update the agent or repackage", p.format);
-        return fail("format", problem);
-    }
+    format(p.format)?;
     name("name", &p.name)?;
     name("architecture", &p.architecture)?;
     version(&p.version)?;
@@ -58,12 +54,37 @@ pub(super) fn package(p: wire::Package) -> Checked<Manifest> {
         license: p.license,
         provenance: p.provenance,
     };
-    if manifest.sequences.is_empty() && !manifest.labels.iter().any(|l| l.publish) {
-        return fail("labels", "no label is published and there is no sequence; set publish = true on one");
-    }
+    something_published(&manifest.labels, &manifest.sequences)?;
     files::listed(&manifest.files)?;
     files::referenced(&manifest)?;
     Ok(manifest)
+}
+
+pub(super) fn decoding(p: wire::Decoding) -> Checked<Decoding> {
+    format(p.format)?;
+    name("name", &p.name)?;
+    version(&p.version)?;
+    between("stride_s", p.stride_s, 0.0, 600.0)?;
+    let labels = labels(p.labels, p.background.as_deref())?;
+    let sequences = sequences(p.sequences, &labels)?;
+    something_published(&labels, &sequences)?;
+    let background = p.background.as_deref().map(|b| index("background", &labels, b)).transpose()?;
+    let stride = seconds_to_nanos(p.stride_s);
+    Ok(Decoding { name: p.name, version: p.version, stride, background, labels, sequences })
+}
+
+fn format(value: i64) -> Checked<()> {
+    if value == FORMAT {
+        return Ok(());
+    }
+    fail("format", format!("{value} is unknown to this agent, which reads {FORMAT}; update the agent or repackage"))
+}
+
+fn something_published(labels: &[Label], sequences: &[Sequence]) -> Checked<()> {
+    if sequences.is_empty() && !labels.iter().any(|l| l.publish) {
+        return fail("labels", "no label is published and there is no sequence; set publish = true on one");
+    }
+    Ok(())
 }
 
 fn name(key: &str, value: &str) -> Checked<()> {

@@ -31,6 +31,20 @@ pub(super) struct Package {
     pub files: BTreeMap<String, String>,
 }
 
+/// A package of decoder settings alone.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Decoding {
+    pub format: i64,
+    pub name: String,
+    pub version: String,
+    pub stride_s: f64,
+    pub background: Option<String>,
+    pub labels: Vec<Label>,
+    #[serde(default)]
+    pub sequences: Vec<Sequence>,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Requires {
