@@ -2,7 +2,7 @@
 # Rebuild the packages, results/ and REPORT.md: rebuild.sh KINEWATCH_MODELS DATA WORK KINEWATCH [SCORE].
 # Killed, it goes on where it stopped. A changed recipe is a new run; after changed scenarios, code, data or agent give
 # another WORK. KINEWATCH is the agent (which needs ORT_DYLIB_PATH); SCORE, a script that takes --truth and --events, adds
-# the figures of spliced streams. About twelve hours of one core; the packages come first, after one.
+# the figures of spliced streams. About fourteen hours of one core; the packages come first, after one.
 set -euo pipefail
 km=$(realpath "$1") data=$(realpath "$2") work=$(realpath -m "$3") agent=$(realpath "$4") score=${5:-}
 [[ -z $score ]] || score=$(realpath "$score")

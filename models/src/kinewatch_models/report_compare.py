@@ -10,6 +10,8 @@ from kinewatch_models import card_actions
 Table = dict[str, Any]
 
 RUNS = (("ort", "fp32"), ("ort", "int8"), ("tract", "fp32"))
+LETTER, LINE = 5.5, 10.0
+"""Pixels of a label's letter, and of its height."""
 HEAD = (
     "Each net trained on the same clips with the same budget (windows seen), one seed, and measured on the test "
     "split. Loss: that of the last epoch; where it is still near that of guessing, the net needs a longer training "
@@ -54,10 +56,29 @@ def _row(row: Table) -> str:
 
 
 def _ms(row: Table, backend: str, precision: str, per: str) -> str:
+    """CPU milliseconds of a judgement, or of a frame: a window is judged once for several new frames."""
+    share = row["macs_per_new_frame"] / row["macs_per_window"] if (row["plan"], per) == ("clip", "frame") else 1.0
     found = [
-        one[f"cpu_ms_per_{per}"] for one in row["speeds"] if (one["backend"], one["precision"]) == (backend, precision)
+        one["cpu_ms_per_window"] for one in row["speeds"] if (one["backend"], one["precision"]) == (backend, precision)
     ]
-    return f"{found[0]:.1f}" if found else "none"
+    return f"{found[0] * share:.2f}" if found else "none"
+
+
+def _cost(row: Table) -> float:
+    return float(row["macs_per_new_frame"]) / 1e9
+
+
+def _room(x: float, y: float, letters: int, taken: list[tuple[float, float, float]]) -> tuple[int, int]:
+    """Where a label meets none of those before: pixels right of its point, or left where negative, and up."""
+    offsets = [(6 * side, up) for up in (4, -11, 15, -22, 26) for side in (1, -1)]
+    for right, up in offsets:
+        left = x + right if right > 0 else x + right - LETTER * letters
+        if all(
+            abs(y + up - low) > LINE or left > last or left + LETTER * letters < first for low, first, last in taken
+        ):
+            taken.append((y + up, left, left + LETTER * letters))
+            return right, up
+    return offsets[0]
 
 
 def draw(rows: list[Table], title: str, path: Path) -> Path:
@@ -67,13 +88,18 @@ def draw(rows: list[Table], title: str, path: Path) -> Path:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axis = pyplot.subplots(figsize=(7, 4.2), dpi=72)
+    figure, axis = pyplot.subplots(figsize=(8.5, 5), dpi=80)
     for row in rows:
-        top1, cost = row["fp32"]["top1"], row["macs_per_new_frame"] / 1e9
+        top1 = row["fp32"]["top1"]
         error = [[top1["value"] - top1["low"]], [top1["high"] - top1["value"]]]
-        axis.errorbar(cost, top1["value"], yerr=error, fmt="o", alpha=0.7, elinewidth=0.6)
-        axis.annotate(row["architecture"], (cost, top1["value"]), xytext=(4, 4), textcoords="offset points", fontsize=8)
+        axis.errorbar(_cost(row), top1["value"], yerr=error, fmt="o", alpha=0.7, elinewidth=0.6)
     axis.set(xscale="log", xlabel="G multiply-accumulates for one more frame", ylabel="top-1, fp32", title=title)
+    taken: list[tuple[float, float, float]] = []
+    for row in rows:
+        x, y = axis.transData.transform((_cost(row), row["fp32"]["top1"]["value"]))
+        right, up = _room(x, y, len(row["architecture"]), taken)
+        place = {"xytext": (right, up), "textcoords": "offset pixels", "ha": "left" if right > 0 else "right"}
+        axis.annotate(row["architecture"], (_cost(row), row["fp32"]["top1"]["value"]), fontsize=8, **place)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})
