@@ -98,8 +98,14 @@ def draw(rows: list[Table], title: str, path: Path) -> Path:
     for row in rows:
         x, y = axis.transData.transform((_cost(row), row["fp32"]["top1"]["value"]))
         right, up = _room(x, y, len(row["architecture"]), taken)
-        place = {"xytext": (right, up), "textcoords": "offset pixels", "ha": "left" if right > 0 else "right"}
-        axis.annotate(row["architecture"], (_cost(row), row["fp32"]["top1"]["value"]), fontsize=8, **place)
+        axis.annotate(
+            row["architecture"],
+            (_cost(row), row["fp32"]["top1"]["value"]),
+            xytext=(right, up),
+            textcoords="offset pixels",
+            ha="left" if right > 0 else "right",
+            fontsize=8,
+        )
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})
