@@ -139,7 +139,7 @@ def test_architectures_are_ordered_by_accuracy(tmp_path: Path) -> None:
             "parameters": 3_400_000,
             "macs_per_window": 1.6e9,
             "macs_per_new_frame": 2e8,
-            "fp32": {"top1": figure(value)},
+            "fp32": {"top1": figure(value), "confusion": [[9, 1], [10, 20]]},
             "int8": {"top1": figure(value)},
             "speeds": [{"backend": "ort", "precision": "int8", "cpu_ms_per_window": 14.4}],
         }
@@ -148,6 +148,7 @@ def test_architectures_are_ordered_by_accuracy(tmp_path: Path) -> None:
     (tmp_path / "gestures.compare.json").write_text(json.dumps({"name": "gestures", "rows": rows}))
     text = report.folds(report.further(tmp_path), tmp_path)
     assert text.index("| tsm |") < text.index("| tsn |")
+    assert "always the commonest class: 0.75." in text
     assert "| 0.41 | 1.5 | 3.40 | 1.600 / 0.200 | none / 14.40 / none | none / 1.80 / none |" in text
 
 
