@@ -87,7 +87,10 @@ fn the_only_video_of_the_annotations_names_the_camera() {
     let truth = truth.to_str().unwrap();
     assert_eq!(camera(&[]), "scores");
     assert_eq!(camera(&["--truth", truth]), "hall");
-    assert_eq!(camera(&["--truth", truth, "--camera", "Yard 2"]), "yard-2");
+    assert_eq!(camera(&["--camera", "Yard.2"]), "yard-2");
+    let out = run("decode", &[&given[..], &["--truth", truth, "--camera", "yard"]].concat());
+    assert_eq!(out.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("has no video yard"));
 }
 
 #[test]
@@ -107,12 +110,19 @@ fn what_cannot_be_decoded_gets_one_line() {
     };
     fails(
         &settings.replace("name = \"action\"", "name = \"fall\""),
-        "has no column fall, which simulated-short decodes",
+        "has no column fall, a label of simulated-short",
     );
     fails(&settings.replace("on = 0.55\noff", "on = 1.5\noff"), "on: 1.5 is outside");
     fails(&settings.replace("\"cusum\"", "\"guess\""), "unknown variant");
     fails(&settings.replace("stride_s = 0.25", "stride_s = 0.0"), "stride_s");
-    fails(&settings.replace("stride_s = 0.25", "stride = 0.25"), "stride");
-    std::fs::write(&saved, "time_s,action\n0.25,much\n").unwrap();
-    fails(&settings, "s.csv:2: not a row of numbers");
+    fails(&settings.replace("stride_s = 0.25", "stride_s = 0.25\nstrides = 1"), "strides");
+    fails(&settings.replace("stride_s", "background = \"nothing\"\nstride_s"), "background: `nothing` is not a label");
+    for (rows, message) in [
+        ("0.25,much\n", "s.csv:2: not a row of numbers"),
+        ("0.25,NaN\n", "s.csv:2: not a row of numbers"),
+        ("0.25,1.0\n0.25,1.0\n", "s.csv:3: not later than the row before"),
+    ] {
+        std::fs::write(&saved, format!("time_s,action\n{rows}")).unwrap();
+        fails(&settings, message);
+    }
 }

@@ -10,8 +10,9 @@ use kinewatch_core::time::{ClockMap, Pts, SessionId};
 use crate::replay::{Events, Replayed, content_key, context};
 use crate::scores::{SavedScores, read_rows};
 
-/// Decodes the scores in `path`. Events are those of a replay, but for their ids and the model's `accel`, which is
-/// `scores`. `digest`: SHA-256 of the package's `model.toml`.
+/// Decodes the scores in `path`, which are of one unbroken stream. Actions are those of the replay that wrote them, to the
+/// precision of their times; ids differ, and the model's `accel` is `scores`. An action that the end cuts off ends at the
+/// last score. `digest`: SHA-256 of the package's `model.toml`.
 ///
 /// # Errors
 /// In words: the file is none of scores, or lacks a label of the package.
@@ -26,7 +27,7 @@ pub fn decode(path: &Path, decoding: &Decoding, digest: &str, camera: &str) -> R
         accel: "scores".into(),
     };
     let content = content_key(path, digest, &[]).map_err(|e| format!("{}: {e}", path.display()))?;
-    let (mut sequence, clock, session) = (1, ClockMap::fixed(0), SessionId::default());
+    let (mut sequence, clock, session) = (1, ClockMap::fixed(0), SessionId(1));
     let mut events = Events::new(context(camera, &model, Some(&decoder)), content, &mut sequence);
     let mut replayed =
         Replayed { camera: camera.to_owned(), score_labels: decoder.score_labels().to_vec(), ..Replayed::default() };
@@ -50,7 +51,7 @@ fn columns(path: &Path, saved: &SavedScores, labels: &[String], package: &str) -
     let find = |label: &String| {
         saved.labels.iter().position(|l| l == label).ok_or_else(|| {
             let has = saved.labels.join(", ");
-            format!("{}: has no column {label}, which {package} decodes; it has {has}", path.display())
+            format!("{}: has no column {label}, a label of {package}; it has {has}", path.display())
         })
     };
     labels.iter().map(find).collect()

@@ -117,7 +117,7 @@ impl ScoresWriter {
 pub struct SavedScores {
     /// Column names after the time.
     pub labels: Vec<String>,
-    /// Seconds, and a logit per label.
+    /// Seconds, ascending, and the log-odds of each label.
     pub rows: Vec<(f64, Vec<f32>)>,
 }
 
@@ -140,8 +140,12 @@ pub fn read_rows(path: &Path) -> Result<SavedScores, String> {
         let record = record.map_err(|e| format!("{}: {e}", path.display()))?;
         let line = record.position().map_or(0, csv::Position::line);
         let bad = || format!("{}:{line}: not a row of numbers", path.display());
-        let time: f64 = record.get(0).and_then(|t| t.parse().ok()).ok_or_else(bad)?;
-        let row: Option<Vec<f32>> = record.iter().skip(1).map(|text| text.parse().ok()).collect();
+        let number = |text: &str| text.parse::<f32>().ok().filter(|n| n.is_finite());
+        let time = record.get(0).and_then(|t| t.parse().ok()).filter(|t: &f64| t.is_finite()).ok_or_else(bad)?;
+        let row: Option<Vec<f32>> = record.iter().skip(1).map(number).collect();
+        if saved.rows.last().is_some_and(|(before, _)| time <= *before) {
+            return Err(format!("{}:{line}: not later than the row before; give one stream at a time", path.display()));
+        }
         saved.rows.push((time, row.ok_or_else(bad)?));
     }
     Ok(saved)

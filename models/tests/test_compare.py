@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 import tiny
 from kinewatch_models import compare, macs, prepare
 from kinewatch_models.catalogue import Clip
+from kinewatch_models.recipe import RecipeError
 
 
 def test_multiply_accumulates_are_those_of_convolutions_and_products(tmp_path: Path) -> None:
@@ -77,5 +78,7 @@ def test_what_cannot_be_compared_is_refused_before_training() -> None:
     small = replace(recipe.net, backbone="resnet-small", frozen_modules=0, pretrained=False)
     assert compare.recipe_of(replace(recipe, net=small), "eco-full").net.backbone == "bninception-small"
     assert compare.recipe_of(replace(recipe, net=small), "tea").net.backbone == "resnet-small"
+    with pytest.raises(RecipeError, match="takes boxes"):
+        compare.recipe_of(replace(recipe, net=small), "nl-i3d-gcn")
     back = compare.recipe_of(compare.recipe_of(recipe, "tdn"), "tsn")
     assert (back.train.window, back.rate_hz) == (recipe.train.window, recipe.rate_hz)

@@ -143,11 +143,12 @@ def test_architectures_are_ordered_by_accuracy(tmp_path: Path) -> None:
             "int8": {"top1": figure(value)},
             "speeds": [{"backend": "ort", "precision": "int8", "cpu_ms_per_window": 14.4}],
         }
-        for name, value in (("tsn", 0.5), ("tsm", 0.8))
+        for name, value in (("tsn", 0.5), ("tsm", 0.8), ("tdn", 0.7))
     ]
     (tmp_path / "gestures.compare.json").write_text(json.dumps({"name": "gestures", "rows": rows}))
     text = report.folds(report.further(tmp_path), tmp_path)
     assert text.index("| tsm |") < text.index("| tsn |")
+    assert "| 3.40 | 1.600 / 1.000 | none / 14.40 / none | none / 9.00 / none |" in text, "five frames a segment"
     assert "always the commonest class: 0.75." in text
     assert "| 0.41 | 1.5 | 3.40 | 1.600 / 0.200 | none / 14.40 / none | none / 1.80 / none |" in text
 

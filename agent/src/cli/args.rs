@@ -28,7 +28,7 @@ pub struct ReplayArgs {
     /// Model package.
     #[arg(short, long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Write scores here (CSV: time_s and a logit per label); with several videos NAME.csv becomes NAME.CAMERA.csv.
+    /// Write scores here (CSV: time_s and the log-odds of each label); with several videos NAME.csv becomes NAME.CAMERA.csv.
     #[arg(long, value_name = "FILE")]
     pub scores: Option<PathBuf>,
     /// What comes of it.
@@ -51,8 +51,8 @@ pub struct DecodeArgs {
     /// Model package, or a directory whose model.toml has decoder settings alone.
     #[arg(short, long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Camera id of the events, and the video's name in the annotations. Default: that of their only video, else the
-    /// stem of the file of scores.
+    /// Camera id of the events, and the video's name in the annotations. Default: their only video, or the one that the
+    /// file of scores is named after.
     #[arg(long, value_name = "NAME")]
     pub camera: Option<String>,
     /// What comes of it.

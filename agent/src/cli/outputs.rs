@@ -24,9 +24,14 @@ pub(super) struct Outputs<'a> {
     dropped: u64,
 }
 
+/// Read first: what is wrong with the annotations is told before the work.
+pub(super) fn read_truth(args: &OutputArgs) -> Result<Option<Truth>, Failure> {
+    args.truth.as_deref().map(intervals::read_truth).transpose().map_err(Failure::say)
+}
+
 impl<'a> Outputs<'a> {
-    pub(super) fn new(args: &'a OutputArgs) -> Result<Self, Failure> {
-        let truth = args.truth.as_deref().map(intervals::read_truth).transpose().map_err(Failure::say)?;
+    /// Made once all is known to work: a file of events that is there already is written over.
+    pub(super) fn new(args: &'a OutputArgs, truth: Option<Truth>) -> Result<Self, Failure> {
         Ok(Self {
             events: args.events.as_deref().map(open_events).transpose()?,
             to_stdout: args.events.as_deref() == Some(Path::new("-")),
@@ -36,12 +41,6 @@ impl<'a> Outputs<'a> {
             videos: Vec::new(),
             dropped: 0,
         })
-    }
-
-    /// The video of the annotations, where there is one alone.
-    pub(super) fn only_video(&self) -> Option<&str> {
-        let videos = &self.truth.as_ref()?.videos;
-        videos.keys().next().filter(|_| videos.len() == 1).map(String::as_str)
     }
 
     pub(super) fn take(&mut self, replayed: &Replayed, decoding: &Decoding) -> Outcome {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use kinewatch_core::manifest::{Manifest, Overrides};
 
-use super::outputs::Outputs;
+use super::outputs::{self, Outputs};
 use super::{Failure, Outcome, ReplayArgs};
 use crate::config::plan::EnginePlan;
 use crate::progress::{self, Progress};
@@ -15,7 +15,7 @@ use crate::{inference, intervals, models};
 
 pub(super) fn run(args: ReplayArgs) -> Outcome {
     check_stems(&args.videos)?;
-    let mut outputs = Outputs::new(&args.outputs)?;
+    let truth = outputs::read_truth(&args.outputs)?;
     let several = if args.videos.len() == 1 { Videos::One } else { Videos::Several };
     kinewatch_capture::init()?;
     let options = inference::open_options(&EnginePlan::from(&args.engine), None)?;
@@ -24,6 +24,7 @@ pub(super) fn run(args: ReplayArgs) -> Outcome {
     let manifest = std::sync::Arc::clone(&opened.loaded.manifest);
     check_zones(args.zones.len(), &manifest)?;
     let mut replayer = Replayer::new(opened.loaded, opened.reference, args.zones.clone())?;
+    let mut outputs = Outputs::new(&args.outputs, truth)?;
     let decoding = manifest.decoding();
     let mut failed = 0;
     for (n, path) in args.videos.iter().enumerate() {

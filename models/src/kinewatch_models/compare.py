@@ -24,7 +24,7 @@ from kinewatch_models.stream import Graph, head_of, stride
 
 ALL = ("tsm-online", *(row.name for row in ARCHITECTURES.values() if not row.boxes))
 """What can be trained on clips alone; nets that take boxes need someone to draw them."""
-WARM_UP = 2
+LOSS_FROM = 2
 """Frames of a window that an online net is not judged by."""
 
 Table = dict[str, Any]
@@ -46,11 +46,12 @@ def recipe_of(recipe: Recipe, architecture: str) -> Recipe:
     closer = (row.snippet if row else 1) / recipe.snippet
     backbone = recipe.net.backbone
     if row and backbone not in row.backbones:
-        backbone = next(name for name in row.backbones if (name in SMALL) == (backbone in SMALL))
+        alike = [name for name in row.backbones if (name in SMALL) == (backbone in SMALL)]
+        backbone = alike[0] if alike else row.backbones[0]
     net = replace(recipe.net, architecture=architecture, input="rgb", backbone=backbone, gru_units=0)
     if backbone not in PRETRAINED:
         net = replace(net, pretrained=False, frozen_modules=0)
-    train = replace(recipe.train, window=round(recipe.train.window * closer), loss_from=0 if row else WARM_UP)
+    train = replace(recipe.train, window=round(recipe.train.window * closer), loss_from=0 if row else LOSS_FROM)
     made = replace(recipe, rate_hz=recipe.rate_hz * closer, net=net, train=train)
     check_choices(made, Path(architecture))
     return made

@@ -92,7 +92,8 @@ class TrainSpec:
     `edge_share`: part of an action, at either end, whose frames may be background as well.
     `memory_s`: how long after its onset a label is still taught; later its frames only say what they are not.
     `mirror` is false where left and right differ. `strange_views`: how far a training view may be from what was
-    filmed, 0 to 1.
+    filmed, 0 to 1. `warm_up`: share of the run in which the learning rate rises; raise it where the loss stays at that
+    of guessing, for nets die of too fast a start.
     """
 
     seed: int

@@ -363,7 +363,7 @@ impl Decoding {
     /// # Errors
     /// As [`Manifest::parse`].
     pub fn parse(text: &str) -> Result<Self, ManifestError> {
-        let alone = text.parse::<toml::Table>().is_ok_and(|table| !table.contains_key("graphs"));
+        let alone = text.parse::<toml::Table>().is_ok_and(|table| table.contains_key("stride_s"));
         if !alone {
             return Manifest::parse(text).map(|manifest| manifest.decoding());
         }

@@ -29,7 +29,7 @@ pub(super) fn package(p: wire::Package) -> Checked<Manifest> {
         return fail("provenance", "is empty; say where the training data came from");
     }
     let sampling = sampling(&p.sampling, p.plan)?;
-    let labels = labels(p.labels, p.output.background.as_deref())?;
+    let labels = labels(p.labels, "output.background", p.output.background.as_deref())?;
     let tensors = tensors(p.tensors, p.plan)?;
     if tensors.boxes.is_some() && p.input.resize != Resize::Stretch {
         let problem = "are fractions of the picture, which must fill the input: set input.resize = \"stretch\"";
@@ -65,7 +65,7 @@ pub(super) fn decoding(p: wire::Decoding) -> Checked<Decoding> {
     name("name", &p.name)?;
     version(&p.version)?;
     between("stride_s", p.stride_s, 0.0, 600.0)?;
-    let labels = labels(p.labels, p.background.as_deref())?;
+    let labels = labels(p.labels, "background", p.background.as_deref())?;
     let sequences = sequences(p.sequences, &labels)?;
     something_published(&labels, &sequences)?;
     let background = p.background.as_deref().map(|b| index("background", &labels, b)).transpose()?;
@@ -183,10 +183,10 @@ fn sampling(s: &wire::Sampling, plan: Plan) -> Checked<Sampling> {
     })
 }
 
-fn labels(wire: Vec<wire::Label>, background: Option<&str>) -> Checked<Vec<Label>> {
+fn labels(wire: Vec<wire::Label>, key: &str, background: Option<&str>) -> Checked<Vec<Label>> {
     count("labels", wire.len(), MAX_LABELS)?;
     if let Some(name) = background {
-        known("output.background", name, wire.iter().map(|l| l.name.as_str()))?;
+        known(key, name, wire.iter().map(|l| l.name.as_str()))?;
     }
     let mut seen = BTreeSet::new();
     let mut labels = Vec::with_capacity(wire.len());
