@@ -108,10 +108,7 @@ fn what_cannot_be_decoded_gets_one_line() {
         assert_eq!(out.status.code(), Some(1), "{text}");
         assert!(text.contains(message) && text.lines().count() == 1, "{text}");
     };
-    fails(
-        &settings.replace("name = \"action\"", "name = \"fall\""),
-        "has no column fall, a label of simulated-short",
-    );
+    fails(&settings.replace("name = \"action\"", "name = \"fall\""), "has no column fall, a label of simulated-short");
     fails(&settings.replace("on = 0.55\noff", "on = 1.5\noff"), "on: 1.5 is outside");
     fails(&settings.replace("\"cusum\"", "\"guess\""), "unknown variant");
     fails(&settings.replace("stride_s = 0.25", "stride_s = 0.0"), "stride_s");
