@@ -98,6 +98,14 @@ def test_misspelt_key_is_refused(tmp_path: Path) -> None:
         recipe.load(tmp_path / "bad.toml")
 
 
+def test_one_decoder_may_stand_for_every_action(tmp_path: Path) -> None:
+    text = (RECIPES / "compare" / "interactions.toml").read_text()
+    own = '\n[[decoders]]\nlabel = "hug"\n' + text.split('label = "*"\n')[1].replace("on = 0.5\n", "on = 0.9\n")
+    (tmp_path / "own.toml").write_text(text + own)
+    on = {one.label: one.on for one in recipe.load(tmp_path / "own.toml").decoders}
+    assert on == {"handshake": 0.5, "hug": 0.9, "kick": 0.5, "point": 0.5, "punch": 0.5, "push": 0.5}
+
+
 def test_a_warm_up_beyond_the_run_is_refused(tmp_path: Path) -> None:
     text = (RECIPES / "compare" / "interactions.toml").read_text()
     assert "warm_up = 0.3" in text

@@ -6,7 +6,6 @@ sampled that much closer, so that every window spans the same time.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from kinewatch_models import evaluate_actions, macs, windows_scored
+from kinewatch_models import evaluate_actions, macs, steps, windows_scored
 from kinewatch_models.arch.registry import ARCHITECTURES, PRETRAINED, SMALL
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.decode import probabilities
@@ -71,8 +70,8 @@ def measure(recipe: Recipe, clips: list[Clip], cache: Path, graphs: Graphs, spee
 
 def training(run: Path) -> Table:
     """How far a net got, and what it took: the loss of its last epoch, and CPU seconds."""
-    history = json.loads((run / "history.json").read_text(encoding="utf-8"))
-    return {"loss": history[-1]["loss"], "training_cpu_s": sum(row["cpu_s"] for row in history)}
+    rows = steps.history(run)
+    return {"loss": rows[-1]["loss"], "training_cpu_s": sum(row["cpu_s"] for row in rows)}
 
 
 def _cost(recipe: Recipe, paths: dict[str, Path]) -> Table:

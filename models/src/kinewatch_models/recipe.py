@@ -5,7 +5,7 @@ Parsed once into frozen values; unknown keys are refused, so that a misspelt set
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -120,7 +120,10 @@ class TrainSpec:
 
 @dataclass(frozen=True)
 class DecoderSpec:
-    """Decoder of one label. `on`, `h_on` and the lags are replaced by calibration."""
+    """Decoder of one label. `on`, `h_on` and the lags are replaced by calibration.
+
+    In a file, the label ``*`` is every action that has none of its own.
+    """
 
     label: str
     publish: bool
@@ -208,10 +211,20 @@ def load(path: Path) -> Recipe:
         "decoders": [_build(DecoderSpec, row, f"{path}: decoders") for row in table.pop("decoders", [])],
         "sequences": [_build(SequenceSpec, row, f"{path}: sequences") for row in table.pop("sequences", [])],
     }
-    recipe = _build(Recipe, {**table, **nested}, str(path))
+    recipe = _every_action(_build(Recipe, {**table, **nested}, str(path)))
     _check_labels(recipe, path)
     check_choices(recipe, path)
     return recipe
+
+
+def _every_action(recipe: Recipe) -> Recipe:
+    """`recipe` with a decoder for each action that ``*`` stands for."""
+    named = {one.label for one in recipe.decoders}
+    rest = [name for name in recipe.actions if name not in named]
+    decoders = [
+        replace(one, label=name) for one in recipe.decoders for name in (rest if one.label == "*" else [one.label])
+    ]
+    return replace(recipe, decoders=decoders)
 
 
 def _build(kind: type[T], row: dict[str, Any], where: str) -> T:

@@ -84,11 +84,11 @@ def _room(
     """Where a label meets no side and none before it: pixels right of its point, or left where negative, and up."""
     offsets = [(6 * side, up) for up in (4, -11, 15, -22, 26) for side in (1, -1)]
     for right, up in offsets:
-        left = x + right if right > 0 else x + right - LETTER * letters
-        if all(
-            abs(y + up - low) > LINE or left > last or left + LETTER * letters < first for low, first, last in taken
-        ):
-            taken.append((y + up, left, left + LETTER * letters))
+        begin = x + right if right > 0 else x + right - LETTER * letters
+        end = begin + LETTER * letters
+        free = all(abs(y + up - line) > LINE or begin > last or end < first for line, first, last in taken)
+        if free and sides[0] <= begin and end <= sides[1]:
+            taken.append((y + up, begin, end))
             return right, up
     return offsets[0]
 

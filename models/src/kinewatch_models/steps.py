@@ -89,6 +89,12 @@ def read(path: Path) -> Table:
     return table
 
 
+def history(run: Path) -> list[dict[str, float]]:
+    """A row per epoch of the training in `run`: its loss and what it took."""
+    rows: list[dict[str, float]] = json.loads((run / "history.json").read_text(encoding="utf-8"))
+    return rows
+
+
 def write(path: Path, table: Table) -> None:
     """Write `table` as JSON; the file appears whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -227,7 +233,7 @@ def measure(work: Work) -> Table:
     graphs = {precision: work.graph(precision) for precision in PRECISIONS}
     module = evaluate if work.spec.sequences else evaluate_actions
     results: Table = module.evaluate(work.clips, work.spec, work.cache, graphs, work.read("calibration.json"))
-    results["training_cpu_s"] = sum(row["cpu_s"] for row in json.loads((work.run / "history.json").read_text()))
+    results["training_cpu_s"] = sum(row["cpu_s"] for row in history(work.run))
     work.write("results.json", results)
     return results
 

@@ -83,8 +83,9 @@ def stage(script: Script, seed: tuple[int, ...], picture: Picture) -> Clip:
     Raises `FallError` when it never does.
     """
     for again in range(_TRIES):
+        drawn = [*seed, 0] if again == 0 else [*seed, 0, again]
         try:
-            return _stage(script, seed, picture, np.random.default_rng([*seed, 0, *[again] * (again > 0)]))
+            return _stage(script, seed, picture, np.random.default_rng(drawn))
         except FallError as error:
             failed = error
     raise failed
