@@ -4,7 +4,7 @@
 //! zero, which is its maximum-likelihood time. A clean step of height `g` is decided after `h / g` seconds.
 
 use super::scores::logit;
-use super::track::{Edge, Step};
+use super::track::{Change, Edge, Step};
 use crate::manifest::DecoderParams;
 use crate::time::Pts;
 
@@ -18,8 +18,7 @@ pub(super) struct Cusum {
     h_off: f64,
     active: bool,
     sum: f64,
-    change: Pts,
-    change_hole: i64,
+    change: Change,
 }
 
 impl Cusum {
@@ -31,15 +30,13 @@ impl Cusum {
             h_off: p.h_off,
             active: false,
             sum: 0.0,
-            change: Pts::ZERO,
-            change_hole: 0,
+            change: Change { at: Pts::ZERO, spread_ms: 0.0 },
         }
     }
 
     pub(super) fn step(&mut self, s: &Step) -> Edge {
         if self.sum == 0.0 {
-            self.change = s.at;
-            self.change_hole = s.hole;
+            self.change = Change::at(s);
         }
         let (gain, level) = if self.active { (self.off - s.l, self.h_off) } else { (s.l - self.on, self.h_on) };
         self.sum = (self.sum + gain.clamp(-CLIP, CLIP) * s.dt).max(0.0);
@@ -48,13 +45,12 @@ impl Cusum {
         }
         self.sum = 0.0;
         self.active = !self.active;
-        let (at, hole) = (self.change, self.change_hole);
-        if self.active { Edge::On { at, hole } } else { Edge::Off { at, hole } }
+        if self.active { Edge::On(self.change) } else { Edge::Off { end: self.change, begin: None } }
     }
 
     /// Where the action would end if it ended now.
     pub(super) fn latest_end(&self, now: Pts) -> Pts {
-        if self.sum > 0.0 { self.change } else { now }
+        if self.sum > 0.0 { self.change.at } else { now }
     }
 
     /// Whether there is no evidence of an action.

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use super::scores::logit;
-use super::track::{Edge, Step};
+use super::track::{Change, Edge, Step};
 use crate::manifest::DecoderParams;
 use crate::time::{Pts, seconds_to_nanos};
 
@@ -55,11 +55,11 @@ impl Hysteresis {
         let mean = if self.smooth_ns == 0 { s.l } else { self.smoothed(s) };
         if !self.active && mean >= self.on {
             self.active = true;
-            return Edge::On { at: s.at, hole: s.hole };
+            return Edge::On(Change::at(s));
         }
         if self.active && mean < self.off {
             self.active = false;
-            return Edge::Off { at: s.at, hole: s.hole };
+            return Edge::Off { end: Change::at(s), begin: None };
         }
         Edge::None
     }

@@ -7,7 +7,9 @@
 mod cusum;
 mod decision;
 mod evidence;
+mod hmm;
 mod hysteresis;
+mod lattice;
 mod scores;
 mod sequence;
 mod stream;

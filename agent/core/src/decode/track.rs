@@ -5,6 +5,7 @@
 
 use super::cusum::Cusum;
 use super::evidence::Evidence;
+use super::hmm::Hmm;
 use super::hysteresis::Hysteresis;
 use super::scores::{logit, probability};
 use super::{Confidence, Decision, EndReason, Status};
@@ -26,12 +27,31 @@ pub(super) struct Step {
     pub l: f64,
 }
 
+/// A time at which a detector saw a change.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Change {
+    pub at: Pts,
+    /// How far this one may lie off, beyond what holds for all: half a hole, or what the scores leave open.
+    pub spread_ms: f64,
+}
+
+impl Change {
+    /// At the score `s`, or anywhere in the hole before it.
+    pub(super) fn at(s: &Step) -> Self {
+        Self { at: s.at, spread_ms: s.hole.max(0) as f64 / 2e6 }
+    }
+}
+
 /// What a detector saw.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Edge {
     None,
-    On { at: Pts, hole: i64 },
-    Off { at: Pts, hole: i64 },
+    On(Change),
+    /// The end, and the begin as it is known by now if that is better than when it was seen.
+    Off {
+        end: Change,
+        begin: Option<Change>,
+    },
 }
 
 /// Where decisions go, and the numbers of actions.
@@ -71,12 +91,14 @@ enum State {
 enum Detector {
     Cusum(Cusum),
     Hysteresis(Hysteresis),
+    Hmm(Box<Hmm>),
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Track {
     detector: Detector,
-    off: f64,
+    /// A score from here on surely belongs to an action that goes on, log-odds.
+    surely: f64,
     lag_start: i64,
     lag_end: i64,
     min_duration: i64,
@@ -87,6 +109,8 @@ pub(super) struct Track {
     published: Option<u16>,
     state: State,
     start: Bound,
+    /// Whether it went on after a pause.
+    rejoined: bool,
     evidence: Evidence,
     last_end: Pts,
     told: Told,
@@ -104,15 +128,16 @@ struct Told {
 impl Track {
     /// `published`: index among the published labels, `None` for a label that only serves sequences.
     pub(super) fn new(p: &DecoderParams, stride: i64, published: Option<u16>) -> Self {
-        let detector = match p.kind {
-            DecoderKind::Cusum => Detector::Cusum(Cusum::new(p)),
-            DecoderKind::Hysteresis => {
-                Detector::Hysteresis(Hysteresis::new(p, stride as f64 / NANOS_PER_SECOND as f64))
-            }
+        // A checked package has a model of its scores exactly where the kind needs it.
+        let detector = match (p.kind, &p.hmm) {
+            (_, Some(model)) => Detector::Hmm(Box::new(Hmm::new(p, model, stride))),
+            (DecoderKind::Cusum, None) => Detector::Cusum(Cusum::new(p)),
+            (_, None) => Detector::Hysteresis(Hysteresis::new(p, stride as f64 / NANOS_PER_SECOND as f64)),
         };
+        let surely = p.hmm.map_or_else(|| logit(p.off), |model| f64::midpoint(model.low, model.high));
         Self {
             detector,
-            off: logit(p.off),
+            surely,
             lag_start: seconds_to_nanos(p.lag_start_s),
             lag_end: seconds_to_nanos(p.lag_end_s),
             min_duration: seconds_to_nanos(p.min_duration_s),
@@ -123,6 +148,7 @@ impl Track {
             published,
             state: State::Off,
             start: Bound::default(),
+            rejoined: false,
             evidence: Evidence::default(),
             last_end: Pts::ZERO,
             told: Told::default(),
@@ -137,6 +163,7 @@ impl Track {
         let edge = match &mut self.detector {
             Detector::Cusum(d) => d.step(s),
             Detector::Hysteresis(d) => d.step(s),
+            Detector::Hmm(d) => d.step(s),
         };
         self.weigh(s, edge);
         self.turn(s, edge, emit);
@@ -149,29 +176,36 @@ impl Track {
             State::Off | State::Spent if self.idle() => self.evidence.clear(),
             State::Off | State::Spent => self.evidence.add(p, true),
             State::Closing(_) => self.evidence.add(p, matches!(edge, Edge::On { .. })),
-            State::Candidate | State::Open => self.evidence.add(p, s.l >= self.off),
+            State::Candidate | State::Open => self.evidence.add(p, s.l >= self.surely),
         }
     }
 
     /// What an edge changes.
     fn turn(&mut self, s: &Step, edge: Edge, emit: &mut Emitter<'_>) {
         match (self.state, edge) {
-            (State::Off, Edge::On { at, hole }) => self.begin(s, at, hole),
+            (State::Off, Edge::On(begin)) => self.begin(s, begin),
             (State::Candidate, Edge::Off { .. }) => self.state = State::Off,
-            (State::Open, Edge::Off { at, hole }) => {
-                let end = (at - self.lag_end).max(self.start.at).min(s.at);
-                self.state = State::Closing(Bound { at: end, uncertainty_ms: blur(self.uncertainty_end_ms, hole) });
+            (State::Open, Edge::Off { end, begin }) => {
+                // Of an action that went on after a pause, only the first begin counts.
+                if let Some(begin) = begin.filter(|_| !self.rejoined) {
+                    self.start = bound(begin, self.lag_start, self.uncertainty_start_ms);
+                    self.start.at = self.start.at.max(self.last_end).clamped().min(s.at);
+                }
+                let mut end = bound(end, self.lag_end, self.uncertainty_end_ms);
+                end.at = end.at.max(self.start.at).min(s.at);
+                self.state = State::Closing(end);
             }
-            (State::Closing(end), Edge::On { at, hole }) => {
-                if (at - self.lag_start) - end.at < self.merge_gap {
+            (State::Closing(end), Edge::On(begin)) => {
+                if (begin.at - self.lag_start) - end.at < self.merge_gap {
                     self.state = State::Open;
+                    self.rejoined = true;
                 } else {
                     self.finish(s.at, end, EndReason::Boundary, emit);
                     self.evidence.restart(probability(s.l));
-                    self.begin(s, at, hole);
+                    self.begin(s, begin);
                 }
             }
-            (State::Spent, edge) if s.l < self.off || matches!(edge, Edge::Off { .. }) => {
+            (State::Spent, edge) if s.l < self.surely || matches!(edge, Edge::Off { .. }) => {
                 self.reset_detector();
                 self.state = State::Off;
             }
@@ -179,9 +213,10 @@ impl Track {
         }
     }
 
-    fn begin(&mut self, s: &Step, at: Pts, hole: i64) {
-        let at = (at - self.lag_start).max(self.last_end).clamped().min(s.at);
-        self.start = Bound { at, uncertainty_ms: blur(self.uncertainty_start_ms, hole) };
+    fn begin(&mut self, s: &Step, begin: Change) {
+        self.start = bound(begin, self.lag_start, self.uncertainty_start_ms);
+        self.start.at = self.start.at.max(self.last_end).clamped().min(s.at);
+        self.rejoined = false;
         self.state = State::Candidate;
     }
 
@@ -197,10 +232,8 @@ impl Track {
         }
         match self.state {
             State::Open if s.at - self.start.at >= self.max_duration => {
-                let end = Bound {
-                    at: self.start.at + self.max_duration,
-                    uncertainty_ms: blur(self.uncertainty_end_ms, s.hole),
-                };
+                let end = Change { at: self.start.at + self.max_duration, ..Change::at(s) };
+                let end = bound(end, 0, self.uncertainty_end_ms);
                 self.finish(s.at, end, EndReason::MaxDuration, emit);
                 self.state = State::Spent;
             }
@@ -219,8 +252,8 @@ impl Track {
         (self.opened, self.closed) = (false, None);
         let end = match self.state {
             State::Open => {
-                let uncertainty_ms = blur(self.uncertainty_end_ms, now - last);
-                Some(Bound { at: last.max(self.start.at), uncertainty_ms })
+                let spread_ms = (now - last).max(0) as f64 / 2e6;
+                Some(bound(Change { at: last.max(self.start.at), spread_ms }, 0, self.uncertainty_end_ms))
             }
             State::Closing(end) => Some(end),
             _ => None,
@@ -268,6 +301,7 @@ impl Track {
         match &self.detector {
             Detector::Cusum(d) => d.latest_end(now),
             Detector::Hysteresis(_) => now,
+            Detector::Hmm(d) => d.latest_end(),
         }
     }
 
@@ -275,6 +309,7 @@ impl Track {
         match &self.detector {
             Detector::Cusum(d) => d.idle(),
             Detector::Hysteresis(d) => d.idle(),
+            Detector::Hmm(d) => d.idle(),
         }
     }
 
@@ -282,6 +317,7 @@ impl Track {
         match &mut self.detector {
             Detector::Cusum(d) => d.reset(),
             Detector::Hysteresis(d) => d.reset(),
+            Detector::Hmm(d) => d.reset(),
         }
     }
 
@@ -316,6 +352,6 @@ impl Track {
     }
 }
 
-fn blur(uncertainty_ms: f64, hole_ns: i64) -> f32 {
-    (uncertainty_ms + hole_ns.max(0) as f64 / 2e6) as f32
+fn bound(change: Change, lag: i64, uncertainty_ms: f64) -> Bound {
+    Bound { at: change.at - lag, uncertainty_ms: (uncertainty_ms + change.spread_ms) as f32 }
 }

@@ -6,6 +6,7 @@
 mod error;
 mod files;
 mod params;
+mod score_model;
 mod validate;
 mod wire;
 
@@ -15,6 +16,7 @@ use serde::Deserialize;
 
 pub use error::ManifestError;
 pub use params::{DecoderKind, DecoderOverride, DecoderParams, Overrides};
+pub use score_model::ScoreModel;
 
 use crate::frame::FrameSpec;
 use crate::region::Region;

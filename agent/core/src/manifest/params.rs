@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::error::nearest;
-use super::{Manifest, ManifestError};
+use super::{Manifest, ManifestError, ScoreModel};
 
 /// How scores of one label become intervals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
@@ -16,6 +16,8 @@ pub enum DecoderKind {
     Cusum,
     /// Box-smoothed hysteresis: for clip scores.
     Hysteresis,
+    /// Hidden Markov model of the scores: needs [`DecoderParams::hmm`].
+    Hmm,
 }
 
 /// Parameters of one label's decoder; seconds of media time unless the name says otherwise.
@@ -58,6 +60,8 @@ pub struct DecoderParams {
     /// Of the end, milliseconds.
     #[serde(default)]
     pub uncertainty_end_ms: f64,
+    /// HMM: how scores behave.
+    pub hmm: Option<ScoreModel>,
 }
 
 fn half() -> f64 {
@@ -69,8 +73,8 @@ fn minute() -> f64 {
 }
 
 impl DecoderParams {
-    /// Checks every bound; `key` is the path of the table, for the error.
-    pub(crate) fn check(&self, key: &str) -> Result<(), ManifestError> {
+    /// Checks every bound; `key` is the path of the table, for the error; `stride_s`: usual time between scores.
+    pub(crate) fn check(&self, key: &str, stride_s: f64) -> Result<(), ManifestError> {
         let within = |name: &str, value: f64, lo: f64, hi: f64| {
             if value.is_finite() && (lo..=hi).contains(&value) {
                 return Ok(());
@@ -97,7 +101,19 @@ impl DecoderParams {
         within("lag_start_s", self.lag_start_s, -60.0, 60.0)?;
         within("lag_end_s", self.lag_end_s, -60.0, 60.0)?;
         within("uncertainty_start_ms", self.uncertainty_start_ms, 0.0, 60_000.0)?;
-        within("uncertainty_end_ms", self.uncertainty_end_ms, 0.0, 60_000.0)
+        within("uncertainty_end_ms", self.uncertainty_end_ms, 0.0, 60_000.0)?;
+        match (self.kind, self.hmm) {
+            (DecoderKind::Hmm, None) => {
+                Err(ManifestError::invalid(format!("{key}.hmm"), "is missing; kind \"hmm\" needs this table"))
+            }
+            (DecoderKind::Hmm, Some(model)) => {
+                let key = format!("{key}.hmm");
+                model.check(&key)?;
+                model.check_stride(&key, stride_s)
+            }
+            (_, Some(_)) => Err(ManifestError::invalid(format!("{key}.hmm"), "is only for kind \"hmm\"; remove it")),
+            (_, None) => Ok(()),
+        }
     }
 }
 
@@ -153,7 +169,7 @@ impl Overrides {
                 if change.within_s.is_some() {
                     return Err(ManifestError::invalid(format!("{key}.within_s"), "is for sequences; remove it"));
                 }
-                change.applied(params).check(&key)?;
+                change.applied(params).check(&key, manifest.sampling.stride as f64 / 1e9)?;
             } else if manifest.sequences.iter().any(|s| &s.name == name) {
                 change.check_sequence(&key)?;
             } else {
@@ -200,6 +216,7 @@ impl DecoderOverride {
             lag_end_s: self.lag_end_s.unwrap_or(p.lag_end_s),
             uncertainty_start_ms: self.uncertainty_start_ms.unwrap_or(p.uncertainty_start_ms),
             uncertainty_end_ms: self.uncertainty_end_ms.unwrap_or(p.uncertainty_end_ms),
+            hmm: p.hmm,
         }
     }
 

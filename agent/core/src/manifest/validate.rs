@@ -29,7 +29,7 @@ pub(super) fn package(p: wire::Package) -> Checked<Manifest> {
         return fail("provenance", "is empty; say where the training data came from");
     }
     let sampling = sampling(&p.sampling, p.plan)?;
-    let labels = labels(p.labels, "output.background", p.output.background.as_deref())?;
+    let labels = labels(p.labels, p.sampling.stride_s, "output.background", p.output.background.as_deref())?;
     let tensors = tensors(p.tensors, p.plan)?;
     if tensors.boxes.is_some() && p.input.resize != Resize::Stretch {
         let problem = "are fractions of the picture, which must fill the input: set input.resize = \"stretch\"";
@@ -65,7 +65,7 @@ pub(super) fn decoding(p: wire::Decoding) -> Checked<Decoding> {
     name("name", &p.name)?;
     version(&p.version)?;
     between("stride_s", p.stride_s, 0.0, 600.0)?;
-    let labels = labels(p.labels, "background", p.background.as_deref())?;
+    let labels = labels(p.labels, p.stride_s, "background", p.background.as_deref())?;
     let sequences = sequences(p.sequences, &labels)?;
     something_published(&labels, &sequences)?;
     let background = p.background.as_deref().map(|b| index("background", &labels, b)).transpose()?;
@@ -183,7 +183,7 @@ fn sampling(s: &wire::Sampling, plan: Plan) -> Checked<Sampling> {
     })
 }
 
-fn labels(wire: Vec<wire::Label>, key: &str, background: Option<&str>) -> Checked<Vec<Label>> {
+fn labels(wire: Vec<wire::Label>, stride_s: f64, key: &str, background: Option<&str>) -> Checked<Vec<Label>> {
     count("labels", wire.len(), MAX_LABELS)?;
     if let Some(name) = background {
         known(key, name, wire.iter().map(|l| l.name.as_str()))?;
@@ -201,7 +201,7 @@ fn labels(wire: Vec<wire::Label>, key: &str, background: Option<&str>) -> Checke
             Some(_) if is_background => {
                 return fail(format!("{key}.decoder"), "the background is never decoded; remove it");
             }
-            Some(params) => params.check(&format!("{key}.decoder"))?,
+            Some(params) => params.check(&format!("{key}.decoder"), stride_s)?,
             None if label.publish && !is_background => {
                 let problem = format!("`{}` is published but has none; add it or set publish = false", label.name);
                 return fail(format!("{key}.decoder"), problem);
