@@ -9,9 +9,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use kinewatch_core::decode::{Decision, Decoder, EndReason};
 use kinewatch_core::frame::{Frame, FrameMeta, FrameSpec};
-use kinewatch_core::manifest::{Manifest, ManifestError, Overrides, Plan};
+use kinewatch_core::manifest::{Manifest, ManifestError, Overrides, Plan, TimeOfDay};
 use kinewatch_core::region::Region;
 use kinewatch_core::ring::Ring;
 use kinewatch_core::sampling::{Continuity, HoleDetector, WindowPlan, Windower};
@@ -156,6 +158,8 @@ pub struct Analytics {
     requests: Vec<Request<'static>>,
     logits: Logits,
     decisions: Vec<Decision>,
+    /// Where the cameras are; not known in replay.
+    zone: Option<TimeZone>,
 }
 
 #[derive(Debug)]
@@ -244,6 +248,7 @@ impl Analytics {
             requests: Vec::new(),
             logits: Logits::default(),
             decisions: Vec::new(),
+            zone: None,
         })
     }
 
@@ -272,6 +277,13 @@ impl Analytics {
         for camera in &mut self.cameras {
             camera.new_clock = clock.clone();
         }
+        self
+    }
+
+    /// The time zone that schedules of thresholds are in; without one, the usual thresholds hold at all times.
+    #[must_use]
+    pub fn in_zone(mut self, zone: TimeZone) -> Self {
+        self.zone = Some(zone);
         self
     }
 
@@ -377,6 +389,9 @@ impl Analytics {
                 continue;
             }
             let watcher = &mut camera.watchers[staged.watcher];
+            if let Some(zone) = self.zone.as_ref().filter(|_| watcher.decoder.is_scheduled()) {
+                watcher.decoder.at_time(time_of_day(zone, camera.clock.wall(staged.at).unix_ns));
+            }
             watcher.decoder.step(staged.at, self.logits.row(row), &mut self.decisions);
             let origin = Origin {
                 camera: staged.camera,
@@ -462,6 +477,12 @@ impl Sampler {
             Self::Windows(windower) => windower.reset(),
         }
     }
+}
+
+fn time_of_day(zone: &TimeZone, unix_ns: i64) -> Option<TimeOfDay> {
+    let local = Timestamp::from_nanosecond(i128::from(unix_ns)).ok()?.to_zoned(zone.clone());
+    let minutes = u16::from(local.hour().unsigned_abs()) * 60 + u16::from(local.minute().unsigned_abs());
+    Some(TimeOfDay::from_minutes(minutes))
 }
 
 /// The same allocation for requests of another lifetime: an emptied vector collects in place.

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use jiff::tz::TimeZone;
 use kinewatch_capture::{Branch, Camera, CameraOptions, Elements};
 use kinewatch_core::event::{DeviceStatus, EventContext};
 use kinewatch_core::topic;
@@ -94,7 +95,7 @@ pub fn run(plan: &Plan, options: &RunOptions) -> anyhow::Result<()> {
     };
     let camera_plans: Vec<_> = plan.cameras.iter().map(layout).collect();
     let manifests: Vec<_> = loaded.iter().map(|m| Arc::clone(&m.manifest)).collect();
-    let analytics = Analytics::new(loaded, &camera_plans)?;
+    let analytics = Analytics::new(loaded, &camera_plans)?.in_zone(TimeZone::system());
     let contexts = analytics
         .watchers()
         .map(|w| EventContext {

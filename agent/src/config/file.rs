@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use kinewatch_core::manifest::Period;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -275,6 +276,9 @@ pub struct Label {
     /// A longer action is closed with `max_duration`, seconds.
     #[schemars(range(min = 0.1, max = 86400.0))]
     pub max_duration_s: Option<f64>,
+    /// An action that begins this soon after the last one ended is not reported, seconds.
+    #[schemars(range(min = 0.0, max = 86400.0))]
+    pub cooldown_s: Option<f64>,
     /// Subtracted from the decoder's start, seconds.
     #[schemars(range(min = -60.0, max = 60.0))]
     pub lag_start_s: Option<f64>,
@@ -290,6 +294,9 @@ pub struct Label {
     /// Sequences only: the next part begins at most this long after the one before, seconds.
     #[schemars(range(min = 0.0, max = 600.0))]
     pub within_s: Option<f64>,
+    /// Thresholds at certain times of the day, local time; the first that holds counts.
+    #[schemars(length(max = 24))]
+    pub schedule: Vec<Period>,
 }
 
 /// A camera.

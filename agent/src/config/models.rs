@@ -91,11 +91,13 @@ impl From<&Label> for DecoderOverride {
             min_duration_s: l.min_duration_s,
             merge_gap_s: l.merge_gap_s,
             max_duration_s: l.max_duration_s,
+            cooldown_s: l.cooldown_s,
             lag_start_s: l.lag_start_s,
             lag_end_s: l.lag_end_s,
             uncertainty_start_ms: l.uncertainty_start_ms,
             uncertainty_end_ms: l.uncertainty_end_ms,
             within_s: l.within_s,
+            schedule: l.schedule.clone(),
         }
     }
 }

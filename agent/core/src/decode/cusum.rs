@@ -34,6 +34,11 @@ impl Cusum {
         }
     }
 
+    /// Takes other thresholds; what was summed stays.
+    pub(super) fn set(&mut self, p: &DecoderParams) {
+        (self.on, self.off, self.h_on, self.h_off) = (logit(p.on), logit(p.off), p.h_on, p.h_off);
+    }
+
     pub(super) fn step(&mut self, s: &Step) -> Edge {
         if self.sum == 0.0 {
             self.change = Change::at(s);

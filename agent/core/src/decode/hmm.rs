@@ -106,6 +106,11 @@ impl Hmm {
         }
     }
 
+    /// Takes other thresholds.
+    pub(super) fn set(&mut self, p: &DecoderParams) {
+        (self.on, self.off) = (p.on, p.off);
+    }
+
     pub(super) fn step(&mut self, s: &Step) -> Edge {
         self.keep(s);
         let Some(newest) = self.kept.back() else { return Edge::None };

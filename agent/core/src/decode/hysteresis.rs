@@ -50,6 +50,11 @@ impl Hysteresis {
         }
     }
 
+    /// Takes other thresholds.
+    pub(super) fn set(&mut self, p: &DecoderParams) {
+        (self.on, self.off) = (logit(p.on), logit(p.off));
+    }
+
     pub(super) fn step(&mut self, s: &Step) -> Edge {
         self.newest = s.l;
         let mean = if self.smooth_ns == 0 { s.l } else { self.smoothed(s) };

@@ -10,13 +10,17 @@ mod evidence;
 mod hmm;
 mod hysteresis;
 mod lattice;
+mod rivals;
 mod scores;
 mod sequence;
 mod stream;
+mod thresholds;
 mod track;
 
 pub use decision::{Confidence, Decision, EndReason, Status};
 pub use stream::Decoder;
 
+#[cfg(test)]
+mod rules_tests;
 #[cfg(test)]
 mod tests;

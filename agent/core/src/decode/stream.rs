@@ -1,10 +1,11 @@
 //! The decoder of one (camera, model) pair: logits in, decisions out.
 
+use super::rivals::Group;
 use super::scores::Scores;
 use super::sequence::Chain;
 use super::track::{Emitter, Step, Track};
 use super::{Decision, EndReason};
-use crate::manifest::{Decoding, Manifest, ManifestError, Output, Overrides};
+use crate::manifest::{Decoding, Manifest, ManifestError, Output, Overrides, TimeOfDay};
 use crate::time::{NANOS_PER_SECOND, Pts};
 
 /// Turns the logits of one (camera, model) pair into decisions. Allocates nothing after construction but what the
@@ -17,6 +18,14 @@ pub struct Decoder {
     /// Index of each track's score.
     slots: Vec<usize>,
     chains: Vec<Chain>,
+    groups: Vec<Group>,
+    /// Log-odds by track, and what of them counts against rivals.
+    log_odds: Vec<f64>,
+    evidence: Vec<f64>,
+    /// Tracks whose action went on before the step.
+    went_on: Vec<bool>,
+    scheduled: bool,
+    time_of_day: Option<TimeOfDay>,
     published: Vec<String>,
     published_ids: Vec<Option<u16>>,
     stride: i64,
@@ -48,6 +57,12 @@ impl Decoder {
             tracks: Vec::new(),
             slots: Vec::new(),
             chains: Vec::new(),
+            groups: Vec::new(),
+            log_odds: Vec::new(),
+            evidence: Vec::new(),
+            went_on: Vec::new(),
+            scheduled: false,
+            time_of_day: None,
             published: Vec::new(),
             published_ids: Vec::new(),
             stride,
@@ -61,8 +76,10 @@ impl Decoder {
             let Some(packaged) = label.decoder else { continue };
             let published = label.publish.then(|| decoder.publish(&label.name, Some(i)));
             track_of[i] = Some(decoder.tracks.len());
-            decoder.tracks.push(Track::new(&overrides.params(&label.name, packaged), stride, published));
+            let (params, schedule) = (overrides.params(&label.name, packaged), overrides.schedule(&label.name));
+            decoder.tracks.push(Track::new(&params, schedule, stride, published));
             decoder.slots.push(slot);
+            decoder.scheduled |= !schedule.is_empty();
         }
         for sequence in &decoding.sequences {
             let label = decoder.publish(&sequence.name, None);
@@ -70,7 +87,29 @@ impl Decoder {
             let within = overrides.within(&sequence.name, sequence.within);
             decoder.chains.push(Chain::new(label, parts, within));
         }
+        for group in &decoding.exclusive {
+            let tracks = group.labels.iter().filter_map(|&i| track_of[i]).collect();
+            decoder.groups.push(Group::new(tracks, group.margin));
+        }
+        decoder.log_odds.resize(decoder.tracks.len(), 0.0);
+        decoder.evidence.resize(decoder.tracks.len(), 0.0);
+        decoder.went_on.reserve(decoder.tracks.len());
         decoder
+    }
+
+    /// Whether thresholds depend on the time of day, which [`Decoder::at_time`] has to tell then.
+    #[must_use]
+    pub fn is_scheduled(&self) -> bool {
+        self.scheduled
+    }
+
+    /// Says what time of day it is in front of the camera, for the steps that follow; `None`: not known, and the usual
+    /// thresholds hold.
+    pub fn at_time(&mut self, time: Option<TimeOfDay>) {
+        if self.scheduled && time != self.time_of_day {
+            self.time_of_day = time;
+            self.tracks.iter_mut().for_each(|track| track.at_time(time));
+        }
     }
 
     fn publish(&mut self, name: &str, id: Option<usize>) -> u16 {
@@ -132,11 +171,24 @@ impl Decoder {
         let dt = stands_for as f64 / NANOS_PER_SECOND as f64;
         let hole = if since > stands_for + self.stride / 4 { since - self.stride } else { 0 };
         self.last = Some(at);
-        let mut emit = Emitter { out, next_action: &mut self.next_action };
-        for (track, &slot) in self.tracks.iter_mut().zip(&self.slots) {
-            let l = f64::from(self.scores.log_odds()[slot]);
-            track.step(&Step { at, dt, hole, l }, &mut emit);
+        for (l, &slot) in self.log_odds.iter_mut().zip(&self.slots) {
+            *l = f64::from(self.scores.log_odds()[slot]);
         }
+        self.evidence.copy_from_slice(&self.log_odds);
+        self.groups.iter().for_each(|group| group.weigh(&self.tracks, &self.log_odds, &mut self.evidence));
+        let mut emit = Emitter { out, next_action: &mut self.next_action };
+        // What goes on may end in this step; only then is it known from when another of its group may begin.
+        self.went_on.clear();
+        self.went_on.extend(self.tracks.iter().map(|track| track.open().is_some()));
+        for went_on in [true, false] {
+            for ((track, &l), _) in
+                self.tracks.iter_mut().zip(&self.evidence).zip(&self.went_on).filter(|(_, open)| **open == went_on)
+            {
+                track.step(&Step { at, dt, hole, l }, &mut emit);
+            }
+            self.groups.iter().for_each(|group| group.share_ends(&mut self.tracks));
+        }
+        self.groups.iter().for_each(|group| group.settle(&mut self.tracks, at, &mut emit));
         for chain in &mut self.chains {
             chain.step(&self.tracks, at, self.stride, &mut emit);
         }

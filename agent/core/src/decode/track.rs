@@ -8,8 +8,9 @@ use super::evidence::Evidence;
 use super::hmm::Hmm;
 use super::hysteresis::Hysteresis;
 use super::scores::{logit, probability};
+use super::thresholds::Thresholds;
 use super::{Confidence, Decision, EndReason, Status};
-use crate::manifest::{DecoderKind, DecoderParams};
+use crate::manifest::{DecoderKind, DecoderParams, Period, TimeOfDay};
 use crate::time::{NANOS_PER_SECOND, Pts, seconds_to_nanos};
 
 /// An open action is told again after this much media time.
@@ -104,6 +105,7 @@ pub(super) struct Track {
     min_duration: i64,
     merge_gap: i64,
     max_duration: i64,
+    cooldown: i64,
     uncertainty_start_ms: f64,
     uncertainty_end_ms: f64,
     published: Option<u16>,
@@ -113,6 +115,9 @@ pub(super) struct Track {
     rejoined: bool,
     evidence: Evidence,
     last_end: Pts,
+    /// An action that begins before is not told.
+    cool_until: Pts,
+    thresholds: Thresholds,
     told: Told,
     opened: bool,
     closed: Option<Closed>,
@@ -127,7 +132,7 @@ struct Told {
 
 impl Track {
     /// `published`: index among the published labels, `None` for a label that only serves sequences.
-    pub(super) fn new(p: &DecoderParams, stride: i64, published: Option<u16>) -> Self {
+    pub(super) fn new(p: &DecoderParams, schedule: &[Period], stride: i64, published: Option<u16>) -> Self {
         // A checked package has a model of its scores exactly where the kind needs it.
         let detector = match (p.kind, &p.hmm) {
             (_, Some(model)) => Detector::Hmm(Box::new(Hmm::new(p, model, stride))),
@@ -143,6 +148,7 @@ impl Track {
             min_duration: seconds_to_nanos(p.min_duration_s),
             merge_gap: seconds_to_nanos(p.merge_gap_s),
             max_duration: seconds_to_nanos(p.max_duration_s),
+            cooldown: seconds_to_nanos(p.cooldown_s),
             uncertainty_start_ms: p.uncertainty_start_ms,
             uncertainty_end_ms: p.uncertainty_end_ms,
             published,
@@ -151,9 +157,21 @@ impl Track {
             rejoined: false,
             evidence: Evidence::default(),
             last_end: Pts::ZERO,
+            cool_until: Pts::ZERO,
+            thresholds: Thresholds::new(p, schedule),
             told: Told::default(),
             opened: false,
             closed: None,
+        }
+    }
+
+    /// The time of day has changed.
+    pub(super) fn at_time(&mut self, time: Option<TimeOfDay>) {
+        let now = self.thresholds.at(time);
+        match &mut self.detector {
+            Detector::Cusum(d) => d.set(now),
+            Detector::Hysteresis(d) => d.set(now),
+            Detector::Hmm(d) => d.set(now),
         }
     }
 
@@ -217,7 +235,7 @@ impl Track {
         self.start = bound(begin, self.lag_start, self.uncertainty_start_ms);
         self.start.at = self.start.at.max(self.last_end).clamped().min(s.at);
         self.rejoined = false;
-        self.state = State::Candidate;
+        self.state = if self.start.at < self.cool_until { State::Spent } else { State::Candidate };
     }
 
     /// What the passing of time changes.
@@ -264,7 +282,7 @@ impl Track {
         self.reset_detector();
         self.evidence.clear();
         self.state = State::Off;
-        self.last_end = Pts::ZERO;
+        (self.last_end, self.cool_until) = (Pts::ZERO, Pts::ZERO);
     }
 
     fn finish(&mut self, now: Pts, end: Bound, reason: EndReason, emit: &mut Emitter<'_>) {
@@ -272,7 +290,25 @@ impl Track {
         self.closed = Some(Closed { end: end.at, confidence, windows: self.evidence.windows() });
         self.tell(now, Status::Ended { end: end.at, end_uncertainty_ms: end.uncertainty_ms, reason }, emit);
         self.last_end = end.at;
+        self.cool_until = if self.cooldown > 0 { end.at + self.cooldown } else { Pts::ZERO };
         self.state = State::Off;
+    }
+
+    /// Another of its group has begun at `begin`: what goes on here is over.
+    pub(super) fn make_way(&mut self, s: &Step, begin: Bound, emit: &mut Emitter<'_>) {
+        let end = match self.state {
+            State::Open => Some(Bound { at: begin.at.max(self.start.at).min(s.at), ..begin }),
+            State::Closing(end) => {
+                Some(if begin.at < end.at { Bound { at: begin.at.max(self.start.at), ..begin } } else { end })
+            }
+            _ => None,
+        };
+        if let Some(end) = end {
+            self.finish(s.at, end, EndReason::Boundary, emit);
+        }
+        self.state = State::Off;
+        self.reset_detector();
+        self.evidence.clear();
     }
 
     fn tell(&mut self, now: Pts, status: Status, emit: &mut Emitter<'_>) {
@@ -318,6 +354,19 @@ impl Track {
             Detector::Cusum(d) => d.reset(),
             Detector::Hysteresis(d) => d.reset(),
             Detector::Hmm(d) => d.reset(),
+        }
+    }
+
+    /// When the last action ended.
+    pub(super) fn last_end(&self) -> Pts {
+        self.last_end
+    }
+
+    /// An action that has not been told yet does not begin before `at`.
+    pub(super) fn not_before(&mut self, at: Pts) {
+        self.last_end = self.last_end.max(at);
+        if matches!(self.state, State::Candidate) {
+            self.start.at = self.start.at.max(at);
         }
     }
 

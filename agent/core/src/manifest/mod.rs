@@ -3,9 +3,11 @@
 //! Reads no files: the caller hands in the text and bounds its size (1 MiB is plenty). Fields are public and read-only
 //! by convention; nothing but [`Manifest::parse`] makes one.
 
+mod actions;
 mod error;
 mod files;
 mod params;
+mod schedule;
 mod score_model;
 mod validate;
 mod wire;
@@ -16,6 +18,7 @@ use serde::Deserialize;
 
 pub use error::ManifestError;
 pub use params::{DecoderKind, DecoderOverride, DecoderParams, Overrides};
+pub use schedule::{Period, TimeOfDay};
 pub use score_model::ScoreModel;
 
 use crate::frame::FrameSpec;
@@ -61,6 +64,8 @@ pub struct Manifest {
     pub labels: Vec<Label>,
     /// Actions made of labels in order.
     pub sequences: Vec<Sequence>,
+    /// Labels of which one at most goes on at a time.
+    pub exclusive: Vec<Exclusive>,
     /// Clips with known logits.
     pub golden: Golden,
     /// SHA-256 (lower-case hex) of every file but `model.toml`, by relative path.
@@ -82,6 +87,8 @@ pub struct Decoding {
     pub labels: Vec<Label>,
     /// Actions made of labels in order.
     pub sequences: Vec<Sequence>,
+    /// Labels of which one at most goes on at a time.
+    pub exclusive: Vec<Exclusive>,
 }
 
 /// How the graphs are run.
@@ -287,6 +294,15 @@ pub struct Sequence {
     pub within: i64,
 }
 
+/// Labels of which one at most goes on at a time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exclusive {
+    /// Indices of labels, at least two.
+    pub labels: Vec<usize>,
+    /// How much likelier another must be than the one that goes on to take its place, log-odds.
+    pub margin: f64,
+}
+
 /// Clips with known logits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Golden {
@@ -329,6 +345,7 @@ impl Manifest {
             background: self.output.background,
             labels: self.labels.clone(),
             sequences: self.sequences.clone(),
+            exclusive: self.exclusive.clone(),
         }
     }
 
@@ -370,7 +387,7 @@ impl Decoding {
             return Manifest::parse(text).map(|manifest| manifest.decoding());
         }
         let settings = toml::from_str::<wire::Decoding>(text).map_err(|e| error::from_toml(text, &e))?;
-        validate::decoding(settings)
+        actions::decoding(settings)
     }
 
     /// Labels that actions are published under.

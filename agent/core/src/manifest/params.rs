@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::error::nearest;
-use super::{Manifest, ManifestError, ScoreModel};
+use super::{Manifest, ManifestError, Period, ScoreModel};
 
 /// How scores of one label become intervals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
@@ -48,6 +48,9 @@ pub struct DecoderParams {
     /// Longer actions are closed.
     #[serde(default = "minute")]
     pub max_duration_s: f64,
+    /// An action that begins this soon after the last one ended is not reported.
+    #[serde(default)]
+    pub cooldown_s: f64,
     /// Subtracted from the decoder's start.
     #[serde(default)]
     pub lag_start_s: f64,
@@ -98,6 +101,7 @@ impl DecoderParams {
                 format!("{} is not above min_duration_s = {}; raise it", self.max_duration_s, self.min_duration_s);
             return Err(ManifestError::invalid(format!("{key}.max_duration_s"), problem));
         }
+        within("cooldown_s", self.cooldown_s, 0.0, 86_400.0)?;
         within("lag_start_s", self.lag_start_s, -60.0, 60.0)?;
         within("lag_end_s", self.lag_end_s, -60.0, 60.0)?;
         within("uncertainty_start_ms", self.uncertainty_start_ms, 0.0, 60_000.0)?;
@@ -123,7 +127,7 @@ impl DecoderParams {
 pub struct Overrides(pub BTreeMap<String, DecoderOverride>);
 
 /// Changed parameters of one label; what is left out stays as packaged. See [`DecoderParams`] for units.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DecoderOverride {
     /// Probability to open at.
@@ -142,6 +146,8 @@ pub struct DecoderOverride {
     pub merge_gap_s: Option<f64>,
     /// Longer actions are closed, seconds.
     pub max_duration_s: Option<f64>,
+    /// An action that begins this soon after the last one is not reported, seconds.
+    pub cooldown_s: Option<f64>,
     /// Subtracted from the start, seconds.
     pub lag_start_s: Option<f64>,
     /// Subtracted from the end, seconds.
@@ -152,6 +158,8 @@ pub struct DecoderOverride {
     pub uncertainty_end_ms: Option<f64>,
     /// Sequences only: longest pause between parts, seconds.
     pub within_s: Option<f64>,
+    /// Thresholds at certain times of the day; the first that holds counts.
+    pub schedule: Vec<Period>,
 }
 
 impl Overrides {
@@ -169,7 +177,12 @@ impl Overrides {
                 if change.within_s.is_some() {
                     return Err(ManifestError::invalid(format!("{key}.within_s"), "is for sequences; remove it"));
                 }
-                change.applied(params).check(&key, manifest.sampling.stride as f64 / 1e9)?;
+                let stride_s = manifest.sampling.stride as f64 / 1e9;
+                let usual = change.applied(params);
+                usual.check(&key, stride_s)?;
+                for (i, period) in change.schedule.iter().enumerate() {
+                    period.applied(usual).check(&format!("{key}.schedule[{i}]"), stride_s)?;
+                }
             } else if manifest.sequences.iter().any(|s| &s.name == name) {
                 change.check_sequence(&key)?;
             } else {
@@ -182,6 +195,11 @@ impl Overrides {
     /// The packaged parameters with the changes for `label`.
     pub(crate) fn params(&self, label: &str, packaged: DecoderParams) -> DecoderParams {
         self.0.get(label).map_or(packaged, |change| change.applied(packaged))
+    }
+
+    /// What changes with the time of day for `label`.
+    pub(crate) fn schedule(&self, label: &str) -> &[Period] {
+        self.0.get(label).map_or(&[], |change| &change.schedule)
     }
 
     /// The packaged pause between the parts of a sequence, or the changed one; ns.
@@ -212,6 +230,7 @@ impl DecoderOverride {
             min_duration_s: self.min_duration_s.unwrap_or(p.min_duration_s),
             merge_gap_s: self.merge_gap_s.unwrap_or(p.merge_gap_s),
             max_duration_s: self.max_duration_s.unwrap_or(p.max_duration_s),
+            cooldown_s: self.cooldown_s.unwrap_or(p.cooldown_s),
             lag_start_s: self.lag_start_s.unwrap_or(p.lag_start_s),
             lag_end_s: self.lag_end_s.unwrap_or(p.lag_end_s),
             uncertainty_start_ms: self.uncertainty_start_ms.unwrap_or(p.uncertainty_start_ms),

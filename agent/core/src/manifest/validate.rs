@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::error::{ManifestError, nearest};
+use super::actions::{exclusive, index, labels, sequences, something_published};
+use super::error::ManifestError;
 use super::{
-    Boxes, Decoding, FORMAT, Golden, GoldenClip, Graph, Graphs, Input, Label, MAX_BOXES, MAX_LABELS, Manifest, Output,
-    Plan, Requires, Sampling, Sequence, State, Tensors, files, wire,
+    Boxes, FORMAT, Golden, GoldenClip, Graph, Graphs, Input, Label, MAX_BOXES, Manifest, Output, Plan, Requires,
+    Sampling, State, Tensors, files, wire,
 };
 use crate::frame::{FrameSpec, Resize};
 use crate::name::Name;
@@ -42,6 +43,7 @@ pub(super) fn package(p: wire::Package) -> Checked<Manifest> {
         output: output(&p.output, &labels)?,
         graphs: graphs(p.graphs, p.plan)?,
         sequences: sequences(p.sequences, &labels)?,
+        exclusive: exclusive(p.exclusive, &labels)?,
         golden: golden(p.golden, tensors.boxes.as_ref())?,
         tensors,
         files: p.files,
@@ -60,34 +62,14 @@ pub(super) fn package(p: wire::Package) -> Checked<Manifest> {
     Ok(manifest)
 }
 
-pub(super) fn decoding(p: wire::Decoding) -> Checked<Decoding> {
-    format(p.format)?;
-    name("name", &p.name)?;
-    version(&p.version)?;
-    between("stride_s", p.stride_s, 0.0, 600.0)?;
-    let labels = labels(p.labels, p.stride_s, "background", p.background.as_deref())?;
-    let sequences = sequences(p.sequences, &labels)?;
-    something_published(&labels, &sequences)?;
-    let background = p.background.as_deref().map(|b| index("background", &labels, b)).transpose()?;
-    let stride = seconds_to_nanos(p.stride_s);
-    Ok(Decoding { name: p.name, version: p.version, stride, background, labels, sequences })
-}
-
-fn format(value: i64) -> Checked<()> {
+pub(super) fn format(value: i64) -> Checked<()> {
     if value == FORMAT {
         return Ok(());
     }
     fail("format", format!("{value} is unknown to this agent, which reads {FORMAT}; update the agent or repackage"))
 }
 
-fn something_published(labels: &[Label], sequences: &[Sequence]) -> Checked<()> {
-    if sequences.is_empty() && !labels.iter().any(|l| l.publish) {
-        return fail("labels", "no label is published and there is no sequence; set publish = true on one");
-    }
-    Ok(())
-}
-
-fn name(key: &str, value: &str) -> Checked<()> {
+pub(super) fn name(key: &str, value: &str) -> Checked<()> {
     Name::parse(value).map(|_| ()).or_else(|e| fail(key, e.to_string()))
 }
 
@@ -103,7 +85,7 @@ fn requires(r: wire::Requires) -> Checked<Requires> {
     Ok(Requires { backend: r.backend, because: r.because.trim().trim_end_matches('.').to_owned() })
 }
 
-fn version(value: &str) -> Checked<()> {
+pub(super) fn version(value: &str) -> Checked<()> {
     let (core, build) = value.split_once('+').map_or((value, None), |(a, b)| (a, Some(b)));
     let (core, pre) = core.split_once('-').map_or((core, None), |(a, b)| (a, Some(b)));
     let number = |n: &str| {
@@ -117,7 +99,7 @@ fn version(value: &str) -> Checked<()> {
     fail("version", format!("{value:?} is not a semantic version; write for example \"1.2.0\""))
 }
 
-fn between(key: &str, value: f64, above: f64, most: f64) -> Checked<()> {
+pub(super) fn between(key: &str, value: f64, above: f64, most: f64) -> Checked<()> {
     if value.is_finite() && value > above && value <= most {
         return Ok(());
     }
@@ -183,49 +165,6 @@ fn sampling(s: &wire::Sampling, plan: Plan) -> Checked<Sampling> {
     })
 }
 
-fn labels(wire: Vec<wire::Label>, stride_s: f64, key: &str, background: Option<&str>) -> Checked<Vec<Label>> {
-    count("labels", wire.len(), MAX_LABELS)?;
-    if let Some(name) = background {
-        known(key, name, wire.iter().map(|l| l.name.as_str()))?;
-    }
-    let mut seen = BTreeSet::new();
-    let mut labels = Vec::with_capacity(wire.len());
-    for (i, label) in wire.into_iter().enumerate() {
-        let key = format!("labels[{i}]");
-        name(&format!("{key}.name"), &label.name)?;
-        if !seen.insert(label.name.clone()) {
-            return fail(format!("{key}.name"), format!("`{}` is there twice; names must differ", label.name));
-        }
-        let is_background = background == Some(label.name.as_str());
-        match &label.decoder {
-            Some(_) if is_background => {
-                return fail(format!("{key}.decoder"), "the background is never decoded; remove it");
-            }
-            Some(params) => params.check(&format!("{key}.decoder"), stride_s)?,
-            None if label.publish && !is_background => {
-                let problem = format!("`{}` is published but has none; add it or set publish = false", label.name);
-                return fail(format!("{key}.decoder"), problem);
-            }
-            None => {}
-        }
-        labels.push(Label { publish: label.publish && !is_background, name: label.name, decoder: label.decoder });
-    }
-    Ok(labels)
-}
-
-/// The place of a name among labels.
-fn known<'a>(key: &str, wanted: &str, labels: impl Iterator<Item = &'a str> + Clone) -> Checked<usize> {
-    labels.clone().position(|l| l == wanted).ok_or_else(|| {
-        let hint =
-            nearest(wanted, labels).map_or("add it to [[labels]]".to_owned(), |n| format!("did you mean `{n}`?"));
-        ManifestError::invalid(key, format!("`{wanted}` is not a label; {hint}"))
-    })
-}
-
-fn index(key: &str, labels: &[Label], wanted: &str) -> Checked<usize> {
-    known(key, wanted, labels.iter().map(|l| l.name.as_str()))
-}
-
 fn output(o: &wire::Output, labels: &[Label]) -> Checked<Output> {
     between("output.temperature", o.temperature, 0.0, 1000.0)?;
     let background = o.background.as_deref().map(|b| index("output.background", labels, b)).transpose()?;
@@ -285,36 +224,6 @@ fn graphs(g: wire::Graphs, plan: Plan) -> Checked<Graphs> {
     };
     let int8 = g.int8.map(|g| graph("graphs.int8", g)).transpose()?;
     Ok(Graphs { fp32: graph("graphs.fp32", g.fp32)?, int8 })
-}
-
-fn sequences(wire: Vec<wire::Sequence>, labels: &[Label]) -> Checked<Vec<Sequence>> {
-    let mut seen: BTreeSet<String> = labels.iter().map(|l| l.name.clone()).collect();
-    let mut sequences = Vec::with_capacity(wire.len());
-    for (i, sequence) in wire.into_iter().enumerate() {
-        let key = format!("sequences[{i}]");
-        name(&format!("{key}.name"), &sequence.name)?;
-        if !seen.insert(sequence.name.clone()) {
-            return fail(format!("{key}.name"), format!("`{}` is the name of another label", sequence.name));
-        }
-        if !(2..=8).contains(&sequence.parts.len()) {
-            return fail(format!("{key}.parts"), "must name 2 to 8 labels in order");
-        }
-        between(&format!("{key}.within_s"), sequence.within_s, 0.0, 600.0)?;
-        let mut parts = Vec::with_capacity(sequence.parts.len());
-        for part in &sequence.parts {
-            let part_key = format!("{key}.parts");
-            let at = index(&part_key, labels, part)?;
-            if labels[at].decoder.is_none() {
-                return fail(part_key, format!("`{part}` is never decoded; give it a [labels.decoder]"));
-            }
-            if parts.contains(&at) {
-                return fail(part_key, format!("`{part}` is there twice"));
-            }
-            parts.push(at);
-        }
-        sequences.push(Sequence { name: sequence.name, parts, within: seconds_to_nanos(sequence.within_s) });
-    }
-    Ok(sequences)
 }
 
 fn golden(g: wire::Golden, boxes: Option<&Boxes>) -> Checked<Golden> {

@@ -27,6 +27,8 @@ pub(super) struct Package {
     pub labels: Vec<Label>,
     #[serde(default)]
     pub sequences: Vec<Sequence>,
+    #[serde(default)]
+    pub exclusive: Vec<Exclusive>,
     pub golden: Golden,
     pub files: BTreeMap<String, String>,
 }
@@ -43,6 +45,8 @@ pub(super) struct Decoding {
     pub labels: Vec<Label>,
     #[serde(default)]
     pub sequences: Vec<Sequence>,
+    #[serde(default)]
+    pub exclusive: Vec<Exclusive>,
 }
 
 #[derive(Deserialize)]
@@ -171,6 +175,14 @@ pub(super) struct Sequence {
     pub name: String,
     pub parts: Vec<String>,
     pub within_s: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Exclusive {
+    pub labels: Vec<String>,
+    #[serde(default)]
+    pub margin: f64,
 }
 
 #[derive(Deserialize)]

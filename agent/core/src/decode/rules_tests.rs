@@ -1,0 +1,115 @@
+//! What else a package or a configuration may ask for: a cooldown, thresholds by the time of day, exclusive groups.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::manifest::{Decoding, Manifest, Overrides, TimeOfDay};
+use crate::time::Pts;
+
+const STRIDE: i64 = 200_000_000;
+
+fn at(step: usize) -> Pts {
+    Pts(step as i64 * STRIDE)
+}
+
+/// Two labels with the same settings, and what is added.
+fn decoding(settings: &str, rest: &str) -> Decoding {
+    let label = |name: &str| {
+        format!("[[labels]]\nname = \"{name}\"\n[labels.decoder]\nkind = \"cusum\"\non = 0.5\noff = 0.5\n{settings}\n")
+    };
+    let head = "format = 1\nname = \"two\"\nversion = \"1.0.0\"\nstride_s = 0.2\n";
+    Decoding::parse(&format!("{head}{}{}{rest}", label("sit"), label("stand"))).unwrap()
+}
+
+/// Feeds log-odds of the two labels; gives (label, start, end) of each action, in steps.
+fn actions(decoding: &Decoding, scores: impl IntoIterator<Item = (f32, f32)>) -> Vec<(u16, i64, i64)> {
+    let (mut decoder, mut out, mut last) = (Decoder::of_scores(decoding), Vec::new(), 0);
+    for (k, (a, b)) in scores.into_iter().enumerate() {
+        decoder.step_scores(at(k), &[a, b], &mut out);
+        last = k;
+    }
+    decoder.gap(at(last), EndReason::Shutdown, &mut out);
+    let ended = |d: &Decision| match d.status {
+        Status::Ended { end, .. } => Some((d.label, d.start.0 / STRIDE, end.0 / STRIDE)),
+        _ => None,
+    };
+    out.iter().filter_map(ended).collect()
+}
+
+#[test]
+fn what_begins_within_the_cooldown_is_not_told() {
+    let twice = |pause: usize| {
+        (0..120).map(
+            move |k| if (10..20).contains(&k) || (20 + pause..60).contains(&k) { (3.0, -3.0) } else { (-3.0, -3.0) },
+        )
+    };
+    assert_eq!(actions(&decoding("", ""), twice(10)).len(), 2);
+    assert_eq!(actions(&decoding("cooldown_s = 4.0", ""), twice(10)), [(0, 10, 20)]);
+    assert_eq!(actions(&decoding("cooldown_s = 4.0", ""), twice(25)).len(), 2, "five seconds later");
+}
+
+#[test]
+fn thresholds_follow_the_time_of_day() {
+    let manifest = Manifest::parse(include_str!("../../testdata/model.toml")).unwrap();
+    let night: Overrides =
+        toml::from_str("[[lying.schedule]]\nfrom = \"22:00\"\nto = \"06:00\"\non = 0.99\noff = 0.5\nh_on = 5.0")
+            .unwrap();
+    let told = |time: Option<&str>| {
+        let mut decoder = Decoder::new(&manifest, &night).unwrap();
+        assert!(decoder.is_scheduled());
+        decoder.at_time(time.map(|text| text.parse::<TimeOfDay>().unwrap()));
+        let mut out = Vec::new();
+        (0..20).for_each(|k| decoder.step(at(k), &[-2.0, -4.0, 0.0], &mut out));
+        out.len()
+    };
+    assert_eq!((told(Some("23:30")), told(Some("12:00")), told(None)), (0, 1, 1));
+    assert!(!Decoder::new(&manifest, &Overrides::default()).unwrap().is_scheduled());
+    let wrong: Overrides = toml::from_str("[[lying.schedule]]\nfrom = \"22:00\"\nto = \"06:00\"\noff = 0.9").unwrap();
+    let error = wrong.check(&manifest).unwrap_err().to_string();
+    assert!(error.contains("decoder.lying.schedule[0].off"), "{error}");
+}
+
+#[test]
+fn a_rival_takes_over_only_by_the_margin() {
+    // First one is likely, then both are, the other a little more.
+    let scores = |lead: f32| (0..90).map(move |k| if k < 30 { (3.0, -3.0) } else { (3.0, 3.0 + lead) });
+    let free = decoding("", "");
+    assert_eq!(actions(&free, scores(1.0)), [(0, 0, 89), (1, 30, 89)]);
+    let group =
+        |margin: f32| decoding("", &format!("[[exclusive]]\nlabels = [\"sit\", \"stand\"]\nmargin = {margin:.1}\n"));
+    assert_eq!(actions(&group(0.5), scores(1.0)), [(0, 0, 30), (1, 30, 89)]);
+    assert_eq!(actions(&group(2.0), scores(1.0)), [(0, 0, 89)]);
+}
+
+#[test]
+fn groups_are_checked() {
+    let error = |rest: &str| {
+        let text = format!(
+            "format = 1\nname = \"two\"\nversion = \"1.0.0\"\nstride_s = 0.2\n[[labels]]\nname = \"sit\"\n\
+             [labels.decoder]\nkind = \"cusum\"\non = 0.5\noff = 0.5\n{rest}"
+        );
+        Decoding::parse(&text).unwrap_err().to_string()
+    };
+    assert!(error("[[exclusive]]\nlabels = [\"sit\"]").contains("exclusive[0].labels: must name at least 2"));
+    assert!(error("[[exclusive]]\nlabels = [\"sit\", \"sits\"]").contains("did you mean `sit`?"));
+    assert!(error("[[exclusive]]\nlabels = [\"sit\", \"sit\"]").contains("there twice"));
+    assert!(
+        error("[[exclusive]]\nlabels = [\"sit\", \"sit\"]\nmargin = -1.0").contains("margin: -1 is outside 0 to 20")
+    );
+}
+
+proptest! {
+    #[test]
+    fn actions_of_a_group_never_overlap(
+        settings in prop::sample::select(&["", "merge_gap_s = 1.0", "min_duration_s = 0.5\nlag_start_s = 0.3\nlag_end_s = 0.1"]),
+        margin in 0f32..3.0,
+        scores in prop::collection::vec((-6f32..6.0, -6f32..6.0), 1..300),
+    ) {
+        let group = decoding(settings, &format!("[[exclusive]]\nlabels = [\"sit\", \"stand\"]\nmargin = {margin:.1}\n"));
+        let mut found = actions(&group, scores);
+        found.sort_by_key(|&(_, start, end)| (start, end));
+        for pair in found.windows(2) {
+            prop_assert!(pair[0].2 <= pair[1].1, "{:?} overlaps {:?}", pair[0], pair[1]);
+        }
+    }
+}
