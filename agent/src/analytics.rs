@@ -134,6 +134,8 @@ pub trait Sink {
     fn scores(&mut self, origin: Origin<'_>, at: Pts, scores: &[f32], labels: &[String]);
     /// A batch ran: frames or windows in it, and how long it took.
     fn inferred(&mut self, model: usize, requests: usize, took: Duration);
+    /// A frame was taken in, and all that it made due was inferred and decided, in so much time.
+    fn stepped(&mut self, _took: Duration) {}
     /// Windows of a camera were left out, or an online state was zeroed.
     fn windows_dropped(&mut self, camera: usize, why: WindowDrop, count: u32);
 }

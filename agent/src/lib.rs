@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod decode;
 pub mod delivery;
+pub mod eval;
 pub mod health;
 pub mod infer;
 pub mod inference;

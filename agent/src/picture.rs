@@ -49,7 +49,7 @@ fn panel(
     let known = truth.filter(|t| t.videos.contains_key(&video.camera));
     let shown = |t: &&TrueAction| t.camera == video.camera && labels.is_none_or(|l| l.contains(&t.label));
     let truth_bars: Option<Vec<Bar>> = known.map(|t| t.actions.iter().filter(shown).map(true_bar).collect());
-    let annotated = known.and_then(|t| t.videos.get(&video.camera)).copied().unwrap_or(0.0);
+    let annotated = known.and_then(|t| t.videos.get(&video.camera)).map_or(0.0, |v| v.duration_s);
     let last = detected
         .iter()
         .chain(truth_bars.iter().flatten())
@@ -109,10 +109,12 @@ fn note(camera: &str, pairs: &[Pair], judged: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::intervals::TrueVideo;
 
     #[test]
     fn a_video_without_anything_still_has_its_panel() {
-        let truth = Truth { actions: vec![], videos: [("street".to_owned(), 12.0)].into() };
+        let known = TrueVideo { duration_s: 12.0, ..TrueVideo::default() };
+        let truth = Truth { actions: vec![], videos: [("street".to_owned(), known)].into() };
         let videos = vec![Video { camera: "street".into(), ..Video::default() }];
         let panels = panels(videos, &[], Some(&truth), None, &[]);
         assert_eq!(panels.len(), 1);

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kinewatch_capture::{Branch, Camera, CameraOptions, CaptureError, Captured, Elements, Source, Speed};
 use kinewatch_core::decode::{Decision, Decoder, EndReason};
@@ -65,6 +65,8 @@ pub struct Replayed {
     pub scores: Vec<(Pts, Vec<f32>)>,
     /// Media time of the last sampled frame.
     pub duration: Pts,
+    /// For each row of scores, how long it took from the frame to the decision.
+    pub took: Vec<Duration>,
     /// Windows left out because frames were missing or the model failed on them.
     pub windows_dropped: u64,
 }
@@ -173,8 +175,10 @@ fn pump(
             match captured {
                 Captured::Frame { branch, frame } => {
                     newest = frame.meta().pts;
+                    let begun = Instant::now();
                     analytics.frame(0, branch, frame, sink)?;
                     analytics.run_staged(sink)?;
+                    sink.stepped(begun.elapsed());
                 }
                 Captured::Gap { .. } => analytics.gap(0, EndReason::StreamLost, sink)?,
                 Captured::Finished => return Ok(newest),
@@ -260,6 +264,13 @@ impl Sink for Collect<'_> {
     }
 
     fn inferred(&mut self, _model: usize, _requests: usize, _took: Duration) {}
+
+    fn stepped(&mut self, took: Duration) {
+        // Frames that only fill a window decide nothing.
+        if self.replayed.took.len() < self.replayed.scores.len() {
+            self.replayed.took.push(took);
+        }
+    }
 
     fn windows_dropped(&mut self, _camera: usize, _why: WindowDrop, count: u32) {
         self.replayed.windows_dropped += u64::from(count);

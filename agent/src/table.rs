@@ -133,7 +133,6 @@ mod tests {
     fn detection() -> Detection {
         Detection {
             camera: "room".into(),
-            session: 0,
             label: "fall".into(),
             start_s: 12.4,
             end_s: Some(13.6),
@@ -141,6 +140,7 @@ mod tests {
             end_decided_s: Some(14.1),
             peak: 0.94,
             end_reason: Some("boundary".into()),
+            ..Detection::default()
         }
     }
 

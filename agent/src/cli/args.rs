@@ -60,6 +60,54 @@ pub struct DecodeArgs {
     pub outputs: OutputArgs,
 }
 
+/// `eval`.
+#[derive(Clone, Debug, Args)]
+pub struct EvalArgs {
+    /// Model package; with --from-scores, decoder settings are enough.
+    #[arg(short, long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Where the annotated videos are.
+    #[arg(long, value_name = "DIR", required_unless_present = "from_scores", conflicts_with = "from_scores")]
+    pub videos: Option<PathBuf>,
+    /// Take saved scores instead of videos: VIDEO.csv or ANY.VIDEO.csv for each, as `replay --scores` or --report write them.
+    #[arg(long, value_name = "DIR")]
+    pub from_scores: Option<PathBuf>,
+    /// Annotations: JSON, CSV, or a folder of texts.
+    #[arg(long, value_name = "FILE")]
+    pub truth: PathBuf,
+    /// Frames a second of annotations that have a label per frame.
+    #[arg(long, value_name = "HZ", value_parser = frame_rate)]
+    pub truth_fps: Option<f64>,
+    /// Only the videos of this subset of the annotations; once for each subset.
+    #[arg(long, value_name = "NAME")]
+    pub subset: Vec<String>,
+    /// Labels to judge; those that the model reports and the annotations have when none is given.
+    #[arg(long, value_name = "LABEL")]
+    pub label: Vec<String>,
+    /// Go on without the videos that are not there.
+    #[arg(long)]
+    pub skip_missing: bool,
+    /// Models opened at once, each with its own video. Default: as many as there are processors.
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub jobs: Option<u32>,
+    /// Write every figure here as JSON; `-` is standard output, which leaves the table out.
+    #[arg(long, value_name = "FILE|-")]
+    pub json: Option<PathBuf>,
+    /// Write events here, one JSON a line.
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
+    /// Write a report into this directory: index.html to look at, metrics.json, events.jsonl, and scores.
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
+    /// Inference.
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+fn frame_rate(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|hz| (0.01..=1000.0).contains(hz)).ok_or_else(|| "write a number of 0.01 to 1000".into())
+}
+
 /// What a command makes of the actions it finds.
 #[derive(Clone, Debug, Args)]
 pub struct OutputArgs {
@@ -69,8 +117,8 @@ pub struct OutputArgs {
     /// Draw scores, detected and true intervals into this PNG file.
     #[arg(long, value_name = "FILE.png")]
     pub timeline: Option<PathBuf>,
-    /// Compare with these annotations (ActivityNet's JSON).
-    #[arg(long, value_name = "FILE.json")]
+    /// Compare with these annotations (ActivityNet's JSON, or CSV: video,label,start_s,end_s).
+    #[arg(long, value_name = "FILE")]
     pub truth: Option<PathBuf>,
 }
 
@@ -234,8 +282,8 @@ pub struct TableArgs {
     /// Saved events.
     #[arg(long, value_name = "FILE")]
     pub events: PathBuf,
-    /// Annotations (ActivityNet's JSON).
-    #[arg(long, value_name = "FILE.json")]
+    /// Annotations (ActivityNet's JSON, or CSV: video,label,start_s,end_s).
+    #[arg(long, value_name = "FILE")]
     pub truth: Option<PathBuf>,
     /// Labels to judge; all of the annotations when none is given.
     #[arg(long, value_name = "LABEL")]

@@ -13,7 +13,8 @@ use crate::{scores, table, timeline};
 /// `events table`.
 pub(super) fn table(args: &TableArgs) -> Outcome {
     let detections = intervals::read_events(&args.events).map_err(Failure::say)?;
-    let truth = args.truth.as_deref().map(intervals::read_truth).transpose().map_err(Failure::say)?;
+    let read = |path| intervals::read_truth(path, None);
+    let truth = args.truth.as_deref().map(read).transpose().map_err(Failure::say)?;
     let labels = (!args.label.is_empty()).then_some(args.label.as_slice());
     let detections: Vec<Detection> =
         detections.into_iter().filter(|d| labels.is_none_or(|l| l.contains(&d.label))).collect();

@@ -8,6 +8,7 @@ mod check_config;
 mod completions;
 mod decode;
 mod devices;
+mod eval;
 mod events;
 mod frames;
 mod model;
@@ -78,6 +79,17 @@ Times count from the first frame; the camera id is the file's stem. The same vid
 The model may be a directory whose model.toml has decoder settings alone: format, name, version, stride_s, background,
 labels and sequences.")]
     Decode(DecodeArgs),
+    /// Measure a model on annotated videos: what it finds, how exactly, how late, and how sure that is.
+    #[command(after_help = "Examples:
+  kinewatch eval --model models/falls --videos data --truth data/annotations.json --subset test
+  kinewatch eval --model models/falls --videos data --truth data/truth.csv --report report
+  kinewatch eval --model tried --from-scores report/scores --truth data/truth.csv --report tried-report
+  kinewatch eval --model models/falls --videos data --truth labels/ --truth-fps 15 --json -
+
+FILE is ActivityNet's or THUMOS' JSON, CSV (video,label,start_s,end_s[,subset,group,duration_s]), or MS-TCN's folder with
+a NAME.txt per video and a label per frame. Videos are found in DIR by the path that FILE states, or by their name.
+Ranges are 95 % bootstrap intervals over groups; a video without a group is its own.")]
+    Eval(EvalArgs),
     /// Check a configuration, with every model, device, secret and directory it names.
     #[command(after_help = "Examples:
   kinewatch check-config --config kinewatch.toml
@@ -214,6 +226,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Run(args) => run::run(args, cli.verbose, cli.log_format),
         Command::Replay(args) => replay::run(args),
         Command::Decode(args) => decode::run(&args),
+        Command::Eval(args) => eval::run(&args),
         Command::CheckConfig(args) => check_config::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Model(ModelCommand::Info(args)) => model::info(&args),
@@ -271,5 +284,7 @@ mod tests {
         let mut command = Cli::command().term_width(110);
         let replay = command.find_subcommand_mut("replay").unwrap();
         insta::assert_snapshot!("help_replay", replay.render_long_help());
+        let eval = command.find_subcommand_mut("eval").unwrap();
+        insta::assert_snapshot!("help_eval", eval.render_long_help());
     }
 }

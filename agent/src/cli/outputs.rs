@@ -26,7 +26,8 @@ pub(super) struct Outputs<'a> {
 
 /// Read first: what is wrong with the annotations is told before the work.
 pub(super) fn read_truth(args: &OutputArgs) -> Result<Option<Truth>, Failure> {
-    args.truth.as_deref().map(intervals::read_truth).transpose().map_err(Failure::say)
+    let read = |path| intervals::read_truth(path, None);
+    args.truth.as_deref().map(read).transpose().map_err(Failure::say)
 }
 
 impl<'a> Outputs<'a> {

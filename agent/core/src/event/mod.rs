@@ -26,7 +26,9 @@ pub fn rfc3339(unix_ns: i64) -> String {
     format!("{millisecond:.3}")
 }
 
-fn sequence_text(sequence: u64) -> String {
+/// A sequence number as it is written: twenty digits, so that texts sort as numbers do.
+#[must_use]
+pub fn sequence_text(sequence: u64) -> String {
     format!("{sequence:020}")
 }
 
