@@ -173,8 +173,8 @@ fn pump(
             match captured {
                 Captured::Frame { branch, frame } => {
                     newest = frame.meta().pts;
-                    analytics.frame(0, branch, frame, sink)?;
-                    analytics.run_staged(sink)?;
+                    analytics.frame(0, branch, frame, sink);
+                    analytics.run_all(sink)?;
                 }
                 Captured::Gap { .. } => analytics.gap(0, EndReason::StreamLost, sink)?,
                 Captured::Finished => return Ok(newest),
@@ -261,7 +261,7 @@ impl Sink for Collect<'_> {
 
     fn inferred(&mut self, _model: usize, _requests: usize, _took: Duration) {}
 
-    fn windows_dropped(&mut self, _camera: usize, _why: WindowDrop, count: u32) {
+    fn windows_dropped(&mut self, _camera: usize, _model: usize, _why: WindowDrop, count: u32) {
         self.replayed.windows_dropped += u64::from(count);
     }
 }

@@ -3,10 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::Lane;
-
-/// Most requests of a lane that may wait, whatever its rate: bounds the memory of a mistaken package.
-const MOST: usize = 128;
+use super::{Lane, most_waiting};
 
 /// A request that waits.
 #[derive(Clone, Debug)]
@@ -38,14 +35,8 @@ pub(super) struct Share {
 }
 
 impl<R> LaneState<R> {
-    pub(super) fn new(lane: Lane, patience: Duration) -> Self {
-        let most = most_waiting(lane.every, patience);
+    pub(super) fn new(lane: Lane) -> Self {
+        let most = most_waiting(lane.every);
         Self { lane, queue: VecDeque::with_capacity(most), most, used: 0 }
     }
-}
-
-/// What comes within `patience`, and one that comes during the call that exceeds it.
-pub(super) fn most_waiting(every: Duration, patience: Duration) -> usize {
-    let within = patience.as_nanos().div_ceil(every.as_nanos().max(1));
-    usize::try_from(within).unwrap_or(MOST).min(MOST) + 1
 }

@@ -27,6 +27,17 @@ pub const PATIENCE: Duration = Duration::from_secs(1);
 /// the sake of a batch.
 pub const SLICE: Duration = Duration::from_millis(100);
 
+/// Most requests of a lane that may wait, whatever its rate: bounds the memory of a mistaken package.
+const MOST: usize = 128;
+
+/// Requests that may wait of a lane with one `every` so often: those of [`PATIENCE`], and one that comes during the call
+/// that exceeds it.
+#[must_use]
+pub fn most_waiting(every: Duration) -> usize {
+    let within = PATIENCE.as_nanos().div_ceil(every.as_nanos().max(1));
+    usize::try_from(within).unwrap_or(MOST).min(MOST) + 1
+}
+
 /// A (camera, model) pair as the scheduler knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lane {
@@ -85,7 +96,7 @@ impl<R> Scheduler<R> {
     pub fn new(lanes: &[Lane], batches: &[usize]) -> Self {
         let cameras = lanes.iter().map(|l| l.camera + 1).max().unwrap_or(0);
         Self {
-            lanes: lanes.iter().map(|&lane| LaneState::new(lane, PATIENCE)).collect(),
+            lanes: lanes.iter().map(|&lane| LaneState::new(lane)).collect(),
             cameras: vec![Share::default(); cameras],
             models: batches.iter().map(|&batch| Model { batch: batch.max(1), cost: 0 }).collect(),
             turn: 0,
