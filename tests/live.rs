@@ -184,6 +184,63 @@ fn events_wait_for_a_broker_and_survive_its_death_and_ours() {
     check(&lines);
 }
 
+#[test]
+fn too_slow_a_model_still_tells_every_camera_s_action_and_when() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path(), "");
+    let mut subscriber = broker.subscribe();
+    // Cameras that ask for ten windows a second each: as many as make it about three times what this machine can do.
+    let video = format!("file:{}", root().join("tests/data/bright.mp4").display());
+    let count = (300.0 / ms_per_window("tests/data/packages/tiny-slow")).ceil().clamp(2.0, 8.0) as usize;
+    let names: Vec<_> = (0..count).map(|k| format!("c{k}")).collect();
+    let cameras: Vec<_> = names.iter().map(|name| (name.as_str(), video.clone())).collect();
+    let mut daemon = Daemon::start(dir.path(), &config(&broker, "tests/data/packages/tiny-slow", &cameras));
+    daemon.log.wait_for("the one line about it", |line| line.contains("inference does not keep up"));
+    let (mut ended, mut thinned) = (Vec::new(), std::collections::BTreeSet::new());
+    subscriber.event("an action of each camera, and each camera's state to say that it is thinned", |topic, e| {
+        if topic.contains("/evt/") && is(e, "ended") {
+            ended.push(e.clone());
+        } else if topic.ends_with("/state") && e["scoring"] == "newest" {
+            thinned.insert(topic.to_owned());
+        }
+        (ended.len(), thinned.len()) == (count, count)
+    });
+    for event in &ended {
+        assert_eq!(event["data"]["end_reason"], "boundary", "{event}");
+        for (key, truth) in [("start", 2.0), ("end", 4.0)] {
+            let sure = event["data"][key]["uncertainty_ms"].as_f64().unwrap() / 1e3;
+            let off = (seconds(event, key) - truth).abs();
+            // A stride as ever; beyond it what is stated (half of the hole that the edge is dated in).
+            assert!(off <= 0.1 + 2.0 * sure, "{key} is off by {off}, {sure} stated: {event}");
+        }
+    }
+    let of_cameras: std::collections::BTreeSet<_> = ended.iter().map(|e| e["data"]["camera"].to_string()).collect();
+    assert_eq!(of_cameras.len(), count, "one of each camera: {of_cameras:?}");
+    let of = |name: &str, metric: &str, labels: &str| {
+        daemon.metric(&format!("kinewatch_{metric}{{camera=\"{name}\"{labels}}}")).unwrap_or(-1.0)
+    };
+    let scored: Vec<_> = names.iter().map(|name| of(name, "windows_total", "")).collect();
+    let left_out: Vec<_> =
+        names.iter().map(|name| of(name, "windows_dropped_total", ",model=\"m\",reason=\"overload\"")).collect();
+    assert!(left_out.iter().all(|n| *n > 0.0), "{left_out:?}");
+    let (least, most) = (scored.iter().copied().fold(f64::MAX, f64::min), scored.iter().copied().fold(0.0, f64::max));
+    assert!(least > 0.0 && most - least <= 3.0, "each camera is served alike: {scored:?}");
+    daemon.log.signal("TERM");
+    assert!(daemon.log.wait().success());
+    let said = daemon.log.seen().iter().filter(|line| line.contains("does not keep up")).count();
+    assert_eq!(said, 1, "said once, not for every window");
+    check(subscriber.lines());
+    let events = subscriber.lines().iter().filter(|l| l.contains("/evt/") && l.contains("\"ended\"")).count();
+    assert_eq!(events, count, "nothing was invented");
+}
+
+fn ms_per_window(package: &str) -> f64 {
+    let arguments = ["model", "bench", package, "--backend", "tract", "--seconds", "1", "--json"];
+    let out = support::kinewatch().args(arguments).current_dir(root()).output().unwrap();
+    let measured: Value = serde_json::from_slice(&out.stdout).unwrap();
+    measured["results"][0]["ms_per_window"].as_f64().unwrap()
+}
+
 /// Asks again and again until it is so; the asking (an HTTP request) is what takes the time.
 fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
     let end = Instant::now() + DEADLINE;

@@ -1,24 +1,29 @@
 //! From frames to decisions: the inference thread's state, driven alike by the daemon and by replay.
 //!
 //! Owns every model, ring, sampler, cache and temporal decoder; one thread owns all of it, so nothing here is locked.
-//! Frames are staged as they come; [`Analytics::run_staged`] makes one batch per model of them. Gaps travel in the same
-//! order as the frames they stand between. Never reads a clock, never blocks but in the back end, and makes no heap
-//! allocation of its own per frame once warm.
+//! A frame goes into its ring at once and makes requests, which wait for their turn in the [`Scheduler`];
+//! [`Analytics::run_next`] makes one call of one model. Gaps travel in the same order as the frames they stand between.
+//! Reads no clock but the one it is given, never blocks but in the back end, and makes no heap allocation of its own per
+//! frame once warm.
 
-use std::ops::Range;
+use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use kinewatch_core::decode::{Decision, Decoder, EndReason};
-use kinewatch_core::frame::{Frame, FrameMeta, FrameSpec};
-use kinewatch_core::manifest::{Manifest, ManifestError, Overrides, Plan, TimeOfDay};
-use kinewatch_core::region::Region;
+use kinewatch_core::frame::{Frame, FrameMeta};
+use kinewatch_core::manifest::{Manifest, Overrides, TimeOfDay};
 use kinewatch_core::ring::Ring;
-use kinewatch_core::sampling::{Continuity, HoleDetector, WindowPlan, Windower};
+use kinewatch_core::sampling::Continuity;
+use kinewatch_core::schedule::{Lane, Load, Scheduler, Ticket};
 use kinewatch_core::time::{ClockMap, Pts, SessionId};
-use kinewatch_engine::{InferError, Logits, Model, Request, Stream};
+use kinewatch_engine::{InferError, Logits, Model, Request};
+
+use crate::layout::every;
+pub use crate::layout::{BranchPlan, CameraPlan, LayoutError, branches};
+use crate::watcher::{Sampler, Watcher};
 
 /// An opened model with what its decoders need.
 #[derive(Debug)]
@@ -31,73 +36,6 @@ pub struct LoadedModel {
     pub overrides: Overrides,
     /// The opened back end.
     pub model: Model,
-}
-
-/// One camera and the models that watch it.
-#[derive(Clone, Debug)]
-pub struct CameraPlan {
-    /// Name.
-    pub name: String,
-    /// Indices of models, each at most once.
-    pub models: Vec<usize>,
-    /// Boxes of those models that take any.
-    pub zones: Vec<Region>,
-}
-
-/// Models and cameras do not fit each other.
-#[derive(Debug, thiserror::Error)]
-pub enum LayoutError {
-    /// Decoder settings of the configuration do not fit a package.
-    #[error(transparent)]
-    Decoder(#[from] ManifestError),
-    /// A camera has more zones than a model takes.
-    #[error("camera {camera}: {source}")]
-    Zones {
-        /// Name.
-        camera: String,
-        /// Which model, and how many it takes.
-        source: InferError,
-    },
-}
-
-/// A branch of a camera's pipeline: one frame format, and the models that read it in the order of their samplers.
-#[derive(Clone, Debug, PartialEq)]
-pub struct BranchPlan {
-    /// Frame format.
-    pub spec: FrameSpec,
-    /// Indices of models; sampler `i` of the branch belongs to `models[i]`.
-    pub models: Vec<usize>,
-    /// Sampling rates of those models, frames a second.
-    pub rates_hz: Vec<f64>,
-    /// Frames that the branch's ring holds; 0 when its models read frame by frame.
-    pub ring_frames: usize,
-    /// Media time that the ring reaches back, nanoseconds.
-    pub ring_ns: i64,
-}
-
-/// Groups the models of a camera by the frames that they read.
-#[must_use]
-pub fn branches(models: &[Arc<Manifest>], camera: &CameraPlan) -> Vec<BranchPlan> {
-    let mut branches: Vec<BranchPlan> = Vec::new();
-    for &index in &camera.models {
-        let manifest = &models[index];
-        let spec = manifest.input.spec;
-        let at = branches.iter().position(|b| b.spec == spec).unwrap_or_else(|| {
-            branches.push(BranchPlan { spec, models: Vec::new(), rates_hz: Vec::new(), ring_frames: 0, ring_ns: 0 });
-            branches.len() - 1
-        });
-        branches[at].models.push(index);
-        branches[at].rates_hz.push(manifest.sampling.rate_hz);
-        if manifest.plan != Plan::Online {
-            branches[at].ring_ns = branches[at].ring_ns.max(WindowPlan::new(&manifest.sampling).history_ns());
-        }
-    }
-    for branch in &mut branches {
-        // Frames of every sampler of the branch lie in its ring.
-        let per_second: f64 = branch.rates_hz.iter().sum();
-        branch.ring_frames = (branch.ring_ns as f64 / 1e9 * per_second).ceil() as usize;
-    }
-    branches
 }
 
 /// What a decision or a row of scores belongs to.
@@ -136,8 +74,8 @@ pub trait Sink {
     fn inferred(&mut self, model: usize, requests: usize, took: Duration);
     /// A frame was taken in, and all that it made due was inferred and decided, in so much time.
     fn stepped(&mut self, _took: Duration) {}
-    /// Windows of a camera were left out, or an online state was zeroed.
-    fn windows_dropped(&mut self, camera: usize, why: WindowDrop, count: u32);
+    /// Windows of a model at a camera were left out, or an online state was zeroed.
+    fn windows_dropped(&mut self, camera: usize, model: usize, why: WindowDrop, count: u32);
 }
 
 /// Why a window never reached the model.
@@ -147,6 +85,8 @@ pub enum WindowDrop {
     Hole,
     /// The model failed on it.
     Failed,
+    /// The device does not keep up, and a newer one came.
+    Overload,
 }
 
 /// The state of the inference thread.
@@ -154,9 +94,15 @@ pub enum WindowDrop {
 pub struct Analytics {
     models: Vec<LoadedModel>,
     cameras: Vec<Camera>,
-    staged: Vec<Staged>,
-    frames: Vec<Frame>,
-    window: Vec<Frame>,
+    /// Camera and place within it of each watcher, by its id.
+    places: Vec<(usize, usize)>,
+    schedule: Scheduler<Waiting>,
+    running: Vec<Ticket<Waiting>>,
+    let_go: Vec<Ticket<Waiting>>,
+    left_out: u64,
+    /// Emptied, for the requests to come.
+    spare: Vec<Vec<Frame>>,
+    time: Time,
     requests: Vec<Request<'static>>,
     logits: Logits,
     decisions: Vec<Decision>,
@@ -182,32 +128,20 @@ struct Branch {
     watchers: Vec<usize>,
 }
 
-/// A model at a camera.
+/// A request that waits for its turn: the frames of a window, or the next frame of an online model.
 #[derive(Debug)]
-struct Watcher {
-    id: usize,
-    model: usize,
-    stream: Stream,
-    sampler: Sampler,
-    decoder: Decoder,
-}
-
-#[derive(Debug)]
-enum Sampler {
-    /// Every sampled frame is a request.
-    Frames(HoleDetector),
-    /// Windows over the branch's ring.
-    Windows(Windower),
-}
-
-/// A request waiting for its batch.
-#[derive(Debug)]
-struct Staged {
-    camera: usize,
-    watcher: usize,
-    model: usize,
-    frames: Range<usize>,
+struct Waiting {
     at: Pts,
+    frames: Vec<Frame>,
+}
+
+/// Tells the time since the thread began.
+struct Time(Box<dyn Fn() -> Duration + Send>);
+
+impl fmt::Debug for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Time")
+    }
 }
 
 impl Analytics {
@@ -217,7 +151,8 @@ impl Analytics {
     /// Decoder settings or zones of the configuration do not fit a package.
     pub fn new(mut models: Vec<LoadedModel>, plans: &[CameraPlan]) -> Result<Self, LayoutError> {
         let manifests: Vec<_> = models.iter().map(|m| Arc::clone(&m.manifest)).collect();
-        let mut id = 0;
+        let mut places = Vec::new();
+        let mut lanes = Vec::new();
         let mut cameras = Vec::with_capacity(plans.len());
         for plan in plans {
             let mut camera = Camera {
@@ -231,9 +166,11 @@ impl Analytics {
             for branch in branches(&manifests, plan) {
                 let mut watchers = Vec::with_capacity(branch.models.len());
                 for (bit, &model) in (0u32..).zip(&branch.models) {
-                    watchers.push(camera.watchers.len());
+                    let (id, place) = (places.len(), camera.watchers.len());
+                    watchers.push(place);
                     camera.watchers.push(Watcher::new(id, bit, model, &mut models[model], plan)?);
-                    id += 1;
+                    places.push((cameras.len(), place));
+                    lanes.push(Lane { camera: cameras.len(), model, every: every(&manifests[model]) });
                 }
                 let bytes = branch.ring_frames * branch.spec.bytes();
                 let ring = (branch.ring_frames > 0).then(|| Ring::new(branch.ring_ns, bytes, branch.ring_frames));
@@ -241,12 +178,17 @@ impl Analytics {
             }
             cameras.push(camera);
         }
+        let batches: Vec<_> = models.iter().map(|m| m.model.report().batch).collect();
         Ok(Self {
             models,
             cameras,
-            staged: Vec::new(),
-            frames: Vec::new(),
-            window: Vec::new(),
+            places,
+            schedule: Scheduler::new(&lanes, &batches),
+            running: Vec::new(),
+            let_go: Vec::new(),
+            left_out: 0,
+            spare: Vec::new(),
+            time: Time(Box::new(|| Duration::ZERO)),
             requests: Vec::new(),
             logits: Logits::default(),
             decisions: Vec::new(),
@@ -289,28 +231,53 @@ impl Analytics {
         self
     }
 
-    /// Requests that wait for their batch.
+    /// What tells the time since the thread began: without it the time stands still, so that replay cannot depend on the
+    /// machine, and the device always keeps up.
     #[must_use]
-    pub fn staged(&self) -> usize {
-        self.staged.len()
+    pub fn with_time(mut self, time: impl Fn() -> Duration + Send + 'static) -> Self {
+        self.time = Time(Box::new(time));
+        self
     }
 
-    /// Takes in a sampled frame and stages what it makes due. A window that cannot be filled is reported and left out; a
-    /// hole in an online stream zeroes its state.
-    ///
-    /// # Errors
-    /// As [`Analytics::run_staged`], which runs first when this camera has something staged: a hole must not zero the
-    /// state under an earlier frame.
-    pub fn frame(
-        &mut self,
-        camera_index: usize,
-        branch_index: usize,
-        frame: Frame,
-        sink: &mut impl Sink,
-    ) -> Result<(), InferError> {
+    /// Requests that wait for their turn.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.schedule.waiting()
+    }
+
+    /// How long the first of them has waited.
+    #[must_use]
+    pub fn longest_wait(&self) -> Duration {
+        self.schedule.longest_wait((self.time.0)())
+    }
+
+    /// Whether the device keeps up.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        self.schedule.load()
+    }
+
+    /// Device time that is asked for, per time.
+    #[must_use]
+    pub fn demand(&self) -> f64 {
+        self.schedule.demand()
+    }
+
+    /// Windows let go so far because the device did not keep up.
+    #[must_use]
+    pub fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    /// To be told when nothing waits and every frame has been taken in: the device has kept up.
+    pub fn rest(&mut self) {
+        self.schedule.rest();
+    }
+
+    /// Takes in a sampled frame, and makes the requests that it makes due wait for their turn. A window that cannot be
+    /// filled is reported and left out.
+    pub fn frame(&mut self, camera_index: usize, branch_index: usize, frame: Frame, sink: &mut impl Sink) {
         let meta = *frame.meta();
-        let earlier = self.staged.iter().any(|s| s.camera == camera_index);
-        let result = if earlier { self.run_staged(sink) } else { Ok(()) };
         let camera = &mut self.cameras[camera_index];
         camera.observe(&meta);
         let branch = &mut camera.branches[branch_index];
@@ -322,99 +289,149 @@ impl Analytics {
                 continue;
             }
             let watcher = &mut camera.watchers[index];
-            let first = self.frames.len();
-            match &mut watcher.sampler {
-                Sampler::Frames(holes) => {
-                    if let Continuity::Hole(_) = holes.offer(meta.pts) {
-                        self.models[watcher.model].model.reset(watcher.stream);
-                        sink.windows_dropped(camera_index, WindowDrop::Hole, 1);
-                    }
-                    self.frames.push(Arc::clone(&frame));
+            let mut frames = self.spare.pop().unwrap_or_default();
+            let due = match &mut watcher.sampler {
+                Sampler::Frames(_) => {
+                    frames.push(Arc::clone(&frame));
+                    true
                 }
-                Sampler::Windows(windower) => {
-                    let (Some(request), Some(ring)) = (windower.push(meta.pts), &branch.ring) else { continue };
-                    let whole = windower.gather(ring, &request, &mut self.window).is_ok();
-                    let dropped = request.skipped + u32::from(!whole);
-                    if dropped > 0 {
-                        sink.windows_dropped(camera_index, WindowDrop::Hole, dropped);
+                Sampler::Windows(windower) => match (windower.push(meta.pts), &branch.ring) {
+                    (Some(request), Some(ring)) => {
+                        let whole = windower.gather(ring, &request, &mut frames).is_ok();
+                        let dropped = request.skipped + u32::from(!whole);
+                        if dropped > 0 {
+                            sink.windows_dropped(camera_index, watcher.model, WindowDrop::Hole, dropped);
+                        }
+                        whole
                     }
-                    if !whole {
-                        continue;
-                    }
-                    self.frames.append(&mut self.window);
-                }
+                    _ => false,
+                },
+            };
+            let waiting = Waiting { at: meta.pts, frames };
+            if !due {
+                give_back(&mut self.spare, waiting);
+            } else if let Some(gone) = self.schedule.offer(watcher.id, waiting, (self.time.0)()) {
+                self.let_go.push(Ticket { lane: watcher.id, request: gone });
             }
-            self.staged.push(Staged {
-                camera: camera_index,
-                watcher: index,
-                model: watcher.model,
-                frames: first..self.frames.len(),
-                at: meta.pts,
-            });
         }
+        self.note_let_go(sink);
+    }
+
+    /// Makes one call of one model, for those whose turn it is, and steps their decoders. A hole since the frame before
+    /// zeroes an online state first. Does nothing when nothing waits.
+    ///
+    /// # Errors
+    /// The model failed. The windows concerned are counted as dropped.
+    pub fn run_next(&mut self, sink: &mut impl Sink) -> Result<(), InferError> {
+        let begun = (self.time.0)();
+        self.schedule.next(begun, &mut self.running, &mut self.let_go);
+        self.note_let_go(sink);
+        self.run(begun, sink)
+    }
+
+    /// Makes calls until nothing waits.
+    ///
+    /// # Errors
+    /// The first failure; everything else has run.
+    pub fn run_all(&mut self, sink: &mut impl Sink) -> Result<(), InferError> {
+        let mut result = Ok(());
+        while self.waiting() > 0 {
+            result = result.and(self.run_next(sink));
+        }
+        self.rest();
         result
     }
 
-    /// Runs everything staged, one call per model, and steps the decoders.
-    ///
-    /// # Errors
-    /// The first model that failed. Its windows are counted as dropped; the other models have run.
-    pub fn run_staged(&mut self, sink: &mut impl Sink) -> Result<(), InferError> {
-        let mut failure = None;
-        for model in 0..self.models.len() {
-            if self.staged.iter().any(|s| s.model == model)
-                && let Err(error) = self.run_model(model, sink)
-            {
-                failure.get_or_insert(error);
-            }
-        }
-        self.staged.clear();
-        self.frames.clear();
-        failure.map_or(Ok(()), Err)
-    }
-
-    fn run_model(&mut self, model: usize, sink: &mut impl Sink) -> Result<(), InferError> {
+    fn run(&mut self, begun: Duration, sink: &mut impl Sink) -> Result<(), InferError> {
+        let Some(first) = self.running.first() else { return Ok(()) };
+        let (camera, place) = self.places[first.lane];
+        let model = self.cameras[camera].watchers[place].model;
+        self.zero_after_holes(model, sink);
         let mut requests = recycle(std::mem::take(&mut self.requests));
-        for staged in self.staged.iter().filter(|s| s.model == model) {
-            let stream = self.cameras[staged.camera].watchers[staged.watcher].stream;
-            requests.push(Request { stream, frames: &self.frames[staged.frames.clone()] });
+        for ticket in &self.running {
+            let (camera, place) = self.places[ticket.lane];
+            let stream = self.cameras[camera].watchers[place].stream;
+            requests.push(Request { stream, frames: &ticket.request.frames });
         }
         let count = requests.len();
-        let begun = Instant::now();
         let result = self.models[model].model.infer(&requests, &mut self.logits);
         self.requests = recycle(requests);
-        sink.inferred(model, count, begun.elapsed());
-        for (row, staged) in self.staged.iter().filter(|s| s.model == model).enumerate() {
-            let camera = &mut self.cameras[staged.camera];
+        let took = (self.time.0)().saturating_sub(begun);
+        self.schedule.done(took);
+        sink.inferred(model, count, took);
+        self.decide(model, sink);
+        result
+    }
+
+    /// A state carried over a hole would speak of another moment. Judged when a frame runs, since those that were let go
+    /// are holes too.
+    fn zero_after_holes(&mut self, model: usize, sink: &mut impl Sink) {
+        for ticket in &self.running {
+            let (camera, place) = self.places[ticket.lane];
+            let watcher = &mut self.cameras[camera].watchers[place];
+            if let Sampler::Frames(holes) = &mut watcher.sampler
+                && let Continuity::Hole(_) = holes.offer(ticket.request.at)
+            {
+                self.models[model].model.reset(watcher.stream);
+                sink.windows_dropped(camera, model, WindowDrop::Hole, 1);
+            }
+        }
+    }
+
+    /// Steps the decoders of the call that has run.
+    fn decide(&mut self, model: usize, sink: &mut impl Sink) {
+        for (row, ticket) in self.running.drain(..).enumerate() {
+            let (camera_index, place) = self.places[ticket.lane];
+            let at = ticket.request.at;
+            give_back(&mut self.spare, ticket.request);
+            let camera = &mut self.cameras[camera_index];
             if !self.logits.is_valid(row) {
-                sink.windows_dropped(staged.camera, WindowDrop::Failed, 1);
+                sink.windows_dropped(camera_index, model, WindowDrop::Failed, 1);
                 continue;
             }
-            let watcher = &mut camera.watchers[staged.watcher];
+            let watcher = &mut camera.watchers[place];
             if let Some(zone) = self.zone.as_ref().filter(|_| watcher.decoder.is_scheduled()) {
-                watcher.decoder.at_time(time_of_day(zone, camera.clock.wall(staged.at).unix_ns));
+                watcher.decoder.at_time(time_of_day(zone, camera.clock.wall(at).unix_ns));
             }
-            watcher.decoder.step(staged.at, self.logits.row(row), &mut self.decisions);
+            watcher.decoder.step(at, self.logits.row(row), &mut self.decisions);
             let origin = Origin {
-                camera: staged.camera,
+                camera: camera_index,
                 model,
                 watcher: watcher.id,
                 session: camera.session,
                 clock: &camera.clock,
             };
-            sink.scores(origin, staged.at, watcher.decoder.scores(), watcher.decoder.score_labels());
+            sink.scores(origin, at, watcher.decoder.scores(), watcher.decoder.score_labels());
             self.decisions.drain(..).for_each(|decision| sink.decision(origin, &decision));
         }
-        result
     }
 
-    /// A stream ended or broke: what is staged runs first, then every open action of the camera is closed with `reason`
-    /// and all its temporal state is forgotten.
+    fn note_let_go(&mut self, sink: &mut impl Sink) {
+        for ticket in self.let_go.drain(..) {
+            let (camera, place) = self.places[ticket.lane];
+            sink.windows_dropped(camera, self.cameras[camera].watchers[place].model, WindowDrop::Overload, 1);
+            self.left_out += 1;
+            give_back(&mut self.spare, ticket.request);
+        }
+    }
+
+    /// A stream ended or broke: what waits of the camera runs first (under overload it is let go), then every open action
+    /// of the camera is closed with `reason` and all its temporal state is forgotten.
     ///
     /// # Errors
-    /// As [`Analytics::run_staged`]; the gap has been applied all the same.
+    /// The first failure of a model; the gap has been applied all the same.
     pub fn gap(&mut self, camera_index: usize, reason: EndReason, sink: &mut impl Sink) -> Result<(), InferError> {
-        let result = self.run_staged(sink);
+        let mut result = Ok(());
+        loop {
+            let begun = (self.time.0)();
+            self.schedule.next_of(camera_index, begun, &mut self.running, &mut self.let_go);
+            if self.running.is_empty() {
+                break;
+            }
+            result = result.and(self.run(begun, sink));
+        }
+        self.schedule.clear(camera_index, &mut self.let_go);
+        self.note_let_go(sink);
         let camera = &mut self.cameras[camera_index];
         let at = camera.newest.unwrap_or(Pts::ZERO);
         for watcher in &mut camera.watchers {
@@ -449,36 +466,10 @@ impl Camera {
     }
 }
 
-impl Watcher {
-    fn new(
-        id: usize,
-        bit: u32,
-        model: usize,
-        loaded: &mut LoadedModel,
-        plan: &CameraPlan,
-    ) -> Result<Self, LayoutError> {
-        let manifest = &loaded.manifest;
-        let sampler = match manifest.plan {
-            Plan::Online => Sampler::Frames(HoleDetector::new(manifest.sampling.max_hole)),
-            Plan::Clip | Plan::Cached => Sampler::Windows(Windower::new(&manifest.sampling, bit)),
-        };
-        let decoder = Decoder::new(manifest, &loaded.overrides)?;
-        let stream = loaded.model.add_stream();
-        if manifest.tensors.boxes.is_some() {
-            let told = |source| LayoutError::Zones { camera: plan.name.clone(), source };
-            loaded.model.set_boxes(stream, &plan.zones).map_err(told)?;
-        }
-        Ok(Self { id, model, stream, sampler, decoder })
-    }
-}
-
-impl Sampler {
-    fn clear(&mut self) {
-        match self {
-            Self::Frames(holes) => holes.reset(),
-            Self::Windows(windower) => windower.reset(),
-        }
-    }
+/// Lets the frames go and keeps their list for another request.
+fn give_back(spare: &mut Vec<Vec<Frame>>, mut waiting: Waiting) {
+    waiting.frames.clear();
+    spare.push(waiting.frames);
 }
 
 fn time_of_day(zone: &TimeZone, unix_ns: i64) -> Option<TimeOfDay> {

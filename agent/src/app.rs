@@ -37,7 +37,7 @@ use crate::{inference, systemd, web};
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Frames of a camera that may wait for inference.
 const MAILBOX_FRAMES: usize = 16;
-/// Buffers beyond ring and mailbox: in the appsink, in a batch, in a hand.
+/// Buffers beyond ring, mailbox and waiting requests: in the appsink, in a batch, in a hand.
 const SPARE_FRAMES: usize = 8;
 
 // Deadlines of a stop; their sum is below 5 s.
@@ -262,7 +262,7 @@ fn open_models(plan: &Plan, shared: &Shared) -> anyhow::Result<Vec<OpenedModel>>
 fn camera_options(camera: &plan::CameraPlan, branches: Vec<BranchPlan>, elements: Elements) -> CameraOptions {
     let branch = |b: BranchPlan| Branch {
         spec: b.spec,
-        pool_frames: b.ring_frames + MAILBOX_FRAMES + SPARE_FRAMES,
+        pool_frames: b.ring_frames + b.waiting_frames + MAILBOX_FRAMES + SPARE_FRAMES,
         rates_hz: b.rates_hz,
     };
     let branches = branches.into_iter().map(branch).collect();

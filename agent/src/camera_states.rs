@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use kinewatch_capture as capture;
-use kinewatch_core::event::{CameraLink, CameraState};
+use kinewatch_core::event::{CameraLink, CameraState, Scoring};
 use kinewatch_core::topic;
 use kinewatch_mqtt::Client;
 
@@ -17,6 +17,8 @@ use crate::mailbox::Mailbox;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Frame rates are taken over so many looks.
 const RATE_LOOKS: u32 = 10;
+/// A camera whose windows were left out is said to keep up again after so many looks without.
+const CALM_LOOKS: u32 = 60;
 
 /// Runs until its task is aborted.
 pub async fn run(shared: Arc<Shared>, mailbox: Arc<Mailbox>, client: Arc<Client>, session: u64) {
@@ -45,6 +47,9 @@ struct Watched {
     looks: u32,
     taken: u64,
     fps: f64,
+    left_out: u64,
+    /// Looks until the camera counts as keeping up.
+    thinned: u32,
 }
 
 impl Watched {
@@ -66,6 +71,9 @@ impl Watched {
             }
         }
         self.looks = (self.looks + 1) % RATE_LOOKS;
+        let left_out = view.windows_dropped(|d| &d.overload);
+        self.thinned = if left_out > self.left_out { CALM_LOOKS } else { self.thinned.saturating_sub(1) };
+        self.left_out = left_out;
         let mut active: Vec<String> = view.active.load().iter().map(|a| a.label.clone()).collect();
         active.sort_unstable();
         active.dedup();
@@ -73,6 +81,7 @@ impl Watched {
             state: link,
             online: link == CameraLink::Up,
             fps: if link == CameraLink::Up { self.fps } else { 0.0 },
+            scoring: if self.thinned > 0 { Scoring::Newest } else { Scoring::All },
             active,
             stream_epoch: stats.map_or(0, |s| u32::try_from(s.sessions.load(Relaxed)).unwrap_or(u32::MAX)),
             session,

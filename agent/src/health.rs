@@ -54,14 +54,25 @@ pub struct CameraView {
     pub overflow: AtomicU64,
     /// Windows that were scored.
     pub windows: AtomicU64,
-    /// Windows not scored: no frame near enough to a wanted time.
-    pub windows_hole: AtomicU64,
-    /// Windows not scored: the back end failed or gave NaN.
-    pub windows_failed: AtomicU64,
+    /// Windows not scored, by model: in the order of `models`.
+    pub dropped: Vec<DroppedWindows>,
+    /// From the newest frame of a window, in front of the camera, to its scores.
+    pub age: DurationHistogram,
     /// Actions that go on.
     pub active: ArcSwap<Vec<ActiveAction>>,
     /// Events by label.
     pub events: Vec<LabelEvents>,
+}
+
+/// Windows of a model at a camera that were not scored.
+#[derive(Debug, Default)]
+pub struct DroppedWindows {
+    /// No frame near enough to a wanted time.
+    pub hole: AtomicU64,
+    /// The back end failed or gave NaN.
+    pub failed: AtomicU64,
+    /// The device does not keep up, and a newer window came.
+    pub overload: AtomicU64,
 }
 
 /// An action that goes on.
@@ -212,15 +223,21 @@ impl CameraView {
         Self {
             name: name.to_owned(),
             source: source.to_owned(),
+            dropped: models.iter().map(|_| DroppedWindows::default()).collect(),
             models,
             capture: OnceLock::new(),
             overflow: AtomicU64::new(0),
             windows: AtomicU64::new(0),
-            windows_hole: AtomicU64::new(0),
-            windows_failed: AtomicU64::new(0),
+            age: DurationHistogram::default(),
             active: ArcSwap::default(),
             events: labels.into_iter().map(|label| LabelEvents { label, ..LabelEvents::default() }).collect(),
         }
+    }
+
+    /// Windows not scored for one reason, over all models.
+    #[must_use]
+    pub fn windows_dropped(&self, reason: fn(&DroppedWindows) -> &AtomicU64) -> u64 {
+        self.dropped.iter().map(|d| reason(d).load(Relaxed)).sum()
     }
 
     /// Whether frames arrive.

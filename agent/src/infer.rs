@@ -1,7 +1,8 @@
-//! The `infer` thread: takes rounds from the mailbox, runs analytics, and closes every open action when it ends.
+//! The `infer` thread: empties the mailbox, makes one call of a model, and so on; closes every open action when it ends.
 //!
-//! The only place that calls a model in the daemon. Waits at most a second for frames, so its beat never grows old while
-//! it is alive; a batch across cameras waits at most [`BATCH_DEADLINE`] for company.
+//! The only place that calls a model in the daemon. Every frame that has come is taken in before each call, so that the
+//! scheduler chooses among all that waits. Waits at most a second for frames, so its beat never grows old while it is
+//! alive; a batch across cameras waits at most [`BATCH_DEADLINE`] for company, and under overload not at all.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use kinewatch_capture::{Captured, GapReason};
 use kinewatch_core::batch::{Batch, BatchPolicy};
 use kinewatch_core::decode::EndReason;
+use kinewatch_core::schedule::Load;
 use kinewatch_engine::InferError;
 
 use crate::analytics::Analytics;
@@ -17,6 +19,7 @@ use crate::clock;
 use crate::health::Shared;
 use crate::live::LiveSink;
 use crate::mailbox::{Mailbox, Round};
+use crate::overload::{Overload, Turn};
 
 /// How long the first request of a batch waits for others.
 const BATCH_DEADLINE: Duration = Duration::from_millis(15);
@@ -33,6 +36,8 @@ pub struct Inference {
     sink: LiveSink,
     shared: Arc<Shared>,
     policy: BatchPolicy,
+    begun: Instant,
+    overload: Overload,
     last_failure: Option<Instant>,
 }
 
@@ -43,35 +48,29 @@ impl Inference {
         let batch = analytics.models().iter().map(|m| m.model.report().batch).max().unwrap_or(1);
         // More than one request per camera and model is a backlog, not company.
         let policy = BatchPolicy { max_batch: batch.min(analytics.watchers().count()), deadline: BATCH_DEADLINE };
-        Self { analytics, mailbox, sink, shared, policy, last_failure: None }
+        let begun = Instant::now();
+        let analytics = analytics.with_time(move || begun.elapsed());
+        Self { analytics, mailbox, sink, shared, policy, begun, overload: Overload::default(), last_failure: None }
     }
 
     /// Runs until the mailbox is closed and empty.
     pub fn run(mut self) {
         let mut round = Vec::new();
-        let mut oldest: Option<Instant> = None;
-        loop {
-            let waited = oldest.map_or(Duration::ZERO, |since| since.elapsed());
-            let timeout = match self.policy.decide(self.analytics.staged(), waited) {
-                Batch::Idle => IDLE,
-                Batch::Wait(more) => more,
-                Batch::Run(_) => {
-                    self.run_staged();
-                    oldest = None;
-                    continue;
+        // What has come, then what to do with it.
+        while self.take_in(&mut round, Duration::ZERO) != Round::Closed {
+            match self.choose() {
+                Batch::Idle => {
+                    self.analytics.rest();
+                    if self.take_in(&mut round, IDLE) == Round::Idle {
+                        self.sink.set_clock(clock::state());
+                    }
                 }
-            };
-            match self.mailbox.round(&mut round, timeout) {
-                Round::Closed => break,
-                Round::Idle => self.sink.set_clock(clock::state()),
-                Round::Taken => {}
+                Batch::Wait(more) => {
+                    self.take_in(&mut round, more);
+                }
+                Batch::Run(_) => self.run_next(),
             }
-            for (camera, captured) in round.drain(..) {
-                self.take(camera, captured);
-            }
-            if self.analytics.staged() > 0 {
-                oldest.get_or_insert_with(Instant::now);
-            }
+            self.note_overload();
             self.shared.beat(&self.shared.inference_beat_ms);
         }
         for camera in 0..self.shared.cameras.len() {
@@ -79,11 +78,32 @@ impl Inference {
         }
     }
 
+    /// Everything that is queued, after waiting for at most `wait` for the first of it.
+    fn take_in(&mut self, round: &mut Vec<(usize, Captured)>, wait: Duration) -> Round {
+        let first = self.mailbox.round(round, wait);
+        let mut found = first;
+        while found == Round::Taken {
+            for (camera, captured) in round.drain(..) {
+                self.take(camera, captured);
+            }
+            found = self.mailbox.round(round, Duration::ZERO);
+        }
+        first
+    }
+
+    fn choose(&self) -> Batch {
+        match self.analytics.load() {
+            Load::Kept => self.policy.decide(self.analytics.waiting(), self.analytics.longest_wait()),
+            Load::Over => {
+                BatchPolicy { deadline: Duration::ZERO, ..self.policy }.decide(self.analytics.waiting(), Duration::ZERO)
+            }
+        }
+    }
+
     fn take(&mut self, camera: usize, captured: Captured) {
         match captured {
             Captured::Frame { branch, frame } => {
-                let result = self.analytics.frame(camera, branch, frame, &mut self.sink);
-                self.note(result);
+                self.analytics.frame(camera, branch, frame, &mut self.sink);
             }
             Captured::Gap { reason, .. } => {
                 self.sink.set_clock(clock::state());
@@ -94,8 +114,8 @@ impl Inference {
         }
     }
 
-    fn run_staged(&mut self) {
-        let result = self.analytics.run_staged(&mut self.sink);
+    fn run_next(&mut self) {
+        let result = self.analytics.run_next(&mut self.sink);
         self.note(result);
         for (loaded, view) in self.analytics.models().iter().zip(&self.shared.models) {
             let counters = loaded.model.counters();
@@ -108,6 +128,23 @@ impl Inference {
     fn gap(&mut self, camera: usize, reason: EndReason) {
         let result = self.analytics.gap(camera, reason, &mut self.sink);
         self.note(result);
+    }
+
+    fn note_overload(&mut self) {
+        match self.overload.look(self.analytics.left_out(), self.begun.elapsed()) {
+            Some(Turn::Begins) => tracing::warn!(
+                "inference does not keep up: the cameras ask for {:.1} times the time that this device has; each is served \
+                 its newest windows, the others are left out and counted (windows_dropped, overload), and boundaries are \
+                 less certain. Watch fewer cameras or models, choose a package with a longer stride or a lower rate, or \
+                 a faster [engine]: precision = \"int8\" on ONNX Runtime, more threads, a GPU",
+                self.analytics.demand()
+            ),
+            Some(Turn::Ends { left_out, lasted }) => tracing::info!(
+                "inference keeps up again: {left_out} windows were left out within {:.0} s",
+                lasted.as_secs_f64()
+            ),
+            None => {}
+        }
     }
 
     fn note(&mut self, result: Result<(), InferError>) {

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::analytics::{Origin, Sink, WindowDrop};
 use crate::clock::wall_ns;
 use crate::delivery::{Command, NewEvent};
-use crate::health::{ActiveAction, Shared};
+use crate::health::{ActiveAction, CameraView, Shared};
 use crate::scores::ScoresWriter;
 
 /// Sink of the daemon.
@@ -31,6 +31,8 @@ pub struct LiveSink {
     ids: HashMap<(usize, u64), Uuid>,
     /// Open actions by (camera, watcher, action).
     active: Vec<(usize, usize, u64, ActiveAction)>,
+    /// Of each camera, the place of each model among those that watch it.
+    places: Vec<Vec<Option<usize>>>,
     clock: ClockState,
     scores: Option<ScoresWriter>,
 }
@@ -46,7 +48,9 @@ impl LiveSink {
     ) -> Self {
         let scores = scores.map(ScoresWriter::in_folder);
         let (ids, active) = (HashMap::new(), Vec::new());
-        Self { shared, commands, contexts, ids, active, clock: ClockState::default(), scores }
+        let place = |c: &CameraView| shared.models.iter().map(|m| c.models.iter().position(|n| *n == m.name)).collect();
+        let places = shared.cameras.iter().map(place).collect();
+        Self { shared, commands, contexts, ids, active, places, clock: ClockState::default(), scores }
     }
 
     /// Uses what the operating system says of the clock for the events that follow.
@@ -101,6 +105,8 @@ impl Sink for LiveSink {
     fn scores(&mut self, origin: Origin<'_>, at: Pts, scores: &[f32], labels: &[String]) {
         let camera = &self.shared.cameras[origin.camera];
         camera.windows.fetch_add(1, Relaxed);
+        let age = wall_ns().saturating_sub(origin.clock.wall(at).unix_ns);
+        camera.age.observe(Duration::from_nanos(u64::try_from(age).unwrap_or(0)));
         if let Some(writer) = &mut self.scores {
             writer.write(&camera.name, origin.session, at, labels, scores);
         }
@@ -110,11 +116,13 @@ impl Sink for LiveSink {
         self.shared.models[model].duration.observe(took);
     }
 
-    fn windows_dropped(&mut self, camera: usize, why: WindowDrop, dropped: u32) {
-        let camera = &self.shared.cameras[camera];
+    fn windows_dropped(&mut self, camera: usize, model: usize, why: WindowDrop, dropped: u32) {
+        let Some(place) = self.places[camera][model] else { return };
+        let counts = &self.shared.cameras[camera].dropped[place];
         let count = match why {
-            WindowDrop::Hole => &camera.windows_hole,
-            WindowDrop::Failed => &camera.windows_failed,
+            WindowDrop::Hole => &counts.hole,
+            WindowDrop::Failed => &counts.failed,
+            WindowDrop::Overload => &counts.overload,
         };
         count.fetch_add(u64::from(dropped), Relaxed);
     }

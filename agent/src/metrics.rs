@@ -134,9 +134,26 @@ impl Reader {
 
     fn windows(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
         counters(e, "windows", "Windows scored", self.per_camera(|c| c.windows.load(Relaxed)))?;
-        let dropped = self
-            .by_reason(|c| vec![("hole", c.windows_hole.load(Relaxed)), ("failed", c.windows_failed.load(Relaxed))]);
+        let mut dropped = Vec::new();
+        for c in &self.0.cameras {
+            for (model, d) in c.models.iter().zip(&c.dropped) {
+                for (reason, n) in [("hole", &d.hole), ("failed", &d.failed), ("overload", &d.overload)] {
+                    let labels = vec![("camera", c.name.as_str()), ("model", model.as_str()), ("reason", reason)];
+                    dropped.push((labels, n.load(Relaxed)));
+                }
+            }
+        }
         counters(e, "windows_dropped", "Windows not scored, by reason", dropped)?;
+        let mut family = e.encode_descriptor(
+            "score_age_seconds",
+            "From the newest frame of a window, in front of the camera, to its scores",
+            None,
+            MetricType::Histogram,
+        )?;
+        for c in &self.0.cameras {
+            let labels = [("camera", c.name.as_str())];
+            histogram(&c.age, family.encode_family(&&labels[..])?)?;
+        }
         gauges(e, "actions_active", "Actions that go on", self.per_camera(|c| c.active.load().len() as i64))
     }
 
@@ -273,7 +290,7 @@ mod tests {
     #[test]
     fn metrics_are_as_reviewed() {
         let camera = CameraView::new("front", "test:", vec!["falls".into()], vec!["fall".into()]);
-        camera.windows_hole.store(3, Relaxed);
+        camera.dropped[0].hole.store(3, Relaxed);
         let shared = Shared::new("home", "box", "mqtt://127.0.0.1", vec![camera], vec!["falls".into()]);
         shared.models[0].duration.observe(std::time::Duration::from_millis(12));
         let text = Metrics::new(Arc::new(shared)).render().unwrap();

@@ -176,8 +176,8 @@ fn pump(
                 Captured::Frame { branch, frame } => {
                     newest = frame.meta().pts;
                     let begun = Instant::now();
-                    analytics.frame(0, branch, frame, sink)?;
-                    analytics.run_staged(sink)?;
+                    analytics.frame(0, branch, frame, sink);
+                    analytics.run_all(sink)?;
                     sink.stepped(begun.elapsed());
                 }
                 Captured::Gap { .. } => analytics.gap(0, EndReason::StreamLost, sink)?,
@@ -272,7 +272,7 @@ impl Sink for Collect<'_> {
         }
     }
 
-    fn windows_dropped(&mut self, _camera: usize, _why: WindowDrop, count: u32) {
+    fn windows_dropped(&mut self, _camera: usize, _model: usize, _why: WindowDrop, count: u32) {
         self.replayed.windows_dropped += u64::from(count);
     }
 }

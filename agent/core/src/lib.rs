@@ -9,5 +9,6 @@ pub mod name;
 pub mod region;
 pub mod ring;
 pub mod sampling;
+pub mod schedule;
 pub mod time;
 pub mod topic;

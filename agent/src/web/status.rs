@@ -59,8 +59,9 @@ fn camera(view: &CameraView) -> Value {
         "reconnects": stat(|s| &s.reconnects),
         "windows": view.windows.load(Relaxed),
         "windows_dropped": {
-            "hole": view.windows_hole.load(Relaxed),
-            "failed": view.windows_failed.load(Relaxed),
+            "hole": view.windows_dropped(|d| &d.hole),
+            "failed": view.windows_dropped(|d| &d.failed),
+            "overload": view.windows_dropped(|d| &d.overload),
         },
         "active": **view.active.load(),
     })

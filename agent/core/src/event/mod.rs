@@ -14,7 +14,7 @@ pub use action::{
 };
 pub use ids::{Ids, replay_ids};
 pub use make::{Clocks, EventContext, action_event, recovered_event};
-pub use state::{CameraLink, CameraState, DeviceState, DeviceStatus, GAP_TYPE, GapData, GapStatement};
+pub use state::{CameraLink, CameraState, DeviceState, DeviceStatus, GAP_TYPE, GapData, GapStatement, Scoring};
 
 const SPECVERSION: &str = "1.0";
 const SCHEMA_BASE: &str = "https://raw.githubusercontent.com/kinewatch/kinewatch/main/config/schema";

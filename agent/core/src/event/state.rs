@@ -114,6 +114,17 @@ pub enum CameraLink {
     Down,
 }
 
+/// Which windows of a camera are scored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Scoring {
+    /// Every one.
+    #[default]
+    All,
+    /// The newest: the device does not keep up, so boundaries are less certain and short actions may be missed.
+    Newest,
+}
+
 /// Retained on a camera's `state` topic.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CameraState {
@@ -123,6 +134,9 @@ pub struct CameraState {
     pub online: bool,
     /// Sampled frames per second.
     pub fps: f64,
+    /// Which windows are scored.
+    #[serde(default)]
+    pub scoring: Scoring,
     /// Labels of the actions going on.
     pub active: Vec<String>,
     /// Counts the sessions of the stream.
