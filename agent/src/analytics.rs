@@ -15,7 +15,7 @@ use kinewatch_core::manifest::{Manifest, ManifestError, Overrides, Plan};
 use kinewatch_core::region::Region;
 use kinewatch_core::ring::Ring;
 use kinewatch_core::sampling::{Continuity, HoleDetector, WindowPlan, Windower};
-use kinewatch_core::time::{ClockMap, Pts, SessionId};
+use kinewatch_core::time::{ClockMap, DelaySource, Pts, SessionId};
 use kinewatch_engine::{InferError, Logits, Model, Request, Stream};
 
 /// An opened model with what its decoders need.
@@ -273,6 +273,12 @@ impl Analytics {
             camera.new_clock = clock.clone();
         }
         self
+    }
+
+    /// Where the delay of a camera's frames is taken from.
+    #[must_use]
+    pub fn delay_source(&self, camera: usize) -> DelaySource {
+        self.cameras.get(camera).map_or(DelaySource::Assumed, |camera| camera.clock.delay_source())
     }
 
     /// Requests that wait for their batch.

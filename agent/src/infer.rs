@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use kinewatch_capture::{Captured, GapReason};
 use kinewatch_core::batch::{Batch, BatchPolicy};
 use kinewatch_core::decode::EndReason;
+use kinewatch_core::time::DelaySource;
 use kinewatch_engine::InferError;
 
 use crate::analytics::Analytics;
-use crate::clock;
 use crate::health::Shared;
 use crate::live::LiveSink;
 use crate::mailbox::{Mailbox, Round};
@@ -22,6 +22,8 @@ use crate::mailbox::{Mailbox, Round};
 const BATCH_DEADLINE: Duration = Duration::from_millis(15);
 /// How long the thread sleeps when no frame comes.
 const IDLE: Duration = Duration::from_secs(1);
+/// How often the system clock is looked at when no event makes it necessary.
+const CLOCK_LOOK: Duration = Duration::from_secs(1);
 /// A failure that goes on is said this often.
 const REPEAT: Duration = Duration::from_secs(60);
 
@@ -34,6 +36,9 @@ pub struct Inference {
     shared: Arc<Shared>,
     policy: BatchPolicy,
     last_failure: Option<Instant>,
+    last_look: Option<Instant>,
+    /// By camera: where the delay of its frames was taken from when that was last said.
+    delays: Vec<DelaySource>,
 }
 
 impl Inference {
@@ -43,7 +48,8 @@ impl Inference {
         let batch = analytics.models().iter().map(|m| m.model.report().batch).max().unwrap_or(1);
         // More than one request per camera and model is a backlog, not company.
         let policy = BatchPolicy { max_batch: batch.min(analytics.watchers().count()), deadline: BATCH_DEADLINE };
-        Self { analytics, mailbox, sink, shared, policy, last_failure: None }
+        let delays = vec![DelaySource::Assumed; shared.cameras.len()];
+        Self { analytics, mailbox, sink, shared, policy, last_failure: None, last_look: None, delays }
     }
 
     /// Runs until the mailbox is closed and empty.
@@ -63,8 +69,12 @@ impl Inference {
             };
             match self.mailbox.round(&mut round, timeout) {
                 Round::Closed => break,
-                Round::Idle => self.sink.set_clock(clock::state()),
-                Round::Taken => {}
+                Round::Idle | Round::Taken => {}
+            }
+            if self.last_look.is_none_or(|last| last.elapsed() >= CLOCK_LOOK) {
+                self.last_look = Some(Instant::now());
+                self.sink.look_at_clock();
+                self.say_delays();
             }
             for (camera, captured) in round.drain(..) {
                 self.take(camera, captured);
@@ -86,7 +96,6 @@ impl Inference {
                 self.note(result);
             }
             Captured::Gap { reason, .. } => {
-                self.sink.set_clock(clock::state());
                 self.gap(camera, end_reason(&reason));
             }
             Captured::Finished => tracing::info!(camera = self.name(camera), "the source has played to its end"),
@@ -108,6 +117,26 @@ impl Inference {
     fn gap(&mut self, camera: usize, reason: EndReason) {
         let result = self.analytics.gap(camera, reason, &mut self.sink);
         self.note(result);
+    }
+
+    /// Says once when a camera's sender reports begin to be used, or cannot be.
+    fn say_delays(&mut self) {
+        for camera in 0..self.delays.len() {
+            let now = self.analytics.delay_source(camera);
+            if now == DelaySource::Assumed || std::mem::replace(&mut self.delays[camera], now) == now {
+                continue;
+            }
+            let camera = self.name(camera);
+            if now == DelaySource::Reported {
+                tracing::info!(camera, "the camera's clock agrees with ours: its sender reports date its frames");
+            } else {
+                tracing::warn!(
+                    camera,
+                    "the camera's clock disagrees with ours: its sender reports are not used, frames are dated by their \
+                     arrival; let the camera use the same NTP server as this device"
+                );
+            }
+        }
     }
 
     fn note(&mut self, result: Result<(), InferError>) {
