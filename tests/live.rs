@@ -241,6 +241,39 @@ fn ms_per_window(package: &str) -> f64 {
     measured["results"][0]["ms_per_window"].as_f64().unwrap()
 }
 
+/// The clock was an hour ahead until somebody set it while no agent ran.
+#[test]
+fn a_clock_that_was_set_is_told_and_an_open_action_ends_on_the_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path(), "");
+    let server = RtspServer::start(&["--loop".into(), "bright=tests/data/bright.mp4".into()]);
+    let text = config(&broker, "tests/data/packages/tiny-bright", &[("bright", server.url("bright"))]);
+    let mut subscriber = broker.subscribe();
+    let mut daemon = Daemon::start(dir.path(), &text);
+    let record = subscriber.event("the record of the clock", |topic, _| topic.ends_with("/test/box/clock"));
+    assert_eq!(record["steps"], serde_json::json!([]));
+    let open = subscriber.event("an open action", |topic, e| topic.contains("/evt/") && is(e, "started"));
+    assert_eq!(open["data"]["clock"]["boot_id"], record["boot_id"]);
+    daemon.log.kill();
+    let path = dir.path().join("state/clock.json");
+    let mut kept: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let ahead = kept["wall_minus_mono_ns"].as_i64().unwrap() + 3_600_000_000_000;
+    kept["wall_minus_mono_ns"] = ahead.into();
+    std::fs::write(&path, kept.to_string()).unwrap();
+    let daemon = Daemon::start(dir.path(), &text);
+    let mut later = broker.subscribe();
+    let record = later.event("the step", |topic, e| topic.ends_with("/clock") && e["steps"][0].is_object());
+    let step = &record["steps"][0];
+    assert!((step["step_ms"].as_f64().unwrap() + 3_600_000.0).abs() < 50.0, "{record}");
+    assert!(step["last_sequence"].as_u64().unwrap() >= open["sequence"].as_str().unwrap().parse().unwrap());
+    let ended = subscriber.event("its end", |t, e| t.contains("/evt/") && e["data"]["end_reason"] == "recovered");
+    assert_eq!(ended["data"]["action_id"], open["data"]["action_id"]);
+    let start = |event: &Value| event["data"]["start"]["time"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let moved = start(&open).duration_since(start(&ended)).as_secs_f64();
+    assert!((moved - 3600.0).abs() < 0.05, "moved by {moved} s");
+    assert_eq!(daemon.metric("kinewatch_clock_synced "), Some(f64::from(u8::from(record["synced"] == true))));
+}
+
 /// Asks again and again until it is so; the asking (an HTTP request) is what takes the time.
 fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
     let end = Instant::now() + DEADLINE;

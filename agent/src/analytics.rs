@@ -10,15 +10,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use kinewatch_core::decode::{Decision, Decoder, EndReason};
 use kinewatch_core::frame::{Frame, FrameMeta};
 use kinewatch_core::manifest::{Manifest, Overrides, TimeOfDay};
 use kinewatch_core::ring::Ring;
 use kinewatch_core::sampling::Continuity;
 use kinewatch_core::schedule::{Lane, Load, Scheduler, Ticket};
-use kinewatch_core::time::{ClockMap, Pts, SessionId};
+use kinewatch_core::time::{ClockMap, DelaySource, Pts, SessionId};
 use kinewatch_engine::{InferError, Logits, Model, Request};
 
 use crate::layout::every;
@@ -76,6 +74,10 @@ pub trait Sink {
     fn stepped(&mut self, _took: Duration) {}
     /// Windows of a model at a camera were left out, or an online state was zeroed.
     fn windows_dropped(&mut self, camera: usize, model: usize, why: WindowDrop, count: u32);
+    /// For thresholds that depend on it; `None` where it has no meaning.
+    fn time_of_day(&self) -> Option<TimeOfDay> {
+        None
+    }
 }
 
 /// Why a window never reached the model.
@@ -106,8 +108,6 @@ pub struct Analytics {
     requests: Vec<Request<'static>>,
     logits: Logits,
     decisions: Vec<Decision>,
-    /// Where the cameras are; not known in replay.
-    zone: Option<TimeZone>,
 }
 
 #[derive(Debug)]
@@ -192,7 +192,6 @@ impl Analytics {
             requests: Vec::new(),
             logits: Logits::default(),
             decisions: Vec::new(),
-            zone: None,
         })
     }
 
@@ -224,11 +223,10 @@ impl Analytics {
         self
     }
 
-    /// The time zone that schedules of thresholds are in; without one, the usual thresholds hold at all times.
+    /// Where the delay of a camera's frames is taken from.
     #[must_use]
-    pub fn in_zone(mut self, zone: TimeZone) -> Self {
-        self.zone = Some(zone);
-        self
+    pub fn delay_source(&self, camera: usize) -> DelaySource {
+        self.cameras.get(camera).map_or(DelaySource::Assumed, |camera| camera.clock.delay_source())
     }
 
     /// What tells the time since the thread began: without it the time stands still, so that replay cannot depend on the
@@ -390,8 +388,8 @@ impl Analytics {
                 continue;
             }
             let watcher = &mut camera.watchers[place];
-            if let Some(zone) = self.zone.as_ref().filter(|_| watcher.decoder.is_scheduled()) {
-                watcher.decoder.at_time(time_of_day(zone, camera.clock.wall(at).unix_ns));
+            if watcher.decoder.is_scheduled() {
+                watcher.decoder.at_time(sink.time_of_day());
             }
             watcher.decoder.step(at, self.logits.row(row), &mut self.decisions);
             let origin = Origin {
@@ -470,12 +468,6 @@ impl Camera {
 fn give_back(spare: &mut Vec<Vec<Frame>>, mut waiting: Waiting) {
     waiting.frames.clear();
     spare.push(waiting.frames);
-}
-
-fn time_of_day(zone: &TimeZone, unix_ns: i64) -> Option<TimeOfDay> {
-    let local = Timestamp::from_nanosecond(i128::from(unix_ns)).ok()?.to_zoned(zone.clone());
-    let minutes = u16::from(local.hour().unsigned_abs()) * 60 + u16::from(local.minute().unsigned_abs());
-    Some(TimeOfDay::from_minutes(minutes))
 }
 
 /// The same allocation for requests of another lifetime: an emptied vector collects in place.

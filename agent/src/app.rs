@@ -12,7 +12,6 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use jiff::tz::TimeZone;
 use kinewatch_capture::{Branch, Camera, CameraOptions, Elements};
 use kinewatch_core::event::{DeviceStatus, EventContext};
 use kinewatch_core::topic;
@@ -24,6 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::analytics::{self, Analytics, BranchPlan};
 use crate::camera_states;
 use crate::clock;
+use crate::clock_journal::ClockJournal;
 use crate::config::file::Transport;
 use crate::config::plan::{self, Plan};
 use crate::delivery::{self, Command, Delivery};
@@ -77,7 +77,9 @@ pub fn run(plan: &Plan, options: &RunOptions) -> anyhow::Result<()> {
     let (client, mqtt_signals) = Client::spawn(mqtt_options(plan, session), runtime.handle());
     let (commands, command_queue) = mpsc::channel(delivery::QUEUE);
     runtime.spawn(forward_signals(mqtt_signals, commands.clone(), Arc::clone(&shared)));
-    let delivery = Delivery::new(store, plan.mqtt.window, client.outgoing(), Arc::clone(&shared))?;
+    let now = (clock::both_ns(), &clock::state());
+    let (journal, device_clock) = ClockJournal::open(&plan.device.state_dir, session, store.last_sequence(), now);
+    let delivery = Delivery::new(store, plan.mqtt.window, client.outgoing(), Arc::clone(&shared), journal)?;
     let handle = runtime.handle().clone();
     let store_thread = Worker::spawn("store", move || delivery.run(command_queue, &handle))?;
 
@@ -95,7 +97,7 @@ pub fn run(plan: &Plan, options: &RunOptions) -> anyhow::Result<()> {
     };
     let camera_plans: Vec<_> = plan.cameras.iter().map(layout).collect();
     let manifests: Vec<_> = loaded.iter().map(|m| Arc::clone(&m.manifest)).collect();
-    let analytics = Analytics::new(loaded, &camera_plans)?.in_zone(TimeZone::system());
+    let analytics = Analytics::new(loaded, &camera_plans)?;
     let contexts = analytics
         .watchers()
         .map(|w| EventContext {
@@ -107,8 +109,8 @@ pub fn run(plan: &Plan, options: &RunOptions) -> anyhow::Result<()> {
             label_ids: w.decoder.published_label_ids().to_vec(),
         })
         .collect();
-    let mut sink = LiveSink::new(Arc::clone(&shared), commands.clone(), contexts, options.scores.as_deref());
-    sink.set_clock(clock::state());
+    let scores = options.scores.as_deref();
+    let sink = LiveSink::new(Arc::clone(&shared), commands.clone(), contexts, device_clock, scores);
     let mailbox = Arc::new(Mailbox::new(plan.cameras.len(), MAILBOX_FRAMES, Overflow::DropOldest));
     let inference = Inference::new(analytics, Arc::clone(&mailbox), sink, Arc::clone(&shared));
     let infer_thread = Worker::spawn("infer", move || inference.run())?;

@@ -1,4 +1,4 @@
-//! The retained state of each camera on MQTT, and the counters that nobody else carries to the status page.
+//! The retained states of cameras and of the system clock on MQTT, and the counters that nobody else carries to the status page.
 //!
 //! A task of the control runtime that looks at snapshots twice a second; it publishes a state when it has changed.
 
@@ -23,9 +23,20 @@ const CALM_LOOKS: u32 = 60;
 /// Runs until its task is aborted.
 pub async fn run(shared: Arc<Shared>, mailbox: Arc<Mailbox>, client: Arc<Client>, session: u64) {
     let mut cameras: Vec<Watched> = shared.cameras.iter().map(|_| Watched::default()).collect();
+    let mut clock = None;
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     loop {
         ticks.tick().await;
+        let record = shared.clock.load_full();
+        if record != clock
+            && let Some(record) = record
+        {
+            let topic = topic::clock(&shared.group, &shared.device);
+            match client.retain(topic, serde_json::to_vec(&*record).unwrap_or_default()) {
+                Ok(()) => clock = Some(record),
+                Err(error) => tracing::error!(%error, "the record of the system clock is not published"),
+            }
+        }
         for (index, (view, watched)) in shared.cameras.iter().zip(&mut cameras).enumerate() {
             view.overflow.store(mailbox.dropped(index), Relaxed);
             let state = watched.look(view, session);

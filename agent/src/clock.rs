@@ -1,26 +1,63 @@
 //! The device's clock: what time it is, and how far that can be trusted. Pure code is handed its instants.
+//!
+//! Any thread; reads the kernel and two small files, never waits.
 
 use std::fs;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::OnceLock;
 
+use kinewatch_capture::{kernel_clock, mono_ns};
 use kinewatch_core::event::ClockState;
+use kinewatch_core::manifest::TimeOfDay;
+
+pub use kinewatch_capture::wall_ns;
 
 /// Made by systemd-timesyncd once it has set the clock.
 const SYNCHRONIZED: &str = "/run/systemd/timesync/synchronized";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// Two clocks read within this are read at once, nanoseconds.
+const AT_ONCE: i64 = 200_000;
 
-/// Unix time, nanoseconds.
+/// Monotonic and wall clock at one instant, nanoseconds. A thread that is held up between the two readings would see a
+/// step that never was, so it reads again.
 #[must_use]
-pub fn wall_ns() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+pub fn both_ns() -> (i64, i64) {
+    let mut best = (i64::MAX, (0, 0));
+    for _ in 0..8 {
+        let before = mono_ns();
+        let wall = wall_ns();
+        let took = mono_ns().saturating_sub(before);
+        if took < best.0 {
+            best = (took, (before.saturating_add(took / 2), wall));
+        }
+        if took <= AT_ONCE {
+            break;
+        }
+    }
+    best.1
 }
 
-/// Whether the clock is set, as systemd-timesyncd says; with another time service it counts as not known to be. The error
-/// is not known either way: 0 is "not stated".
+/// Whether the clock is set, by whichever time service, as the kernel says; where the kernel may not be asked, as
+/// systemd-timesyncd says. An error of 0 is "not stated".
 #[must_use]
 pub fn state() -> ClockState {
-    let synced = Path::new(SYNCHRONIZED).exists();
-    let boot_id = fs::read_to_string(BOOT_ID).ok().map(|id| id.trim().to_owned());
-    ClockState { synced, source: if synced { "ntp" } else { "local" }.into(), max_err_ms: 0.0, boot_id }
+    let (synced, max_err_ms) = match kernel_clock() {
+        Some(clock) if clock.synced => (true, (clock.max_error_us as f64 / 1e3).ceil().max(1.0)),
+        Some(_) => (false, 0.0),
+        None => (Path::new(SYNCHRONIZED).exists(), 0.0),
+    };
+    ClockState { synced, source: if synced { "ntp" } else { "local" }.into(), max_err_ms, boot_id: boot_id() }
+}
+
+fn boot_id() -> Option<String> {
+    static ID: OnceLock<Option<String>> = OnceLock::new();
+    ID.get_or_init(|| fs::read_to_string(BOOT_ID).ok().map(|id| id.trim().to_owned())).clone()
+}
+
+/// The time of day here, as the system's clock and time zone have it.
+#[must_use]
+pub fn time_of_day() -> Option<TimeOfDay> {
+    let now = jiff::ZonedDateTime::now();
+    let minutes = u16::try_from(now.hour()).ok()? * 60 + u16::try_from(now.minute()).ok()?;
+    Some(TimeOfDay::from_minutes(minutes))
 }

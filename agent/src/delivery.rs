@@ -10,7 +10,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kinewatch_core::event::{ActionEvent, ActionStatus, GapData, GapStatement, recovered_event};
+use kinewatch_core::event::{ActionEvent, ActionStatus, ClockRecord, GapData, GapStatement, recovered_event};
+use kinewatch_core::time::ClockStep;
 use kinewatch_core::topic;
 use kinewatch_mqtt::{Outgoing, Signal};
 use kinewatch_store::{Draft, OpenAction, Row, Status, Store, StoreError};
@@ -19,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::clock::wall_ns;
+use crate::clock_journal::ClockJournal;
 use crate::health::{DeliveryView, Shared};
 
 /// Commands that may wait for the store thread before their sender does.
@@ -44,6 +46,8 @@ pub struct NewEvent {
 pub enum Command {
     /// Store this, then publish it.
     Event(Box<NewEvent>),
+    /// The system clock was set: events before this bear the old time.
+    ClockStepped(ClockStep),
     /// From the MQTT client.
     Signal(Signal),
     /// Answer when everything stored has been acknowledged, or nobody is there to acknowledge it.
@@ -58,6 +62,7 @@ pub struct Delivery {
     store: Store,
     feeder: Feeder,
     shared: Arc<Shared>,
+    clock: ClockJournal,
     unsaved: Vec<NewEvent>,
     acknowledged: Vec<u64>,
     /// The last round failed: say it once.
@@ -75,15 +80,17 @@ impl Delivery {
         window: usize,
         outgoing: mpsc::Sender<Outgoing>,
         shared: Arc<Shared>,
+        clock: ClockJournal,
     ) -> Result<Self, StoreError> {
         let open = store.open_actions()?;
-        let unsaved: Vec<_> = open.iter().filter_map(|action| recovered(action, wall_ns())).collect();
+        let unsaved: Vec<_> = open.iter().filter_map(|action| recovered(action, clock.record(), wall_ns())).collect();
         if !unsaved.is_empty() {
             tracing::warn!(actions = unsaved.len(), "actions left open by the last run are ended with `recovered`");
         }
         let feeder = Feeder::new(window, outgoing);
+        shared.clock.store(Some(Arc::new(clock.record().clone())));
         let mut delivery =
-            Self { store, feeder, shared, unsaved, acknowledged: Vec::new(), failing: false, draining: None };
+            Self { store, feeder, shared, clock, unsaved, acknowledged: Vec::new(), failing: false, draining: None };
         delivery.save()?;
         Ok(delivery)
     }
@@ -123,11 +130,19 @@ impl Delivery {
     fn take(&mut self, command: Command) -> bool {
         match command {
             Command::Event(event) => self.unsaved.push(*event),
+            Command::ClockStepped(step) => self.clock_stepped(&step),
             Command::Signal(signal) => self.signal(signal),
             Command::Drain(reply) => self.draining = Some(reply),
             Command::Stop => return true,
         }
         false
+    }
+
+    fn clock_stepped(&mut self, step: &ClockStep) {
+        // Numbers are given out without a hole: what waits to be stored will have the next ones.
+        let last_sequence = self.store.last_sequence() + self.unsaved.len() as u64;
+        self.clock.note(step, last_sequence);
+        self.shared.clock.store(Some(Arc::new(self.clock.record().clone())));
     }
 
     fn signal(&mut self, signal: Signal) {
@@ -240,10 +255,11 @@ fn status(event: &ActionEvent) -> Status {
     }
 }
 
-/// The `ended` of an action that a crash left open; `None`, said in the log, when its last message cannot be read.
-fn recovered(action: &OpenAction, now_unix_ns: i64) -> Option<NewEvent> {
+/// The `ended` of an action that a crash left open, dated by the clock as it is now; `None`, said in the log, when its last message cannot be read.
+fn recovered(action: &OpenAction, clock: &ClockRecord, now_unix_ns: i64) -> Option<NewEvent> {
     match serde_json::from_slice::<ActionEvent>(&action.last_payload) {
-        Ok(last) => {
+        Ok(mut last) => {
+            clock.correct(&mut last);
             let event = recovered_event(&last, Uuid::now_v7(), now_unix_ns, 0);
             Some(NewEvent { topic: action.topic.clone(), event })
         }

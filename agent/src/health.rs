@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use kinewatch_capture::{CameraState, CameraStats};
+use kinewatch_core::event::ClockRecord;
 
 /// Upper bounds of the inference duration histogram, seconds.
 pub const DURATION_BOUNDS: [f64; 14] =
@@ -29,6 +30,12 @@ pub struct Shared {
     pub models: Vec<ModelView>,
     /// Outbox and broker.
     pub delivery: DeliveryView,
+    /// How the system clock was set since boot; set once the store is open.
+    pub clock: ArcSwapOption<ClockRecord>,
+    /// Whether the system clock is synchronised.
+    pub clock_synced: AtomicBool,
+    /// Times it was set while the agent ran.
+    pub clock_steps: AtomicU64,
     /// Set once when every part has started and the models are open.
     pub ready: AtomicBool,
     /// Set once when the agent is told to stop.
@@ -177,6 +184,9 @@ impl Shared {
             cameras,
             models: models.into_iter().map(ModelView::new).collect(),
             delivery: DeliveryView { broker: broker.to_owned(), ..DeliveryView::default() },
+            clock: ArcSwapOption::empty(),
+            clock_synced: AtomicBool::new(false),
+            clock_steps: AtomicU64::new(0),
             ready: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             inference_beat_ms: AtomicU64::new(0),

@@ -12,10 +12,10 @@ use kinewatch_capture::{Captured, GapReason};
 use kinewatch_core::batch::{Batch, BatchPolicy};
 use kinewatch_core::decode::EndReason;
 use kinewatch_core::schedule::Load;
+use kinewatch_core::time::DelaySource;
 use kinewatch_engine::InferError;
 
 use crate::analytics::Analytics;
-use crate::clock;
 use crate::health::Shared;
 use crate::live::LiveSink;
 use crate::mailbox::{Mailbox, Round};
@@ -25,6 +25,8 @@ use crate::overload::{Overload, Turn};
 const BATCH_DEADLINE: Duration = Duration::from_millis(15);
 /// How long the thread sleeps when no frame comes.
 const IDLE: Duration = Duration::from_secs(1);
+/// How often the system clock is looked at when no event makes it necessary.
+const CLOCK_LOOK: Duration = Duration::from_secs(1);
 /// A failure that goes on is said this often.
 const REPEAT: Duration = Duration::from_secs(60);
 
@@ -39,6 +41,9 @@ pub struct Inference {
     begun: Instant,
     overload: Overload,
     last_failure: Option<Instant>,
+    last_look: Option<Instant>,
+    /// By camera: where the delay of its frames was taken from when that was last said.
+    delays: Vec<DelaySource>,
 }
 
 impl Inference {
@@ -50,7 +55,8 @@ impl Inference {
         let policy = BatchPolicy { max_batch: batch.min(analytics.watchers().count()), deadline: BATCH_DEADLINE };
         let begun = Instant::now();
         let analytics = analytics.with_time(move || begun.elapsed());
-        Self { analytics, mailbox, sink, shared, policy, begun, overload: Overload::default(), last_failure: None }
+        let (overload, delays) = (Overload::default(), vec![DelaySource::Assumed; shared.cameras.len()]);
+        Self { analytics, mailbox, sink, shared, policy, begun, overload, last_failure: None, last_look: None, delays }
     }
 
     /// Runs until the mailbox is closed and empty.
@@ -61,9 +67,7 @@ impl Inference {
             match self.choose() {
                 Batch::Idle => {
                     self.analytics.rest();
-                    if self.take_in(&mut round, IDLE) == Round::Idle {
-                        self.sink.set_clock(clock::state());
-                    }
+                    self.take_in(&mut round, IDLE);
                 }
                 Batch::Wait(more) => {
                     self.take_in(&mut round, more);
@@ -71,6 +75,11 @@ impl Inference {
                 Batch::Run(_) => self.run_next(),
             }
             self.note_overload();
+            if self.last_look.is_none_or(|last| last.elapsed() >= CLOCK_LOOK) {
+                self.last_look = Some(Instant::now());
+                self.sink.look_at_clock();
+                self.say_delays();
+            }
             self.shared.beat(&self.shared.inference_beat_ms);
         }
         for camera in 0..self.shared.cameras.len() {
@@ -106,7 +115,6 @@ impl Inference {
                 self.analytics.frame(camera, branch, frame, &mut self.sink);
             }
             Captured::Gap { reason, .. } => {
-                self.sink.set_clock(clock::state());
                 self.gap(camera, end_reason(&reason));
             }
             Captured::Finished => tracing::info!(camera = self.name(camera), "the source has played to its end"),
@@ -144,6 +152,26 @@ impl Inference {
                 lasted.as_secs_f64()
             ),
             None => {}
+        }
+    }
+
+    /// Says once when a camera's sender reports begin to be used, or cannot be.
+    fn say_delays(&mut self) {
+        for camera in 0..self.delays.len() {
+            let now = self.analytics.delay_source(camera);
+            if now == DelaySource::Assumed || std::mem::replace(&mut self.delays[camera], now) == now {
+                continue;
+            }
+            let camera = self.name(camera);
+            if now == DelaySource::Reported {
+                tracing::info!(camera, "the camera's clock agrees with ours: its sender reports date its frames");
+            } else {
+                tracing::warn!(
+                    camera,
+                    "the camera's clock disagrees with ours: its sender reports are not used, frames are dated by their \
+                     arrival; let the camera use the same NTP server as this device"
+                );
+            }
         }
     }
 

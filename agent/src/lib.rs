@@ -8,6 +8,7 @@ pub mod camera_states;
 pub mod chains;
 pub mod cli;
 pub mod clock;
+pub mod clock_journal;
 pub mod config;
 pub mod decode;
 pub mod delivery;

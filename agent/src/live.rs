@@ -1,6 +1,6 @@
 //! What the daemon makes of decisions: events for delivery, camera states for MQTT, counters for metrics.
 //!
-//! Lives in the `infer` thread. Sending an event may wait for the store thread; nothing else blocks.
+//! Lives in the `infer` thread, and watches the system clock for it. Sending an event may wait for the store thread; nothing else blocks.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use kinewatch_core::decode::{Decision, Status};
 use kinewatch_core::event::{ClockState, Clocks, EventContext, Ids, action_event};
-use kinewatch_core::time::Pts;
+use kinewatch_core::manifest::TimeOfDay;
+use kinewatch_core::time::{DeviceClock, Pts, STEP_NS};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::analytics::{Origin, Sink, WindowDrop};
-use crate::clock::wall_ns;
+use crate::clock;
 use crate::delivery::{Command, NewEvent};
 use crate::health::{ActiveAction, CameraView, Shared};
 use crate::scores::ScoresWriter;
@@ -33,36 +34,58 @@ pub struct LiveSink {
     active: Vec<(usize, usize, u64, ActiveAction)>,
     /// Of each camera, the place of each model among those that watch it.
     places: Vec<Vec<Option<usize>>>,
-    clock: ClockState,
+    clock: DeviceClock,
+    clock_state: ClockState,
+    time_of_day: Option<TimeOfDay>,
     scores: Option<ScoresWriter>,
 }
 
 impl LiveSink {
-    /// A sink that sends to `commands`, and writes scores of every camera into the folder `scores` when one is given.
+    /// A sink that sends to `commands`, dates by `clock`, and writes scores of every camera into the folder `scores` when one is given.
     #[must_use]
     pub fn new(
         shared: Arc<Shared>,
         commands: mpsc::Sender<Command>,
         contexts: Vec<EventContext>,
+        clock: DeviceClock,
         scores: Option<&Path>,
     ) -> Self {
         let scores = scores.map(ScoresWriter::in_folder);
         let (ids, active) = (HashMap::new(), Vec::new());
         let place = |c: &CameraView| shared.models.iter().map(|m| c.models.iter().position(|n| *n == m.name)).collect();
         let places = shared.cameras.iter().map(place).collect();
-        Self { shared, commands, contexts, ids, active, places, clock: ClockState::default(), scores }
+        let clock_state = clock::state();
+        Self { shared, commands, contexts, ids, active, places, clock, clock_state, time_of_day: None, scores }
     }
 
-    /// Uses what the operating system says of the clock for the events that follow.
-    pub fn set_clock(&mut self, clock: ClockState) {
-        self.clock = clock;
+    /// Asks the operating system how far the clock can be trusted, and tells a step.
+    pub fn look_at_clock(&mut self) {
+        self.clock_state = clock::state();
+        self.shared.clock_synced.store(self.clock_state.synced, Relaxed);
+        self.time_of_day = clock::time_of_day();
+        self.follow_clock();
+    }
+
+    /// The wall time now. Called for each event, so that none made after a step bears the time of before it.
+    fn follow_clock(&mut self) -> i64 {
+        let (mono_ns, wall_ns) = clock::both_ns();
+        let moved = wall_ns.saturating_sub(mono_ns).saturating_sub(self.clock.wall_minus_mono_ns());
+        if moved.saturating_abs() >= STEP_NS {
+            self.clock_state = clock::state();
+        }
+        if let Some(step) = self.clock.look(mono_ns, wall_ns, self.clock_state.synced) {
+            self.shared.clock_steps.fetch_add(1, Relaxed);
+            // In the same queue as events: what is in front of it bears the old time.
+            let _stopping = self.commands.blocking_send(Command::ClockStepped(step));
+        }
+        wall_ns
     }
 
     fn note_active(&mut self, origin: Origin<'_>, decision: &Decision, label: &str) {
         let key = (origin.camera, origin.watcher, decision.action);
         match decision.status {
             Status::Started => {
-                let start_unix_ns = origin.clock.wall(decision.start).unix_ns;
+                let start_unix_ns = origin.clock.wall(decision.start, self.clock.wall_minus_mono_ns()).unix_ns;
                 self.active.push((key.0, key.1, key.2, ActiveAction { label: label.to_owned(), start_unix_ns }));
             }
             Status::Updated => return,
@@ -75,6 +98,7 @@ impl LiveSink {
 
 impl Sink for LiveSink {
     fn decision(&mut self, origin: Origin<'_>, decision: &Decision) {
+        let now_unix_ns = Some(self.follow_clock());
         let context = &self.contexts[origin.watcher];
         let label = context.label(decision).to_owned();
         let camera = &self.shared.cameras[origin.camera];
@@ -92,7 +116,8 @@ impl Sink for LiveSink {
             self.ids.remove(&key);
         }
         let ids = Ids { id: Uuid::now_v7(), action_id };
-        let clocks = Clocks { map: origin.clock, state: &self.clock, now_unix_ns: Some(wall_ns()) };
+        let wall_minus_mono_ns = self.clock.wall_minus_mono_ns();
+        let clocks = Clocks { map: origin.clock, state: &self.clock_state, wall_minus_mono_ns, now_unix_ns };
         let event = action_event(context, decision, origin.session, &clocks, ids, 0);
         let topic = context.topic(decision);
         if self.commands.blocking_send(Command::Event(Box::new(NewEvent { topic, event }))).is_err() {
@@ -105,7 +130,8 @@ impl Sink for LiveSink {
     fn scores(&mut self, origin: Origin<'_>, at: Pts, scores: &[f32], labels: &[String]) {
         let camera = &self.shared.cameras[origin.camera];
         camera.windows.fetch_add(1, Relaxed);
-        let age = wall_ns().saturating_sub(origin.clock.wall(at).unix_ns);
+        let captured = origin.clock.wall(at, self.clock.wall_minus_mono_ns());
+        let age = clock::wall_ns().saturating_sub(captured.unix_ns);
         camera.age.observe(Duration::from_nanos(u64::try_from(age).unwrap_or(0)));
         if let Some(writer) = &mut self.scores {
             writer.write(&camera.name, origin.session, at, labels, scores);
@@ -125,5 +151,9 @@ impl Sink for LiveSink {
             WindowDrop::Overload => &counts.overload,
         };
         count.fetch_add(u64::from(dropped), Relaxed);
+    }
+
+    fn time_of_day(&self) -> Option<TimeOfDay> {
+        self.time_of_day
     }
 }

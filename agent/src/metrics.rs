@@ -76,7 +76,11 @@ impl Reader {
             "ready",
             "1 when every part has started and the agent is not stopping",
             vec![(vec![], i64::from(self.0.is_ready()))],
-        )
+        )?;
+        let synced = i64::from(self.0.clock_synced.load(Relaxed));
+        gauges(e, "clock_synced", "1 while the system clock is synchronised", vec![(vec![], synced)])?;
+        let steps = vec![(vec![], self.0.clock_steps.load(Relaxed))];
+        counters(e, "clock_steps", "Times that the system clock was set while the agent ran", steps)
     }
 
     fn per_camera<V>(&self, value: impl Fn(&CameraView) -> V) -> Rows<'_, V> {
@@ -128,6 +132,12 @@ impl Reader {
             "stream_stalls",
             "Pipelines rebuilt because no frame came",
             self.per_camera(|c| stat(c, |s| &s.stalls)),
+        )?;
+        counters(
+            e,
+            "camera_clock_steps",
+            "Times that a camera set its clock while frames went on",
+            self.per_camera(|c| stat(c, |s| &s.clock_steps)),
         )?;
         counters(e, "stream_sessions", "Stream sessions begun", self.per_camera(|c| stat(c, |s| &s.sessions)))
     }

@@ -227,7 +227,7 @@ impl<'a> Events<'a> {
         let action = *self.ids.entry(decision.action).or_insert(next);
         let pts_ms = u64::try_from(decision.decided_at.0 / 1_000_000).unwrap_or(0);
         let ids = replay_ids(&self.content, action, decision.rev, pts_ms);
-        let clocks = Clocks { map, state: &self.clock, now_unix_ns: None };
+        let clocks = Clocks { map, state: &self.clock, wall_minus_mono_ns: 0, now_unix_ns: None };
         self.made.push(action_event(&self.context, decision, session, &clocks, ids, *self.sequence));
         *self.sequence += 1;
     }

@@ -7,18 +7,17 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use gstreamer as gst;
 use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 use kinewatch_core::frame::{FrameMeta, FramePool, FrameSpec};
 use kinewatch_core::sampling::{FrameSelector, Verdict};
-use kinewatch_core::time::{Arrival, Pts, SessionId};
+use kinewatch_core::time::{Arrival, MediaClock, Pts, SessionId};
 
 use crate::camera::{Branch, Captured, GapReason};
+use crate::clock::{mono_ns, wall_ns};
 use crate::describe::Layout;
-
 use crate::stats::{CameraState, CameraStats, count};
 
 /// The consumer.
@@ -44,6 +43,8 @@ struct Inner {
     /// From the caps; nanoseconds.
     frame_duration: Option<i64>,
     previous: Option<Previous>,
+    /// Of live sources: goes on when the camera sets its clock.
+    media: MediaClock,
     /// The frame now passing the branches.
     current: Option<Current>,
     branches: Vec<BranchState>,
@@ -107,6 +108,7 @@ impl Delivery {
             segment: None,
             frame_duration: None,
             previous: None,
+            media: MediaClock::default(),
             current: None,
             branches,
         };
@@ -120,6 +122,7 @@ impl Delivery {
         inner.segment = None;
         inner.frame_duration = None;
         inner.previous = None;
+        inner.media.restart();
         inner.current = None;
     }
 
@@ -174,15 +177,21 @@ impl Delivery {
         }
     }
 
-    /// Decides on a decoded buffer before it is scaled.
-    pub(crate) fn offer(&self, generation: Generation, branch: usize, pts: Option<gst::ClockTime>) -> Offer {
+    /// Decides on a decoded buffer before it is scaled. `sent_unix_ns`: when it was captured by the sender's clock.
+    pub(crate) fn offer(
+        &self,
+        generation: Generation,
+        branch: usize,
+        pts: Option<gst::ClockTime>,
+        sent_unix_ns: Option<i64>,
+    ) -> Offer {
         let mut guard = self.lock();
         let inner = &mut *guard;
         if inner.open != Some(generation) {
             return Offer::Drop;
         }
         if branch == 0 {
-            inner.current = self.receive(inner, pts);
+            inner.current = self.receive(inner, pts, sent_unix_ns);
         }
         let Some(current) = inner.current else { return Offer::Drop };
         let (mut id, mut pts) = self.place(inner, current);
@@ -238,11 +247,11 @@ impl Delivery {
     }
 
     /// Counts a decoded frame and finds its running time.
-    fn receive(&self, inner: &mut Inner, pts: Option<gst::ClockTime>) -> Option<Current> {
+    fn receive(&self, inner: &mut Inner, pts: Option<gst::ClockTime>, sent_unix_ns: Option<i64>) -> Option<Current> {
         let mono_ns = mono_ns();
         count(&self.stats.decoded);
         self.stats.last_frame_mono_ns.store(mono_ns, Ordering::Relaxed);
-        let running = match (pts, &inner.segment) {
+        let mut running = match (pts, &inner.segment) {
             // Outside the segment: not meant to be shown.
             (Some(pts), Some(segment)) => segment.to_running_time(pts)?.nseconds() as i64,
             _ => {
@@ -254,8 +263,14 @@ impl Delivery {
             }
         };
         inner.previous = Some(Previous { running, mono_ns });
-        let arrival = self.has_clock.then(|| Arrival { mono_ns, wall_ns: wall_ns() });
-        Some(Current { running, arrival })
+        if !self.has_clock {
+            return Some(Current { running, arrival: None });
+        }
+        running = inner.media.place(running, mono_ns);
+        let rebases = inner.media.rebases();
+        self.stats.clock_steps.store(u64::from(rebases), Ordering::Relaxed);
+        let reported_delay_ns = sent_unix_ns.map(|sent| wall_ns().saturating_sub(sent));
+        Some(Current { running, arrival: Some(Arrival { mono_ns, reported_delay_ns, rebases }) })
     }
 
     /// Session and media time of `current`, which begins a session where none is open.
@@ -311,12 +326,48 @@ fn copy(picture: &gst_video::VideoFrameRef<&gst::BufferRef>, layout: Layout, out
     }
 }
 
-/// `CLOCK_MONOTONIC`, as GStreamer reads it.
-pub(crate) fn mono_ns() -> i64 {
-    gst::get_timestamp().nseconds() as i64
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kinewatch_core::frame::{Filter, Resize, ScaleOrder};
 
-fn wall_ns() -> i64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX)
+    /// What the consumer is told when the time stamps jump by `step_ms` in the middle of ten frames.
+    fn jump(has_clock: bool, step_ms: i64) -> (u32, Vec<GapReason>, u64) {
+        crate::init().unwrap();
+        let spec = FrameSpec {
+            width: 16,
+            height: 16,
+            resize: Resize::Stretch,
+            filter: Filter::Bilinear,
+            order: ScaleOrder::ScaleConvert,
+        };
+        let branches = [Branch { spec, pool_frames: 1, rates_hz: vec![1000.0] }];
+        let (stats, gaps) = (Arc::new(CameraStats::default()), Arc::new(Mutex::new(Vec::new())));
+        let told = Arc::clone(&gaps);
+        let on = move |captured| {
+            if let Captured::Gap { reason, .. } = captured {
+                told.lock().unwrap().push(reason);
+            }
+        };
+        let delivery = Delivery::new(&branches, has_clock, Arc::clone(&stats), Box::new(on));
+        delivery.open(1);
+        delivery.segment(1, gst::FormattedSegment::<gst::ClockTime>::new().upcast_ref());
+        for k in 0..10_i64 {
+            let at = 10_000 + k * 40 + if k < 5 { 0 } else { step_ms };
+            let offer = delivery.offer(1, 0, Some(gst::ClockTime::from_mseconds(at as u64)), None);
+            assert_eq!(offer, Offer::Scale, "frame {k}");
+        }
+        let last = delivery.lock().session.as_ref().map(|s| (s.id.0, s.last.0 / 1_000_000)).unwrap();
+        let gaps = gaps.lock().unwrap().clone();
+        assert_eq!(last.1, if gaps.is_empty() { 360 } else { 160 }, "media time of the last frame");
+        (last.0, gaps, stats.clock_steps.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn a_camera_that_sets_its_clock_does_not_tear_the_session_and_a_file_that_jumps_does() {
+        for step_ms in [3_600_000, 3_000, -3_000] {
+            assert_eq!(jump(true, step_ms), (1, vec![], 1), "{step_ms}");
+        }
+        assert_eq!(jump(false, 3_600_000), (2, vec![GapReason::Jump], 0));
+    }
 }

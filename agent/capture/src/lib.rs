@@ -10,6 +10,7 @@
 
 mod backoff;
 mod camera;
+mod clock;
 mod delivery;
 mod describe;
 #[cfg(feature = "v4l")]
@@ -27,6 +28,7 @@ mod teardown;
 
 pub use backoff::BackoffOptions;
 pub use camera::{Branch, Camera, CameraOptions, Captured, GapReason, StopOutcome};
+pub use clock::{KernelClock, kernel_clock, mono_ns, wall_ns};
 pub use describe::{Codec, Description, Layout, Transport, describe};
 #[cfg(feature = "v4l")]
 pub use devices::{Device, DeviceError, DeviceFormat, check_device, devices};

@@ -100,6 +100,10 @@ fn set_source(pipeline: &gst::Pipeline, options: &CameraOptions) {
         Source::File { path, .. } => element.set_property("location", path.as_os_str().to_string_lossy().as_ref()),
         Source::Rtsp { url, credentials } => {
             element.set_property("location", url);
+            // GStreamer 1.22 and later; before, nothing tells when a frame was captured.
+            if element.has_property(SENDER_TIME) {
+                element.set_property(SENDER_TIME, true);
+            }
             if let Some(credentials) = options.credentials.as_ref().or(credentials.as_ref()) {
                 element.set_property("user-id", credentials.user());
                 element.set_property("user-pw", credentials.password());
@@ -108,6 +112,9 @@ fn set_source(pipeline: &gst::Pipeline, options: &CameraOptions) {
         Source::V4l2 { .. } | Source::Csi { .. } | Source::Test { .. } => {}
     }
 }
+
+/// Property of `rtspsrc` that passes on the times of RTCP sender reports.
+const SENDER_TIME: &str = "add-reference-timestamp-meta";
 
 /// Everything the second part of a pipeline needs.
 struct Tails {
@@ -143,11 +150,13 @@ impl Tails {
         let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
         pad.add_probe(mask, move |_, info| {
             match &info.data {
-                Some(gst::PadProbeData::Buffer(buffer)) => match delivery.offer(generation, branch, buffer.pts()) {
-                    Offer::Scale => {}
-                    // Not `PadProbeReturn::Drop`: with that, GStreamer 1.22 complains on stderr for every buffer.
-                    Offer::Drop => return gst::PadProbeReturn::Handled,
-                },
+                Some(gst::PadProbeData::Buffer(buffer)) => {
+                    match delivery.offer(generation, branch, buffer.pts(), sent_unix_ns(buffer)) {
+                        Offer::Scale => {}
+                        // Not `PadProbeReturn::Drop`: with that, GStreamer 1.22 complains on stderr for every buffer.
+                        Offer::Drop => return gst::PadProbeReturn::Handled,
+                    }
+                }
                 Some(gst::PadProbeData::Event(event)) if branch == 0 => match event.view() {
                     gst::EventView::Segment(segment) => delivery.segment(generation, segment.segment()),
                     gst::EventView::Caps(caps) => delivery.caps(generation, caps.caps()),
@@ -218,6 +227,17 @@ fn join_later(pipeline: &gst::Pipeline, tails: Tails, streams: &Arc<Streams>) {
             gst::element_error!(element, gst::StreamError::WrongType, ("{}{}", NO_VIDEO, others));
         }
     });
+}
+
+/// When a frame was captured by the clock of its sender: from RTCP sender reports, where `rtspsrc` passes them on.
+fn sent_unix_ns(buffer: &gst::BufferRef) -> Option<i64> {
+    /// From 1900 to 1970.
+    const NTP_TO_UNIX_S: u64 = 2_208_988_800;
+    let ntp = buffer
+        .iter_meta::<gst::ReferenceTimestampMeta>()
+        .find(|meta| meta.reference().structure(0).is_some_and(|reference| reference.name() == "timestamp/x-ntp"))?;
+    let unix = ntp.timestamp().checked_sub(gst::ClockTime::from_seconds(NTP_TO_UNIX_S))?;
+    i64::try_from(unix.nseconds()).ok()
 }
 
 /// `video/x-h264`, `audio/mpeg`, or the encoding name of an RTP video stream.

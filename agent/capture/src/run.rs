@@ -14,7 +14,8 @@ use tracing::{debug, info, warn};
 
 use crate::backoff::{Backoff, HEALTHY};
 use crate::camera::{CameraOptions, Captured, GapReason};
-use crate::delivery::{Delivery, Generation, mono_ns};
+use crate::clock::mono_ns;
+use crate::delivery::{Delivery, Generation};
 use crate::diagnose::why_unreachable;
 use crate::error::CaptureError;
 use crate::pipeline;
@@ -24,6 +25,9 @@ use crate::teardown::Teardowns;
 
 /// How often the thread looks at the clock while frames flow.
 const TICK: gst::ClockTime = gst::ClockTime::from_mseconds(200);
+
+/// A camera that keeps setting its clock is told of this often.
+const REPEAT: Duration = Duration::from_secs(60);
 
 /// Tells the thread to end; wakes it from bus and backoff.
 #[derive(Debug, Default)]
@@ -170,6 +174,8 @@ impl CameraThread {
         let kinds = [gst::MessageType::Error, gst::MessageType::Eos, gst::MessageType::Application];
         let began = mono_ns();
         let mut reported = false;
+        let mut steps = self.stats.clock_steps.load(Relaxed);
+        let mut said: Option<Instant> = None;
         loop {
             let message = bus.timed_pop_filtered(TICK, &kinds);
             if self.stop.is_raised() {
@@ -186,6 +192,15 @@ impl CameraThread {
             if !reported && last >= began {
                 reported = true;
                 info!(camera = self.options.name, source = self.source_name, "frames arrive");
+            }
+            let now = self.stats.clock_steps.load(Relaxed);
+            if now > steps && said.is_none_or(|at| at.elapsed() >= REPEAT) {
+                info!(
+                    camera = self.options.name,
+                    times = now - steps,
+                    "the camera set its clock; its time line goes on"
+                );
+                (steps, said) = (now, Some(Instant::now()));
             }
             if let Some(silence) = self.silence(began, last) {
                 count(&self.stats.stalls);

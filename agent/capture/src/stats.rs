@@ -47,6 +47,8 @@ pub struct CameraStats {
     pub stalls: AtomicU64,
     /// Sessions begun (first frames).
     pub sessions: AtomicU64,
+    /// Times that the camera set its clock while frames went on.
+    pub clock_steps: AtomicU64,
     /// Pipelines whose teardown did not end in time.
     pub abandoned: AtomicU64,
     /// `CLOCK_MONOTONIC` of the last decoded frame, nanoseconds; 0 before the first.

@@ -138,3 +138,22 @@ fn a_dead_camera_is_told_clearly_and_troubles_no_other() {
         assert_eq!(watched.camera.stop(DEADLINE), StopOutcome::Joined);
     }
 }
+
+/// The server's clock is ours: what it reports is the true age of a frame.
+#[test]
+fn a_sender_report_tells_the_age_of_a_frame() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = support::clip(dir.path(), "a.mp4", 40, 20, (160, 120));
+    let server = serve(&path, 0, true);
+    let watched = Watched::spawn(options("told", &url(&server), 1000.0));
+    let began = Instant::now();
+    loop {
+        let frame = watched.frame();
+        let arrival = frame.meta().arrival.unwrap();
+        if let Some(delay_ns) = arrival.reported_delay_ns {
+            println!("{} ms after {:?}", delay_ns as f64 / 1e6, began.elapsed());
+            break;
+        }
+        assert!(began.elapsed() < DEADLINE, "no report");
+    }
+}

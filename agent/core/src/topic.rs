@@ -9,6 +9,12 @@ pub fn status(group: &str, device: &str) -> String {
     format!("{ROOT}/{group}/{device}/status")
 }
 
+/// Retained record of how the device's clock was set.
+#[must_use]
+pub fn clock(group: &str, device: &str) -> String {
+    format!("{ROOT}/{group}/{device}/clock")
+}
+
 /// Action events: QoS 1, not retained.
 #[must_use]
 pub fn event(group: &str, device: &str, camera: &str, label: &str) -> String {
@@ -60,6 +66,7 @@ mod tests {
         assert_eq!(event("home", "box", "front", "fall"), "kinewatch/v1/home/box/evt/front/fall");
         assert_eq!(camera_state("home", "box", "front"), "kinewatch/v1/home/box/cam/front/state");
         assert_eq!(gap("home", "box"), "kinewatch/v1/home/box/sys/gap");
+        assert_eq!(clock("home", "box"), "kinewatch/v1/home/box/clock");
         assert_eq!(status("home", "box"), "kinewatch/v1/home/box/status");
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use kinewatch_core::decode::{Decision, Decoder, EndReason, Status};
-use kinewatch_core::manifest::{DecoderKind, DecoderParams, Decoding};
+use kinewatch_core::manifest::{DecoderKind, DecoderParams, Decoding, ScoreModel};
 
 use super::figures::{Edge, Key, Quantile, of_block};
 use super::outcomes::Judged;
@@ -26,7 +26,7 @@ const HOURS_A_DAY: f64 = 24.0;
 pub enum Knob {
     /// `on`.
     Threshold,
-    /// `h_on` of a CUSUM, `smooth_s` of a hysteresis.
+    /// `h_on` of a CUSUM, `smooth_s` of a hysteresis, `deviation` of a model of the scores.
     Evidence,
 }
 
@@ -71,7 +71,7 @@ pub(super) fn trade_offs(
     let evidence = (-HALF_POWERS..=HALF_POWERS).map(|n| (Knob::Evidence, n, f64::from(n) / 2.0));
     for (knob, n, amount) in thresholds.chain(evidence) {
         let tried = turned(decoding, knob, amount);
-        let detections: Vec<Detection> = replayed.iter().flat_map(|r| decoded(&tried, r)).collect();
+        let detections: Vec<Detection> = replayed.iter().flat_map(|r| again(&tried, r)).collect();
         let judged = Judged::new(&detections, truth, labels);
         let (hours, weights) = (judged.hours.iter().sum(), vec![1; judged.groups()]);
         for (trade_off, block) in all.iter_mut().zip(&judged.labels) {
@@ -107,6 +107,9 @@ fn turned(decoding: &Decoding, knob: Knob, amount: f64) -> Decoding {
             (Knob::Evidence, DecoderKind::Hysteresis) => {
                 params.smooth_s = params.smooth_s.max(stride_s) * amount.exp2();
             }
+            (Knob::Evidence, DecoderKind::Hmm) => {
+                params.hmm = params.hmm.map(|m| ScoreModel { deviation: m.deviation * (0.25 * amount).exp2(), ..m });
+            }
         }
     }
     tried
@@ -123,6 +126,7 @@ fn setting(decoding: &Decoding, knob: Knob, label: &str) -> String {
         (Knob::Threshold, _) => format!("on = {:.3}", p.on),
         (Knob::Evidence, DecoderKind::Cusum) => format!("h_on = {:.3}", p.h_on),
         (Knob::Evidence, DecoderKind::Hysteresis) => format!("smooth_s = {:.2}", p.smooth_s),
+        (Knob::Evidence, DecoderKind::Hmm) => format!("deviation = {:.2}", p.hmm.map_or(0.0, |m| m.deviation)),
     };
     let of = |i: usize| decoding.labels.get(i).and_then(|l| l.decoder.as_ref().map(|p| (l.name.as_str(), word(p))));
     if let Some(sequence) = decoding.sequences.iter().find(|s| s.name == label) {
@@ -134,7 +138,7 @@ fn setting(decoding: &Decoding, knob: Knob, label: &str) -> String {
 }
 
 /// The actions that a decoder finds in the scores of a video.
-fn decoded(decoding: &Decoding, replayed: &Replayed) -> Vec<Detection> {
+pub fn again(decoding: &Decoding, replayed: &Replayed) -> Vec<Detection> {
     let mut decoder = Decoder::of_scores(decoding);
     let labels = decoder.published_labels().to_vec();
     let (mut decisions, mut found) = (Vec::new(), BTreeMap::new());

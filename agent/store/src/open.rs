@@ -104,6 +104,12 @@ impl Store {
         &self.path
     }
 
+    /// The newest sequence number given out; 0 when none was.
+    #[must_use]
+    pub fn last_sequence(&self) -> u64 {
+        self.next.saturating_sub(1)
+    }
+
     /// Count this start of the daemon; 1 for the first. Never repeats, also when the database was lost.
     pub fn next_session(&mut self) -> Result<u64, StoreError> {
         let session = self.record.numbers().session + 1;

@@ -115,7 +115,7 @@ pub struct Instant {
     /// Media time: nanoseconds since the first frame of the camera's stream epoch.
     #[schemars(range(min = 0))]
     pub pts_ns: i64,
-    /// The true time lies this near, milliseconds.
+    /// The true time lies this near, milliseconds, but for the error of the device's own clock (`clock.max_err_ms`).
     #[schemars(range(min = 0))]
     pub uncertainty_ms: f64,
 }
@@ -149,7 +149,7 @@ pub struct ClockState {
     pub synced: bool,
     /// Where wall time comes from, such as `ntp`, `local` or `replay`.
     pub source: String,
-    /// Largest error that the system reports, milliseconds.
+    /// Largest error of a synchronised clock that the system reports, milliseconds; 0 when it is not stated.
     pub max_err_ms: f64,
     /// Boot of the device, to tell clocks apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]

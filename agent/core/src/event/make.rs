@@ -9,7 +9,7 @@ use super::action::{
 use super::ids::Ids;
 use super::{SPECVERSION, rfc3339};
 use crate::decode::{Decision, EndReason, Status};
-use crate::time::{ClockMap, Pts, SessionId};
+use crate::time::{ClockMap, Pts, SessionId, WallTime};
 
 /// What all events of one (camera, model) pair share.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct Clocks<'a> {
     pub map: &'a ClockMap,
     /// Of the device.
     pub state: &'a ClockState,
+    /// From the monotonic clock to the wall clock of the device, nanoseconds; without meaning in replay.
+    pub wall_minus_mono_ns: i64,
     /// Now, Unix nanoseconds; `None` in replay, where latency has no meaning.
     pub now_unix_ns: Option<i64>,
 }
@@ -69,14 +71,14 @@ pub fn action_event(
     ids: Ids,
     sequence: u64,
 ) -> ActionEvent {
-    let start = instant(clocks.map, decision.start, decision.start_uncertainty_ms);
-    let decided_at = instant(clocks.map, decision.decided_at, 0.0);
-    let decided_wall = clocks.map.wall(decision.decided_at).unix_ns;
+    let start = instant(clocks, decision.start, decision.start_uncertainty_ms);
+    let decided_at = instant(clocks, decision.decided_at, 0.0);
+    let decided_wall = clocks.wall(decision.decided_at).unix_ns;
     let (status, end, end_reason) = match decision.status {
         Status::Started => (ActionStatus::Started, None, None),
         Status::Updated => (ActionStatus::Updated, None, None),
         Status::Ended { end, end_uncertainty_ms, reason } => {
-            (ActionStatus::Ended, Some(instant(clocks.map, end, end_uncertainty_ms)), Some(reason))
+            (ActionStatus::Ended, Some(instant(clocks, end, end_uncertainty_ms)), Some(reason))
         }
     };
     let open = status != ActionStatus::Ended;
@@ -134,8 +136,14 @@ pub fn recovered_event(previous: &ActionEvent, id: Uuid, now_unix_ns: i64, seque
     event
 }
 
-fn instant(map: &ClockMap, pts: Pts, uncertainty_ms: f32) -> Instant {
-    let wall = map.wall(pts.clamped());
+impl Clocks<'_> {
+    fn wall(&self, pts: Pts) -> WallTime {
+        self.map.wall(pts, self.wall_minus_mono_ns)
+    }
+}
+
+fn instant(clocks: &Clocks<'_>, pts: Pts, uncertainty_ms: f32) -> Instant {
+    let wall = clocks.wall(pts.clamped());
     let uncertainty_ms = (f64::from(uncertainty_ms.max(0.0)) + millis(wall.uncertainty_ns)).round();
     Instant { time: rfc3339(wall.unix_ns), pts_ns: pts.clamped().0, uncertainty_ms }
 }

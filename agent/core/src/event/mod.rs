@@ -4,6 +4,7 @@
 //! reads no clock but for [`replay_ids`], which needs neither.
 
 mod action;
+mod clock;
 mod ids;
 mod make;
 mod state;
@@ -12,6 +13,7 @@ pub use action::{
     ACTION_SCHEMA, ACTION_TYPE, ActionData, ActionEvent, ActionStatus, CameraRef, ClockState, Instant, LEASE_NS,
     Latency, ModelRef,
 };
+pub use clock::{ClockRecord, DRIFT_PPM, MOST_STEPS, StepRecord};
 pub use ids::{Ids, replay_ids};
 pub use make::{Clocks, EventContext, action_event, recovered_event};
 pub use state::{CameraLink, CameraState, DeviceState, DeviceStatus, GAP_TYPE, GapData, GapStatement, Scoring};
@@ -40,6 +42,7 @@ pub fn schemas() -> Vec<(&'static str, serde_json::Value)> {
         ("gap-1.json", schema::<GapStatement>("gap-1.json")),
         ("device-status-1.json", schema::<DeviceStatus>("device-status-1.json")),
         ("camera-state-1.json", schema::<CameraState>("camera-state-1.json")),
+        ("clock-1.json", schema::<ClockRecord>("clock-1.json")),
     ]
 }
 

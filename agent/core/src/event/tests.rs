@@ -36,7 +36,7 @@ fn decision(rev: u32, label: u16, status: Status) -> Decision {
 
 fn replayed(d: &Decision) -> ActionEvent {
     let state = ClockState { synced: false, source: "replay".into(), ..ClockState::default() };
-    let clocks = Clocks { map: &ClockMap::fixed(0), state: &state, now_unix_ns: None };
+    let clocks = Clocks { map: &ClockMap::fixed(0), state: &state, wall_minus_mono_ns: 7, now_unix_ns: None };
     let ids = replay_ids("sha256 of the video", d.action, d.rev, (d.decided_at.0 / 1_000_000) as u64);
     action_event(&context(), d, SessionId(1), &clocks, ids, 42)
 }
@@ -56,22 +56,23 @@ fn events_look_like_this() {
 fn live_times_are_wall_times_with_the_uncertainty_of_the_clock() {
     let mut map = ClockMap::new();
     let wall = 1_790_000_000_000_000_000;
-    for k in 0..100 {
+    for k in 0..600 {
         let late = 40_000_000 + (k % 3) * 6_000_000;
-        map.observe(
-            Pts(k * 40_000_000),
-            Arrival { mono_ns: k * 40_000_000 + late, wall_ns: wall + k * 40_000_000 + late },
-        );
+        map.observe(Pts(k * 40_000_000), Arrival { mono_ns: k * 40_000_000 + late, ..Arrival::default() });
     }
     let state = ClockState { synced: true, source: "ntp".into(), max_err_ms: 4.0, boot_id: Some("b".into()) };
     let now = Some(wall + 2_500_000_000);
     let d = decision(0, 0, Status::Started);
     let ids = replay_ids("x", 0, 0, 0);
-    let e = action_event(&context(), &d, SessionId(4), &Clocks { map: &map, state: &state, now_unix_ns: now }, ids, 1);
-    assert_eq!(e.data.decided_at.time, rfc3339(wall + 2_440_000_000));
-    assert_eq!(e.data.start.uncertainty_ms, 116.0, "100 of the decoder, 10 of the floor, 6 of jitter");
-    assert_eq!(e.data.latency.capture_to_event_ms, 60.0);
-    assert_eq!(e.data.valid_until, Some(rfc3339(wall + 17_440_000_000)));
+    let clocks = Clocks { map: &map, state: &state, wall_minus_mono_ns: wall, now_unix_ns: now };
+    let e = action_event(&context(), &d, SessionId(4), &clocks, ids, 1);
+    assert_eq!(e.data.decided_at.time, rfc3339(wall + 2_400_000_000));
+    assert_eq!(
+        e.data.start.uncertainty_ms, 150.0,
+        "100 of the decoder, 40 of a delay unseen, 3, 6 of jitter, 1 of few frames"
+    );
+    assert_eq!(e.data.latency.capture_to_event_ms, 100.0);
+    assert_eq!(e.data.valid_until, Some(rfc3339(wall + 17_400_000_000)));
     assert_eq!(e.data.camera.stream_epoch, 4);
 }
 

@@ -1,0 +1,149 @@
+//! Media time that goes on when a camera sets its clock.
+//!
+//! Owned by the capture thread of a live camera. Constant time, no allocation, never reads a clock. Not for files: without
+//! arrivals a jump cannot be told from a cut.
+
+use super::NANOS_PER_SECOND;
+
+/// A camera's clock that goes back by this much was set. (Less is disorder, which the selector drops.)
+const BACK_NS: i64 = NANOS_PER_SECOND / 4;
+/// A frame that comes this much before it can have been captured shows a clock that was set forward.
+const FORWARD_NS: i64 = NANOS_PER_SECOND / 2;
+/// Silence longer than this is a gap, whatever the clock says after it.
+const GAP_NS: i64 = 10 * NANOS_PER_SECOND;
+/// A lowest offset is forgotten at the rate of the worst clock: 1,000 ppm.
+const FORGET: i64 = 1000;
+
+/// Joins the stretches of a camera's time line when its clock is set while frames go on arriving.
+///
+/// A frame cannot arrive before it was captured, and a stalled network makes frames late but not their time stamps go
+/// back: so a time stamp that goes back, or one ahead of every arrival so far, is the camera's clock being set, and its
+/// frame is placed one frame interval after the one before (or as much as passed until it arrived, if that was longer).
+#[derive(Clone, Debug, Default)]
+pub struct MediaClock {
+    /// Added to the camera's time.
+    shift: i64,
+    newest: Option<Seen>,
+    /// Between frames, usually.
+    interval: i64,
+    /// Lowest `arrival - time`, slowly forgotten.
+    lowest: i64,
+    rebases: u32,
+}
+
+/// The frame before: camera's time, time given, arrival.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    running: i64,
+    given: i64,
+    mono: i64,
+}
+
+impl MediaClock {
+    /// A clock for a new pipeline; the count of joins goes on.
+    pub fn restart(&mut self) {
+        *self = Self { rebases: self.rebases, ..Self::default() };
+    }
+
+    /// How often the time line was joined.
+    #[must_use]
+    pub fn rebases(&self) -> u32 {
+        self.rebases
+    }
+
+    /// The continuous time of a frame. `running_ns`: its time on the camera's time line; `mono_ns`: its arrival.
+    pub fn place(&mut self, running_ns: i64, mono_ns: i64) -> i64 {
+        let mut given = running_ns.saturating_add(self.shift);
+        if let Some(before) = self.newest {
+            let advance = running_ns.saturating_sub(before.running);
+            let waited = mono_ns.saturating_sub(before.mono).max(0);
+            self.lowest = self.lowest.saturating_add(waited / FORGET);
+            if self.was_set(advance, waited, mono_ns.saturating_sub(given)) {
+                let step = if waited < self.interval.saturating_mul(2) { self.interval } else { waited };
+                given = before.given.saturating_add(step.max(1));
+                self.shift = given.saturating_sub(running_ns);
+                self.rebases = self.rebases.wrapping_add(1);
+            } else if (1..=NANOS_PER_SECOND).contains(&advance) {
+                self.interval = advance;
+            }
+            self.lowest = self.lowest.min(mono_ns.saturating_sub(given));
+        } else {
+            self.lowest = mono_ns.saturating_sub(given);
+        }
+        self.newest = Some(Seen { running: running_ns, given, mono: mono_ns });
+        given
+    }
+
+    fn was_set(&self, advance: i64, waited: i64, offset: i64) -> bool {
+        let back = advance < -BACK_NS;
+        let forward = advance.saturating_sub(waited) > FORWARD_NS && offset < self.lowest.saturating_sub(FORWARD_NS);
+        waited <= GAP_NS && (back || forward)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: i64 = 1_000_000;
+
+    fn ms(clock: &mut MediaClock, running: i64, mono: i64) -> i64 {
+        clock.place(running * MS, mono * MS) / MS
+    }
+
+    #[test]
+    fn a_clock_that_is_set_does_not_tear_the_time_line() {
+        for step in [3_600_000, 3_000, -300, -3_000, -86_400_000] {
+            let mut clock = MediaClock::default();
+            for k in 0..50 {
+                assert_eq!(ms(&mut clock, k * 40, k * 40 + k % 7), k * 40);
+            }
+            for k in 50..100 {
+                assert_eq!(ms(&mut clock, k * 40 + step, k * 40 + k % 7), k * 40, "step of {step} ms");
+            }
+            assert_eq!(clock.rebases(), 1);
+        }
+    }
+
+    #[test]
+    fn late_frames_and_lost_frames_are_no_steps() {
+        let mut clock = MediaClock::default();
+        for k in 0..200 {
+            // A stall of 3 s, and all that waited at once; then 2 s of frames lost.
+            let arrival = if (50..125).contains(&k) { 5_000 + k } else { k * 40 };
+            if !(150..200).contains(&k) {
+                assert_eq!(ms(&mut clock, k * 40, arrival), k * 40);
+            }
+        }
+        assert_eq!((ms(&mut clock, 8_000, 8_000), clock.rebases()), (8_000, 0));
+    }
+
+    #[test]
+    fn small_disorder_and_true_gaps_are_left_to_the_selector() {
+        let mut clock = MediaClock::default();
+        ms(&mut clock, 1_000, 1_000);
+        assert_eq!(ms(&mut clock, 900, 1_040), 900);
+        assert_eq!(ms(&mut clock, 21_000, 21_000), 21_000, "20 s of silence");
+        assert_eq!(ms(&mut clock, 5_000, 40_000), 5_000, "silence, and another clock after it");
+        assert_eq!(clock.rebases(), 0);
+    }
+
+    #[test]
+    fn a_step_in_a_pause_takes_as_long_as_the_pause() {
+        let mut clock = MediaClock::default();
+        for k in 0..50 {
+            ms(&mut clock, k * 40, k * 40);
+        }
+        assert_eq!(ms(&mut clock, 500, 4_000), 4_000, "2 s of pause");
+    }
+
+    #[test]
+    fn nothing_overflows() {
+        let mut clock = MediaClock::default();
+        for running in [i64::MIN, 0, i64::MAX, i64::MIN] {
+            for mono in [i64::MIN, 0, i64::MAX] {
+                clock.place(running, mono);
+            }
+        }
+    }
+}

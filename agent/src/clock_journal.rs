@@ -1,0 +1,122 @@
+//! What was done to the device's clock since it booted, kept over restarts of the agent.
+//!
+//! The store thread owns it: it alone knows which `sequence` a step comes after. A file that cannot be read or written
+//! costs corrections after a restart, never an event.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use kinewatch_core::event::{ClockRecord, ClockState};
+use kinewatch_core::time::{ClockStep, DeviceClock};
+use serde::{Deserialize, Serialize};
+
+/// The record, and where it is kept.
+#[derive(Debug)]
+pub struct ClockJournal {
+    path: PathBuf,
+    kept: Kept,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    wall_minus_mono_ns: i64,
+    record: ClockRecord,
+}
+
+impl ClockJournal {
+    /// Goes on with what the last run of this boot left in `state_dir`, else begins. A step that came while no agent ran
+    /// is noted after the event `last_sequence`. `now`: [`crate::clock::both_ns`] and [`crate::clock::state`].
+    #[must_use]
+    pub fn open(
+        state_dir: &Path,
+        session: u64,
+        last_sequence: u64,
+        ((mono_ns, wall_ns), state): ((i64, i64), &ClockState),
+    ) -> (Self, DeviceClock) {
+        let path = state_dir.join("clock.json");
+        let kept = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
+        let same_boot = kept.filter(|kept| kept.record.boot_id.is_some() && kept.record.boot_id == state.boot_id);
+        let (kept, mut clock) = match same_boot {
+            Some(mut kept) => {
+                kept.record.session = session;
+                let clock = DeviceClock::resumed(kept.wall_minus_mono_ns, kept.record.synced);
+                (kept, clock)
+            }
+            None => {
+                let clock = DeviceClock::new(mono_ns, wall_ns, state.synced);
+                let record = ClockRecord::new(session, state);
+                (Kept { wall_minus_mono_ns: clock.wall_minus_mono_ns(), record }, clock)
+            }
+        };
+        let mut journal = Self { path, kept };
+        match clock.look(mono_ns, wall_ns, state.synced) {
+            Some(step) => journal.note(&step, last_sequence),
+            None => journal.save(),
+        }
+        (journal, clock)
+    }
+
+    /// Notes a step that came after the event `last_sequence`, and says so.
+    pub fn note(&mut self, step: &ClockStep, last_sequence: u64) {
+        let step_s = step.step_ns() as f64 / 1e9;
+        let synced = step.synced;
+        if step_s == 0.0 {
+            tracing::info!("the system clock is synchronised and was right");
+        } else {
+            tracing::warn!(
+                step_s,
+                synced,
+                last_sequence,
+                "the system clock was set: events up to this sequence bear the old time, and the retained message on \
+                 clock says by how much"
+            );
+        }
+        self.kept.wall_minus_mono_ns = step.new_unix_ns.saturating_sub(step.mono_ns);
+        self.kept.record.note(step, last_sequence);
+        self.save();
+    }
+
+    /// What subscribers are told.
+    #[must_use]
+    pub fn record(&self) -> &ClockRecord {
+        &self.kept.record
+    }
+
+    fn save(&self) {
+        let beside = self.path.with_extension("json.new");
+        let bytes = serde_json::to_vec(&self.kept).unwrap_or_default();
+        if let Err(error) = fs::write(&beside, bytes).and_then(|()| fs::rename(&beside, &self.path)) {
+            let path = self.path.display();
+            tracing::warn!("{path}: {error}; after a restart, steps of the clock so far are not told again");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: i64 = 1_000_000_000;
+
+    fn state(boot: &str, synced: bool) -> ClockState {
+        ClockState { synced, source: "local".into(), max_err_ms: 0.0, boot_id: Some(boot.into()) }
+    }
+
+    #[test]
+    fn steps_of_this_boot_survive_a_restart_and_those_of_another_do_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut journal, mut clock) = ClockJournal::open(dir.path(), 1, 0, ((10 * S, 50 * S), &state("a", false)));
+        assert_eq!(journal.record().steps.len(), 0);
+        journal.note(&clock.look(20 * S, 3_660 * S, true).unwrap(), 7);
+        // Set again while no agent ran.
+        let (journal, clock) = ClockJournal::open(dir.path(), 2, 9, ((30 * S, 3_665 * S), &state("a", true)));
+        let told: Vec<_> = journal.record().steps.iter().map(|s| (s.step_ms, s.last_sequence)).collect();
+        assert_eq!(told, [(3_600_000.0, 7), (-5_000.0, 9)]);
+        assert_eq!((journal.record().session, clock.wall_minus_mono_ns()), (2, 3_635 * S));
+        let (journal, _) = ClockJournal::open(dir.path(), 3, 9, ((5 * S, 9_000 * S), &state("b", true)));
+        assert_eq!(journal.record().steps.len(), 0);
+        fs::write(dir.path().join("clock.json"), "{").unwrap();
+        let (journal, _) = ClockJournal::open(dir.path(), 4, 9, ((6 * S, 9_001 * S), &state("b", true)));
+        assert_eq!((journal.record().steps.len(), journal.record().session), (0, 4));
+    }
+}
