@@ -4,6 +4,7 @@
 
 pub mod analytics;
 pub mod app;
+pub mod calibrate;
 pub mod camera_states;
 pub mod chains;
 pub mod cli;

@@ -53,7 +53,7 @@ pub enum ReplayError {
 }
 
 /// What came of a video.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Replayed {
     /// Camera id: the file's stem as a name.
     pub camera: String,

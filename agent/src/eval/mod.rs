@@ -19,7 +19,7 @@ pub use bootstrap::{DRAWS, LEAST_GROUPS};
 pub use figures::{Edge, Figure, Key, OFFSETS_S, Quantile, TIOUS};
 pub use replays::{Job, replay_all};
 pub use summary::summary;
-pub use sweep::{Knob, Point, TradeOff};
+pub use sweep::{Knob, Point, TradeOff, again};
 pub use written::json;
 
 use crate::intervals::{Collector, Detection, Pair, Truth, pair};
@@ -101,6 +101,19 @@ impl LabelFigures {
     pub fn figures(&self) -> impl Iterator<Item = (Key, Figure)> {
         Key::all().into_iter().zip(self.figures.iter().copied())
     }
+}
+
+/// Figures of each label, without intervals.
+#[must_use]
+pub fn figures_of(detections: &[Detection], truth: &Truth, labels: &[String]) -> Vec<LabelFigures> {
+    let judged = Judged::new(detections, truth, labels);
+    let (hours, weights) = (judged.hours.iter().sum(), vec![1; judged.groups()]);
+    let bare = |value| Figure { value, interval: None };
+    let figures = |(label, block): (&String, &Block)| {
+        let values = figures::of_block(block, hours, &weights);
+        LabelFigures::new(label, block, values.into_iter().map(bare).collect())
+    };
+    labels.iter().zip(&judged.labels).map(figures).collect()
 }
 
 /// How long a window took from its frame to its decision, on the machine that evaluated.

@@ -1,0 +1,143 @@
+//! From labelled video to decoder settings: temperature, kind of decoder, thresholds, lags and uncertainties.
+//!
+//! Works on scores: a video is replayed once, and then decoded again for every setting that is tried. Looks at no video that
+//! it is not given, so what it says of them is said of videos that it has seen; [`left_out`] says what to expect of others.
+//! Deterministic; the calling thread does the work, and blocks.
+
+mod kinds;
+mod lags;
+mod objective;
+mod score_model;
+mod search;
+mod temperature;
+mod write;
+
+use std::collections::BTreeSet;
+
+use kinewatch_core::manifest::{Activation, DecoderParams, Decoding};
+
+pub use objective::{Objective, Quality};
+pub use write::{Occasion, report, settings};
+
+use crate::intervals::Truth;
+use crate::replay::Replayed;
+
+/// What is calibrated, and on what.
+#[derive(Clone, Debug)]
+pub struct Material {
+    /// The package's decoder settings.
+    pub decoding: Decoding,
+    /// How its scores came from logits; `None` for saved scores of a package of settings alone, which has no temperature.
+    pub output: Option<(Activation, f64)>,
+    /// Annotated videos with their scores.
+    pub replayed: Vec<Replayed>,
+    /// Of those videos.
+    pub truth: Truth,
+    /// What is to be good.
+    pub objective: Objective,
+}
+
+/// What was chosen.
+#[derive(Clone, Debug)]
+pub struct Calibration {
+    /// The new settings.
+    pub decoding: Decoding,
+    /// The new temperature, where there is one.
+    pub temperature: Option<f64>,
+    /// Of each calibrated label.
+    pub labels: Vec<LabelChoice>,
+}
+
+/// How one label came to its settings.
+#[derive(Clone, Debug)]
+pub struct LabelChoice {
+    /// Its name.
+    pub label: String,
+    /// As the package had it.
+    pub before: Quality,
+    /// The best of each kind, in the order they were tried.
+    pub kinds: Vec<(DecoderParams, Quality)>,
+    /// As chosen.
+    pub after: Quality,
+    /// True begins and ends that the uncertainties are from.
+    pub edges: [usize; 2],
+}
+
+/// Chooses settings for every decoded label that the annotations know, or that a sequence in them needs. `told` is given a
+/// label's name when its turn comes, and its share of the whole.
+#[must_use]
+pub fn calibrate(material: &Material, mut told: impl FnMut(&str, f64)) -> Calibration {
+    let mut material = material.clone();
+    let temperature = temperature::fit(&mut material);
+    let mut decoding = material.decoding.clone();
+    let wanted = wanted(&material);
+    let mut choices: Vec<LabelChoice> = Vec::new();
+    // The parts of a sequence depend on each other: the second round knows what the first chose.
+    let rounds = if decoding.sequences.iter().any(|s| annotated(&material.truth, &s.name)) { 2 } else { 1 };
+    for round in 0..rounds {
+        for (n, &label) in wanted.iter().enumerate() {
+            let share = (round * wanted.len() + n) as f64 / (rounds * wanted.len()) as f64;
+            told(&decoding.labels[label].name, share);
+            let choice = search::label(&material, &decoding, label);
+            decoding.labels[label].decoder = Some(choice.0);
+            match choices.iter_mut().find(|c| c.label == choice.1.label) {
+                Some(known) => *known = LabelChoice { before: known.before.clone(), ..choice.1 },
+                None => choices.push(choice.1),
+            }
+        }
+    }
+    for (choice, &label) in choices.iter_mut().zip(&wanted) {
+        choice.edges = lags::uncertainties(&material, &mut decoding, label);
+    }
+    Calibration { decoding, temperature, labels: choices }
+}
+
+/// Calibrates on all groups but some, and judges what that finds in those: what to expect of videos not seen. `None` with
+/// fewer than two groups. `folds`: into how many parts the groups fall.
+pub fn left_out(material: &Material, folds: usize, mut told: impl FnMut(f64)) -> Option<Vec<(String, Quality)>> {
+    let group_of = |camera: &str| {
+        let video = material.truth.videos.get(camera)?;
+        Some(video.group.clone().unwrap_or_else(|| camera.to_owned()))
+    };
+    let groups: Vec<String> =
+        material.truth.videos.keys().filter_map(|c| group_of(c)).collect::<BTreeSet<_>>().into_iter().collect();
+    let folds = folds.min(groups.len());
+    if folds < 2 {
+        return None;
+    }
+    let mut detections = Vec::new();
+    for fold in 0..folds {
+        told(fold as f64 / folds as f64);
+        let out = |camera: &str| {
+            let at = group_of(camera).and_then(|g| groups.iter().position(|x| *x == g));
+            at.is_some_and(|at| at % folds == fold)
+        };
+        let part = |keep: &dyn Fn(&str) -> bool| Material {
+            truth: material.truth.only(keep),
+            replayed: material.replayed.iter().filter(|r| keep(&r.camera)).cloned().collect(),
+            ..material.clone()
+        };
+        let chosen = calibrate(&part(&|camera| !out(camera)), |_, _| ());
+        let mut rest = part(&out);
+        if let Some(temperature) = chosen.temperature {
+            temperature::apply(&mut rest, temperature);
+        }
+        detections.extend(objective::detections(&chosen.decoding, &rest.replayed));
+    }
+    let labels: Vec<String> =
+        material.decoding.published().filter(|l| annotated(&material.truth, l)).map(str::to_owned).collect();
+    Some(objective::qualities(&detections, &material.truth, labels))
+}
+
+/// Labels to calibrate: annotated ones, and parts of annotated sequences.
+fn wanted(material: &Material) -> Vec<usize> {
+    let decoding = &material.decoding;
+    let in_sequence =
+        |i| decoding.sequences.iter().any(|s| s.parts.contains(&i) && annotated(&material.truth, &s.name));
+    let labels = decoding.labels.iter().enumerate().filter(|(_, l)| l.decoder.is_some());
+    labels.filter(|(i, l)| annotated(&material.truth, &l.name) || in_sequence(*i)).map(|(i, _)| i).collect()
+}
+
+fn annotated(truth: &Truth, label: &str) -> bool {
+    truth.actions.iter().any(|a| a.label == label)
+}

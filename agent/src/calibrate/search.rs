@@ -1,0 +1,116 @@
+//! The search for one label's settings: from a few beginnings, one step at a time, as long as it gets better.
+
+use kinewatch_core::manifest::{DecoderKind, DecoderParams, Decoding};
+
+use super::objective::{Quality, detections, qualities};
+use super::{LabelChoice, Material, annotated, kinds, lags, score_model};
+
+/// Sizes of the steps, one after the other.
+const SIZES: [f64; 3] = [1.0, 0.5, 0.25];
+/// Rounds over all steps of a size, at most.
+const ROUNDS: usize = 6;
+/// A gain below this is chance.
+const LEAST_GAIN: f64 = 1e-3;
+/// A model of the scores has more to it than two thresholds: it has to be better by this much.
+const MODEL_GAIN: f64 = 0.01;
+
+/// The best settings of a label, all others being what they are in `decoding`.
+pub(super) fn label(material: &Material, decoding: &Decoding, label: usize) -> (DecoderParams, LabelChoice) {
+    let name = decoding.labels[label].name.clone();
+    let trial = Trial { material, decoding, label };
+    let stride_s = decoding.stride as f64 / 1e9;
+    // A label that is wanted has a decoder.
+    let packaged = decoding.labels[label].decoder.unwrap_or_else(default);
+    let (before_value, before) = trial.judge(packaged);
+    let model = score_model::of(material, &name);
+    let mut kinds = Vec::new();
+    let mut best = (before_value, packaged, before.clone());
+    for kind in [DecoderKind::Cusum, DecoderKind::Hysteresis, DecoderKind::Hmm] {
+        let starts = kinds::starts(kind, packaged, model, stride_s).into_iter();
+        let Some(found) = starts.map(|p| trial.climb(p, stride_s)).max_by(|a, b| a.0.total_cmp(&b.0)) else { continue };
+        kinds.push((found.1, found.2.clone()));
+        let least = if kind == DecoderKind::Hmm && best.1.kind != kind { MODEL_GAIN } else { LEAST_GAIN };
+        if found.0 > best.0 + least {
+            best = found;
+        }
+    }
+    let (_, params, after) = best;
+    (params, LabelChoice { label: name, before, kinds, after, edges: [0, 0] })
+}
+
+fn default() -> DecoderParams {
+    DecoderParams {
+        kind: DecoderKind::Cusum,
+        on: 0.5,
+        off: 0.5,
+        smooth_s: 0.0,
+        h_on: 0.5,
+        h_off: 0.5,
+        min_duration_s: 0.0,
+        merge_gap_s: 0.0,
+        max_duration_s: 60.0,
+        cooldown_s: 0.0,
+        lag_start_s: 0.0,
+        lag_end_s: 0.0,
+        uncertainty_start_ms: 0.0,
+        uncertainty_end_ms: 0.0,
+        hmm: None,
+    }
+}
+
+/// One label's settings within those of all.
+struct Trial<'a> {
+    material: &'a Material,
+    decoding: &'a Decoding,
+    label: usize,
+}
+
+type Found = (f64, DecoderParams, Quality);
+
+impl Trial<'_> {
+    fn climb(&self, start: DecoderParams, stride_s: f64) -> Found {
+        let mut best = self.tried(start);
+        for size in SIZES {
+            for _ in 0..ROUNDS {
+                let before = best.0;
+                for near in kinds::neighbours(&best.1.clone(), size, stride_s) {
+                    let found = self.tried(near);
+                    if found.0 > best.0 + LEAST_GAIN {
+                        best = found;
+                    }
+                }
+                if best.0 <= before {
+                    break;
+                }
+            }
+        }
+        best
+    }
+
+    fn tried(&self, params: DecoderParams) -> Found {
+        let params = lags::with_lags(self.material, self.decoding, self.label, params);
+        let (value, quality) = self.judge(params);
+        (value, params, quality)
+    }
+
+    /// The value of the settings for the label itself and for the sequences that it is part of, whichever are annotated;
+    /// and the quality of the first of them.
+    fn judge(&self, params: DecoderParams) -> (f64, Quality) {
+        let mut tried = self.decoding.clone();
+        let truth = &self.material.truth;
+        tried.sequences.retain(|s| s.parts.contains(&self.label) && annotated(truth, &s.name));
+        let needed: Vec<usize> = tried.sequences.iter().flat_map(|s| s.parts.clone()).collect();
+        for (i, label) in tried.labels.iter_mut().enumerate() {
+            label.publish = i == self.label;
+            label.decoder = if i == self.label { Some(params) } else { label.decoder.filter(|_| needed.contains(&i)) };
+        }
+        tried.exclusive.clear();
+        let own = self.decoding.labels[self.label].name.clone();
+        let names = std::iter::once(own).chain(tried.sequences.iter().map(|s| s.name.clone()));
+        let names: Vec<String> = names.filter(|name| annotated(truth, name)).collect();
+        let found = qualities(&detections(&tried, &self.material.replayed), truth, names);
+        let sum: f64 = found.iter().map(|(_, q)| q.value(self.material.objective)).sum();
+        let value = sum / found.len().max(1) as f64;
+        (value, found.into_iter().next().map(|(_, q)| q).unwrap_or_default())
+    }
+}

@@ -1,0 +1,198 @@
+//! What was chosen, written down: `model.toml` with the new settings, and a report for people.
+
+use std::fmt::Write as _;
+
+use kinewatch_core::manifest::{DecoderKind, DecoderParams, ScoreModel};
+use toml_edit::{DocumentMut, Item, Table, value};
+
+use super::{Calibration, LabelChoice, Objective, Quality};
+
+/// Marks the version of a package whose settings are not those it was published with.
+const MARK: &str = "calibrated";
+
+/// The text of a `model.toml` with the settings of `calibration`; everything else stays as it is.
+///
+/// # Errors
+/// In words: it is not the text that the settings were made for.
+pub fn settings(text: &str, calibration: &Calibration) -> Result<String, String> {
+    let mut document: DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| e.to_string())?;
+    if let Some(version) = document.get("version").and_then(Item::as_str) {
+        let plain = version.split_once('+').map_or(version, |(plain, _)| plain);
+        document["version"] = value(format!("{plain}+{MARK}"));
+    }
+    if let Some(temperature) = calibration.temperature {
+        let output = document.get_mut("output").ok_or("has no [output] for the temperature")?;
+        output["temperature"] = value(tidy(temperature));
+    }
+    let labels = document.get_mut("labels").and_then(Item::as_array_of_tables_mut).ok_or("has no [[labels]]")?;
+    for choice in &calibration.labels {
+        let chosen = calibration.decoding.labels.iter().find(|l| l.name == choice.label).and_then(|l| l.decoder);
+        let named = |table: &&mut Table| table.get("name").and_then(Item::as_str) == Some(choice.label.as_str());
+        let table = labels.iter_mut().find(named);
+        let (Some(chosen), Some(table)) = (chosen, table) else {
+            return Err(format!("has no label {}", choice.label));
+        };
+        table.insert("decoder", Item::Table(decoder(&chosen)));
+    }
+    Ok(document.to_string())
+}
+
+fn decoder(p: &DecoderParams) -> Table {
+    let mut table = Table::new();
+    let mut set = |key: &str, number: f64| table.insert(key, value(tidy(number)));
+    set("on", p.on);
+    set("off", p.off);
+    match p.kind {
+        DecoderKind::Cusum => {
+            set("h_on", p.h_on);
+            set("h_off", p.h_off);
+        }
+        DecoderKind::Hysteresis => drop(set("smooth_s", p.smooth_s)),
+        DecoderKind::Hmm => {}
+    }
+    set("min_duration_s", p.min_duration_s);
+    set("merge_gap_s", p.merge_gap_s);
+    set("max_duration_s", p.max_duration_s);
+    if p.cooldown_s > 0.0 {
+        set("cooldown_s", p.cooldown_s);
+    }
+    set("lag_start_s", p.lag_start_s);
+    set("lag_end_s", p.lag_end_s);
+    set("uncertainty_start_ms", p.uncertainty_start_ms);
+    set("uncertainty_end_ms", p.uncertainty_end_ms);
+    table.insert("kind", value(kind(p.kind)));
+    table.sort_values_by(|a, _, b, _| (b.get() == "kind").cmp(&(a.get() == "kind")));
+    if let Some(model) = &p.hmm {
+        table.insert("hmm", Item::Table(score_model(model)));
+    }
+    table
+}
+
+fn score_model(m: &ScoreModel) -> Table {
+    let rows = [
+        ("window_s", m.window_s),
+        ("low", m.low),
+        ("high", m.high),
+        ("deviation", m.deviation),
+        ("correlation", m.correlation),
+        ("shortest_s", m.shortest_s),
+        ("pause_s", m.pause_s),
+        ("length_s", m.length_s),
+        ("apart_s", m.apart_s),
+        ("burst", m.burst),
+        ("burst_s", m.burst_s),
+        ("bursts_per_hour", m.bursts_per_hour),
+        ("dropouts_per_hour", m.dropouts_per_hour),
+    ];
+    rows.into_iter().map(|(key, number)| (key, value(tidy(number)))).collect()
+}
+
+fn kind(kind: DecoderKind) -> &'static str {
+    match kind {
+        DecoderKind::Cusum => "cusum",
+        DecoderKind::Hysteresis => "hysteresis",
+        DecoderKind::Hmm => "hmm",
+    }
+}
+
+fn tidy(number: f64) -> f64 {
+    (number * 1e4).round() / 1e4
+}
+
+/// What the report is about, beside the calibration.
+#[derive(Clone, Debug)]
+pub struct Occasion {
+    /// Name and version of the package that was calibrated.
+    pub package: String,
+    /// Annotated videos.
+    pub videos: usize,
+    /// Groups that they form.
+    pub groups: usize,
+    /// Their length together.
+    pub hours: f64,
+    /// As asked for.
+    pub objective: Objective,
+    /// What was found in groups that had been left out; `None` when that was not tried.
+    pub left_out: Option<Vec<(String, Quality)>>,
+}
+
+/// The report, in Markdown.
+#[must_use]
+pub fn report(calibration: &Calibration, occasion: &Occasion) -> String {
+    let mut text = String::new();
+    let o = occasion;
+    let objective = match o.objective {
+        Objective::F1 => "F1 at tIoU 0.5".to_owned(),
+        Objective::Latency { false_per_day } => format!("early begins, at most {false_per_day} false alarms a day"),
+    };
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "# Calibration of {}\n", o.package);
+    let _ = writeln!(
+        text,
+        "On {} videos of {} groups, {:.2} hours, for {objective}. Figures \"seen\" are of those videos, which the settings \
+         were chosen on: a package does worse elsewhere. \"Left out\" says how much: settings chosen on the other groups, \
+         judged on the group that was left out.\n",
+        o.videos, o.groups, o.hours
+    );
+    if let Some(temperature) = calibration.temperature {
+        let _ = writeln!(text, "Temperature: {}.\n", tidy(temperature));
+    }
+    let _ = writeln!(
+        text,
+        "| label | settings | actions | F1@.3 / .5 / .7 | false/h | start error s | end error s | start told after s, median / p90 |"
+    );
+    let _ = writeln!(text, "|---|---|---|---|---|---|---|---|");
+    for choice in &calibration.labels {
+        let left_out = o.left_out.iter().flatten().find(|(label, _)| *label == choice.label).map(|(_, q)| q);
+        let rows =
+            [("before", Some(&choice.before)), ("after, seen", Some(&choice.after)), ("after, left out", left_out)];
+        rows.into_iter()
+            .filter_map(|(what, q)| Some((what, q?)))
+            .for_each(|(what, q)| row(&mut text, &choice.label, what, q));
+    }
+    let parts = |label: &str| calibration.labels.iter().any(|c| c.label == label);
+    for (label, quality) in o.left_out.iter().flatten().filter(|(label, _)| !parts(label)) {
+        row(&mut text, label, "after, left out", quality);
+    }
+    let _ = writeln!(text, "\n## Kinds of decoder\n\nThe best settings of each kind, on the videos seen.\n");
+    let _ = writeln!(
+        text,
+        "| label | kind | F1@.3 / .5 / .7 | false/h | start told after s | chosen |\n|---|---|---|---|---|---|"
+    );
+    for choice in &calibration.labels {
+        kinds(&mut text, calibration, choice);
+    }
+    text
+}
+
+fn row(text: &mut String, label: &str, what: &str, q: &Quality) {
+    let _ = writeln!(
+        text,
+        "| `{label}` | {what} | {} | {} | {} | {} | {} | {} / {} |",
+        q.truth,
+        f1(q),
+        shown(q.false_per_hour, 2),
+        shown(q.error_s[0], 2),
+        shown(q.error_s[1], 2),
+        shown(q.delay_s[0], 2),
+        shown(q.delay_s[1], 2)
+    );
+}
+
+fn kinds(text: &mut String, calibration: &Calibration, choice: &LabelChoice) {
+    let chosen = calibration.decoding.labels.iter().find(|l| l.name == choice.label).and_then(|l| l.decoder);
+    for (params, q) in &choice.kinds {
+        let mark = if chosen.is_some_and(|c| c.kind == params.kind) { "yes" } else { "" };
+        let (kind, f1, false_per_hour, delay) =
+            (kind(params.kind), f1(q), shown(q.false_per_hour, 2), shown(q.delay_s[0], 2));
+        let _ = writeln!(text, "| `{}` | {kind} | {f1} | {false_per_hour} | {delay} | {mark} |", choice.label);
+    }
+}
+
+fn f1(q: &Quality) -> String {
+    q.f1.map(|f1| shown(f1, 3)).join(" / ")
+}
+
+fn shown(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(|| "–".into(), |v| format!("{v:.digits$}"))
+}
