@@ -211,7 +211,7 @@ fn too_slow_a_model_still_tells_every_camera_s_action_and_when() {
             let sure = event["data"][key]["uncertainty_ms"].as_f64().unwrap() / 1e3;
             let off = (seconds(event, key) - truth).abs();
             // A stride as ever; beyond it what is stated (half of the hole that the edge is dated in).
-            assert!(off <= 0.1 + 2.0 * sure, "{key} is off by {off}, {sure} stated: {event}");
+            assert!(off <= 0.1 + sure, "{key} is off by {off}, {sure} stated: {event}");
         }
     }
     let of_cameras: std::collections::BTreeSet<_> = ended.iter().map(|e| e["data"]["camera"].to_string()).collect();
@@ -225,6 +225,16 @@ fn too_slow_a_model_still_tells_every_camera_s_action_and_when() {
     assert!(left_out.iter().all(|n| *n > 0.0), "{left_out:?}");
     let (least, most) = (scored.iter().copied().fold(f64::MAX, f64::min), scored.iter().copied().fold(0.0, f64::max));
     assert!(least > 0.0 && most - least <= 3.0, "each camera is served alike: {scored:?}");
+    let mean = |metric: &str, label: &str| {
+        let of = |what: &str| daemon.metric(&format!("kinewatch_{metric}_seconds_{what}{{{label}}}")).unwrap();
+        of("sum") / of("count")
+    };
+    // A turn of each camera and the call at hand, and what the first second adds; a queue that stands would add its length.
+    let turn = (count + 1) as f64 * mean("inference_duration", "model=\"m\"");
+    for name in &names {
+        let age = mean("score_age", &format!("camera=\"{name}\""));
+        assert!(age <= turn + 0.5, "{name}: scores are {age} s old, a turn takes {turn} s");
+    }
     daemon.log.signal("TERM");
     assert!(daemon.log.wait().success());
     let said = daemon.log.seen().iter().filter(|line| line.contains("does not keep up")).count();

@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 use kinewatch_capture::{Captured, GapReason};
 use kinewatch_core::batch::{Batch, BatchPolicy};
 use kinewatch_core::decode::EndReason;
+use kinewatch_core::manifest::Plan;
 use kinewatch_core::schedule::Load;
 use kinewatch_core::time::DelaySource;
 use kinewatch_engine::InferError;
 
-use crate::analytics::Analytics;
+use crate::analytics::{Analytics, LoadedModel};
 use crate::health::Shared;
+use crate::layout;
 use crate::live::LiveSink;
 use crate::mailbox::{Mailbox, Round};
 use crate::overload::{Overload, Turn};
@@ -143,9 +145,10 @@ impl Inference {
             Some(Turn::Begins) => tracing::warn!(
                 "inference does not keep up: the cameras ask for {:.1} times the time that this device has; each is served \
                  its newest windows, the others are left out and counted (windows_dropped, overload), and boundaries are \
-                 less certain. Watch fewer cameras or models, choose a package with a longer stride or a lower rate, or \
+                 less certain{}. Watch fewer cameras or models, choose a package with a longer stride or a lower rate, or \
                  a faster [engine]: precision = \"int8\" on ONNX Runtime, more threads, a GPU",
-                self.analytics.demand()
+                self.analytics.demand(),
+                self.blind()
             ),
             Some(Turn::Ends { left_out, lasted }) => tracing::info!(
                 "inference keeps up again: {left_out} windows were left out within {:.0} s",
@@ -171,6 +174,20 @@ impl Inference {
                     "the camera's clock disagrees with ours: its sender reports are not used, frames are dated by their \
                      arrival; let the camera use the same NTP server as this device"
                 );
+            }
+        }
+    }
+
+    /// Online models whose frames come further apart than they carry their state, in words: they find nothing.
+    fn blind(&self) -> String {
+        let apart = |m: &&LoadedModel| layout::every(&m.manifest).as_secs_f64() * self.analytics.demand();
+        let online = self.analytics.models().iter().filter(|m| m.manifest.plan == Plan::Online);
+        let blind = online.filter(|m| apart(m) > m.manifest.sampling.max_hole as f64 / 1e9);
+        let names: Vec<_> = blind.map(|m| m.name.as_str()).collect();
+        match &names[..] {
+            [] => String::new(),
+            names => {
+                format!(", and {} find nothing: their frames come further apart than max_hole_s", names.join(", "))
             }
         }
     }

@@ -207,6 +207,17 @@ def allocations(video: Path) -> list[Row]:
     return rows
 
 
+def decoders() -> list[Row]:
+    """From logits to decisions, each kind of decoder alone."""
+    bench = ["cargo", "bench", "-q", "--workspace", "--features", "kinewatch/embedded-broker", "--bench", "decoder"]
+    # It fails when a limit is exceeded, which the table shows as well.
+    out = subprocess.run(bench, check=False, capture_output=True, text=True, cwd=ROOT).stdout
+    found = [line.split(": ", 1) for line in out.splitlines() if "per label and step" in line]
+    if not found:
+        raise SystemExit("cargo bench --bench decoder printed nothing; run it by hand to see why")
+    return [(f"decoder, {what}", value, "< 2000 ns, 0 allocations") for what, value in found]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("kinewatch", type=Path, help="release binary")
@@ -222,6 +233,7 @@ def main() -> None:
         rows.append(cached_runs(kinewatch, folder, small))
         rows += memory(kinewatch, folder, small, video, backend, rss)
         rows += allocations(small)
+        rows += decoders()
         daemon = Daemon(kinewatch, folder, [f"file:{small}"], "tract")
         cold = daemon.reach("kinewatch_backbone_runs_total", 1)
         daemon.stop()

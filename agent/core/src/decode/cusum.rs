@@ -30,7 +30,7 @@ impl Cusum {
             h_off: p.h_off,
             active: false,
             sum: 0.0,
-            change: Change { at: Pts::ZERO, spread_ms: 0.0 },
+            change: Change { at: Pts::ZERO, spread_ms: 0.0, seen: Pts::ZERO },
         }
     }
 

@@ -249,9 +249,9 @@ impl Hmm {
         let still_sure = p[begin..end].iter().rposition(|p| *p > high).map_or(begin, |c| begin + c + 1);
         let surely_over = p[end..].iter().position(|p| *p < low).map_or(p.len(), |c| end + c);
         let date = |edge, least: usize, most: usize| {
-            let at = self.edge(from, edge);
+            let (at, half) = (self.edge(from, edge), self.hole(from, edge) / 2);
             let spread = (at - self.edge(from, least)).max(self.edge(from, most) - at);
-            Change { at, spread_ms: (spread + self.hole(from, edge) / 2) as f64 / 1e6 }
+            Change { at: at - half, spread_ms: (spread + half) as f64 / 1e6, seen: at }
         };
         Some(Dates { begin: date(begin, sure_before, sure_after), end: date(end, still_sure, surely_over) })
     }

@@ -34,12 +34,15 @@ pub(super) struct Change {
     pub at: Pts,
     /// How far this one may lie off, beyond what holds for all: half a hole, or what the scores leave open.
     pub spread_ms: f64,
+    /// The first score after it: a hole does not make an action last.
+    pub seen: Pts,
 }
 
 impl Change {
-    /// At the score `s`, or anywhere in the hole before it.
+    /// At the score `s`; after a hole, in the middle of it.
     pub(super) fn at(s: &Step) -> Self {
-        Self { at: s.at, spread_ms: s.hole.max(0) as f64 / 2e6 }
+        let half = s.hole.max(0) / 2;
+        Self { at: s.at - half, spread_ms: half as f64 / 1e6, seen: s.at }
     }
 }
 
@@ -111,6 +114,8 @@ pub(super) struct Track {
     published: Option<u16>,
     state: State,
     start: Bound,
+    /// From when it has been seen to last.
+    seen: Pts,
     /// Whether it went on after a pause.
     rejoined: bool,
     evidence: Evidence,
@@ -154,6 +159,7 @@ impl Track {
             published,
             state: State::Off,
             start: Bound::default(),
+            seen: Pts::ZERO,
             rejoined: false,
             evidence: Evidence::default(),
             last_end: Pts::ZERO,
@@ -235,13 +241,14 @@ impl Track {
         self.start = bound(begin, self.lag_start, self.uncertainty_start_ms);
         self.start.at = self.start.at.max(self.last_end).clamped().min(s.at);
         self.rejoined = false;
+        self.seen = (begin.seen - self.lag_start).max(self.start.at);
         self.state = if self.start.at < self.cool_until { State::Spent } else { State::Candidate };
     }
 
     /// What the passing of time changes.
     fn elapse(&mut self, s: &Step, emit: &mut Emitter<'_>) {
         if matches!(self.state, State::Candidate) {
-            let seen = self.latest_end(s.at) - self.lag_end - self.start.at;
+            let seen = self.latest_end(s.at) - self.lag_end - self.seen;
             if seen >= self.min_duration.max(0) {
                 self.state = State::Open;
                 self.opened = true;
@@ -271,7 +278,8 @@ impl Track {
         let end = match self.state {
             State::Open => {
                 let spread_ms = (now - last).max(0) as f64 / 2e6;
-                Some(bound(Change { at: last.max(self.start.at), spread_ms }, 0, self.uncertainty_end_ms))
+                let at = last.max(self.start.at);
+                Some(bound(Change { at, spread_ms, seen: last }, 0, self.uncertainty_end_ms))
             }
             State::Closing(end) => Some(end),
             _ => None,
