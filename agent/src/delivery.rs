@@ -393,4 +393,30 @@ mod tests {
         assert!(replayed(&payload(row(0, now - 11_000_000_000), now)));
         assert!(replayed(&payload(row(1, now), now)));
     }
+
+    #[test]
+    fn events_that_wait_for_the_disk_are_counted_as_of_before_the_step() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path().join("events.db"), kinewatch_store::StoreOptions::default()).unwrap();
+        let state = kinewatch_core::event::ClockState { boot_id: Some("b".into()), ..Default::default() };
+        let (journal, mut clock) = ClockJournal::open(dir.path(), 1, 0, ((0, 0), &state));
+        let (outgoing, _sent) = mpsc::channel(1);
+        let shared = Arc::new(Shared::new("g", "d", "b", vec![], vec![]));
+        let mut delivery = Delivery::new(store, 1, outgoing, Arc::clone(&shared), journal).unwrap();
+        let event = |id: u128| {
+            let text = include_str!("../../config/schema/example-action-event.json");
+            let mut event: ActionEvent = serde_json::from_str(text).unwrap();
+            (event.id, event.data.action_id) = (Uuid::from_u128(id), Uuid::from_u128(id));
+            Command::Event(Box::new(NewEvent { topic: "t".into(), event }))
+        };
+        delivery.take(event(1));
+        delivery.save().unwrap();
+        delivery.take(event(2));
+        delivery.take(Command::ClockStepped(clock.look(0, 3_600_000_000_000, true).unwrap()));
+        delivery.take(event(3));
+        delivery.save().unwrap();
+        assert_eq!(delivery.store.last_sequence(), 3);
+        let record = shared.clock.load_full().unwrap();
+        assert_eq!((record.steps[0].last_sequence, record.steps[0].step_ms), (2, 3_600_000.0));
+    }
 }

@@ -35,6 +35,8 @@ pub struct LiveSink {
     /// Of each camera, the place of each model among those that watch it.
     places: Vec<Vec<Option<usize>>>,
     clock: DeviceClock,
+    /// [`clock::both_ns`], but in tests.
+    read_clocks: fn() -> (i64, i64),
     clock_state: ClockState,
     time_of_day: Option<TimeOfDay>,
     scores: Option<ScoresWriter>,
@@ -55,7 +57,8 @@ impl LiveSink {
         let place = |c: &CameraView| shared.models.iter().map(|m| c.models.iter().position(|n| *n == m.name)).collect();
         let places = shared.cameras.iter().map(place).collect();
         let clock_state = clock::state();
-        Self { shared, commands, contexts, ids, active, places, clock, clock_state, time_of_day: None, scores }
+        let (read_clocks, time_of_day) = (clock::both_ns as fn() -> _, None);
+        Self { shared, commands, contexts, ids, active, places, clock, read_clocks, clock_state, time_of_day, scores }
     }
 
     /// Asks the operating system how far the clock can be trusted, and tells a step.
@@ -68,7 +71,7 @@ impl LiveSink {
 
     /// The wall time now. Called for each event, so that none made after a step bears the time of before it.
     fn follow_clock(&mut self) -> i64 {
-        let (mono_ns, wall_ns) = clock::both_ns();
+        let (mono_ns, wall_ns) = (self.read_clocks)();
         let moved = wall_ns.saturating_sub(mono_ns).saturating_sub(self.clock.wall_minus_mono_ns());
         if moved.saturating_abs() >= STEP_NS {
             self.clock_state = clock::state();
@@ -155,5 +158,68 @@ impl Sink for LiveSink {
 
     fn time_of_day(&self) -> Option<TimeOfDay> {
         self.time_of_day
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicI64;
+
+    use kinewatch_core::decode::Confidence;
+    use kinewatch_core::event::ModelRef;
+    use kinewatch_core::time::{Arrival, ClockMap, SessionId};
+
+    use super::*;
+    use crate::health::CameraView;
+
+    const S: i64 = 1_000_000_000;
+    static WALL_NS: AtomicI64 = AtomicI64::new(1_000 * S);
+
+    fn decision(action: u64) -> Decision {
+        Decision {
+            action,
+            rev: 0,
+            label: 0,
+            start: Pts(0),
+            start_uncertainty_ms: 0.0,
+            decided_at: Pts(S),
+            confidence: Confidence { mean: 0.5, peak: 0.5, last: 0.5 },
+            windows: 1,
+            status: Status::Started,
+        }
+    }
+
+    #[test]
+    fn a_step_is_told_between_the_events_of_before_and_of_after() {
+        let (commands, mut queue) = mpsc::channel(8);
+        let camera = CameraView::new("front", "test:", vec![], vec![]);
+        let shared = Arc::new(Shared::new("g", "d", "b", vec![camera], vec![]));
+        let model = ModelRef { name: "m".into(), version: "1".into(), sha256: "0".into(), accel: "none".into() };
+        let (group, device, camera) = ("g".into(), "d".into(), "front".into());
+        let (labels, label_ids) = (vec!["wave".into()], vec![None]);
+        let context = EventContext { group, device, camera, model, labels, label_ids };
+        let synced = clock::state().synced;
+        let clock = DeviceClock::new(10 * S, 1_000 * S, synced);
+        let mut sink = LiveSink::new(Arc::clone(&shared), commands, vec![context], clock, None);
+        sink.read_clocks = || (10 * S, WALL_NS.load(Relaxed));
+        let mut map = ClockMap::new();
+        map.observe(Pts(S), Arrival { mono_ns: 9 * S, ..Arrival::default() });
+        let origin = Origin { camera: 0, model: 0, watcher: 0, session: SessionId(1), clock: &map };
+        sink.decision(origin, &decision(0));
+        WALL_NS.store(5_000 * S, Relaxed);
+        sink.decision(origin, &decision(1));
+        sink.decision(origin, &decision(2));
+        drop(sink);
+        let mut told = Vec::new();
+        while let Ok(command) = queue.try_recv() {
+            told.push(match command {
+                Command::Event(new) => new.event.data.start.time[11..19].to_owned(),
+                Command::ClockStepped(step) => format!("{} s", step.step_ns() / S),
+                other => format!("{other:?}"),
+            });
+        }
+        // 8 s of the monotonic clock, less the 40 ms assumed.
+        assert_eq!(told, ["00:16:37", "4000 s", "01:23:17", "01:23:17"]);
+        assert_eq!(shared.clock_steps.load(Relaxed), 1);
     }
 }

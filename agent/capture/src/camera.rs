@@ -14,7 +14,7 @@ use kinewatch_core::frame::{Frame, FrameSpec};
 use kinewatch_core::time::{Pts, SessionId};
 
 use crate::backoff::BackoffOptions;
-use crate::delivery::{Consumer, Delivery};
+use crate::delivery::{Consumer, Delivery, Pace};
 use crate::describe::Transport;
 use crate::elements::Elements;
 use crate::error::CaptureError;
@@ -88,7 +88,7 @@ pub enum GapReason {
     EndOfStream,
     /// The file begins again.
     Looped,
-    /// Time stamps leapt.
+    /// Time stamps of a file leapt, or those of a camera over a pause of more than 10 s.
     Jump,
     /// The camera was stopped.
     Stopped,
@@ -150,8 +150,12 @@ impl Camera {
         let name = options.name.clone();
         let stats = Arc::new(CameraStats::default());
         let stop = Arc::new(StopSignal::default());
-        let has_clock = options.source.is_real_time();
-        let delivery = Arc::new(Delivery::new(&options.branches, has_clock, Arc::clone(&stats), on));
+        let pace = match &options.source {
+            source if !source.is_real_time() => Pace::Unclocked,
+            source if source.is_file() => Pace::Played,
+            _ => Pace::Live,
+        };
+        let delivery = Arc::new(Delivery::new(&options.branches, pace, Arc::clone(&stats), on));
         let (ended, done) = sync_channel(1);
         let body = CameraThread::new(options, Arc::clone(&stats), Arc::clone(&stop), delivery);
         let thread_stats = Arc::clone(&stats);

@@ -39,7 +39,7 @@ pub fn kernel_clock() -> Option<KernelClock> {
     if answer < 0 {
         return None;
     }
-    let max_error_us = i64::from(timex.maxerror);
+    let max_error_us = timex.maxerror;
     // Chrony without `rtcsync` leaves STA_UNSYNC set; as systemd does, the error decides: it saturates at 16 s.
     Some(KernelClock { synced: max_error_us < 16_000_000, max_error_us })
 }

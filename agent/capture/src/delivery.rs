@@ -29,7 +29,7 @@ pub(crate) type Generation = u64;
 pub(crate) struct Delivery {
     stats: Arc<CameraStats>,
     on: Consumer,
-    has_clock: bool,
+    pace: Pace,
     /// The consumer holds a frame right now: silence is its doing, not the camera's.
     busy: AtomicBool,
     inner: Mutex<Inner>,
@@ -82,6 +82,28 @@ struct BranchState {
 /// Between frames of a file that states neither times nor a rate, as other players assume; nanoseconds.
 const USUAL_DURATION: i64 = 40_000_000;
 
+/// How frames come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// As fast as they are taken: arrivals mean nothing.
+    Unclocked,
+    /// A file played in its own time: a jump of its time stamps is a cut.
+    Played,
+    /// From a camera: a jump of its time stamps is its clock being set.
+    Live,
+}
+
+/// Who says when a frame was captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CaptureClock {
+    /// Nobody.
+    Unknown,
+    /// The sender, by its own clock: Unix nanoseconds.
+    Sender { unix_ns: i64 },
+    /// This machine's driver stamps frames by the monotonic clock, which was so many nanoseconds at running time zero.
+    Ours { base_ns: i64 },
+}
+
 /// What becomes of a decoded buffer in a branch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Offer {
@@ -90,7 +112,7 @@ pub(crate) enum Offer {
 }
 
 impl Delivery {
-    pub(crate) fn new(branches: &[Branch], has_clock: bool, stats: Arc<CameraStats>, on: Consumer) -> Self {
+    pub(crate) fn new(branches: &[Branch], pace: Pace, stats: Arc<CameraStats>, on: Consumer) -> Self {
         let branches = branches
             .iter()
             .map(|branch| BranchState {
@@ -112,7 +134,7 @@ impl Delivery {
             current: None,
             branches,
         };
-        Self { stats, on, has_clock, busy: AtomicBool::new(false), inner: Mutex::new(inner) }
+        Self { stats, on, pace, busy: AtomicBool::new(false), inner: Mutex::new(inner) }
     }
 
     /// Lets frames of a new pipeline in.
@@ -177,13 +199,13 @@ impl Delivery {
         }
     }
 
-    /// Decides on a decoded buffer before it is scaled. `sent_unix_ns`: when it was captured by the sender's clock.
+    /// Decides on a decoded buffer before it is scaled.
     pub(crate) fn offer(
         &self,
         generation: Generation,
         branch: usize,
         pts: Option<gst::ClockTime>,
-        sent_unix_ns: Option<i64>,
+        captured: CaptureClock,
     ) -> Offer {
         let mut guard = self.lock();
         let inner = &mut *guard;
@@ -191,7 +213,7 @@ impl Delivery {
             return Offer::Drop;
         }
         if branch == 0 {
-            inner.current = self.receive(inner, pts, sent_unix_ns);
+            inner.current = self.receive(inner, pts, captured);
         }
         let Some(current) = inner.current else { return Offer::Drop };
         let (mut id, mut pts) = self.place(inner, current);
@@ -247,7 +269,7 @@ impl Delivery {
     }
 
     /// Counts a decoded frame and finds its running time.
-    fn receive(&self, inner: &mut Inner, pts: Option<gst::ClockTime>, sent_unix_ns: Option<i64>) -> Option<Current> {
+    fn receive(&self, inner: &mut Inner, pts: Option<gst::ClockTime>, captured: CaptureClock) -> Option<Current> {
         let mono_ns = mono_ns();
         count(&self.stats.decoded);
         self.stats.last_frame_mono_ns.store(mono_ns, Ordering::Relaxed);
@@ -257,19 +279,26 @@ impl Delivery {
             _ => {
                 count(&self.stats.no_pts);
                 inner.previous.map_or(0, |previous| {
-                    let elapsed = if self.has_clock { mono_ns - previous.mono_ns } else { USUAL_DURATION };
+                    let elapsed =
+                        if self.pace != Pace::Unclocked { mono_ns - previous.mono_ns } else { USUAL_DURATION };
                     previous.running + inner.frame_duration.unwrap_or(elapsed)
                 })
             }
         };
         inner.previous = Some(Previous { running, mono_ns });
-        if !self.has_clock {
+        if self.pace == Pace::Unclocked {
             return Some(Current { running, arrival: None });
         }
-        running = inner.media.place(running, mono_ns);
+        let reported_delay_ns = match captured {
+            CaptureClock::Unknown => None,
+            CaptureClock::Sender { unix_ns } => Some(wall_ns().saturating_sub(unix_ns)),
+            CaptureClock::Ours { base_ns } => Some(mono_ns.saturating_sub(base_ns.saturating_add(running))),
+        };
+        if self.pace == Pace::Live {
+            running = inner.media.place(running, mono_ns);
+        }
         let rebases = inner.media.rebases();
         self.stats.clock_steps.store(u64::from(rebases), Ordering::Relaxed);
-        let reported_delay_ns = sent_unix_ns.map(|sent| wall_ns().saturating_sub(sent));
         Some(Current { running, arrival: Some(Arrival { mono_ns, reported_delay_ns, rebases }) })
     }
 
@@ -332,7 +361,7 @@ mod tests {
     use kinewatch_core::frame::{Filter, Resize, ScaleOrder};
 
     /// What the consumer is told when the time stamps jump by `step_ms` in the middle of ten frames.
-    fn jump(has_clock: bool, step_ms: i64) -> (u32, Vec<GapReason>, u64) {
+    fn jump(pace: Pace, step_ms: i64) -> (u32, Vec<GapReason>, u64) {
         crate::init().unwrap();
         let spec = FrameSpec {
             width: 16,
@@ -349,12 +378,12 @@ mod tests {
                 told.lock().unwrap().push(reason);
             }
         };
-        let delivery = Delivery::new(&branches, has_clock, Arc::clone(&stats), Box::new(on));
+        let delivery = Delivery::new(&branches, pace, Arc::clone(&stats), Box::new(on));
         delivery.open(1);
         delivery.segment(1, gst::FormattedSegment::<gst::ClockTime>::new().upcast_ref());
         for k in 0..10_i64 {
             let at = 10_000 + k * 40 + if k < 5 { 0 } else { step_ms };
-            let offer = delivery.offer(1, 0, Some(gst::ClockTime::from_mseconds(at as u64)), None);
+            let offer = delivery.offer(1, 0, Some(gst::ClockTime::from_mseconds(at as u64)), CaptureClock::Unknown);
             assert_eq!(offer, Offer::Scale, "frame {k}");
         }
         let last = delivery.lock().session.as_ref().map(|s| (s.id.0, s.last.0 / 1_000_000)).unwrap();
@@ -366,8 +395,10 @@ mod tests {
     #[test]
     fn a_camera_that_sets_its_clock_does_not_tear_the_session_and_a_file_that_jumps_does() {
         for step_ms in [3_600_000, 3_000, -3_000] {
-            assert_eq!(jump(true, step_ms), (1, vec![], 1), "{step_ms}");
+            assert_eq!(jump(Pace::Live, step_ms), (1, vec![], 1), "{step_ms}");
         }
-        assert_eq!(jump(false, 3_600_000), (2, vec![GapReason::Jump], 0));
+        for pace in [Pace::Played, Pace::Unclocked] {
+            assert_eq!(jump(pace, 3_600_000), (2, vec![GapReason::Jump], 0), "{pace:?}");
+        }
     }
 }

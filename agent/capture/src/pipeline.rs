@@ -12,7 +12,7 @@ use gstreamer_app as gst_app;
 use kinewatch_core::frame::FrameSpec;
 
 use crate::camera::CameraOptions;
-use crate::delivery::{Delivery, Generation, Offer};
+use crate::delivery::{CaptureClock, Delivery, Generation, Offer};
 use crate::describe::{Codec, Description, describe, head};
 use crate::error::{CaptureError, DescribeError, NO_VIDEO};
 use crate::secret::redact;
@@ -147,11 +147,13 @@ impl Tails {
 
     fn probe(&self, pad: &gst::Pad, branch: usize) {
         let (delivery, generation) = (Arc::clone(&self.delivery), self.generation);
+        let local = matches!(self.options.source, Source::V4l2 { .. } | Source::Csi { .. } | Source::Test { .. });
         let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
-        pad.add_probe(mask, move |_, info| {
+        pad.add_probe(mask, move |pad, info| {
             match &info.data {
                 Some(gst::PadProbeData::Buffer(buffer)) => {
-                    match delivery.offer(generation, branch, buffer.pts(), sent_unix_ns(buffer)) {
+                    let captured = if local { by_our_clock(pad) } else { by_sender(buffer) };
+                    match delivery.offer(generation, branch, buffer.pts(), captured) {
                         Offer::Scale => {}
                         // Not `PadProbeReturn::Drop`: with that, GStreamer 1.22 complains on stderr for every buffer.
                         Offer::Drop => return gst::PadProbeReturn::Handled,
@@ -229,8 +231,19 @@ fn join_later(pipeline: &gst::Pipeline, tails: Tails, streams: &Arc<Streams>) {
     });
 }
 
-/// When a frame was captured by the clock of its sender: from RTCP sender reports, where `rtspsrc` passes them on.
-fn sent_unix_ns(buffer: &gst::BufferRef) -> Option<i64> {
+/// Drivers of this machine stamp frames by the clock of the pipeline.
+fn by_our_clock(pad: &gst::Pad) -> CaptureClock {
+    let base = pad.parent_element().and_then(|element| element.base_time());
+    let base_ns = base.and_then(|base| i64::try_from(base.nseconds()).ok());
+    base_ns.map_or(CaptureClock::Unknown, |base_ns| CaptureClock::Ours { base_ns })
+}
+
+/// From RTCP sender reports, where `rtspsrc` passes them on.
+fn by_sender(buffer: &gst::BufferRef) -> CaptureClock {
+    sender_time(buffer).map_or(CaptureClock::Unknown, |unix_ns| CaptureClock::Sender { unix_ns })
+}
+
+fn sender_time(buffer: &gst::BufferRef) -> Option<i64> {
     /// From 1900 to 1970.
     const NTP_TO_UNIX_S: u64 = 2_208_988_800;
     let ntp = buffer

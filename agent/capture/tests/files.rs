@@ -287,3 +287,13 @@ fn a_camera_stops_at_any_time() {
         assert_eq!(watched.camera.stop(DEADLINE), StopOutcome::Joined, "twice is no harm");
     }
 }
+
+/// Driver and agent share a clock: a live source of this machine tells the true age of its frames.
+#[test]
+fn a_source_of_this_machine_dates_its_frames() {
+    let watched = Watched::spawn(options("own", "test:ball", 10.0));
+    for _ in 0..5 {
+        let delay_ms = watched.frame().meta().arrival.unwrap().reported_delay_ns.unwrap() as f64 / 1e6;
+        assert!((-5.0..2000.0).contains(&delay_ms), "a frame that came {delay_ms} ms after it was captured");
+    }
+}

@@ -9,6 +9,7 @@ mod server;
 mod support;
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use kinewatch_capture::{Credentials, GapReason, StopOutcome, Transport};
@@ -151,9 +152,36 @@ fn a_sender_report_tells_the_age_of_a_frame() {
         let frame = watched.frame();
         let arrival = frame.meta().arrival.unwrap();
         if let Some(delay_ns) = arrival.reported_delay_ns {
-            println!("{} ms after {:?}", delay_ns as f64 / 1e6, began.elapsed());
+            let delay_ms = delay_ns as f64 / 1e6;
+            println!("{delay_ms} ms, after {:?}", began.elapsed());
+            assert!((-5.0..2000.0).contains(&delay_ms), "a frame that came {delay_ms} ms after it was captured");
             break;
         }
         assert!(began.elapsed() < DEADLINE, "no report");
     }
+}
+
+#[test]
+fn a_camera_that_sets_its_clock_tears_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = support::clip(dir.path(), "a.mp4", 40, 20, (160, 120));
+    let server = serve(&path, 0, true);
+    let watched = Watched::spawn(options("set", &url(&server), 1000.0));
+    let mut before = watched.frame();
+    for seconds in [3600, 3597, 0] {
+        for _ in 0..30 {
+            let frame = watched.frame();
+            let advance_ms = (frame.meta().pts - before.meta().pts) / 1_000_000;
+            assert_eq!(frame.meta().session, SessionId(1));
+            assert!((1..1000).contains(&advance_ms), "{advance_ms} ms from frame to frame");
+            before = frame;
+        }
+        server.set_clock(seconds);
+    }
+    for _ in 0..30 {
+        assert_eq!(watched.frame().meta().session, SessionId(1));
+    }
+    // The second and third go back: GStreamer holds the time through both.
+    let steps = watched.camera.stats().clock_steps.load(Ordering::Relaxed);
+    assert!((2..=3).contains(&steps), "joined {steps} times");
 }

@@ -1,7 +1,7 @@
 //! An RTSP server on loopback that plays clips from their beginning to each client.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -32,6 +32,8 @@ pub(crate) struct Server {
     port: u16,
     mounts: Vec<String>,
     muted: Arc<AtomicBool>,
+    /// Added to RTP time stamps.
+    set_by: Arc<AtomicU32>,
     server: rtsp::RTSPServer,
     source: Option<glib::SourceId>,
     context: glib::MainContext,
@@ -47,9 +49,10 @@ impl Server {
         server.set_service(&options.port.to_string());
         let mount_points = server.mount_points().ok_or("no mount points")?;
         let muted = Arc::new(AtomicBool::new(false));
+        let set_by = Arc::new(AtomicU32::new(0));
         for (name, path) in &options.mounts {
             let clip = Arc::new(Clip::load(path)?);
-            let factory = factory(clip, options.looped, Arc::clone(&muted));
+            let factory = factory(clip, options.looped, Arc::clone(&muted), Arc::clone(&set_by));
             if options.credentials.is_some() {
                 let role = gst::Structure::builder("user").field("media.factory.access", true);
                 factory.add_role_from_structure(&role.field("media.factory.construct", true).build());
@@ -73,7 +76,7 @@ impl Server {
         });
         let mounts = options.mounts.iter().map(|(name, _)| name.clone()).collect();
         let (source, thread) = (Some(source), Some(thread));
-        Ok(Self { port, mounts, muted, server, source, context, main_loop, thread })
+        Ok(Self { port, mounts, muted, set_by, server, source, context, main_loop, thread })
     }
 
     /// One URL for each mount.
@@ -92,6 +95,12 @@ impl Server {
     pub(crate) fn mute(&self, muted: bool) {
         self.muted.store(muted, Ordering::Relaxed);
     }
+
+    /// Sets the clock that stamps pictures, as seconds from what it would show, while pictures go on.
+    #[allow(dead_code, reason = "the tests set the clock of a server")]
+    pub(crate) fn set_clock(&self, seconds: i32) {
+        self.set_by.store(seconds.wrapping_mul(RTP_HZ) as u32, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Server {
@@ -107,13 +116,19 @@ impl Drop for Server {
     }
 }
 
-fn factory(clip: Arc<Clip>, looped: bool, muted: Arc<AtomicBool>) -> rtsp::RTSPMediaFactory {
+/// Of the time stamps of every video format.
+const RTP_HZ: i32 = 90_000;
+
+fn factory(clip: Arc<Clip>, looped: bool, muted: Arc<AtomicBool>, set_by: Arc<AtomicU32>) -> rtsp::RTSPMediaFactory {
     let factory = rtsp::RTSPMediaFactory::new();
     factory.set_launch(&format!("( appsrc name=pictures format=time ! {} )", clip.payloader));
     factory.set_shared(false);
     factory.connect_media_configure(move |_, media| {
-        let bin = media.element().downcast::<gst::Bin>().ok();
-        let source = bin.and_then(|bin| bin.by_name("pictures")).and_then(|e| e.downcast::<gst_app::AppSrc>().ok());
+        let Ok(bin) = media.element().downcast::<gst::Bin>() else { return };
+        if let Some(pad) = bin.by_name("pay0").and_then(|payloader| payloader.static_pad("src")) {
+            restamp(&pad, Arc::clone(&set_by));
+        }
+        let source = bin.by_name("pictures").and_then(|e| e.downcast::<gst_app::AppSrc>().ok());
         let Some(source) = source else { return };
         source.set_caps(Some(&clip.caps));
         let player = Mutex::new(Player { clip: Arc::clone(&clip), next: 0, lap: 0, looped });
@@ -131,6 +146,34 @@ fn factory(clip: Arc<Clip>, looped: bool, muted: Arc<AtomicBool>) -> rtsp::RTSPM
         source.set_callbacks(gst_app::AppSrcCallbacks::builder().need_data(need_data).build());
     });
     factory
+}
+
+/// Adds to the time stamp of each RTP packet (RFC 3550 section 5.1: bytes 4 to 7).
+fn restamp(pad: &gst::Pad, set_by: Arc<AtomicU32>) {
+    let add = move |packet: &mut gst::BufferRef| {
+        let by = set_by.load(Ordering::Relaxed);
+        if by == 0 {
+            return;
+        }
+        if let Ok(mut bytes) = packet.map_writable()
+            && let Some(stamp) = bytes.get_mut(4..8)
+            && let Ok(old) = <[u8; 4]>::try_from(&*stamp)
+        {
+            stamp.copy_from_slice(&u32::from_be_bytes(old).wrapping_add(by).to_be_bytes());
+        }
+    };
+    let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
+    pad.add_probe(kinds, move |_, info| {
+        match &mut info.data {
+            Some(gst::PadProbeData::Buffer(packet)) => add(packet.make_mut()),
+            Some(gst::PadProbeData::BufferList(packets)) => packets.make_mut().foreach_mut(|mut packet, _| {
+                add(packet.make_mut());
+                std::ops::ControlFlow::Continue(Some(packet))
+            }),
+            _ => {}
+        }
+        gst::PadProbeReturn::Ok
+    });
 }
 
 /// One client's place in a clip.

@@ -9,6 +9,10 @@ use super::NANOS_PER_SECOND;
 const BACK_NS: i64 = NANOS_PER_SECOND / 4;
 /// A frame that comes this much before it can have been captured shows a clock that was set forward.
 const FORWARD_NS: i64 = NANOS_PER_SECOND / 2;
+/// Frames that arrive while the time stands still, and for how long, until it is taken to be broken. (GStreamer holds the
+/// time of an RTP stream whose clock went back by an hour, until that hour is over.)
+const STANDING_FRAMES: u32 = 3;
+const STANDING_NS: i64 = NANOS_PER_SECOND * 3 / 10;
 /// Silence longer than this is a gap, whatever the clock says after it.
 const GAP_NS: i64 = 10 * NANOS_PER_SECOND;
 /// A lowest offset is forgotten at the rate of the worst clock: 1,000 ppm.
@@ -19,6 +23,7 @@ const FORGET: i64 = 1000;
 /// A frame cannot arrive before it was captured, and a stalled network makes frames late but not their time stamps go
 /// back: so a time stamp that goes back, or one ahead of every arrival so far, is the camera's clock being set, and its
 /// frame is placed one frame interval after the one before (or as much as passed until it arrived, if that was longer).
+/// While the camera's time stands still, frames are placed by their arrivals.
 #[derive(Clone, Debug, Default)]
 pub struct MediaClock {
     /// Added to the camera's time.
@@ -28,15 +33,19 @@ pub struct MediaClock {
     interval: i64,
     /// Lowest `arrival - time`, slowly forgotten.
     lowest: i64,
+    /// Frames since the camera's time stands still.
+    standing: u32,
+    follows_arrivals: bool,
     rebases: u32,
 }
 
-/// The frame before: camera's time, time given, arrival.
+/// The newest frame that moved on: camera's time, time given, arrival. `arrived` is of the newest of all.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     running: i64,
     given: i64,
     mono: i64,
+    arrived: i64,
 }
 
 impl MediaClock {
@@ -53,31 +62,61 @@ impl MediaClock {
 
     /// The continuous time of a frame. `running_ns`: its time on the camera's time line; `mono_ns`: its arrival.
     pub fn place(&mut self, running_ns: i64, mono_ns: i64) -> i64 {
-        let mut given = running_ns.saturating_add(self.shift);
-        if let Some(before) = self.newest {
-            let advance = running_ns.saturating_sub(before.running);
-            let waited = mono_ns.saturating_sub(before.mono).max(0);
-            self.lowest = self.lowest.saturating_add(waited / FORGET);
-            if self.was_set(advance, waited, mono_ns.saturating_sub(given)) {
-                let step = if waited < self.interval.saturating_mul(2) { self.interval } else { waited };
-                given = before.given.saturating_add(step.max(1));
-                self.shift = given.saturating_sub(running_ns);
-                self.rebases = self.rebases.wrapping_add(1);
-            } else if (1..=NANOS_PER_SECOND).contains(&advance) {
-                self.interval = advance;
+        let given = match self.newest {
+            None => {
+                self.lowest = mono_ns.saturating_sub(running_ns.saturating_add(self.shift));
+                running_ns.saturating_add(self.shift)
             }
-            self.lowest = self.lowest.min(mono_ns.saturating_sub(given));
-        } else {
-            self.lowest = mono_ns.saturating_sub(given);
-        }
-        self.newest = Some(Seen { running: running_ns, given, mono: mono_ns });
+            Some(before) if before.running == running_ns => return self.stand(before, mono_ns),
+            Some(before) => self.advance(before, running_ns, mono_ns),
+        };
+        (self.standing, self.follows_arrivals) = (0, false);
+        self.lowest = self.lowest.min(mono_ns.saturating_sub(given));
+        self.newest = Some(Seen { running: running_ns, given, mono: mono_ns, arrived: mono_ns });
         given
     }
 
-    fn was_set(&self, advance: i64, waited: i64, offset: i64) -> bool {
+    fn advance(&mut self, before: Seen, running_ns: i64, mono_ns: i64) -> i64 {
+        let given = running_ns.saturating_add(self.shift);
+        let advance = running_ns.saturating_sub(before.running);
+        let waited = mono_ns.saturating_sub(before.arrived).max(0);
+        self.lowest = self.lowest.saturating_add(waited / FORGET);
         let back = advance < -BACK_NS;
-        let forward = advance.saturating_sub(waited) > FORWARD_NS && offset < self.lowest.saturating_sub(FORWARD_NS);
-        waited <= GAP_NS && (back || forward)
+        let early = mono_ns.saturating_sub(given) < self.lowest.saturating_sub(FORWARD_NS);
+        let forward = advance.saturating_sub(waited) > FORWARD_NS && early;
+        if waited <= GAP_NS && (back || forward) {
+            let step = if waited < self.interval.saturating_mul(2) { self.interval } else { waited };
+            return self.join(before.given.saturating_add(step.max(1)), running_ns);
+        }
+        if (1..=NANOS_PER_SECOND).contains(&advance) {
+            self.interval = advance;
+        }
+        given
+    }
+
+    /// The camera's time has not moved: twice the same frame, or a clock that stands still.
+    fn stand(&mut self, mut before: Seen, mono_ns: i64) -> i64 {
+        self.standing = self.standing.saturating_add(1);
+        let passed = mono_ns.saturating_sub(before.mono);
+        let stands = self.standing >= STANDING_FRAMES && passed >= STANDING_NS;
+        if (stands || self.follows_arrivals) && passed > 0 {
+            before.given = before.given.saturating_add(passed);
+            before.mono = mono_ns;
+            if std::mem::replace(&mut self.follows_arrivals, true) {
+                self.shift = before.given.saturating_sub(before.running);
+            } else {
+                self.join(before.given, before.running);
+            }
+        }
+        before.arrived = mono_ns;
+        self.newest = Some(before);
+        before.given
+    }
+
+    fn join(&mut self, given: i64, running_ns: i64) -> i64 {
+        self.shift = given.saturating_sub(running_ns);
+        self.rebases = self.rebases.wrapping_add(1);
+        given
     }
 }
 
@@ -135,6 +174,25 @@ mod tests {
             ms(&mut clock, k * 40, k * 40);
         }
         assert_eq!(ms(&mut clock, 500, 4_000), 4_000, "2 s of pause");
+    }
+
+    #[test]
+    fn a_clock_that_stands_still_is_replaced_by_arrivals_until_it_moves() {
+        let mut clock = MediaClock::default();
+        let mut newest = 0;
+        for k in 0..200 {
+            let running = if (50..150).contains(&k) { 2_000 } else { k * 40 };
+            let given = ms(&mut clock, running, k * 40);
+            assert!((0..=360).contains(&(given - newest)), "frame {k}: {given} after {newest}");
+            assert!(k < 60 || given > newest, "frame {k} moves");
+            newest = given;
+        }
+        assert_eq!((newest, clock.rebases()), (199 * 40, 2), "once to arrivals, once back");
+        let mut clock = MediaClock::default();
+        for k in 0..100 {
+            assert_eq!(ms(&mut clock, k / 2 * 40, k * 20), k / 2 * 40, "each frame twice");
+        }
+        assert_eq!(clock.rebases(), 0);
     }
 
     #[test]
