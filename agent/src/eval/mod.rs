@@ -163,3 +163,6 @@ fn system(replayed: &[Replayed]) -> Option<SystemLatency> {
     let of = |share| quantile(&took, &[1], share);
     Some(SystemLatency { windows: took.len(), median_ms: of(0.5)?, p95_ms: of(0.95)? })
 }
+
+#[cfg(test)]
+mod tests;

@@ -91,19 +91,19 @@ pub(super) fn basis(evaluation: &Evaluation) -> String {
 /// What the ranges are.
 pub(super) fn ranges(evaluation: &Evaluation) -> String {
     if evaluation.groups < LEAST_GROUPS {
-        return format!("fewer than {LEAST_GROUPS} groups: no intervals");
+        return format!("Fewer than {LEAST_GROUPS} groups: no intervals.");
     }
-    "below a figure: its 95 % interval".into()
+    "Below a figure: its 95 % interval.".into()
 }
 
 /// What of the latency is the machine's.
 pub(super) fn latency(evaluation: &Evaluation) -> String {
     let Some(system) = evaluation.system else {
-        return "latency of the system not measured: the scores were saved".into();
+        return "Latency of the system not measured: the scores were saved.".into();
     };
     let (median, p95) = (system.median_ms, system.p95_ms);
     format!(
-        "on top of \"decided after\", from frame to decision on this machine: median {median:.1} ms, p95 {p95:.1} ms"
+        "On top of \"decided after\", from frame to decision on this machine: median {median:.1} ms, p95 {p95:.1} ms."
     )
 }
 
