@@ -138,11 +138,26 @@ fn odd_annotations_have_a_defined_result() {
         (&1.into(), &Value::Null, &0.0.into())
     );
     assert!((wave["false_per_hour"]["value"].as_f64().unwrap() - 600.0).abs() < 1e-6 && told.is_empty(), "{told}");
-    let (figures, _) = with("quiet.csv", "shapes.mp4,wave,0.5,1,\n");
-    let wave = &figures["labels"]["wave"];
-    assert_eq!((&wave["detections"], &wave["recall@0.3"]["value"]), (&0.into(), &0.0.into()));
-    assert_eq!(wave["start_error_s_median"]["value"], Value::Null);
+    let (figures, _) = with("short.csv", "shapes.mp4,wave,0.5,1,\n");
     assert!(figures["hours"].as_f64().unwrap() > 0.0, "the length is measured where it is not stated");
+}
+
+#[test]
+fn a_video_without_any_detection_is_missed_and_not_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows: String = (1..=40).map(|n| format!("{:.2},-3\n", f64::from(n) * 0.25)).collect();
+    written(dir.path(), "any.hall.csv", &format!("time_s,action\n{rows}"));
+    let truth = tempfile::tempdir().unwrap();
+    let truth = written(truth.path(), "t.csv", "video,label,start_s,end_s\nhall.mp4,action,2,4\n");
+    let given =
+        ["--model", "tests/data/simulated-short", "--truth", &truth, "--from-scores", dir.path().to_str().unwrap()];
+    let (figures, told) = ok(&given);
+    let action = &figures["labels"]["action"];
+    assert_eq!((&action["detections"], &action["recall@0.3"]["value"]), (&0.into(), &0.0.into()));
+    assert_eq!((&action["ap@0.5"]["value"], &action["start_error_s_median"]["value"]), (&0.0.into(), &Value::Null));
+    assert!(told.is_empty() && (figures["hours"].as_f64().unwrap() - 10.0 / 3600.0).abs() < 1e-9, "{told}");
+    let out = eval(&given);
+    assert!(out.status.success() && String::from_utf8_lossy(&out.stdout).contains("– / –"), "a dash where nothing is");
 }
 
 #[test]
