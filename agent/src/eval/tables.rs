@@ -25,7 +25,7 @@ pub(super) fn tables(evaluation: &Evaluation) -> [Figures; 3] {
 fn found(evaluation: &Evaluation) -> Figures {
     let header = ["", "true", "detected", "found", "recall", "false/h", "F1@.3", "F1@.5", "F1@.7"];
     table(evaluation, header.map(str::to_owned).to_vec(), &evaluation.all.label, |row| {
-        let counts = [row.truth, row.detections, row.found].map(|n| count(n));
+        let counts = [row.truth, row.detections, row.found].map(count);
         let keys = [Key::Recall, Key::FalsePerHour, Key::F1(0.3), Key::F1(0.5), Key::F1(0.7)];
         counts.into_iter().chain(keys.map(|key| ranged(row.figure(key)))).collect()
     })
@@ -93,7 +93,7 @@ pub(super) fn ranges(evaluation: &Evaluation) -> String {
     if evaluation.groups < LEAST_GROUPS {
         return format!("Fewer than {LEAST_GROUPS} groups: no intervals.");
     }
-    "Below a figure: its 95 % interval.".into()
+    format!("Below a figure: its 95 % interval, where {LEAST_GROUPS} groups or more have such actions.")
 }
 
 /// What of the latency is the machine's.

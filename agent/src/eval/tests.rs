@@ -130,14 +130,18 @@ fn videos_of_a_group_are_drawn_together_and_few_groups_give_no_interval() {
     let mut truth = truth(&actions, &names);
     let detections: Vec<Detection> =
         names.iter().take(6).map(|camera| detection(camera, (1.0, 2.0), (1.5, 2.5), 0.9)).collect();
-    let recall = |truth: &Truth| {
+    let figure = |truth: &Truth, key: Key| {
         let figures = bootstrap::figures(&Judged::new(&detections, truth, &x())).0.remove(0);
-        figures[Key::all().iter().position(|k| *k == Key::Recall).unwrap()]
+        figures[Key::all().iter().position(|k| *k == key).unwrap()]
     };
+    let recall = |truth: &Truth| figure(truth, Key::Recall);
     let apart = recall(&truth);
     assert_eq!(apart, recall(&truth), "seeded");
     let (low, high) = apart.interval.unwrap();
     assert!(apart.value == Some(0.75) && (0.3..0.6).contains(&low) && high == 1.0, "{apart:?}");
+    let few = Truth { actions: truth.actions[..4].to_vec(), ..truth.clone() };
+    assert_eq!(recall(&few).interval, None, "only four groups have anything to find");
+    assert!(figure(&few, Key::FalsePerHour).interval.is_some(), "all have hours without");
     for (n, video) in truth.videos.values_mut().enumerate() {
         video.group = Some(format!("g{}", n / 2));
     }
