@@ -185,6 +185,14 @@ fn what_cannot_be_judged_gets_one_line() {
     told("/nonexistent.json", &[], 1, "/nonexistent.json");
     let other = written(dir.path(), "o.csv", "video,label,start_s,end_s\nbright.mp4,sit,1,2\n");
     told(&other, &[], 2, "no label in common");
+    told(&written(dir.path(), "e.json", r#"{"database": {}}"#), &[], 1, "names no video");
+    let broken = tempfile::tempdir().unwrap();
+    written(broken.path(), "x.mp4", "hello\n");
+    let table = written(broken.path(), "x.csv", "video,label,start_s,end_s\nx.mp4,wave,1,2\n");
+    let unplayable = ["--model", BRIGHT[1], "--videos", broken.path().to_str().unwrap(), "--truth", &table];
+    let out = eval(&unplayable);
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert!(out.status.code() == Some(1) && out.stdout.is_empty() && said.contains("x.mp4"), "{said}");
     let no_scores = ["--model", BRIGHT[1], "--truth", &truth, "--from-scores", dir.path().to_str().unwrap()];
     fails(&no_scores, 1, "1 of 1 annotated videos are not in");
 }

@@ -20,6 +20,9 @@ use crate::{inference, models};
 
 pub(super) fn run(args: &EvalArgs) -> Outcome {
     let whole = read_truth(&args.truth, args.truth_fps.map(FrameRate)).map_err(Failure::say)?;
+    if whole.videos.is_empty() {
+        return Err(Failure::say(format!("{}: names no video; there is nothing to judge", args.truth.display())));
+    }
     let (decoding, digest) = kinewatch_ota::open_decoding(&args.model)?;
     let labels = set::labels(&args.label, &decoding, &whole).map_err(Failure::Usage)?;
     let mut truth = set::of_subsets(whole, &args.subset).map_err(Failure::Usage)?;
@@ -36,6 +39,9 @@ pub(super) fn run(args: &EvalArgs) -> Outcome {
         replayed(args, &files, &truth)?
     };
     let annotated = truth.videos.len();
+    if replayed.is_empty() {
+        return Err(Failure::say("no video could be replayed; there is nothing to judge"));
+    }
     let truth = with_durations(truth.only(|camera| replayed.iter().any(|r| r.camera == camera)), &replayed);
     let input = Input { decoding: &decoding, accel, truth: &truth, labels: &labels.judged, replayed: &replayed };
     let evaluation = Evaluation::new(&input)?;

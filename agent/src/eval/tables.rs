@@ -85,7 +85,12 @@ fn table(
 pub(super) fn basis(evaluation: &Evaluation) -> String {
     let Evaluation { package: (name, version), accel, videos, hours, groups, .. } = evaluation;
     let minutes = hours * 60.0;
-    format!("{name} {version}, {accel}; {videos} videos, {minutes:.1} minutes, {groups} groups")
+    let [videos, groups] = [(*videos, "video"), (*groups, "group")].map(|(n, word)| counted(n, word));
+    format!("{name} {version}, {accel}; {videos}, {minutes:.1} minutes, {groups}")
+}
+
+fn counted(number: usize, word: &str) -> String {
+    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
 }
 
 /// What the ranges are.
@@ -99,7 +104,7 @@ pub(super) fn ranges(evaluation: &Evaluation) -> String {
 /// What of the latency is the machine's.
 pub(super) fn latency(evaluation: &Evaluation) -> String {
     let Some(system) = evaluation.system else {
-        return "Latency of the system not measured: the scores were saved.".into();
+        return "Latency of the system: not measured, nothing was run.".into();
     };
     let (median, p95) = (system.median_ms, system.p95_ms);
     format!(
