@@ -78,6 +78,9 @@ pub struct EvalArgs {
     /// Frames a second of annotations that have a label per frame.
     #[arg(long, value_name = "HZ", value_parser = frame_rate)]
     pub truth_fps: Option<f64>,
+    /// CSV table with columns video (or path) and group, where the annotations do not say what belongs together.
+    #[arg(long, value_name = "FILE.csv")]
+    pub groups: Option<PathBuf>,
     /// Only the videos of this subset of the annotations; once for each subset.
     #[arg(long, value_name = "NAME")]
     pub subset: Vec<String>,

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use kinewatch_core::manifest::{Decoding, Overrides};
+use kinewatch_core::manifest::Overrides;
 use kinewatch_core::name;
 
 use super::{EvalArgs, Failure, Outcome, print};
@@ -20,17 +20,28 @@ use crate::{inference, models};
 
 pub(super) fn run(args: &EvalArgs) -> Outcome {
     let whole = read_truth(&args.truth, args.truth_fps.map(FrameRate)).map_err(Failure::say)?;
+    if whole.videos.is_empty() {
+        return Err(Failure::say(format!("{}: names no video; there is nothing to judge", args.truth.display())));
+    }
     let (decoding, digest) = kinewatch_ota::open_decoding(&args.model)?;
     let labels = set::labels(&args.label, &decoding, &whole).map_err(Failure::Usage)?;
     let mut truth = set::of_subsets(whole, &args.subset).map_err(Failure::Usage)?;
-    let notes: Vec<String> = set::oddities(&truth).into_iter().chain(not_judged(&labels)).collect();
+    let groups = args.groups.as_deref().map(|path| eval::read_groups(path, &mut truth));
+    let ungrouped = groups.transpose().map_err(Failure::say)?.filter(|&n| n > 0);
+    let files = files(args, &mut truth)?;
+    let ungrouped = ungrouped.map(|n| format!("{n} videos are not in --groups: each is a group of its own"));
+    let notes: Vec<String> = set::oddities(&truth).into_iter().chain(ungrouped).chain(not_judged(&labels)).collect();
     notes.iter().for_each(|line| eprintln!("kinewatch: {line}"));
-    let (replayed, accel) = match (&args.from_scores, &args.videos) {
-        (Some(folder), _) => (decoded(args, folder, &decoding, &digest, &mut truth)?, "scores".to_owned()),
-        (None, Some(folder)) => replayed(args, folder, &mut truth)?,
-        (None, None) => return Err(Failure::Usage("give --videos or --from-scores".into())),
+    let (replayed, accel) = if args.from_scores.is_some() {
+        let one = |(camera, path): (&String, &PathBuf)| decode(path, &decoding, &digest, camera).map_err(Failure::say);
+        (files.iter().map(one).collect::<Result<_, _>>()?, "scores".to_owned())
+    } else {
+        replayed(args, &files, &truth)?
     };
     let annotated = truth.videos.len();
+    if replayed.is_empty() {
+        return Err(Failure::say("no video could be replayed; there is nothing to judge"));
+    }
     let truth = with_durations(truth.only(|camera| replayed.iter().any(|r| r.camera == camera)), &replayed);
     let input = Input { decoding: &decoding, accel, truth: &truth, labels: &labels.judged, replayed: &replayed };
     let evaluation = Evaluation::new(&input)?;
@@ -71,13 +82,36 @@ fn not_judged(labels: &set::Labels) -> Vec<String> {
     unannotated.into_iter().chain(unreported).collect()
 }
 
-/// Replays the annotated videos; `truth` is left with those that are there.
-fn replayed(args: &EvalArgs, folder: &Path, truth: &mut Truth) -> Result<(Vec<Replayed>, String), Failure> {
-    let located = set::locate(folder, truth).map_err(Failure::say)?;
-    skip(args, truth, &located.missing, folder, |camera| located.found.contains_key(camera))?;
+/// The video, or the saved scores, of each annotated video; `truth` is left with those that are there.
+fn files(args: &EvalArgs, truth: &mut Truth) -> Result<BTreeMap<String, PathBuf>, Failure> {
+    let (located, folder) = match (&args.from_scores, &args.videos) {
+        (Some(folder), _) => (set::with_scores(truth, &saved_scores(folder)?), folder),
+        (None, Some(folder)) => (set::locate(folder, truth).map_err(Failure::say)?, folder),
+        (None, None) => return Err(Failure::Usage("give --videos or --from-scores".into())),
+    };
+    if located.missing.is_empty() {
+        return Ok(located.found);
+    }
+    let told = set::told_missing(&located.missing, truth.videos.len(), folder);
+    if !args.skip_missing {
+        return Err(Failure::say(format!("{told}; --skip-missing judges the rest")));
+    }
+    if located.found.is_empty() {
+        return Err(Failure::say(format!("{told}; nothing is left to judge")));
+    }
+    eprintln!("kinewatch: {told}; left out");
+    *truth = truth.only(|camera| located.found.contains_key(camera));
+    Ok(located.found)
+}
+
+fn replayed(
+    args: &EvalArgs,
+    files: &BTreeMap<String, PathBuf>,
+    truth: &Truth,
+) -> Result<(Vec<Replayed>, String), Failure> {
     let duration_s = |camera: &String| truth.videos.get(camera).map_or(0.0, |v| v.duration_s);
-    let jobs: Vec<Job> =
-        located.found.iter().map(|(camera, path)| Job { path: path.clone(), duration_s: duration_s(camera) }).collect();
+    let job = |(camera, path): (&String, &PathBuf)| Job { path: path.clone(), duration_s: duration_s(camera) };
+    let jobs: Vec<Job> = files.iter().map(job).collect();
     kinewatch_capture::init()?;
     let options = inference::open_options(&EnginePlan::from(&args.engine), None)?;
     let wanted = args.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), |n| n as usize);
@@ -116,24 +150,6 @@ fn warn_dropped(replayed: &[Replayed]) {
     }
 }
 
-/// Decodes saved scores of the annotated videos; `truth` is left with those that have any.
-fn decoded(
-    args: &EvalArgs,
-    folder: &Path,
-    decoding: &Decoding,
-    digest: &str,
-    truth: &mut Truth,
-) -> Result<Vec<Replayed>, Failure> {
-    let files = saved_scores(folder)?;
-    let unsaved = |(camera, video): (&String, &crate::intervals::TrueVideo)| {
-        (!files.contains_key(camera)).then(|| video.name.clone())
-    };
-    let missing: Vec<String> = truth.videos.iter().filter_map(unsaved).collect();
-    skip(args, truth, &missing, folder, |camera| files.contains_key(camera))?;
-    let one = |camera: &String| decode(&files[camera], decoding, digest, camera).map_err(Failure::say);
-    truth.videos.keys().map(one).collect()
-}
-
 /// By camera id: `VIDEO.csv`, or `ANY.VIDEO.csv` as `replay` names the files of several videos.
 fn saved_scores(folder: &Path) -> Result<BTreeMap<String, PathBuf>, Failure> {
     let told = |e: std::io::Error| Failure::say(format!("{}: {e}", folder.display()));
@@ -142,30 +158,14 @@ fn saved_scores(folder: &Path) -> Result<BTreeMap<String, PathBuf>, Failure> {
         let path = entry.map_err(told)?.path();
         if path.extension().is_some_and(|e| e == "csv") {
             let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            files.insert(name::slug(stem.rsplit('.').next().unwrap_or_default()), path);
+            let camera = name::slug(stem.rsplit('.').next().unwrap_or_default());
+            if let Some(other) = files.insert(camera.clone(), path.clone()) {
+                let (one, other) = (path.display(), other.display());
+                return Err(Failure::say(format!("{one} and {other} could both be scores of {camera}; move one away")));
+            }
         }
     }
     Ok(files)
-}
-
-/// Leaves out what is missing if that was asked for; else it is an error.
-fn skip(
-    args: &EvalArgs,
-    truth: &mut Truth,
-    missing: &[String],
-    folder: &Path,
-    there: impl Fn(&str) -> bool,
-) -> Outcome {
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let told = set::told_missing(missing, truth.videos.len(), folder);
-    if !args.skip_missing {
-        return Err(Failure::say(format!("{told}; --skip-missing judges the rest")));
-    }
-    eprintln!("kinewatch: {told}; left out");
-    *truth = truth.only(there);
-    Ok(())
 }
 
 /// The lengths of videos that the annotations do not tell, as they were replayed.

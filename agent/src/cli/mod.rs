@@ -81,14 +81,15 @@ labels and sequences.")]
     Decode(DecodeArgs),
     /// Measure a model on annotated videos: what it finds, how exactly, how late, and how sure that is.
     #[command(after_help = "Examples:
-  kinewatch eval --model models/falls --videos data --truth data/annotations.json --subset test
+  kinewatch eval --model models/falls --videos data --truth data/annotations.json --subset test --groups data/clips.csv
   kinewatch eval --model models/falls --videos data --truth data/truth.csv --report report
   kinewatch eval --model tried --from-scores report/scores --truth data/truth.csv --report tried-report
   kinewatch eval --model models/falls --videos data --truth labels/ --truth-fps 15 --json -
 
 FILE is ActivityNet's or THUMOS' JSON, CSV (video,label,start_s,end_s[,subset,group,duration_s]), or MS-TCN's folder with
 a NAME.txt per video and a label per frame. Videos are found in DIR by the path that FILE states, or by their name.
-Ranges are 95 % bootstrap intervals over groups; a video without a group is its own.")]
+Ranges are 95 % bootstrap intervals over groups: videos that share a scene or a person are no independent evidence, say so
+with a group (of FILE or --groups). A video without one is a group of its own.")]
     Eval(EvalArgs),
     /// Check a configuration, with every model, device, secret and directory it names.
     #[command(after_help = "Examples:

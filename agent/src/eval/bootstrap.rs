@@ -4,7 +4,7 @@
 //! every figure is computed anew. Seeded, so the same set gives the same intervals.
 
 use super::figures::{Figure, Key, Values, of_set, quantile};
-use super::outcomes::Judged;
+use super::outcomes::{Block, Judged};
 
 /// With fewer groups an interval would say more about the method than about the model.
 pub const LEAST_GROUPS: usize = 5;
@@ -31,14 +31,26 @@ pub(super) fn figures(set: &Judged) -> (Vec<Vec<Figure>>, Vec<Figure>) {
             draws.iter_mut().zip(values).for_each(|(draws, value)| draws.extend(*value));
         }
     }
-    let mut blocks: Vec<Vec<Figure>> = blocks.iter().zip(drawn).map(|(values, drawn)| with(values, drawn)).collect();
+    let mut telling: Vec<usize> = set.labels.iter().map(with_actions).collect();
+    telling.push(telling.iter().copied().filter(|&n| n > 0).min().unwrap_or(0));
+    let of = |((values, drawn), telling): ((&Values, _), usize)| with(values, drawn, telling);
+    let mut blocks: Vec<Vec<Figure>> = blocks.iter().zip(drawn).zip(telling).map(of).collect();
     let all = blocks.pop().unwrap_or_default();
     (blocks, all)
 }
 
-fn with(values: &Values, drawn: Vec<Vec<f64>>) -> Vec<Figure> {
-    let figure = |(&value, draws): (&Option<f64>, Vec<f64>)| Figure { value, interval: value.and(interval(draws)) };
-    values.iter().zip(drawn).map(figure).collect()
+/// Groups that have true actions: only these tell what is found.
+fn with_actions(block: &Block) -> usize {
+    block.truth.iter().filter(|&&n| n > 0).count()
+}
+
+fn with(values: &Values, drawn: Vec<Vec<f64>>, telling: usize) -> Vec<Figure> {
+    let figure = |((key, &value), draws): ((Key, &Option<f64>), Vec<f64>)| {
+        // Of false alarms every group tells.
+        let enough = telling >= LEAST_GROUPS || key == Key::FalsePerHour;
+        Figure { value, interval: value.filter(|_| enough).and_then(|_| interval(draws)) }
+    };
+    Key::all().into_iter().zip(values).zip(drawn).map(figure).collect()
 }
 
 fn interval(mut draws: Vec<f64>) -> Option<(f64, f64)> {

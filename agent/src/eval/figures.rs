@@ -11,9 +11,6 @@ pub const TIOUS: [f64; 5] = [0.3, 0.4, 0.5, 0.6, 0.7];
 const F1_TIOUS: [f64; 3] = [0.3, 0.5, 0.7];
 /// Largest distance of a detected begin from the true one, seconds.
 pub const OFFSETS_S: [f64; 4] = [0.25, 0.5, 1.0, 2.0];
-/// Of those the ones that F1 uses, as indices of [`TIOUS`].
-const MEDIAN: f64 = 0.5;
-const P90: f64 = 0.9;
 
 /// Begin or end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +35,8 @@ impl Quantile {
     #[must_use]
     pub fn share(self) -> f64 {
         match self {
-            Self::Median => MEDIAN,
-            Self::P90 => P90,
+            Self::Median => 0.5,
+            Self::P90 => 0.9,
         }
     }
 
@@ -125,9 +122,9 @@ pub(super) type Values = Vec<Option<f64>>;
 /// The figures of one label, or of all labels thrown together: there average precision is not defined.
 pub(super) fn of_block(block: &Block, hours: f64, weights: &[u32]) -> Values {
     let weigh = |group: usize| f64::from(weights[group]);
-    let truth: f64 = block.truth.iter().zip(weights).map(|(&n, &w)| f64::from(n) * f64::from(w)).sum();
-    let detections: f64 = block.detections.iter().map(|d| weigh(d.group)).sum();
-    let hits = |at: usize| block.detections.iter().filter(|d| d.hits[at]).map(|d| weigh(d.group)).sum::<f64>();
+    let truth = sum(block.truth.iter().zip(weights).map(|(&n, &w)| f64::from(n) * f64::from(w)));
+    let detections = sum(block.detections.iter().map(|d| weigh(d.group)));
+    let hits = |at: usize| sum(block.detections.iter().filter(|d| d.hits[at]).map(|d| weigh(d.group)));
     let tiou_index = |t: f64| TIOUS.iter().position(|&x| x == t).unwrap_or(0);
     let ratio = |a: f64, b: f64| (b > 0.0).then(|| a / b);
     let ap = |hit: &dyn Fn(usize) -> bool| average_precision(block, hit, truth, weights);
@@ -220,6 +217,11 @@ fn covered(block: &Block, edge: Edge, weights: &[u32]) -> Option<f64> {
         }
     }
     (known > 0.0).then(|| inside / known)
+}
+
+/// The sum of no floats is -0, which would be printed so.
+fn sum(values: impl Iterator<Item = f64>) -> f64 {
+    values.fold(0.0, |sum, value| sum + value)
 }
 
 /// `None` if one of them is.

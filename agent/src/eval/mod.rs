@@ -4,6 +4,7 @@
 
 mod bootstrap;
 mod figures;
+mod groups;
 mod outcomes;
 mod replays;
 pub mod report;
@@ -17,6 +18,7 @@ use kinewatch_core::manifest::Decoding;
 
 pub use bootstrap::{DRAWS, LEAST_GROUPS};
 pub use figures::{Edge, Figure, Key, OFFSETS_S, Quantile, TIOUS};
+pub use groups::read_groups;
 pub use replays::{Job, replay_all};
 pub use summary::summary;
 pub use sweep::{Knob, Point, TradeOff, again};
@@ -176,3 +178,6 @@ fn system(replayed: &[Replayed]) -> Option<SystemLatency> {
     let of = |share| quantile(&took, &[1], share);
     Some(SystemLatency { windows: took.len(), median_ms: of(0.5)?, p95_ms: of(0.95)? })
 }
+
+#[cfg(test)]
+mod tests;

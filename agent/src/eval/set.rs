@@ -135,6 +135,19 @@ pub fn locate(folder: &Path, truth: &Truth) -> Result<Located, String> {
     Ok(located)
 }
 
+/// Finds the annotated videos among saved scores, by camera id.
+#[must_use]
+pub fn with_scores(truth: &Truth, files: &BTreeMap<String, PathBuf>) -> Located {
+    let mut located = Located::default();
+    for (camera, video) in &truth.videos {
+        match files.get(camera) {
+            Some(path) => drop(located.found.insert(camera.clone(), path.clone())),
+            None => located.missing.push(video.name.clone()),
+        }
+    }
+    located
+}
+
 /// Where the videos are.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Located {

@@ -13,7 +13,7 @@ pub fn summary(evaluation: &Evaluation) -> String {
     for figures in tables(evaluation) {
         text += &format!("{}\n", drawn(&figures));
     }
-    format!("{text}{}; {}\n{}", basis(evaluation), ranges(evaluation), latency(evaluation))
+    format!("{text}{}. {}\n{}", basis(evaluation), ranges(evaluation), latency(evaluation))
 }
 
 fn drawn(figures: &Figures) -> Table {

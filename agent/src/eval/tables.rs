@@ -25,7 +25,7 @@ pub(super) fn tables(evaluation: &Evaluation) -> [Figures; 3] {
 fn found(evaluation: &Evaluation) -> Figures {
     let header = ["", "true", "detected", "found", "recall", "false/h", "F1@.3", "F1@.5", "F1@.7"];
     table(evaluation, header.map(str::to_owned).to_vec(), &evaluation.all.label, |row| {
-        let counts = [row.truth, row.detections, row.found].map(|n| count(n));
+        let counts = [row.truth, row.detections, row.found].map(count);
         let keys = [Key::Recall, Key::FalsePerHour, Key::F1(0.3), Key::F1(0.5), Key::F1(0.7)];
         counts.into_iter().chain(keys.map(|key| ranged(row.figure(key)))).collect()
     })
@@ -85,25 +85,30 @@ fn table(
 pub(super) fn basis(evaluation: &Evaluation) -> String {
     let Evaluation { package: (name, version), accel, videos, hours, groups, .. } = evaluation;
     let minutes = hours * 60.0;
-    format!("{name} {version}, {accel}; {videos} videos, {minutes:.1} minutes, {groups} groups")
+    let [videos, groups] = [(*videos, "video"), (*groups, "group")].map(|(n, word)| counted(n, word));
+    format!("{name} {version}, {accel}; {videos}, {minutes:.1} minutes, {groups}")
+}
+
+fn counted(number: usize, word: &str) -> String {
+    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
 }
 
 /// What the ranges are.
 pub(super) fn ranges(evaluation: &Evaluation) -> String {
     if evaluation.groups < LEAST_GROUPS {
-        return format!("fewer than {LEAST_GROUPS} groups: no intervals");
+        return format!("Fewer than {LEAST_GROUPS} groups: no intervals.");
     }
-    "below a figure: its 95 % interval".into()
+    format!("Below a figure: its 95 % interval, where {LEAST_GROUPS} groups or more have such actions.")
 }
 
 /// What of the latency is the machine's.
 pub(super) fn latency(evaluation: &Evaluation) -> String {
     let Some(system) = evaluation.system else {
-        return "latency of the system not measured: the scores were saved".into();
+        return "Latency of the system: not measured, nothing was run.".into();
     };
     let (median, p95) = (system.median_ms, system.p95_ms);
     format!(
-        "on top of \"decided after\", from frame to decision on this machine: median {median:.1} ms, p95 {p95:.1} ms"
+        "On top of \"decided after\", from frame to decision on this machine: median {median:.1} ms, p95 {p95:.1} ms."
     )
 }
 

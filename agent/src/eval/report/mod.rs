@@ -62,8 +62,8 @@ pub fn page(material: &Material<'_>) -> String {
                     @for note in material.notes { p.note { (note) } }
                 }
                 (figures(evaluation))
-                (trade_offs(material))
                 (timelines(material, &cases))
+                (trade_offs(material))
                 script { (PreEscaped(SCRIPT)) }
             }
         }
@@ -76,7 +76,7 @@ fn figures(evaluation: &Evaluation) -> Markup {
         section {
             h2 { "Figures" }
             @for table in tables(evaluation) { div.scroll { (table_of(&table)) } }
-            p.note { (ranges(evaluation)) ". Found, errors, delays and coverage: at tIoU 0.3. " (latency(evaluation)) "." }
+            p.note { (ranges(evaluation)) " Found, errors, delays and coverage: at tIoU 0.3. " (latency(evaluation)) }
         }
     }
 }
@@ -106,11 +106,11 @@ fn trade_offs(material: &Material<'_>) -> Markup {
             section {
                 h2 { "What other settings would give" }
                 p.note {
-                    "Each point is a setting, tried on the same scores; the ring is the setting in use. Thresholds of all labels "
-                    "move together. One false alarm in this set is " (format!("{:.1}", 24.0 / hours.max(1e-9))) " a day."
+                    "Each point is a setting, tried on the same scores: fainter, a lower one; the ring is the one in use. "
+                    "Thresholds of all labels move together. One false alarm in this set is " (format!("{:.1}", 24.0 / hours.max(1e-9))) " a day."
                 }
-                @for trade_off in material.trade_offs {
-                    details open { summary { (trade_off.label) } (plots::trade_off(trade_off)) }
+                @for (n, trade_off) in material.trade_offs.iter().enumerate() {
+                    details open[n == 0] { summary { (trade_off.label) } (plots::trade_off(trade_off)) }
                 }
             }
         }
@@ -134,6 +134,7 @@ fn timelines(material: &Material<'_>, cases: &Cases) -> Markup {
                 button #next type="button" { "next →" }
                 output #place {}
             }
+            p.note { "Outlined: annotated. Filled: detected. ▲: when its begin and its end were decided. Dashed: the threshold." }
             @if cases.left_out > 0 { p.note { (cases.left_out) " more cases are not in this page; metrics.json counts all." } }
             div.split {
                 ol #list { @for (n, case) in cases.cases.iter().enumerate() { (listed(n, case)) } }

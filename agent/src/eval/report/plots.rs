@@ -8,11 +8,11 @@ use crate::eval::tables::plain;
 const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 300.0;
 const LEFT: f64 = 56.0;
-const RIGHT: f64 = 16.0;
-const TOP: f64 = 16.0;
+const RIGHT: f64 = 22.0;
+const TOP: f64 = 28.0;
 const BOTTOM: f64 = 46.0;
 /// Where a logarithmic axis shows zero: left of everything else.
-const ZERO: f64 = 22.0;
+const ZERO: f64 = 34.0;
 
 /// Both pictures of a label, and a table of what is in them.
 pub(super) fn trade_off(trade_off: &TradeOff) -> Markup {
@@ -123,7 +123,7 @@ impl Axis {
         match self.scale {
             Scale::Logarithmic => {
                 let powers = (self.from as i32..=self.to as i32).map(|n| 10_f64.powi(n));
-                std::iter::once(0.0).chain(powers).map(|v| (v, v.to_string())).collect()
+                std::iter::once(0.0).chain(powers).map(|v| (v, power(v))).collect()
             }
             Scale::Linear => {
                 let step = step(self.to - self.from);
@@ -132,6 +132,10 @@ impl Axis {
             }
         }
     }
+}
+
+fn power(value: f64) -> String {
+    if value >= 1000.0 { format!("{}k", value / 1000.0) } else { value.to_string() }
 }
 
 /// A round step for about six ticks.
@@ -162,7 +166,7 @@ fn plot(plot: &Plot) -> Markup {
             text.tick transform=(format!("translate(14 {}) rotate(-90)", (TOP + HEIGHT - BOTTOM) / 2.0)) { (plot.title) }
             @for (n, series) in plot.series.iter().enumerate() {
                 @if plot.series.len() > 1 {
-                    text.key.(series.class) x=(LEFT + 8.0) y=(HEIGHT - BOTTOM - 10.0 - 15.0 * n as f64) { "— " (series.name) }
+                    text.key.(series.class) x=(LEFT + 90.0 * n as f64) y=(TOP - 10.0) { "— " (series.name) }
                 }
                 (line(&plot.x, series))
             }
@@ -177,9 +181,10 @@ fn line(axis: &Axis, series: &Series) -> Markup {
     let points: Vec<String> = series.dots.iter().map(|d| format!("{:.1},{:.1}", axis.place(d.x), y(d.y))).collect();
     html! {
         polyline.curve.(series.class) points=(PreEscaped(points.join(" "))) {}
-        @for dot in &series.dots {
+        @for (n, dot) in series.dots.iter().enumerate() {
+            @let strength = format!("{:.2}", 0.25 + 0.75 * (n + 1) as f64 / series.dots.len() as f64);
             @let (x, y) = (format!("{:.1}", axis.place(dot.x)), format!("{:.1}", y(dot.y)));
-            circle.dot.(series.class) cx=(x) cy=(y) r="3" { title { (dot.title) } }
+            circle.dot.(series.class) cx=(x) cy=(y) r="3.5" fill-opacity=(strength) { title { (dot.title) } }
             @if dot.in_use { circle.ring cx=(x) cy=(y) r="7" { title { "in use: " (dot.title) } } }
         }
     }
