@@ -109,8 +109,8 @@ fn what_cannot_be_decoded_gets_one_line() {
         assert!(text.contains(message) && text.lines().count() == 1, "{text}");
     };
     fails(&settings.replace("name = \"action\"", "name = \"fall\""), "has no column fall, a label of simulated-short");
-    fails(&settings.replace("on = 0.55\noff", "on = 1.5\noff"), "on: 1.5 is outside");
-    fails(&settings.replace("\"cusum\"", "\"guess\""), "unknown variant");
+    fails(&settings.replace("on = 0.9426\noff", "on = 1.5\noff"), "on: 1.5 is outside");
+    fails(&settings.replace("\"hmm\"", "\"guess\""), "unknown variant");
     fails(&settings.replace("stride_s = 0.25", "stride_s = 0.0"), "stride_s");
     fails(&settings.replace("stride_s = 0.25", "stride_s = 0.25\nstrides = 1"), "strides");
     fails(&settings.replace("stride_s", "background = \"nothing\"\nstride_s"), "background: `nothing` is not a label");

@@ -1,29 +1,39 @@
 //! How late a decoder dates its edges, and how far they lie off.
 
-use kinewatch_core::manifest::{DecoderParams, Decoding};
+use kinewatch_core::manifest::{DecoderParams, Decoding, Sequence};
 
-use super::{Material, objective};
+use super::{Material, annotated, objective};
 use crate::intervals::{Detection, TrueAction, tiou};
 
 /// Share of the true edges that lie within the stated uncertainty.
 const COVERED: f64 = 0.9;
+/// Of a normal error, so many standard deviations either way hold nine of ten.
+const Z_COVERED: f64 = 1.645;
+const Z_LOWER_TENTH: f64 = 1.282;
+/// From so many values on, they speak for themselves.
+const MANY: usize = 50;
+/// A label with so many edges is judged by its own.
+const OWN: usize = 10;
 /// Overlap from which a detection is taken for a true action, before and after its lag is known.
 const OVERLAPS: [f64; 2] = [0.1, 0.3];
 
-/// The settings of `label` with the lags that they have on `material`: the median signed error of begin and end.
+/// The settings of `label` with the lags that they have on `material`: the median signed error of begin and end. Where no
+/// edge is known, the lag stays.
 pub(super) fn with_lags(
     material: &Material,
     decoding: &Decoding,
     label: usize,
     params: DecoderParams,
 ) -> DecoderParams {
-    let mut params = DecoderParams { lag_start_s: 0.0, lag_end_s: 0.0, ..params };
-    let mut detections = alone(material, decoding, label, params);
+    let Some(known) = known(material, decoding, label) else { return params };
+    let bare = DecoderParams { lag_start_s: 0.0, lag_end_s: params.lag_end_s * kept(known), ..params };
+    let mut params = bare;
+    let mut detections = found(material, decoding, label, known, bare);
     for overlap in OVERLAPS {
         let pairs = pairs(material, &detections, overlap);
         let late =
             |edge: fn((f64, f64)) -> f64| median(pairs.iter().map(|(d, t)| edge(d.span()) - edge(t.span())).collect());
-        let (start_s, end_s) = (late(|span| span.0), late(|span| span.1));
+        let (start_s, end_s) = (late(|span| span.0), late(|span| span.1) * (1.0 - kept(known)));
         for d in &mut detections {
             d.start_s -= start_s;
             d.end_s = d.end_s.map(|end| (end - end_s).max(d.start_s));
@@ -36,39 +46,93 @@ pub(super) fn with_lags(
     params
 }
 
-/// Sets the uncertainties of a label so that nine true edges in ten lie within what is stated; gives how many begins and
-/// ends that is from. With few of them, the largest error counts.
-pub(super) fn uncertainties(material: &Material, decoding: &mut Decoding, label: usize) -> [usize; 2] {
-    let Some(params) = decoding.labels[label].decoder else { return [0, 0] };
+/// Sets the uncertainties so that nine true edges in ten lie within what is stated. A label with few edges of its own is
+/// given what holds for all labels together. Gives how many begins and ends there are in all.
+pub(super) fn uncertainties(material: &Material, decoding: &mut Decoding) -> [usize; 2] {
+    let off: Vec<[Vec<f64>; 2]> = (0..decoding.labels.len()).map(|label| off(material, decoding, label)).collect();
+    let all = [0, 1].map(|edge| off.iter().flat_map(|label| label[edge].clone()).collect::<Vec<f64>>());
+    for (label, own) in decoding.labels.iter_mut().zip(&off) {
+        let Some(params) = &mut label.decoder else { continue };
+        let stated = [0, 1].map(|edge| enough(if own[edge].len() >= OWN { &own[edge] } else { &all[edge] }));
+        // Without a true edge there is nothing to learn from: what the package says stays.
+        params.uncertainty_start_ms = stated[0].map_or(params.uncertainty_start_ms, f64::ceil);
+        params.uncertainty_end_ms = stated[1].map_or(params.uncertainty_end_ms, f64::ceil);
+    }
+    all.map(|edges| edges.len())
+}
+
+/// How far the begins and ends of a label lie off, beyond what its decoder states by itself; milliseconds.
+fn off(material: &Material, decoding: &Decoding, label: usize) -> [Vec<f64>; 2] {
+    let (Some(params), Some(known)) = (decoding.labels[label].decoder, known(material, decoding, label)) else {
+        return [Vec::new(), Vec::new()];
+    };
     let bare = DecoderParams { uncertainty_start_ms: 0.0, uncertainty_end_ms: 0.0, ..params };
-    let detections = alone(material, decoding, label, bare);
+    let detections = found(material, decoding, label, known, bare);
     let pairs = pairs(material, &detections, OVERLAPS[1]);
     let beyond = |error_s: f64, stated_ms: f64| (error_s.abs() * 1000.0 - stated_ms).max(0.0);
     let starts = pairs.iter().map(|(d, t)| beyond(d.start_s - t.start_s, d.start_uncertainty_ms)).collect();
-    let ends = pairs.iter().map(|(d, t)| beyond(d.span().1 - t.end_s, d.end_uncertainty_ms.unwrap_or(0.0))).collect();
-    // Without a true edge there is nothing to learn from: what the package says stays.
-    let start = enough(starts).unwrap_or(params.uncertainty_start_ms);
-    let end = enough(ends).unwrap_or(params.uncertainty_end_ms);
-    let params = DecoderParams { uncertainty_start_ms: start.ceil(), uncertainty_end_ms: end.ceil(), ..params };
-    decoding.labels[label].decoder = Some(params);
-    [pairs.len(), pairs.len()]
+    let end = |(d, t): &(&Detection, &TrueAction)| beyond(d.span().1 - t.end_s, d.end_uncertainty_ms.unwrap_or(0.0));
+    [starts, if known == Known::Action { pairs.iter().map(end).collect() } else { Vec::new() }]
 }
 
-/// The value that nine of ten new ones do not exceed, if they are like these (split conformal: Vovk et al. 2005).
-fn enough(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let rank = (((values.len() + 1) as f64 * COVERED).ceil() as usize).min(values.len());
-    values.get(rank.checked_sub(1)?).copied()
+/// What the annotations know of a label.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Known {
+    /// Its begin and end.
+    Action,
+    /// Only its begin, which is that of a sequence (by index).
+    Begin(usize),
 }
 
-/// What one label's settings find, published or not.
-fn alone(material: &Material, decoding: &Decoding, label: usize, params: DecoderParams) -> Vec<Detection> {
-    let mut tried = decoding.clone();
-    tried.sequences.clear();
-    for (i, l) in tried.labels.iter_mut().enumerate() {
-        (l.publish, l.decoder) = if i == label { (true, Some(params)) } else { (false, None) };
+fn known(material: &Material, decoding: &Decoding, label: usize) -> Option<Known> {
+    if annotated(&material.truth, &decoding.labels[label].name) {
+        return Some(Known::Action);
     }
+    let begins = |s: &Sequence| s.parts.first() == Some(&label) && annotated(&material.truth, &s.name);
+    decoding.sequences.iter().position(begins).map(Known::Begin)
+}
+
+/// 1 where the lag of the end is not learned.
+fn kept(known: Known) -> f64 {
+    if known == Known::Action { 0.0 } else { 1.0 }
+}
+
+/// The value that nine of ten new ones do not exceed, if they are like these (split conformal: Vovk et al. 2005). A few
+/// values may happen to be small ones, so with few of them it is at least what nine of ten such samples would give
+/// (tolerance bound of a normal error about zero).
+fn enough(values: &[f64]) -> Option<f64> {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    let n = values.len() as f64;
+    let rank = (((n + 1.0) * COVERED).ceil() as usize).min(values.len());
+    let conformal = values.get(rank.checked_sub(1)?).copied()?;
+    if values.len() >= MANY {
+        return Some(conformal);
+    }
+    let square = values.iter().map(|v| v * v).sum::<f64>() / n;
+    // Lower tenth of chi-square with n degrees of freedom (Wilson and Hilferty 1931), as a share of n.
+    let spread = 2.0 / (9.0 * n);
+    let share = (1.0 - spread - Z_LOWER_TENTH * spread.sqrt()).max(0.05).powi(3);
+    Some(conformal.max(Z_COVERED * (square / share).sqrt()))
+}
+
+/// What one label's settings find, published or not, or the sequence that it begins.
+fn found(
+    material: &Material,
+    decoding: &Decoding,
+    label: usize,
+    known: Known,
+    params: DecoderParams,
+) -> Vec<Detection> {
+    let mut tried = decoding.clone();
     tried.exclusive.clear();
+    let sequence = if let Known::Begin(index) = known { Some(decoding.sequences[index].clone()) } else { None };
+    tried.sequences = sequence.into_iter().collect();
+    let needed = |i| tried.sequences.iter().any(|s| s.parts.contains(&i));
+    for (i, l) in tried.labels.iter_mut().enumerate() {
+        l.publish = i == label && known == Known::Action;
+        l.decoder = if i == label { Some(params) } else { l.decoder.filter(|_| needed(i)) };
+    }
     objective::detections(&tried, &material.replayed)
 }
 
@@ -93,4 +157,26 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn rounded(seconds: f64) -> f64 {
     (seconds * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nine_of_ten_lie_within_what_many_values_say() {
+        let values: Vec<f64> = (1..=99).map(f64::from).collect();
+        assert_eq!(enough(&values), Some(90.0));
+        assert_eq!(enough(&[]), None);
+    }
+
+    #[test]
+    fn few_values_are_not_trusted() {
+        // Ten errors of 100 ms: a normal error that gives these may well be of 143 ms.
+        let stated = enough(&[100.0; 10]).unwrap();
+        assert!((stated - 1.645 * 143.0).abs() < 3.0, "{stated}");
+        assert!(enough(&[100.0; 40]).unwrap() < stated);
+        assert_eq!(enough(&[100.0; 50]), Some(100.0));
+        assert_eq!(enough(&[10.0, 10.0, 900.0]).unwrap().max(900.0), enough(&[10.0, 10.0, 900.0]).unwrap());
+    }
 }

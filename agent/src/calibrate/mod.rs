@@ -22,6 +22,9 @@ pub use write::{Occasion, report, settings};
 use crate::intervals::Truth;
 use crate::replay::Replayed;
 
+/// A label with fewer true actions keeps the settings of the package.
+const LEAST_ACTIONS: usize = 5;
+
 /// What is calibrated, and on what.
 #[derive(Clone, Debug)]
 pub struct Material {
@@ -46,6 +49,10 @@ pub struct Calibration {
     pub temperature: Option<f64>,
     /// Of each calibrated label.
     pub labels: Vec<LabelChoice>,
+    /// Decoded labels that keep their thresholds: too few actions.
+    pub kept: Vec<String>,
+    /// True begins and ends that the uncertainties are from.
+    pub edges: [usize; 2],
 }
 
 /// How one label came to its settings.
@@ -53,14 +60,14 @@ pub struct Calibration {
 pub struct LabelChoice {
     /// Its name.
     pub label: String,
+    /// What the qualities are of: the label, or a sequence that it is part of.
+    pub judged: String,
     /// As the package had it.
     pub before: Quality,
     /// The best of each kind, in the order they were tried.
     pub kinds: Vec<(DecoderParams, Quality)>,
     /// As chosen.
     pub after: Quality,
-    /// True begins and ends that the uncertainties are from.
-    pub edges: [usize; 2],
 }
 
 /// Chooses settings for every decoded label that the annotations know, or that a sequence in them needs. `told` is given a
@@ -68,9 +75,11 @@ pub struct LabelChoice {
 #[must_use]
 pub fn calibrate(material: &Material, mut told: impl FnMut(&str, f64)) -> Calibration {
     let mut material = material.clone();
-    let temperature = temperature::fit(&mut material);
-    let mut decoding = material.decoding.clone();
     let wanted = wanted(&material);
+    // A label that keeps its thresholds needs the temperature that they are for.
+    let all = wanted.len() == material.decoding.labels.iter().filter(|l| l.decoder.is_some()).count();
+    let temperature = if all { temperature::fit(&mut material) } else { None };
+    let mut decoding = material.decoding.clone();
     let mut choices: Vec<LabelChoice> = Vec::new();
     // The parts of a sequence depend on each other: the second round knows what the first chose.
     let rounds = if decoding.sequences.iter().any(|s| annotated(&material.truth, &s.name)) { 2 } else { 1 };
@@ -86,10 +95,10 @@ pub fn calibrate(material: &Material, mut told: impl FnMut(&str, f64)) -> Calibr
             }
         }
     }
-    for (choice, &label) in choices.iter_mut().zip(&wanted) {
-        choice.edges = lags::uncertainties(&material, &mut decoding, label);
-    }
-    Calibration { decoding, temperature, labels: choices }
+    let edges = lags::uncertainties(&material, &mut decoding);
+    let decoded = decoding.labels.iter().enumerate().filter(|(i, l)| l.decoder.is_some() && !wanted.contains(i));
+    let kept = decoded.map(|(_, l)| l.name.clone()).collect();
+    Calibration { decoding, temperature, labels: choices, kept, edges }
 }
 
 /// Calibrates on all groups but some, and judges what that finds in those: what to expect of videos not seen. `None` with
@@ -129,13 +138,13 @@ pub fn left_out(material: &Material, folds: usize, mut told: impl FnMut(f64)) ->
     Some(objective::qualities(&detections, &material.truth, labels))
 }
 
-/// Labels to calibrate: annotated ones, and parts of annotated sequences.
+/// Labels to calibrate: those with enough actions, of their own or of a sequence that they are part of.
 fn wanted(material: &Material) -> Vec<usize> {
     let decoding = &material.decoding;
-    let in_sequence =
-        |i| decoding.sequences.iter().any(|s| s.parts.contains(&i) && annotated(&material.truth, &s.name));
+    let enough = |name: &str| material.truth.actions.iter().filter(|a| a.label == name).count() >= LEAST_ACTIONS;
+    let in_sequence = |i| decoding.sequences.iter().any(|s| s.parts.contains(&i) && enough(&s.name));
     let labels = decoding.labels.iter().enumerate().filter(|(_, l)| l.decoder.is_some());
-    labels.filter(|(i, l)| annotated(&material.truth, &l.name) || in_sequence(*i)).map(|(i, _)| i).collect()
+    labels.filter(|(i, l)| enough(&l.name) || in_sequence(*i)).map(|(i, _)| i).collect()
 }
 
 fn annotated(truth: &Truth, label: &str) -> bool {

@@ -9,9 +9,11 @@ use super::{LabelChoice, Material, annotated, kinds, lags, score_model};
 const SIZES: [f64; 3] = [1.0, 0.5, 0.25];
 /// Rounds over all steps of a size, at most.
 const ROUNDS: usize = 6;
-/// A gain below this is chance.
+/// A gain below this is chance, whatever the number of actions.
 const LEAST_GAIN: f64 = 1e-3;
-/// A model of the scores has more to it than two thresholds: it has to be better by this much.
+/// Other settings than the package's have to be better by so much of an action.
+const ACTIONS_GAINED: f64 = 0.5;
+/// A model of the scores has more to it than two thresholds: it has to be better by this much more.
 const MODEL_GAIN: f64 = 0.01;
 
 /// The best settings of a label, all others being what they are in `decoding`.
@@ -22,6 +24,7 @@ pub(super) fn label(material: &Material, decoding: &Decoding, label: usize) -> (
     // A label that is wanted has a decoder.
     let packaged = decoding.labels[label].decoder.unwrap_or_else(default);
     let (before_value, before) = trial.judge(packaged);
+    let judged = trial.names().into_iter().next().unwrap_or_default();
     let model = score_model::of(material, &name);
     let mut kinds = Vec::new();
     let mut best = (before_value, packaged, before.clone());
@@ -29,13 +32,14 @@ pub(super) fn label(material: &Material, decoding: &Decoding, label: usize) -> (
         let starts = kinds::starts(kind, packaged, model, stride_s).into_iter();
         let Some(found) = starts.map(|p| trial.climb(p, stride_s)).max_by(|a, b| a.0.total_cmp(&b.0)) else { continue };
         kinds.push((found.1, found.2.clone()));
-        let least = if kind == DecoderKind::Hmm && best.1.kind != kind { MODEL_GAIN } else { LEAST_GAIN };
-        if found.0 > best.0 + least {
+        let more = if kind == DecoderKind::Hmm && best.1.kind != kind { MODEL_GAIN } else { LEAST_GAIN };
+        let chance = if best.1 == packaged { ACTIONS_GAINED / before.truth.max(1) as f64 } else { 0.0 };
+        if found.0 > best.0 + more + chance {
             best = found;
         }
     }
     let (_, params, after) = best;
-    (params, LabelChoice { label: name, before, kinds, after, edges: [0, 0] })
+    (params, LabelChoice { label: name, judged, before, kinds, after })
 }
 
 fn default() -> DecoderParams {
@@ -105,12 +109,17 @@ impl Trial<'_> {
             label.decoder = if i == self.label { Some(params) } else { label.decoder.filter(|_| needed.contains(&i)) };
         }
         tried.exclusive.clear();
-        let own = self.decoding.labels[self.label].name.clone();
-        let names = std::iter::once(own).chain(tried.sequences.iter().map(|s| s.name.clone()));
-        let names: Vec<String> = names.filter(|name| annotated(truth, name)).collect();
-        let found = qualities(&detections(&tried, &self.material.replayed), truth, names);
+        let found = qualities(&detections(&tried, &self.material.replayed), truth, self.names());
         let sum: f64 = found.iter().map(|(_, q)| q.value(self.material.objective)).sum();
         let value = sum / found.len().max(1) as f64;
         (value, found.into_iter().next().map(|(_, q)| q).unwrap_or_default())
+    }
+
+    /// The label itself and the sequences that it is part of, whichever are annotated.
+    fn names(&self) -> Vec<String> {
+        let own = self.decoding.labels[self.label].name.clone();
+        let sequences = self.decoding.sequences.iter().filter(|s| s.parts.contains(&self.label));
+        let names = std::iter::once(own).chain(sequences.map(|s| s.name.clone()));
+        names.filter(|name| annotated(&self.material.truth, name)).collect()
     }
 }

@@ -25,14 +25,11 @@ pub fn settings(text: &str, calibration: &Calibration) -> Result<String, String>
         output["temperature"] = value(tidy(temperature));
     }
     let labels = document.get_mut("labels").and_then(Item::as_array_of_tables_mut).ok_or("has no [[labels]]")?;
-    for choice in &calibration.labels {
-        let chosen = calibration.decoding.labels.iter().find(|l| l.name == choice.label).and_then(|l| l.decoder);
-        let named = |table: &&mut Table| table.get("name").and_then(Item::as_str) == Some(choice.label.as_str());
-        let table = labels.iter_mut().find(named);
-        let (Some(chosen), Some(table)) = (chosen, table) else {
-            return Err(format!("has no label {}", choice.label));
-        };
-        table.insert("decoder", Item::Table(decoder(&chosen)));
+    for label in &calibration.decoding.labels {
+        let Some(chosen) = &label.decoder else { continue };
+        let named = |table: &&mut Table| table.get("name").and_then(Item::as_str) == Some(label.name.as_str());
+        let table = labels.iter_mut().find(named).ok_or_else(|| format!("has no label {}", label.name))?;
+        table.insert("decoder", Item::Table(decoder(chosen)));
     }
     Ok(document.to_string())
 }
@@ -148,12 +145,20 @@ pub fn report(calibration: &Calibration, occasion: &Occasion) -> String {
             [("before", Some(&choice.before)), ("after, seen", Some(&choice.after)), ("after, left out", left_out)];
         rows.into_iter()
             .filter_map(|(what, q)| Some((what, q?)))
-            .for_each(|(what, q)| row(&mut text, &choice.label, what, q));
+            .for_each(|(what, q)| row(&mut text, &named(choice), what, q));
     }
     let parts = |label: &str| calibration.labels.iter().any(|c| c.label == label);
     for (label, quality) in o.left_out.iter().flatten().filter(|(label, _)| !parts(label)) {
-        row(&mut text, label, "after, left out", quality);
+        row(&mut text, &format!("`{label}`"), "after, left out", quality);
     }
+    if !calibration.kept.is_empty() {
+        let _ = writeln!(text, "\nToo few actions to learn from, thresholds kept: {}.", calibration.kept.join(", "));
+    }
+    let [begins, ends] = calibration.edges;
+    let _ = writeln!(
+        text,
+        "\nUncertainties are from {begins} begins and {ends} ends, so that nine true edges in ten lie within what is stated."
+    );
     let _ = writeln!(text, "\n## Kinds of decoder\n\nThe best settings of each kind, on the videos seen.\n");
     let _ = writeln!(
         text,
@@ -165,10 +170,18 @@ pub fn report(calibration: &Calibration, occasion: &Occasion) -> String {
     text
 }
 
+/// The label, and what it was judged by if that is another.
+fn named(choice: &LabelChoice) -> String {
+    if choice.label == choice.judged {
+        return format!("`{}`", choice.label);
+    }
+    format!("`{}`, as `{}`", choice.label, choice.judged)
+}
+
 fn row(text: &mut String, label: &str, what: &str, q: &Quality) {
     let _ = writeln!(
         text,
-        "| `{label}` | {what} | {} | {} | {} | {} | {} | {} / {} |",
+        "| {label} | {what} | {} | {} | {} | {} | {} | {} / {} |",
         q.truth,
         f1(q),
         shown(q.false_per_hour, 2),
@@ -185,7 +198,7 @@ fn kinds(text: &mut String, calibration: &Calibration, choice: &LabelChoice) {
         let mark = if chosen.is_some_and(|c| c.kind == params.kind) { "yes" } else { "" };
         let (kind, f1, false_per_hour, delay) =
             (kind(params.kind), f1(q), shown(q.false_per_hour, 2), shown(q.delay_s[0], 2));
-        let _ = writeln!(text, "| `{}` | {kind} | {f1} | {false_per_hour} | {delay} | {mark} |", choice.label);
+        let _ = writeln!(text, "| {} | {kind} | {f1} | {false_per_hour} | {delay} | {mark} |", named(choice));
     }
 }
 

@@ -60,9 +60,9 @@ pub struct DecodeArgs {
     pub outputs: OutputArgs,
 }
 
-/// `eval`.
+/// Annotated videos, and the package that is held against them.
 #[derive(Clone, Debug, Args)]
-pub struct EvalArgs {
+pub struct AnnotatedArgs {
     /// Model package; with --from-scores, decoder settings are enough.
     #[arg(short, long, value_name = "DIR")]
     pub model: PathBuf,
@@ -93,6 +93,17 @@ pub struct EvalArgs {
     /// Models opened at once, each with its own video. Default: as many as there are processors.
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub jobs: Option<u32>,
+    /// Inference.
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+/// `eval`.
+#[derive(Clone, Debug, Args)]
+pub struct EvalArgs {
+    /// What is judged.
+    #[command(flatten)]
+    pub set: AnnotatedArgs,
     /// Write every figure here as JSON; `-` is standard output, which leaves the table out.
     #[arg(long, value_name = "FILE|-")]
     pub json: Option<PathBuf>,
@@ -102,9 +113,40 @@ pub struct EvalArgs {
     /// Write a report into this directory: index.html to look at, metrics.json, events.jsonl, and scores.
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,
-    /// Inference.
+}
+
+/// `calibrate`.
+#[derive(Clone, Debug, Args)]
+pub struct CalibrateArgs {
+    /// What the settings are from.
     #[command(flatten)]
-    pub engine: EngineArgs,
+    pub set: AnnotatedArgs,
+    /// Write the package with the new settings here; a directory that is not there yet, or is empty.
+    #[arg(short, long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// What is to be good.
+    #[arg(long, value_enum, default_value_t)]
+    pub objective: Objective,
+    /// With --objective latency: false alarms that are allowed per day.
+    #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = per_day)]
+    pub false_per_day: f64,
+    /// Into how many parts the groups fall to tell what to expect of other videos; 0: do not ask.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub folds: u32,
+}
+
+/// What a calibration makes good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Objective {
+    /// F1 at a temporal intersection over union of one half.
+    #[default]
+    F1,
+    /// Begins told early, at no more false alarms than --false-per-day.
+    Latency,
+}
+
+fn per_day(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|n| (0.0..=1e6).contains(n)).ok_or_else(|| "write a number of 0 to 1000000".into())
 }
 
 fn frame_rate(text: &str) -> Result<f64, String> {

@@ -3,7 +3,9 @@
 //! Standard output carries data alone (tables, JSON, events); everything told to a person goes to standard error.
 //! Exit codes: 0 done, 1 failed, 2 wrong usage, 78 the configuration cannot be used.
 
+mod annotated;
 mod args;
+mod calibrate;
 mod check_config;
 mod completions;
 mod decode;
@@ -91,6 +93,16 @@ a NAME.txt per video and a label per frame. Videos are found in DIR by the path 
 Ranges are 95 % bootstrap intervals over groups: videos that share a scene or a person are no independent evidence, say so
 with a group (of FILE or --groups). A video without one is a group of its own.")]
     Eval(EvalArgs),
+    /// Choose decoder settings from annotated videos, and write a package that has them.
+    #[command(after_help = "Examples:
+  kinewatch calibrate --model models/falls --videos mine --truth mine/annotations.json --out falls-here
+  kinewatch calibrate --model models/falls --from-scores report/scores --truth annotations.json --out falls-here
+  kinewatch calibrate --model models/falls --videos mine --truth mine.csv --out quick --objective latency --false-per-day 2
+
+Chosen for every label: temperature, kind of decoder, thresholds, lags, and how uncertain its times are. The report
+(CALIBRATION.md in the new package) tells what that gives on these videos and, calibrated on parts of them, on the rest.
+Keep videos aside that are not used here, and judge the result on those with `kinewatch eval`.")]
+    Calibrate(CalibrateArgs),
     /// Check a configuration, with every model, device, secret and directory it names.
     #[command(after_help = "Examples:
   kinewatch check-config --config kinewatch.toml
@@ -228,6 +240,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Command::Replay(args) => replay::run(args),
         Command::Decode(args) => decode::run(&args),
         Command::Eval(args) => eval::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::CheckConfig(args) => check_config::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Model(ModelCommand::Info(args)) => model::info(&args),

@@ -251,6 +251,7 @@ fn the_reference_names_every_key_and_tells_the_true_defaults() {
                 l.trim_start_matches("# ").starts_with(&format!("{key} ="))
                     || l.contains(&format!("{key} and "))
                     || l.contains(&format!("[model.{key}."))
+                    || l.contains(&format!(".{key}]]"))
             });
             if !shown {
                 missing.push(key.clone());
