@@ -57,19 +57,20 @@ impl Hysteresis {
 
     pub(super) fn step(&mut self, s: &Step) -> Edge {
         self.newest = s.l;
-        let mean = if self.smooth_ns == 0 { s.l } else { self.smoothed(s) };
+        let (mean, change) = if self.smooth_ns == 0 { (s.l, Change::at(s)) } else { self.smoothed(s) };
         if !self.active && mean >= self.on {
             self.active = true;
-            return Edge::On(Change::at(s));
+            return Edge::On(change);
         }
         if self.active && mean < self.off {
             self.active = false;
-            return Edge::Off { end: Change::at(s), begin: None };
+            return Edge::Off { end: change, begin: None };
         }
         Edge::None
     }
 
-    fn smoothed(&mut self, s: &Step) -> f64 {
+    /// The mean, and the change that it shows if it crosses a threshold: missing time makes it cross that much later.
+    fn smoothed(&mut self, s: &Step) -> (f64, Change) {
         let from = s.at - self.smooth_ns;
         while self.window.front().is_some_and(|w| w.at <= from) || self.window.len() == self.window.capacity() {
             self.pop();
@@ -79,7 +80,8 @@ impl Hysteresis {
         self.weighted += s.dt * s.l;
         let hold = if self.active { self.on + HOLD } else { self.off - HOLD };
         let missing = (self.smooth_s - self.weight).max(0.0);
-        (self.weighted + missing * hold) / (self.weight + missing)
+        let mean = (self.weighted + missing * hold) / (self.weight + missing);
+        (mean, Change::within(s, seconds_to_nanos(missing)))
     }
 
     fn pop(&mut self) {

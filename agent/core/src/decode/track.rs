@@ -41,7 +41,12 @@ pub(super) struct Change {
 impl Change {
     /// At the score `s`; after a hole, in the middle of it.
     pub(super) fn at(s: &Step) -> Self {
-        let half = s.hole.max(0) / 2;
+        Self::within(s, s.hole)
+    }
+
+    /// At the score `s`, or up to `missing` nanoseconds before it.
+    pub(super) fn within(s: &Step, missing: i64) -> Self {
+        let half = missing.max(0) / 2;
         Self { at: s.at - half, spread_ms: half as f64 / 1e6, seen: s.at }
     }
 }
