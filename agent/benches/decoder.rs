@@ -108,6 +108,11 @@ fn measure(kind: &str, labels: usize) -> Result<Cost, Box<dyn Error>> {
     Ok(cost)
 }
 
+/// Scores of windows of eight strides, as long as any package of ours has.
+const SCORE_MODEL: &str = "[labels.decoder.hmm]\nwindow_s = 0.8\nlow = -4.0\nhigh = 6.0\ndeviation = 2.0\n\
+    correlation = 0.5\nshortest_s = 1.0\npause_s = 1.5\nlength_s = 3.0\napart_s = 30.0\nburst = 6.0\nburst_s = 0.6\n\
+    bursts_per_hour = 60.0\ndropouts_per_hour = 20.0\n";
+
 /// The package with so many labels beside the background, each with a decoder of one kind.
 fn package(kind: &str, labels: usize) -> String {
     let (head, rest) = PACKAGE.split_once("[[labels]]").unwrap_or((PACKAGE, ""));
@@ -117,7 +122,8 @@ fn package(kind: &str, labels: usize) -> String {
         let _fits = write!(
             text,
             "\n[[labels]]\nname = \"l{label}\"\n[labels.decoder]\nkind = \"{kind}\"\non = 0.6\noff = 0.4\n\
-             smooth_s = 2.0\nmin_duration_s = 0.4\nmerge_gap_s = 0.4\nmax_duration_s = 60.0\n"
+             smooth_s = 2.0\nmin_duration_s = 0.4\nmerge_gap_s = 0.4\nmax_duration_s = 60.0\n{}",
+            if kind == "hmm" { SCORE_MODEL } else { "" }
         );
     }
     text + "\n" + tail
