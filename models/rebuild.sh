@@ -140,6 +140,29 @@ scored() { # scored NAME PACKAGE TRUTH VIDEO…: how well the events of the agen
   "$agent" replay "${@:4}" --model "$2" --events "$work/events.jsonl" >/dev/null
   python3 "$score" --truth "$3" --events "$work/events.jsonl" >"$results/$1.intervals.json"
 }
+stated() { # stated NAME TRUTH VIDEOS: how uncertain the times of a package are, from videos of val
+  rm -rf "$work/$1-stated"
+  "$agent" calibrate --only-uncertainty --folds 0 --backend ort --precision int8 --model "$1" --truth "$2" --videos "$3" \
+    --out "$work/$1-stated" >/dev/null
+  cp "$work/$1-stated"/{model.toml,CALIBRATION.md} "$1/"
+}
+once "$streams-val.done" "$km" splice recipes/interactions.toml --data "$data" --out "$streams-val" --split val --streams 6
+stated interactions "$streams-val/annotations.json" "$streams-val"
+mkdir -p "$work/val"
+cp "$sim"/val-{falls,daily}/*.mp4 "$work/val/"
+python3 - "$data" "$sim"/val-{falls,daily}/annotations.json >"$work/val/truth.json" <<'PYTHON'
+import json, pathlib, shutil, sys
+data, *rendered = map(pathlib.Path, sys.argv[1:])
+whole = json.load(open(data / "falls/annotations.json"))["database"]
+val = {path: entry for path, entry in whole.items() if entry["subset"] == "val"}
+for path in val:
+    shutil.copy(data / path, pathlib.Path(rendered[0]).parents[2] / "val")
+for file in rendered:
+    val |= json.load(open(file))["database"]
+json.dump({"database": {pathlib.Path(path).name: entry for path, entry in val.items()}}, sys.stdout)
+PYTHON
+stated falls "$work/val/truth.json" "$work/val"
+
 scored interactions-spliced interactions "$streams/annotations.json" "$streams"/*.mp4
 for set in urfd:falls gmdcsa24:rooms; do
   mapfile -t videos < <(awk -F, -v set="${set%:*}" '$2 == set && $4 == "test" { print $1 }' "$data/clips.csv")

@@ -130,6 +130,23 @@ fn settings_for_another_net_become_right_and_hold_elsewhere() {
 }
 
 #[test]
+fn uncertainties_alone_leave_every_decision_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let seen = scores(dir.path(), 7, 2);
+    let out = dir.path().join("out");
+    let model = ["--model", "tests/data/simulated-short", "--from-scores", &seen.0, "--truth", &seen.1];
+    let only = ["--only-uncertainty", "--out", out.to_str().unwrap()];
+    assert!(run("calibrate", &[&model[..], &only[..]].concat()).status.success());
+    let (before, after) = (judged("tests/data/simulated-short", &seen), judged(out.to_str().unwrap(), &seen));
+    for key in ["f1@0.5", "start_error_s_median", "end_delay_s_median", "false_per_hour"] {
+        assert_eq!(before[key], after[key], "{key}");
+    }
+    assert!(
+        value(&after, "start_covered") >= 0.88 && value(&after, "start_covered") >= value(&before, "start_covered")
+    );
+}
+
+#[test]
 fn a_budget_of_false_alarms_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let seen = scores(dir.path(), 5, 2);

@@ -38,6 +38,17 @@ pub struct Material {
     pub truth: Truth,
     /// What is to be good.
     pub objective: Objective,
+    /// What may change.
+    pub scope: Scope,
+}
+
+/// What a calibration may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything.
+    All,
+    /// Uncertainties alone: the package decides as before.
+    Uncertainty,
 }
 
 /// What was chosen.
@@ -75,10 +86,10 @@ pub struct LabelChoice {
 #[must_use]
 pub fn calibrate(material: &Material, mut told: impl FnMut(&str, f64)) -> Calibration {
     let mut material = material.clone();
-    let wanted = wanted(&material);
+    let wanted = if material.scope == Scope::All { wanted(&material) } else { Vec::new() };
     // A label that keeps its thresholds needs the temperature that they are for.
     let all = wanted.len() == material.decoding.labels.iter().filter(|l| l.decoder.is_some()).count();
-    let temperature = if all { temperature::fit(&mut material) } else { None };
+    let temperature = if all && material.scope == Scope::All { temperature::fit(&mut material) } else { None };
     let mut decoding = material.decoding.clone();
     let mut choices: Vec<LabelChoice> = Vec::new();
     // The parts of a sequence depend on each other: the second round knows what the first chose.
@@ -96,7 +107,9 @@ pub fn calibrate(material: &Material, mut told: impl FnMut(&str, f64)) -> Calibr
         }
     }
     let edges = lags::uncertainties(&material, &mut decoding);
-    let decoded = decoding.labels.iter().enumerate().filter(|(i, l)| l.decoder.is_some() && !wanted.contains(i));
+    let asked = material.scope == Scope::All;
+    let decoded =
+        decoding.labels.iter().enumerate().filter(|(i, l)| asked && l.decoder.is_some() && !wanted.contains(i));
     let kept = decoded.map(|(_, l)| l.name.clone()).collect();
     Calibration { decoding, temperature, labels: choices, kept, edges }
 }

@@ -116,58 +116,69 @@ pub struct Occasion {
 /// The report, in Markdown.
 #[must_use]
 pub fn report(calibration: &Calibration, occasion: &Occasion) -> String {
-    let mut text = String::new();
     let o = occasion;
-    let objective = match o.objective {
-        Objective::F1 => "F1 at tIoU 0.5".to_owned(),
-        Objective::Latency { false_per_day } => format!("early begins, at most {false_per_day} false alarms a day"),
-    };
+    let mut text = format!(
+        "# Calibration of {}\n\nOn {} videos of {} groups, {:.2} hours",
+        o.package, o.videos, o.groups, o.hours
+    );
     // Writing to a string cannot fail.
-    let _ = writeln!(text, "# Calibration of {}\n", o.package);
-    let _ = writeln!(
-        text,
-        "On {} videos of {} groups, {:.2} hours, for {objective}. Figures \"seen\" are of those videos, which the settings \
-         were chosen on: a package does worse elsewhere. \"Left out\" says how much: settings chosen on the other groups, \
-         judged on the group that was left out.\n",
-        o.videos, o.groups, o.hours
-    );
+    let _ = match (calibration.labels.is_empty(), o.objective) {
+        (true, _) => writeln!(text, ". Thresholds are those of the package."),
+        (false, Objective::F1) => writeln!(text, ", for F1 at tIoU 0.5."),
+        (false, Objective::Latency { false_per_day }) => {
+            writeln!(text, ", for early begins and at most {false_per_day} false alarms a day.")
+        }
+    };
     if let Some(temperature) = calibration.temperature {
-        let _ = writeln!(text, "Temperature: {}.\n", tidy(temperature));
-    }
-    let _ = writeln!(
-        text,
-        "| label | settings | actions | F1@.3 / .5 / .7 | false/h | start error s | end error s | start told after s, median / p90 |"
-    );
-    let _ = writeln!(text, "|---|---|---|---|---|---|---|---|");
-    for choice in &calibration.labels {
-        let left_out = o.left_out.iter().flatten().find(|(label, _)| *label == choice.label).map(|(_, q)| q);
-        let rows =
-            [("before", Some(&choice.before)), ("after, seen", Some(&choice.after)), ("after, left out", left_out)];
-        rows.into_iter()
-            .filter_map(|(what, q)| Some((what, q?)))
-            .for_each(|(what, q)| row(&mut text, &named(choice), what, q));
-    }
-    let parts = |label: &str| calibration.labels.iter().any(|c| c.label == label);
-    for (label, quality) in o.left_out.iter().flatten().filter(|(label, _)| !parts(label)) {
-        row(&mut text, &format!("`{label}`"), "after, left out", quality);
+        let _ = writeln!(text, "\nTemperature: {}.", tidy(temperature));
     }
     if !calibration.kept.is_empty() {
         let _ = writeln!(text, "\nToo few actions to learn from, thresholds kept: {}.", calibration.kept.join(", "));
     }
+    if !calibration.labels.is_empty() || o.left_out.is_some() {
+        qualities(&mut text, calibration, o.left_out.as_deref().unwrap_or_default());
+    }
+    uncertainties(&mut text, calibration);
+    if !calibration.labels.is_empty() {
+        kinds(&mut text, calibration);
+    }
+    text
+}
+
+fn qualities(text: &mut String, calibration: &Calibration, left_out: &[(String, Quality)]) {
+    let _ = writeln!(
+        text,
+        "\nFigures \"seen\" are of these videos, which the settings were chosen on: a package does worse elsewhere. \"Left \
+         out\" says how much: settings chosen on the other groups, judged on the group that was left out.\n\n\
+         | label | settings | actions | F1@.3 / .5 / .7 | false/h | start error s | end error s | start told after s, median / p90 |\n\
+         |---|---|---|---|---|---|---|---|"
+    );
+    for choice in &calibration.labels {
+        let other = left_out.iter().find(|(label, _)| *label == choice.label).map(|(_, q)| q);
+        let rows = [("before", Some(&choice.before)), ("after, seen", Some(&choice.after)), ("after, left out", other)];
+        for (what, quality) in rows.into_iter().filter_map(|(what, q)| Some((what, q?))) {
+            row(text, &named(choice), what, quality);
+        }
+    }
+    let chosen = |label: &str| calibration.labels.iter().any(|c| c.label == label);
+    for (label, quality) in left_out.iter().filter(|(label, _)| !chosen(label)) {
+        row(text, &format!("`{label}`"), "after, left out", quality);
+    }
+}
+
+fn uncertainties(text: &mut String, calibration: &Calibration) {
     let [begins, ends] = calibration.edges;
     let _ = writeln!(
         text,
-        "\nUncertainties are from {begins} begins and {ends} ends, so that nine true edges in ten lie within what is stated."
+        "\nNine true edges in ten lie within the stated uncertainty, from {begins} begins and {ends} ends:\n\n\
+         | label | begin ms | end ms |\n|---|---|---|"
     );
-    let _ = writeln!(text, "\n## Kinds of decoder\n\nThe best settings of each kind, on the videos seen.\n");
-    let _ = writeln!(
-        text,
-        "| label | kind | F1@.3 / .5 / .7 | false/h | start told after s | chosen |\n|---|---|---|---|---|---|"
-    );
-    for choice in &calibration.labels {
-        kinds(&mut text, calibration, choice);
+    for label in &calibration.decoding.labels {
+        let Some(p) = label.decoder else { continue };
+        let more = if p.kind == DecoderKind::Hmm { "+ its own" } else { "" };
+        let (begin, end) = (p.uncertainty_start_ms, p.uncertainty_end_ms);
+        let _ = writeln!(text, "| `{}` | {begin} {more} | {end} {more} |", label.name);
     }
-    text
 }
 
 /// The label, and what it was judged by if that is another.
@@ -192,13 +203,20 @@ fn row(text: &mut String, label: &str, what: &str, q: &Quality) {
     );
 }
 
-fn kinds(text: &mut String, calibration: &Calibration, choice: &LabelChoice) {
-    let chosen = calibration.decoding.labels.iter().find(|l| l.name == choice.label).and_then(|l| l.decoder);
-    for (params, q) in &choice.kinds {
-        let mark = if chosen.is_some_and(|c| c.kind == params.kind) { "yes" } else { "" };
-        let (kind, f1, false_per_hour, delay) =
-            (kind(params.kind), f1(q), shown(q.false_per_hour, 2), shown(q.delay_s[0], 2));
-        let _ = writeln!(text, "| {} | {kind} | {f1} | {false_per_hour} | {delay} | {mark} |", named(choice));
+fn kinds(text: &mut String, calibration: &Calibration) {
+    let _ = writeln!(
+        text,
+        "\n## Kinds of decoder\n\nThe best settings of each kind, on the videos seen.\n\n\
+         | label | kind | F1@.3 / .5 / .7 | false/h | start told after s | chosen |\n|---|---|---|---|---|---|"
+    );
+    for choice in &calibration.labels {
+        let chosen = calibration.decoding.labels.iter().find(|l| l.name == choice.label).and_then(|l| l.decoder);
+        for (params, q) in &choice.kinds {
+            let mark = if chosen.is_some_and(|c| c.kind == params.kind) { "yes" } else { "" };
+            let (false_per_hour, delay) = (shown(q.false_per_hour, 2), shown(q.delay_s[0], 2));
+            let (label, kind, f1) = (named(choice), kind(params.kind), f1(q));
+            let _ = writeln!(text, "| {label} | {kind} | {f1} | {false_per_hour} | {delay} | {mark} |");
+        }
     }
 }
 

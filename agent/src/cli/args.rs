@@ -130,6 +130,9 @@ pub struct CalibrateArgs {
     /// With --objective latency: false alarms that are allowed per day.
     #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = per_day)]
     pub false_per_day: f64,
+    /// Leave thresholds, lags and temperature as they are, and only find out how uncertain the times are.
+    #[arg(long)]
+    pub only_uncertainty: bool,
     /// Into how many parts the groups fall to tell what to expect of other videos; 0: do not ask.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(0..=100))]
     pub folds: u32,

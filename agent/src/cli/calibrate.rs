@@ -6,7 +6,7 @@ use kinewatch_core::manifest::{Activation, Decoding, Manifest};
 
 use super::annotated::{self, Annotated};
 use super::{CalibrateArgs, Failure, Objective, Outcome, print};
-use crate::calibrate::{self, Calibration, Material, Occasion};
+use crate::calibrate::{self, Calibration, Material, Occasion, Scope};
 use crate::progress::Progress;
 
 /// The settings, in every package.
@@ -60,7 +60,8 @@ fn material(args: &CalibrateArgs, set: &Annotated, text: &str) -> Material {
         Objective::F1 => calibrate::Objective::F1,
         Objective::Latency => calibrate::Objective::Latency { false_per_day: args.false_per_day },
     };
-    Material { decoding: set.decoding.clone(), output, replayed: set.replayed.clone(), truth, objective }
+    let scope = if args.only_uncertainty { Scope::Uncertainty } else { Scope::All };
+    Material { decoding: set.decoding.clone(), output, replayed: set.replayed.clone(), truth, objective, scope }
 }
 
 fn chosen(args: &CalibrateArgs, material: &Material) -> (Calibration, Occasion) {
