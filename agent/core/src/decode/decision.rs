@@ -64,7 +64,7 @@ pub struct Decision {
     pub rev: u32,
     /// Index into [`super::Decoder::published_labels`].
     pub label: u16,
-    /// When it began in front of the camera. May be corrected when it ends, never before it was told.
+    /// When it began in front of the camera. Corrected, at most, once its end has been seen.
     pub start: Pts,
     /// Milliseconds.
     pub start_uncertainty_ms: f32,

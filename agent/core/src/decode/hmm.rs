@@ -284,6 +284,6 @@ impl Hmm {
         self.belief[0] = 1.0;
         self.kept.clear();
         self.last_end = Pts(i64::MIN);
-        (self.open, self.trace) = (None, false);
+        (self.open, self.trace, self.newest_on) = (None, false, Pts::ZERO);
     }
 }

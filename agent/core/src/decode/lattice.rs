@@ -330,7 +330,7 @@ impl<'a> Builder<'a> {
         if let Some(&index) = self.index.get(&(cells, burst)) {
             return index;
         }
-        // At most two switches in at most 96 cells, times three: far below 65,536.
+        // At most two switches in at most 32 cells, times three: far below 65,536.
         let index = self.states.len() as StateIndex;
         self.index.insert((cells, burst), index);
         self.queue.push((cells, burst));

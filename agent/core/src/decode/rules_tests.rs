@@ -82,6 +82,52 @@ fn a_rival_takes_over_only_by_the_margin() {
 }
 
 #[test]
+fn a_low_threshold_does_not_let_a_weaker_rival_in() {
+    let low = |kind: &str, margin: f64| {
+        let label = |name: &str| {
+            format!(
+                "[[labels]]\nname = \"{name}\"\n[labels.decoder]\nkind = \"{kind}\"\non = 0.3\noff = 0.3\nh_on = 0.4\nh_off = 0.4\n"
+            )
+        };
+        let head = "format = 1\nname = \"two\"\nversion = \"1.0.0\"\nstride_s = 0.2\n";
+        let group = format!("[[exclusive]]\nlabels = [\"sit\", \"stand\"]\nmargin = {margin:.1}\n");
+        Decoding::parse(&format!("{head}{}{}{group}", label("sit"), label("stand"))).unwrap()
+    };
+    for kind in ["cusum", "hysteresis"] {
+        let found = actions(&low(kind, 0.5), (0..100).map(|_| (0.3, 0.0)));
+        assert_eq!(found, [(0, found[0].1, 99)], "{kind}: the likelier goes on alone");
+    }
+}
+
+#[test]
+fn what_was_cut_is_not_begun_again_by_a_noisy_score() {
+    // Three seconds are the most; a single low score in a mean of two seconds is no end.
+    let text = "format = 1\nname = \"one\"\nversion = \"1.0.0\"\nstride_s = 0.2\n[[labels]]\nname = \"sit\"\n[labels.decoder]\n\
+                kind = \"hysteresis\"\non = 0.5\noff = 0.4\nsmooth_s = 2.0\nmax_duration_s = 3.0\n";
+    let mut decoder = Decoder::of_scores(&Decoding::parse(text).unwrap());
+    let mut out = Vec::new();
+    for k in 0..100 {
+        decoder.step_scores(at(k), &[if k % 7 == 3 { -1.0 } else { 2.0 }], &mut out);
+    }
+    let ended = out.iter().filter(|d| matches!(d.status, Status::Ended { reason: EndReason::MaxDuration, .. })).count();
+    assert_eq!((ended, out.iter().filter(|d| d.status == Status::Started).count()), (1, 1));
+}
+
+#[test]
+fn an_action_says_how_sure_it_is_of_itself_alone() {
+    // Ten sure scores, one low, then hardly sure ones: the second action has none of the first.
+    let text = "format = 1\nname = \"one\"\nversion = \"1.0.0\"\nstride_s = 0.2\n[[labels]]\nname = \"sit\"\n[labels.decoder]\n\
+                kind = \"hysteresis\"\non = 0.5\noff = 0.5\n";
+    let mut decoder = Decoder::of_scores(&Decoding::parse(text).unwrap());
+    let mut out = Vec::new();
+    for (k, l) in [6.0; 10].into_iter().chain([-3.0]).chain([0.5; 4]).enumerate() {
+        decoder.step_scores(at(k), &[l], &mut out);
+    }
+    let second = out.iter().rfind(|d| d.status == Status::Started).unwrap();
+    assert!(second.action == 1 && second.confidence.peak < 0.7 && second.windows == 1, "{second:?}");
+}
+
+#[test]
 fn groups_are_checked() {
     let error = |rest: &str| {
         let text = format!(

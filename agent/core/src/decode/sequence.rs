@@ -1,6 +1,6 @@
 //! Actions made of labels in order, such as a fall: falling, then lying.
 
-use super::track::{Bound, Emitter, Track};
+use super::track::{Bound, Closed, Emitter, Track};
 use super::{Confidence, Decision, EndReason, Status};
 use crate::time::Pts;
 
@@ -40,7 +40,7 @@ impl Chain {
             let track = &tracks[self.parts[k]];
             let opened = track.opened();
             if let (Some(closed), None) = (track.closed(), opened) {
-                self.close(k, closed.end, closed.confidence, closed.windows);
+                self.close(k, closed);
             }
             let Some(start) = opened else { continue };
             let Some(before) = self.before(k, start.at, tracks) else { continue };
@@ -52,20 +52,22 @@ impl Chain {
                 let first = if k == 0 { start } else { before.start };
                 self.found[k] = Some(Found { start: first, ..before });
                 if track.open().is_none() {
-                    let end = track.closed().map_or(at, |c| c.end);
-                    self.close(k, end, confidence, windows);
+                    let over = Closed { start, end: at, confidence, windows };
+                    self.close(k, track.closed().unwrap_or(over));
                 }
             }
         }
     }
 
-    fn close(&mut self, k: usize, end: Pts, confidence: Confidence, windows: u32) {
+    fn close(&mut self, k: usize, closed: Closed) {
         if let Some(Some(found)) = self.found.get_mut(k)
             && found.end.is_none()
         {
-            found.end = Some(end);
-            found.weakest = weaker(found.weakest, confidence);
-            found.windows = found.windows.saturating_add(windows);
+            // The end of the first part may have corrected its start.
+            found.start = if k == 0 { closed.start } else { found.start };
+            found.end = Some(closed.end);
+            found.weakest = weaker(found.weakest, closed.confidence);
+            found.windows = found.windows.saturating_add(closed.windows);
         }
     }
 
@@ -81,6 +83,7 @@ impl Chain {
             found.weakest = weaker(found.weakest, confidence);
             found.windows = found.windows.saturating_add(windows);
             found.end = part.held_end();
+            found.start = part.open().filter(|_| k == 1).unwrap_or(found.start);
         }
         let end = found.end.take();
         end.is_none_or(|end| start <= end + self.within).then_some(found)

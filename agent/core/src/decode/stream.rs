@@ -181,14 +181,12 @@ impl Decoder {
         self.went_on.clear();
         self.went_on.extend(self.tracks.iter().map(|track| track.open().is_some()));
         for went_on in [true, false] {
-            for ((track, &l), _) in
-                self.tracks.iter_mut().zip(&self.evidence).zip(&self.went_on).filter(|(_, open)| **open == went_on)
-            {
-                track.step(&Step { at, dt, hole, l }, &mut emit);
+            for (i, track) in self.tracks.iter_mut().enumerate().filter(|(i, _)| self.went_on[*i] == went_on) {
+                track.step(&Step { at, dt, hole, l: self.evidence[i], own: self.log_odds[i] }, &mut emit);
             }
             self.groups.iter().for_each(|group| group.share_ends(&mut self.tracks));
         }
-        self.groups.iter().for_each(|group| group.settle(&mut self.tracks, at, &mut emit));
+        self.groups.iter().for_each(|group| group.settle(&mut self.tracks, &self.log_odds, at, &mut emit));
         for chain in &mut self.chains {
             chain.step(&self.tracks, at, self.stride, &mut emit);
         }

@@ -24,8 +24,10 @@ pub(super) struct Step {
     pub dt: f64,
     /// Time without scores before it, ns; 0 at the usual stride.
     pub hole: i64,
-    /// Log-odds.
+    /// What counts for the label, log-odds: its own, or less where a rival is as likely.
     pub l: f64,
+    /// Log-odds of the label itself.
+    pub own: f64,
 }
 
 /// A time at which a detector saw a change.
@@ -79,6 +81,7 @@ pub(super) struct Bound {
 /// An action that ended in this step.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Closed {
+    pub start: Bound,
     pub end: Pts,
     pub confidence: Confidence,
     pub windows: u32,
@@ -108,6 +111,7 @@ pub(super) struct Track {
     detector: Detector,
     /// A score from here on surely belongs to an action that goes on, log-odds.
     surely: f64,
+    pivot: f64,
     lag_start: i64,
     lag_end: i64,
     min_duration: i64,
@@ -149,10 +153,11 @@ impl Track {
             (DecoderKind::Cusum, None) => Detector::Cusum(Cusum::new(p)),
             (_, None) => Detector::Hysteresis(Hysteresis::new(p, stride as f64 / NANOS_PER_SECOND as f64)),
         };
-        let surely = p.hmm.map_or_else(|| logit(p.off), |model| f64::midpoint(model.low, model.high));
+        let (surely, pivot) = levels(p);
         Self {
             detector,
             surely,
+            pivot,
             lag_start: seconds_to_nanos(p.lag_start_s),
             lag_end: seconds_to_nanos(p.lag_end_s),
             min_duration: seconds_to_nanos(p.min_duration_s),
@@ -179,6 +184,7 @@ impl Track {
     /// The time of day has changed.
     pub(super) fn at_time(&mut self, time: Option<TimeOfDay>) {
         let now = self.thresholds.at(time);
+        (self.surely, self.pivot) = levels(now);
         match &mut self.detector {
             Detector::Cusum(d) => d.set(now),
             Detector::Hysteresis(d) => d.set(now),
@@ -200,12 +206,12 @@ impl Track {
     }
 
     fn weigh(&mut self, s: &Step, edge: Edge) {
-        let p = probability(s.l);
+        let p = probability(s.own);
         match self.state {
             State::Off | State::Spent if self.idle() => self.evidence.clear(),
             State::Off | State::Spent => self.evidence.add(p, true),
             State::Closing(_) => self.evidence.add(p, matches!(edge, Edge::On { .. })),
-            State::Candidate | State::Open => self.evidence.add(p, s.l >= self.surely),
+            State::Candidate | State::Open => self.evidence.add(p, s.own >= self.surely),
         }
     }
 
@@ -213,7 +219,10 @@ impl Track {
     fn turn(&mut self, s: &Step, edge: Edge, emit: &mut Emitter<'_>) {
         match (self.state, edge) {
             (State::Off, Edge::On(begin)) => self.begin(s, begin),
-            (State::Candidate, Edge::Off { .. }) => self.state = State::Off,
+            (State::Candidate, Edge::Off { .. }) => {
+                self.state = State::Off;
+                self.evidence.clear();
+            }
             (State::Open, Edge::Off { end, begin }) => {
                 // Of an action that went on after a pause, only the first begin counts.
                 if let Some(begin) = begin.filter(|_| !self.rejoined) {
@@ -222,7 +231,12 @@ impl Track {
                 }
                 let mut end = bound(end, self.lag_end, self.uncertainty_end_ms);
                 end.at = end.at.max(self.start.at).min(s.at);
-                self.state = State::Closing(end);
+                if end.at - self.start.at >= self.max_duration {
+                    end.at = self.start.at + self.max_duration;
+                    self.finish(s.at, end, EndReason::MaxDuration, emit);
+                } else {
+                    self.state = State::Closing(end);
+                }
             }
             (State::Closing(end), Edge::On(begin)) => {
                 if (begin.at - self.lag_start) - end.at < self.merge_gap {
@@ -230,11 +244,11 @@ impl Track {
                     self.rejoined = true;
                 } else {
                     self.finish(s.at, end, EndReason::Boundary, emit);
-                    self.evidence.restart(probability(s.l));
+                    self.evidence.restart(probability(s.own));
                     self.begin(s, begin);
                 }
             }
-            (State::Spent, edge) if s.l < self.surely || matches!(edge, Edge::Off { .. }) => {
+            (State::Spent, Edge::Off { .. }) => {
                 self.reset_detector();
                 self.state = State::Off;
             }
@@ -295,33 +309,33 @@ impl Track {
         self.reset_detector();
         self.evidence.clear();
         self.state = State::Off;
-        (self.last_end, self.cool_until) = (Pts::ZERO, Pts::ZERO);
+        // Time without a stream does not cool: what is left of it counts from the beginning of the next.
+        (self.last_end, self.cool_until) = (Pts::ZERO, Pts((self.cool_until - now).max(0)));
     }
 
     fn finish(&mut self, now: Pts, end: Bound, reason: EndReason, emit: &mut Emitter<'_>) {
         let confidence = self.evidence.settled();
-        self.closed = Some(Closed { end: end.at, confidence, windows: self.evidence.windows() });
+        self.closed = Some(Closed { start: self.start, end: end.at, confidence, windows: self.evidence.windows() });
         self.tell(now, Status::Ended { end: end.at, end_uncertainty_ms: end.uncertainty_ms, reason }, emit);
+        self.evidence.clear();
         self.last_end = end.at;
         self.cool_until = if self.cooldown > 0 { end.at + self.cooldown } else { Pts::ZERO };
         self.state = State::Off;
     }
 
     /// Another of its group has begun at `begin`: what goes on here is over.
-    pub(super) fn make_way(&mut self, s: &Step, begin: Bound, emit: &mut Emitter<'_>) {
+    pub(super) fn make_way(&mut self, now: Pts, begin: Bound, emit: &mut Emitter<'_>) {
+        let cut = Bound { at: begin.at.max(self.start.at).min(now), ..begin };
         let end = match self.state {
-            State::Open => Some(Bound { at: begin.at.max(self.start.at).min(s.at), ..begin }),
-            State::Closing(end) => {
-                Some(if begin.at < end.at { Bound { at: begin.at.max(self.start.at), ..begin } } else { end })
-            }
+            State::Open => Some(cut),
+            State::Closing(end) => Some(if cut.at < end.at { cut } else { end }),
             _ => None,
         };
         if let Some(end) = end {
-            self.finish(s.at, end, EndReason::Boundary, emit);
+            self.finish(now, end, EndReason::Boundary, emit);
         }
         self.state = State::Off;
         self.reset_detector();
-        self.evidence.clear();
     }
 
     fn tell(&mut self, now: Pts, status: Status, emit: &mut Emitter<'_>) {
@@ -408,9 +422,28 @@ impl Track {
         if let State::Closing(end) = self.state { Some(end.at) } else { None }
     }
 
-    /// Of the action that goes on.
+    /// Of the action that goes on, or that ended in the last step.
     pub(super) fn so_far(&self) -> (Confidence, u32) {
-        (self.evidence.so_far(), self.evidence.windows())
+        match self.closed {
+            Some(closed) if self.open().is_none() => (closed.confidence, closed.windows),
+            _ => (self.evidence.so_far(), self.evidence.windows()),
+        }
+    }
+
+    /// Log-odds from which evidence speaks for the action.
+    pub(super) fn pivot(&self) -> f64 {
+        self.pivot
+    }
+}
+
+/// From where a score surely belongs to an action that goes on, and from where it speaks for one.
+fn levels(p: &DecoderParams) -> (f64, f64) {
+    match &p.hmm {
+        Some(model) => {
+            let middle = f64::midpoint(model.low, model.high);
+            (middle, middle)
+        }
+        None => (logit(p.off), logit(p.on)),
     }
 }
 

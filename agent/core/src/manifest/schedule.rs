@@ -29,7 +29,8 @@ impl FromStr for TimeOfDay {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let parts = text.split_once(':').filter(|(h, m)| h.len() == 2 && m.len() == 2);
+        let digits = |part: &str| part.len() == 2 && part.bytes().all(|b| b.is_ascii_digit());
+        let parts = text.split_once(':').filter(|(h, m)| digits(h) && digits(m));
         let minutes = parts.and_then(|(h, m)| Some((h.parse::<u16>().ok()?, m.parse::<u16>().ok()?)));
         match minutes {
             Some((h, m)) if h < 24 && m < 60 => Ok(Self(h * 60 + m)),
@@ -64,7 +65,7 @@ impl fmt::Display for TimeOfDay {
 pub struct Period {
     /// Begins to hold.
     pub from: TimeOfDay,
-    /// Holds no longer; before `from`, it is the next day's.
+    /// Holds no longer; before `from`, it is the next day's, and the same is all day.
     pub to: TimeOfDay,
     /// Probability to open at.
     pub on: Option<f64>,
@@ -80,7 +81,7 @@ impl Period {
     /// Whether it holds at a time of day.
     #[must_use]
     pub fn holds_at(&self, time: TimeOfDay) -> bool {
-        if self.from <= self.to { self.from <= time && time < self.to } else { self.from <= time || time < self.to }
+        if self.from < self.to { self.from <= time && time < self.to } else { self.from <= time || time < self.to }
     }
 
     /// The parameters while it holds.
@@ -107,11 +108,13 @@ mod tests {
         assert!(at("22:00") && at("23:59") && at("00:00") && at("05:59"));
         assert!(!at("06:00") && !at("12:00") && !at("21:59"));
         assert_eq!(night.from.to_string(), "22:00");
+        let always: Period = toml::from_str("from = \"00:00\"\nto = \"00:00\"").unwrap();
+        assert!(always.holds_at(TimeOfDay::from_minutes(0)) && always.holds_at(TimeOfDay::from_minutes(1439)));
     }
 
     #[test]
     fn what_is_no_time_is_refused() {
-        for text in ["", "7:00", "24:00", "12:60", "noon", "12:3", "1200"] {
+        for text in ["", "7:00", "24:00", "12:60", "noon", "12:3", "1200", "+1:+5"] {
             assert!(text.parse::<TimeOfDay>().is_err(), "{text}");
         }
     }

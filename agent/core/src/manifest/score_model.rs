@@ -28,11 +28,11 @@ pub struct ScoreModel {
     pub shortest_s: f64,
     /// Shortest pause between two actions.
     pub pause_s: f64,
-    /// Mean length of an action.
+    /// Mean length of an action beyond the shortest.
     pub length_s: f64,
     /// Mean time from the end of an action to the next.
     pub apart_s: f64,
-    /// Height of bursts: up outside an action, down within one.
+    /// Height of bursts, up or down.
     pub burst: f64,
     /// Mean length of a burst.
     pub burst_s: f64,
@@ -70,8 +70,13 @@ impl ScoreModel {
         within("dropouts_per_hour", self.dropouts_per_hour, 0.0, 1000.0)
     }
 
-    /// Checks that a window spans few enough strides.
+    /// Checks that a window spans few enough strides, and that bursts are rare.
     pub(crate) fn check_stride(&self, key: &str, stride_s: f64) -> Result<(), ManifestError> {
+        let per_stride = (self.bursts_per_hour + self.dropouts_per_hour) * stride_s / 3600.0;
+        if per_stride > 0.2 {
+            let problem = format!("{} an hour is a burst in one stride of five; lower it", self.bursts_per_hour);
+            return Err(ManifestError::invalid(format!("{key}.bursts_per_hour"), problem));
+        }
         if self.window_s <= MAX_WINDOW_STRIDES * stride_s {
             return Ok(());
         }
