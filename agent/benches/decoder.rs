@@ -19,7 +19,7 @@ const MOST_NS: f64 = 2000.0;
 const LABELS: [usize; 3] = [1, 7, 50];
 /// Steps of a pass, 0.2 s each.
 const STEPS: usize = 4000;
-const STRIDE_NS: i64 = 200_000_000;
+const STRIDE_NS: i64 = 100_000_000;
 /// The quickest of so many passes counts: what else the machine does only ever adds.
 const PASSES: usize = 9;
 /// A package whose labels are replaced.
@@ -108,8 +108,8 @@ fn measure(kind: &str, labels: usize) -> Result<Cost, Box<dyn Error>> {
     Ok(cost)
 }
 
-/// Scores of windows of eight strides, as long as any package of ours has.
-const SCORE_MODEL: &str = "[labels.decoder.hmm]\nwindow_s = 0.8\nlow = -4.0\nhigh = 6.0\ndeviation = 2.0\n\
+/// Scores of windows of sixteen strides, the longest there are.
+const SCORE_MODEL: &str = "[labels.decoder.hmm]\nwindow_s = 1.6\nlow = -4.0\nhigh = 6.0\ndeviation = 2.0\n\
     correlation = 0.5\nshortest_s = 1.0\npause_s = 1.5\nlength_s = 3.0\napart_s = 30.0\nburst = 6.0\nburst_s = 0.6\n\
     bursts_per_hour = 60.0\ndropouts_per_hour = 20.0\n";
 

@@ -456,8 +456,11 @@ impl Camera {
         if meta.session != self.session {
             self.session = meta.session;
             self.clock = self.new_clock.clone();
+            self.newest = None;
         }
-        if let Some(arrival) = meta.arrival {
+        // A frame comes once for each branch, and is one piece of evidence.
+        let known = self.newest == Some(meta.pts);
+        if let Some(arrival) = meta.arrival.filter(|_| !known) {
             self.clock.observe(meta.pts, arrival);
         }
         self.newest = Some(meta.pts);

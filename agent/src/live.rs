@@ -133,8 +133,11 @@ impl Sink for LiveSink {
     fn scores(&mut self, origin: Origin<'_>, at: Pts, scores: &[f32], labels: &[String]) {
         let camera = &self.shared.cameras[origin.camera];
         camera.windows.fetch_add(1, Relaxed);
-        let captured = origin.clock.wall(at, self.clock.wall_minus_mono_ns());
-        let age = clock::wall_ns().saturating_sub(captured.unix_ns);
+        // Both on the monotonic clock: a step of the device's clock is no age.
+        let wall_minus_mono_ns = self.clock.wall_minus_mono_ns();
+        let captured = origin.clock.wall(at, wall_minus_mono_ns);
+        let now_ns = (self.read_clocks)().0.saturating_add(wall_minus_mono_ns);
+        let age = now_ns.saturating_sub(captured.unix_ns);
         camera.age.observe(Duration::from_nanos(u64::try_from(age).unwrap_or(0)));
         if let Some(writer) = &mut self.scores {
             writer.write(&camera.name, origin.session, at, labels, scores);

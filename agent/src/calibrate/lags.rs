@@ -2,7 +2,7 @@
 
 use kinewatch_core::manifest::{DecoderParams, Decoding, Sequence};
 
-use super::{Material, annotated, objective};
+use super::{Material, annotated, objective, rivals};
 use crate::intervals::{Detection, TrueAction, tiou};
 
 /// Share of the true edges that lie within the stated uncertainty.
@@ -12,6 +12,8 @@ const Z_COVERED: f64 = 1.645;
 const Z_LOWER_TENTH: f64 = 1.282;
 /// From so many values on, they speak for themselves.
 const MANY: usize = 50;
+/// Most that a package may state.
+const MOST_MS: f64 = 60_000.0;
 /// A label with so many edges is judged by its own.
 const OWN: usize = 10;
 /// Overlap from which a detection is taken for a true action, before and after its lag is known.
@@ -55,8 +57,8 @@ pub(super) fn uncertainties(material: &Material, decoding: &mut Decoding) -> [us
         let Some(params) = &mut label.decoder else { continue };
         let stated = [0, 1].map(|edge| enough(if own[edge].len() >= OWN { &own[edge] } else { &all[edge] }));
         // Without a true edge there is nothing to learn from: what the package says stays.
-        params.uncertainty_start_ms = stated[0].map_or(params.uncertainty_start_ms, f64::ceil);
-        params.uncertainty_end_ms = stated[1].map_or(params.uncertainty_end_ms, f64::ceil);
+        params.uncertainty_start_ms = stated[0].map_or(params.uncertainty_start_ms, |ms| ms.ceil().min(MOST_MS));
+        params.uncertainty_end_ms = stated[1].map_or(params.uncertainty_end_ms, |ms| ms.ceil().min(MOST_MS));
     }
     all.map(|edges| edges.len())
 }
@@ -125,10 +127,10 @@ fn found(
     params: DecoderParams,
 ) -> Vec<Detection> {
     let mut tried = decoding.clone();
-    tried.exclusive.clear();
+    let rivals = rivals(decoding, label);
     let sequence = if let Known::Begin(index) = known { Some(decoding.sequences[index].clone()) } else { None };
     tried.sequences = sequence.into_iter().collect();
-    let needed = |i| tried.sequences.iter().any(|s| s.parts.contains(&i));
+    let needed = |i| rivals.contains(&i) || tried.sequences.iter().any(|s| s.parts.contains(&i));
     for (i, l) in tried.labels.iter_mut().enumerate() {
         l.publish = i == label && known == Known::Action;
         l.decoder = if i == label { Some(params) } else { l.decoder.filter(|_| needed(i)) };

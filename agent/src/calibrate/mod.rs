@@ -14,7 +14,7 @@ mod write;
 
 use std::collections::BTreeSet;
 
-use kinewatch_core::manifest::{Activation, DecoderParams, Decoding};
+use kinewatch_core::manifest::{Activation, DecoderParams, Decoding, Label};
 
 pub use objective::{Objective, Quality};
 pub use write::{Occasion, report, settings};
@@ -36,6 +36,10 @@ pub struct Material {
     pub replayed: Vec<Replayed>,
     /// Of those videos.
     pub truth: Truth,
+    /// Labels and sequences that are to be good; the parts of a sequence go with it.
+    pub judged: Vec<String>,
+    /// Media time that a score looks back on, seconds.
+    pub window_s: f64,
     /// What is to be good.
     pub objective: Objective,
     /// What may change.
@@ -87,9 +91,12 @@ pub struct LabelChoice {
 pub fn calibrate(material: &Material, mut told: impl FnMut(&str, f64)) -> Calibration {
     let mut material = material.clone();
     let wanted = if material.scope == Scope::All { wanted(&material) } else { Vec::new() };
-    // A label that keeps its thresholds needs the temperature that they are for.
-    let all = wanted.len() == material.decoding.labels.iter().filter(|l| l.decoder.is_some()).count();
-    let temperature = if all && material.scope == Scope::All { temperature::fit(&mut material) } else { None };
+    // A label that keeps its thresholds needs the temperature that they are for, and what is not annotated would count as
+    // nothing.
+    let known = |(i, l): (usize, &Label)| wanted.contains(&i) && annotated(&material.truth, &l.name);
+    let decoded = material.decoding.labels.iter().enumerate().filter(|(_, l)| l.decoder.is_some());
+    let all = decoded.map(known).all(|known| known);
+    let temperature = if all { temperature::fit(&mut material) } else { None };
     let mut decoding = material.decoding.clone();
     let mut choices: Vec<LabelChoice> = Vec::new();
     // The parts of a sequence depend on each other: the second round knows what the first chose.
@@ -98,7 +105,8 @@ pub fn calibrate(material: &Material, mut told: impl FnMut(&str, f64)) -> Calibr
         for (n, &label) in wanted.iter().enumerate() {
             let share = (round * wanted.len() + n) as f64 / (rounds * wanted.len()) as f64;
             told(&decoding.labels[label].name, share);
-            let choice = search::label(&material, &decoding, label);
+            let Some(packaged) = decoding.labels[label].decoder else { continue };
+            let choice = search::label(&material, &decoding, label, packaged);
             decoding.labels[label].decoder = Some(choice.0);
             match choices.iter_mut().find(|c| c.label == choice.1.label) {
                 Some(known) => *known = LabelChoice { before: known.before.clone(), ..choice.1 },
@@ -135,9 +143,11 @@ pub fn left_out(material: &Material, folds: usize, mut told: impl FnMut(f64)) ->
             at.is_some_and(|at| at % folds == fold)
         };
         let part = |keep: &dyn Fn(&str) -> bool| Material {
+            decoding: material.decoding.clone(),
             truth: material.truth.only(keep),
             replayed: material.replayed.iter().filter(|r| keep(&r.camera)).cloned().collect(),
-            ..material.clone()
+            judged: material.judged.clone(),
+            ..*material
         };
         let chosen = calibrate(&part(&|camera| !out(camera)), |_, _| ());
         let mut rest = part(&out);
@@ -154,10 +164,17 @@ pub fn left_out(material: &Material, folds: usize, mut told: impl FnMut(f64)) ->
 /// Labels to calibrate: those with enough actions, of their own or of a sequence that they are part of.
 fn wanted(material: &Material) -> Vec<usize> {
     let decoding = &material.decoding;
-    let enough = |name: &str| material.truth.actions.iter().filter(|a| a.label == name).count() >= LEAST_ACTIONS;
+    let actions = |name: &str| material.truth.actions.iter().filter(|a| a.label == name).count();
+    let enough = |name: &str| material.judged.iter().any(|j| j == name) && actions(name) >= LEAST_ACTIONS;
     let in_sequence = |i| decoding.sequences.iter().any(|s| s.parts.contains(&i) && enough(&s.name));
     let labels = decoding.labels.iter().enumerate().filter(|(_, l)| l.decoder.is_some());
     labels.filter(|(i, l)| enough(&l.name) || in_sequence(*i)).map(|(i, _)| i).collect()
+}
+
+/// Other labels of its exclusive group.
+fn rivals(decoding: &Decoding, label: usize) -> Vec<usize> {
+    let group = decoding.exclusive.iter().find(|group| group.labels.contains(&label));
+    group.map_or_else(Vec::new, |group| group.labels.iter().copied().filter(|&other| other != label).collect())
 }
 
 fn annotated(truth: &Truth, label: &str) -> bool {

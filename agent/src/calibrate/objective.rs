@@ -1,5 +1,6 @@
 //! What makes one setting better than another.
 
+use kinewatch_core::decode::Decoder;
 use kinewatch_core::manifest::Decoding;
 
 use crate::eval::{Edge, Key, Quantile, again, figures_of};
@@ -7,7 +8,7 @@ use crate::intervals::{Detection, Truth};
 use crate::replay::Replayed;
 
 /// What a missed action counts as in the latency objective, seconds.
-const MISSED_S: f64 = 10.0;
+pub(super) const MISSED_S: f64 = 10.0;
 
 /// What is to be good.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,7 +65,9 @@ impl Quality {
 
 /// What the settings find in the scores.
 pub(super) fn detections(decoding: &Decoding, replayed: &[Replayed]) -> Vec<Detection> {
-    replayed.iter().flat_map(|r| again(decoding, r)).collect()
+    // Making a decoder may be dear; a copy is not.
+    let decoder = Decoder::of_scores(decoding);
+    replayed.iter().flat_map(|r| again(decoder.clone(), r)).collect()
 }
 
 /// Of each label.

@@ -67,21 +67,22 @@ impl Fit {
     fn model(&self, scores: &[Score], spans: &[Vec<(f64, f64)>], stride_s: f64) -> ScoreModel {
         let lengths: Vec<f64> = spans.iter().flatten().map(|(start, end)| end - start).collect();
         let pauses = spans.iter().flat_map(|s| s.windows(2).map(|w| w[1].0 - w[0].1));
-        let hours: f64 = scores.len() as f64 * stride_s;
+        let length_of_all_s = scores.len() as f64 * stride_s;
         let shortest_s = low_quantile(lengths.clone()).unwrap_or(stride_s).clamp(stride_s, 4.0 * stride_s.max(0.25));
         let length_s = (lengths.iter().sum::<f64>() / lengths.len().max(1) as f64 - shortest_s).max(stride_s);
         let within: f64 = lengths.iter().sum();
         let height = self.high - self.low;
         ScoreModel {
-            window_s: tidy(self.window_s),
+            // Not beyond what a package may say.
+            window_s: (self.window_s * 1000.0).floor() / 1000.0,
             low: tidy(self.low),
             high: tidy(self.high),
             deviation: tidy(self.deviation),
             correlation: tidy(self.correlation(scores, spans).clamp(0.0, 0.9)),
             shortest_s: tidy(shortest_s),
-            pause_s: tidy(low_quantile(pauses.collect()).unwrap_or(1.0).clamp(stride_s, 1.5)),
+            pause_s: tidy(low_quantile(pauses.collect()).unwrap_or(1.0).clamp(stride_s, stride_s.max(1.5))),
             length_s: tidy(length_s),
-            apart_s: tidy(((hours - within) / lengths.len().max(1) as f64).clamp(1.0, 3600.0)),
+            apart_s: tidy(((length_of_all_s - within) / lengths.len().max(1) as f64).clamp(1.0, 3600.0)),
             burst: tidy(0.6 * height),
             burst_s: tidy(3.0 * stride_s),
             bursts_per_hour: 60.0,

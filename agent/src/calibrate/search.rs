@@ -2,8 +2,8 @@
 
 use kinewatch_core::manifest::{DecoderKind, DecoderParams, Decoding};
 
-use super::objective::{Quality, detections, qualities};
-use super::{LabelChoice, Material, annotated, kinds, lags, score_model};
+use super::objective::{MISSED_S, Quality, detections, qualities};
+use super::{LabelChoice, Material, Objective, annotated, kinds, lags, rivals, score_model};
 
 /// Sizes of the steps, one after the other.
 const SIZES: [f64; 3] = [1.0, 0.5, 0.25];
@@ -16,16 +16,21 @@ const ACTIONS_GAINED: f64 = 0.5;
 /// A model of the scores has more to it than two thresholds: it has to be better by this much more.
 const MODEL_GAIN: f64 = 0.01;
 
-/// The best settings of a label, all others being what they are in `decoding`.
-pub(super) fn label(material: &Material, decoding: &Decoding, label: usize) -> (DecoderParams, LabelChoice) {
+/// The best settings of a label, which had `packaged`; all others being what they are in `decoding`.
+pub(super) fn label(
+    material: &Material,
+    decoding: &Decoding,
+    label: usize,
+    packaged: DecoderParams,
+) -> (DecoderParams, LabelChoice) {
     let name = decoding.labels[label].name.clone();
     let trial = Trial { material, decoding, label };
     let stride_s = decoding.stride as f64 / 1e9;
-    // A label that is wanted has a decoder.
-    let packaged = decoding.labels[label].decoder.unwrap_or_else(default);
     let (before_value, before) = trial.judge(packaged);
     let judged = trial.names().into_iter().next().unwrap_or_default();
     let model = score_model::of(material, &name);
+    // Of one action, in the units of the objective.
+    let worth = if material.objective == Objective::F1 { 1.0 } else { MISSED_S };
     let mut kinds = Vec::new();
     let mut best = (before_value, packaged, before.clone());
     for kind in [DecoderKind::Cusum, DecoderKind::Hysteresis, DecoderKind::Hmm] {
@@ -33,33 +38,13 @@ pub(super) fn label(material: &Material, decoding: &Decoding, label: usize) -> (
         let Some(found) = starts.map(|p| trial.climb(p, stride_s)).max_by(|a, b| a.0.total_cmp(&b.0)) else { continue };
         kinds.push((found.1, found.2.clone()));
         let more = if kind == DecoderKind::Hmm && best.1.kind != kind { MODEL_GAIN } else { LEAST_GAIN };
-        let chance = if best.1 == packaged { ACTIONS_GAINED / before.truth.max(1) as f64 } else { 0.0 };
+        let chance = if best.1 == packaged { ACTIONS_GAINED * worth / before.truth.max(1) as f64 } else { 0.0 };
         if found.0 > best.0 + more + chance {
             best = found;
         }
     }
     let (_, params, after) = best;
     (params, LabelChoice { label: name, judged, before, kinds, after })
-}
-
-fn default() -> DecoderParams {
-    DecoderParams {
-        kind: DecoderKind::Cusum,
-        on: 0.5,
-        off: 0.5,
-        smooth_s: 0.0,
-        h_on: 0.5,
-        h_off: 0.5,
-        min_duration_s: 0.0,
-        merge_gap_s: 0.0,
-        max_duration_s: 60.0,
-        cooldown_s: 0.0,
-        lag_start_s: 0.0,
-        lag_end_s: 0.0,
-        uncertainty_start_ms: 0.0,
-        uncertainty_end_ms: 0.0,
-        hmm: None,
-    }
 }
 
 /// One label's settings within those of all.
@@ -103,12 +88,12 @@ impl Trial<'_> {
         let mut tried = self.decoding.clone();
         let truth = &self.material.truth;
         tried.sequences.retain(|s| s.parts.contains(&self.label) && annotated(truth, &s.name));
-        let needed: Vec<usize> = tried.sequences.iter().flat_map(|s| s.parts.clone()).collect();
+        let mut needed: Vec<usize> = tried.sequences.iter().flat_map(|s| s.parts.clone()).collect();
+        needed.extend(rivals(self.decoding, self.label));
         for (i, label) in tried.labels.iter_mut().enumerate() {
             label.publish = i == self.label;
             label.decoder = if i == self.label { Some(params) } else { label.decoder.filter(|_| needed.contains(&i)) };
         }
-        tried.exclusive.clear();
         let found = qualities(&detections(&tried, &self.material.replayed), truth, self.names());
         let sum: f64 = found.iter().map(|(_, q)| q.value(self.material.objective)).sum();
         let value = sum / found.len().max(1) as f64;

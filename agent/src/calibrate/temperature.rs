@@ -44,7 +44,7 @@ pub(super) fn apply(material: &mut Material, temperature: f64) {
 
 /// Rows with the label that their window shows throughout; the background is `None`.
 fn shown(material: &Material) -> Vec<(Vec<f32>, Option<usize>)> {
-    let window_s = material.decoding.stride as f64 / 1e9;
+    let window_s = material.window_s;
     let mut rows = Vec::new();
     for replayed in &material.replayed {
         let truth: Vec<(usize, &TrueAction)> = material

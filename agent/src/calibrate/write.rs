@@ -29,7 +29,12 @@ pub fn settings(text: &str, calibration: &Calibration) -> Result<String, String>
         let Some(chosen) = &label.decoder else { continue };
         let named = |table: &&mut Table| table.get("name").and_then(Item::as_str) == Some(label.name.as_str());
         let table = labels.iter_mut().find(named).ok_or_else(|| format!("has no label {}", label.name))?;
-        table.insert("decoder", Item::Table(decoder(chosen)));
+        if calibration.labels.iter().any(|choice| choice.label == label.name) {
+            table.insert("decoder", Item::Table(decoder(chosen)));
+        } else if let Some(kept) = table.get_mut("decoder").and_then(Item::as_table_like_mut) {
+            kept.insert("uncertainty_start_ms", value(chosen.uncertainty_start_ms));
+            kept.insert("uncertainty_end_ms", value(chosen.uncertainty_end_ms));
+        }
     }
     Ok(document.to_string())
 }
@@ -93,7 +98,7 @@ fn kind(kind: DecoderKind) -> &'static str {
 }
 
 fn tidy(number: f64) -> f64 {
-    (number * 1e4).round() / 1e4
+    (number * 1e6).round() / 1e6
 }
 
 /// What the report is about, beside the calibration.
@@ -146,10 +151,14 @@ pub fn report(calibration: &Calibration, occasion: &Occasion) -> String {
 }
 
 fn qualities(text: &mut String, calibration: &Calibration, left_out: &[(String, Quality)]) {
+    let other = if left_out.is_empty() {
+        ""
+    } else {
+        " \"Left out\" says how much: settings chosen on some of the groups, judged on the others."
+    };
     let _ = writeln!(
         text,
-        "\nFigures \"seen\" are of these videos, which the settings were chosen on: a package does worse elsewhere. \"Left \
-         out\" says how much: settings chosen on the other groups, judged on the group that was left out.\n\n\
+        "\nFigures \"seen\" are of these videos, which the settings were chosen on: a package does worse elsewhere.{other}\n\n\
          | label | settings | actions | F1@.3 / .5 / .7 | false/h | start error s | end error s | start told after s, median / p90 |\n\
          |---|---|---|---|---|---|---|---|"
     );

@@ -84,7 +84,7 @@ fn not_judged(labels: &set::Labels) -> Vec<String> {
 /// The video, or the saved scores, of each annotated video; `truth` is left with those that are there.
 fn files(args: &AnnotatedArgs, truth: &mut Truth) -> Result<BTreeMap<String, PathBuf>, Failure> {
     let (located, folder) = match (&args.from_scores, &args.videos) {
-        (Some(folder), _) => (set::with_scores(truth, &saved_scores(folder)?), folder),
+        (Some(folder), _) => (set::with_scores(truth, &saved_scores(folder, truth)?), folder),
         (None, Some(folder)) => (set::locate(folder, truth).map_err(Failure::say)?, folder),
         (None, None) => return Err(Failure::Usage("give --videos or --from-scores".into())),
     };
@@ -150,14 +150,16 @@ fn warn_dropped(replayed: &[Replayed]) {
 }
 
 /// By camera id: `VIDEO.csv`, or `ANY.VIDEO.csv` as `replay` names the files of several videos.
-fn saved_scores(folder: &Path) -> Result<BTreeMap<String, PathBuf>, Failure> {
+fn saved_scores(folder: &Path, truth: &Truth) -> Result<BTreeMap<String, PathBuf>, Failure> {
     let told = |e: std::io::Error| Failure::say(format!("{}: {e}", folder.display()));
     let mut files = BTreeMap::new();
     for entry in std::fs::read_dir(folder).map_err(told)? {
         let path = entry.map_err(told)?.path();
         if path.extension().is_some_and(|e| e == "csv") {
             let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            let camera = name::slug(stem.rsplit('.').next().unwrap_or_default());
+            let whole = name::slug(&stem);
+            let known = truth.videos.contains_key(&whole);
+            let camera = if known { whole } else { name::slug(stem.rsplit('.').next().unwrap_or_default()) };
             if let Some(other) = files.insert(camera.clone(), path.clone()) {
                 let (one, other) = (path.display(), other.display());
                 return Err(Failure::say(format!("{one} and {other} could both be scores of {camera}; move one away")));

@@ -17,7 +17,7 @@ const REPORT: &str = "CALIBRATION.md";
 const OWN_SHARE: f64 = 40.0;
 
 pub(super) fn run(args: &CalibrateArgs) -> Outcome {
-    usable(&args.out)?;
+    usable(&args.out, &args.set.model)?;
     let set = annotated::read(&args.set)?;
     if set.truth.actions.is_empty() {
         return Err(Failure::say(format!("{}: has no action to learn from", args.set.truth.display())));
@@ -38,30 +38,39 @@ pub(super) fn run(args: &CalibrateArgs) -> Outcome {
     set.outcome()
 }
 
-/// Told before the work.
-fn usable(out: &Path) -> Outcome {
+/// Makes the directory: what is wrong with it is told before the work.
+fn usable(out: &Path, model: &Path) -> Outcome {
+    let told = |problem: &str| Failure::Usage(format!("--out {}: {problem}", out.display()));
+    if let (Ok(parent), Ok(model)) =
+        (out.ancestors().skip(1).find(|p| p.exists()).unwrap_or(out).canonicalize(), model.canonicalize())
+        && parent.starts_with(&model)
+    {
+        return Err(told("lies within --model; name a directory outside of it"));
+    }
     match std::fs::read_dir(out).map(|mut entries| entries.next().is_none()) {
-        Ok(false) => Err(Failure::Usage(format!("--out {}: is not empty; name another directory", out.display()))),
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Failure::Usage(format!("--out {}: {e}; name a directory", out.display())))
-        }
-        _ => Ok(()),
+        Ok(true) => Ok(()),
+        Ok(false) => Err(told("is not empty; name another directory")),
+        Err(_) => std::fs::create_dir_all(out).map_err(|e| told(&format!("{e}; name a directory that can be written"))),
     }
 }
 
 fn material(args: &CalibrateArgs, set: &Annotated, text: &str) -> Material {
-    let output = Manifest::parse(text).ok().map(|m| (m.output.activation, f64::from(m.output.temperature)));
-    let output: Option<(Activation, f64)> = output;
+    // A package of settings alone has no window and no temperature.
+    let manifest = Manifest::parse(text).ok();
+    let output: Option<(Activation, f64)> =
+        manifest.as_ref().map(|m| (m.output.activation, f64::from(m.output.temperature)));
+    let window_s = manifest.as_ref().map_or(set.decoding.stride, |m| m.sampling.window) as f64 / 1e9;
     let labels = &set.labels.judged;
     let mut truth = set.truth.clone();
-    // Parts of a sequence that nobody asked to be judged still say when it is right.
+    // Parts of a sequence that nobody asked to be judged still say how scores behave.
     truth.actions.retain(|a| labels.contains(&a.label) || set.decoding.labels.iter().any(|l| l.name == a.label));
     let objective = match args.objective {
         Objective::F1 => calibrate::Objective::F1,
         Objective::Latency => calibrate::Objective::Latency { false_per_day: args.false_per_day },
     };
+    let (decoding, replayed, judged) = (set.decoding.clone(), set.replayed.clone(), labels.clone());
     let scope = if args.only_uncertainty { Scope::Uncertainty } else { Scope::All };
-    Material { decoding: set.decoding.clone(), output, replayed: set.replayed.clone(), truth, objective, scope }
+    Material { decoding, output, replayed, truth, judged, window_s, objective, scope }
 }
 
 fn chosen(args: &CalibrateArgs, material: &Material) -> (Calibration, Occasion) {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use kinewatch_core::decode::{Decision, Decoder, EndReason, Status};
 use kinewatch_core::manifest::{DecoderKind, DecoderParams, Decoding, ScoreModel};
+use kinewatch_core::time::Pts;
 
 use super::figures::{Edge, Key, Quantile, of_block};
 use super::outcomes::Judged;
@@ -71,7 +72,8 @@ pub(super) fn trade_offs(
     let evidence = (-HALF_POWERS..=HALF_POWERS).map(|n| (Knob::Evidence, n, f64::from(n) / 2.0));
     for (knob, n, amount) in thresholds.chain(evidence) {
         let tried = turned(decoding, knob, amount);
-        let detections: Vec<Detection> = replayed.iter().flat_map(|r| again(&tried, r)).collect();
+        let decoder = Decoder::of_scores(&tried);
+        let detections: Vec<Detection> = replayed.iter().flat_map(|r| again(decoder.clone(), r)).collect();
         let judged = Judged::new(&detections, truth, labels);
         let (hours, weights) = (judged.hours.iter().sum(), vec![1; judged.groups()]);
         for (trade_off, block) in all.iter_mut().zip(&judged.labels) {
@@ -137,23 +139,33 @@ fn setting(decoding: &Decoding, knob: Knob, label: &str) -> String {
     own.map_or_else(|| "not decoded".into(), |(_, word)| word)
 }
 
-/// The actions that a decoder finds in the scores of a video.
-pub fn again(decoding: &Decoding, replayed: &Replayed) -> Vec<Detection> {
-    let mut decoder = Decoder::of_scores(decoding);
+/// The actions that a decoder, fresh or a copy of a fresh one, finds in the scores of a video. Where time begins anew the
+/// stream was interrupted.
+#[must_use]
+pub fn again(mut decoder: Decoder, replayed: &Replayed) -> Vec<Detection> {
     let labels = decoder.published_labels().to_vec();
     let (mut decisions, mut found) = (Vec::new(), BTreeMap::new());
+    let (mut session, mut newest) = (0, Pts::ZERO);
+    let end = replayed.scores.last().map_or(replayed.duration, |(at, _)| replayed.duration.max(*at));
     for (at, scores) in &replayed.scores {
+        if *at < newest {
+            decoder.gap(newest, EndReason::StreamLost, &mut decisions);
+            decisions.drain(..).for_each(|d| take(&mut found, &d, &labels, &replayed.camera, session));
+            session += 1;
+        }
+        newest = *at;
         decoder.step_scores(*at, scores, &mut decisions);
-        decisions.drain(..).for_each(|d| take(&mut found, &d, &labels, &replayed.camera));
+        decisions.drain(..).for_each(|d| take(&mut found, &d, &labels, &replayed.camera, session));
     }
-    decoder.gap(replayed.duration, EndReason::StreamLost, &mut decisions);
-    decisions.drain(..).for_each(|d| take(&mut found, &d, &labels, &replayed.camera));
+    decoder.gap(end, EndReason::StreamLost, &mut decisions);
+    decisions.drain(..).for_each(|d| take(&mut found, &d, &labels, &replayed.camera, session));
     found.into_values().collect()
 }
 
-fn take(found: &mut BTreeMap<u64, Detection>, decision: &Decision, labels: &[String], camera: &str) {
+fn take(found: &mut BTreeMap<u64, Detection>, decision: &Decision, labels: &[String], camera: &str, session: u64) {
     let detection = found.entry(decision.action).or_insert_with(|| Detection {
         camera: camera.to_owned(),
+        session,
         label: labels.get(usize::from(decision.label)).cloned().unwrap_or_default(),
         decided_s: decision.decided_at.seconds(),
         ..Detection::default()

@@ -86,9 +86,13 @@ impl Hmm {
         let dates = Arc::new(Lattice::new(model, stride_s, 2));
         let pass = Pass {
             beliefs: Vec::with_capacity(KEPT * dates.states().len()),
+            belief: Vec::with_capacity(dates.states().len()),
+            after: Vec::with_capacity(dates.states().len()),
             cells: Vec::with_capacity(KEPT * dates.cells),
-            ..Pass::default()
         };
+        let mut scratch = Scratch::default();
+        decides.reserve(&mut scratch);
+        dates.reserve(&mut scratch);
         Self {
             on: p.on,
             off: p.off,
@@ -96,7 +100,7 @@ impl Hmm {
             belief: decides.idle(),
             decides,
             dates,
-            scratch: Scratch::default(),
+            scratch,
             kept: VecDeque::with_capacity(KEPT),
             last_end: Pts(i64::MIN),
             open: None,

@@ -2,7 +2,7 @@
 //!
 //! Time is cut into cells, one or more to a stride. A state is the run of the newest cells (on or off), as far back as a
 //! window or a pause reaches: so it knows the share of the window that the action fills, and whether the newest run may end
-//! yet (explicit durations: Rabiner 1989, section IV.D). Built once per label and shared; never changes.
+//! yet (explicit durations: Rabiner 1989, section IV.D). Built once per decoder, shared by its copies; never changes.
 
 use std::collections::BTreeMap;
 
@@ -121,6 +121,12 @@ impl Lattice {
             cells,
             history,
         }
+    }
+
+    /// Makes `scratch` large enough for this lattice.
+    pub(super) fn reserve(&self, scratch: &mut Scratch) {
+        scratch.likelihood.reserve(self.expected.len().max(self.states.len()));
+        scratch.next.reserve(self.states.len());
     }
 
     pub(super) fn states(&self) -> &[State] {
