@@ -220,5 +220,6 @@ fn feeding_in_pieces_changes_nothing() {
         }
         d.gap(trace.scores.last().unwrap().0, EndReason::Shutdown, &mut pieces);
         assert_eq!(whole, pieces);
+        assert_eq!(whole, decode(&mut decoder(settings).clone(), &trace), "a copy decides alike");
     }
 }

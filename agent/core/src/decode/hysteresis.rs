@@ -20,6 +20,8 @@ pub(super) struct Hysteresis {
     smooth_s: f64,
     smooth_ns: i64,
     window: VecDeque<Weighted>,
+    /// Most scores of a window. Not its capacity, which a copy of a decoder does not keep.
+    most: usize,
     weight: f64,
     weighted: f64,
     newest: f64,
@@ -36,13 +38,14 @@ struct Weighted {
 impl Hysteresis {
     /// `stride_s`: usual time between scores, which bounds the window's length.
     pub(super) fn new(p: &DecoderParams, stride_s: f64) -> Self {
-        let capacity = (2.0 * p.smooth_s / stride_s).ceil() as usize + 2;
+        let most = (2.0 * p.smooth_s / stride_s).ceil() as usize + 2;
         Self {
             on: logit(p.on),
             off: logit(p.off),
             smooth_s: p.smooth_s,
             smooth_ns: seconds_to_nanos(p.smooth_s),
-            window: VecDeque::with_capacity(capacity),
+            window: VecDeque::with_capacity(most),
+            most,
             weight: 0.0,
             weighted: 0.0,
             newest: f64::NEG_INFINITY,
@@ -72,7 +75,7 @@ impl Hysteresis {
     /// The mean, and the change that it shows if it crosses a threshold: missing time makes it cross that much later.
     fn smoothed(&mut self, s: &Step) -> (f64, Change) {
         let from = s.at - self.smooth_ns;
-        while self.window.front().is_some_and(|w| w.at <= from) || self.window.len() == self.window.capacity() {
+        while self.window.front().is_some_and(|w| w.at <= from) || self.window.len() == self.most {
             self.pop();
         }
         self.window.push_back(Weighted { at: s.at, dt: s.dt, l: s.l });
