@@ -14,13 +14,16 @@ mod write;
 
 use std::collections::BTreeSet;
 
-use kinewatch_core::manifest::{Activation, DecoderParams, Decoding};
+use kinewatch_core::manifest::{Activation, DecoderKind, DecoderParams, Decoding};
 
-pub use objective::{Objective, Quality};
+pub use objective::{Objective, Quality, qualities};
 pub use write::{Occasion, report, settings};
 
 use crate::intervals::Truth;
 use crate::replay::Replayed;
+
+/// Every kind of decoder, in the order they are tried.
+pub const KINDS: [DecoderKind; 3] = [DecoderKind::Cusum, DecoderKind::Hysteresis, DecoderKind::Hmm];
 
 /// A label with fewer true actions keeps the settings of the package.
 const LEAST_ACTIONS: usize = 5;
@@ -38,6 +41,8 @@ pub struct Material {
     pub truth: Truth,
     /// What is to be good.
     pub objective: Objective,
+    /// Kinds to choose from, usually [`KINDS`].
+    pub kinds: Vec<DecoderKind>,
 }
 
 /// What was chosen.

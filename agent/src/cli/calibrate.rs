@@ -60,7 +60,14 @@ fn material(args: &CalibrateArgs, set: &Annotated, text: &str) -> Material {
         Objective::F1 => calibrate::Objective::F1,
         Objective::Latency => calibrate::Objective::Latency { false_per_day: args.false_per_day },
     };
-    Material { decoding: set.decoding.clone(), output, replayed: set.replayed.clone(), truth, objective }
+    Material {
+        decoding: set.decoding.clone(),
+        output,
+        replayed: set.replayed.clone(),
+        truth,
+        objective,
+        kinds: calibrate::KINDS.to_vec(),
+    }
 }
 
 fn chosen(args: &CalibrateArgs, material: &Material) -> (Calibration, Occasion) {
