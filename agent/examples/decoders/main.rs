@@ -19,7 +19,6 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use kinewatch::calibrate::KINDS;
-use kinewatch::intervals::Detection;
 
 use set::Set;
 use table::Row;
@@ -59,11 +58,21 @@ fn main() -> anyhow::Result<()> {
     let told = anyhow::Error::msg;
     let read = |scores, truth| Set::read(&args.package, scores, truth).map_err(told);
     let (tuning, test) = (read(&args.tune, &args.tune_truth)?, read(&args.test, &args.test_truth)?);
+    let found = ours::find(&test.decoding, &test);
+    let packaged = Row {
+        name: "kinewatch, as packaged".to_owned(),
+        sees: Sees::Past,
+        used: true,
+        seen: None,
+        found: test.qualities(&found),
+        ns: Some(ours::cost_ns(&test.decoding, &test)),
+    };
     let text = if args.shared {
-        let packaged = Set::pooled_detections(&ours::find(&test.decoding, &test));
-        compared(&tuning.pooled(), &test.pooled(), &packaged)
+        let pooled = test.pooled();
+        let found = pooled.qualities(&Set::pooled_detections(&found));
+        compared(&tuning.pooled(), &pooled, Row { found, ..packaged })
     } else {
-        compared(&tuning, &test, &ours::find(&test.decoding, &test))
+        compared(&tuning, &test, packaged)
     };
     match &args.write {
         Some(path) => table::replace(path, &args.section, &text).map_err(told),
@@ -74,26 +83,24 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// `packaged`: what the settings of the package find in the test set.
-fn compared(tuning: &Set, test: &Set, packaged: &[Detection]) -> String {
+fn compared(tuning: &Set, test: &Set, packaged: Row) -> String {
     let mut rows = Vec::new();
     for family in &FAMILIES {
         eprintln!("{}", family.name);
         let settings = tune::tune(family, tuning);
         let [seen, found] = [tuning, test].map(|set| set.qualities(&tune::find(family, set, &settings)));
         let ns = Some(tune::cost_ns(family, test, &settings));
-        rows.push(Row { name: family.name.to_owned(), sees: family.sees, chosen: false, seen: Some(seen), found, ns });
+        rows.push(Row { name: family.name.to_owned(), sees: family.sees, used: false, seen: Some(seen), found, ns });
     }
     for kinds in [&KINDS[..1], &KINDS[1..2], &KINDS[2..], &KINDS] {
         let decoding = ours::tuned(tuning, kinds);
-        let chosen = kinds.len() > 1;
-        let name = format!("kinewatch, {}{}", if chosen { "as calibrated: " } else { "" }, ours::kinds(&decoding));
+        let used = kinds.len() > 1;
+        let name = format!("kinewatch, {}{}", if used { "as calibrated: " } else { "" }, ours::kinds(&decoding));
         eprintln!("{name}");
         let [seen, found] = [tuning, test].map(|set| set.qualities(&ours::find(&decoding, set)));
         let ns = Some(ours::cost_ns(&decoding, test));
-        rows.push(Row { name, sees: Sees::Past, chosen, seen: Some(seen), found, ns });
+        rows.push(Row { name, sees: Sees::Past, used, seen: Some(seen), found, ns });
     }
-    let (name, found) = ("kinewatch, as packaged".to_owned(), test.qualities(packaged));
-    rows.push(Row { name, sees: Sees::Past, chosen: false, seen: None, found, ns: None });
+    rows.push(packaged);
     table::text(&rows, tuning, test)
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use kinewatch::calibrate::{Quality, qualities};
-use kinewatch::intervals::{Detection, TrueAction, Truth, read_truth, slug};
+use kinewatch::intervals::{Detection, TrueAction, TrueVideo, Truth, read_truth, slug};
 use kinewatch::replay::Replayed;
 use kinewatch_core::manifest::{Decoding, Label};
 
 /// The one label of a set that is pooled.
-pub(crate) const POOLED: &str = "action";
+pub(crate) const POOLED: &str = "all labels";
 
 /// Videos with scores and known actions, and the settings of a package.
 #[derive(Clone, Debug)]
@@ -60,28 +60,24 @@ impl Set {
         self.truth.videos.values().map(|v| v.duration_s / 3600.0).sum()
     }
 
-    /// What detections are worth: of each judged label, or of all together where the labels are alike.
+    /// What detections are worth: of each judged label, and of all together if there are several.
     pub(crate) fn qualities(&self, found: &[Detection]) -> Vec<(String, Quality)> {
-        qualities(found, &self.truth, self.judged())
+        let mut all = qualities(found, &self.truth, self.judged());
+        if all.len() > 1 {
+            all.extend(qualities(&Self::pooled_detections(found), &self.pooled_truth(), vec![POOLED.to_owned()]));
+        }
+        all
     }
 
-    /// Each label of each video as a video of its own, in which the one label is called [`POOLED`]. Its share of the time
-    /// is such that rates stay rates of the whole. The settings are those of the first label.
+    /// Each label of each video as a video of its own, in which the one label is called [`POOLED`]. The settings are those
+    /// of the first label.
     pub(crate) fn pooled(&self) -> Self {
         let labels = self.judged();
-        let mut pooled = Self { replayed: Vec::new(), truth: Truth::default(), decoding: self.decoding.clone() };
+        let mut pooled = Self { replayed: Vec::new(), truth: self.pooled_truth(), decoding: self.decoding.clone() };
         for (label, r) in labels.iter().flat_map(|l| self.replayed.iter().map(move |r| (l, r))) {
             let Some(column) = r.score_labels.iter().position(|l| l == label) else { continue };
-            let camera = pooled_name(&r.camera, label);
-            if let Some(video) = self.truth.videos.get(&r.camera) {
-                let duration_s = video.duration_s / labels.len() as f64;
-                pooled.truth.videos.insert(
-                    camera.clone(),
-                    kinewatch::intervals::TrueVideo { name: camera.clone(), duration_s, ..video.clone() },
-                );
-            }
             let scores = r.scores.iter().map(|(at, row)| (*at, vec![row[column]])).collect();
-            let score_labels = vec![POOLED.to_owned()];
+            let (camera, score_labels) = (pooled_name(&r.camera, label), vec![POOLED.to_owned()]);
             pooled.replayed.push(Replayed {
                 camera,
                 score_labels,
@@ -90,13 +86,25 @@ impl Set {
                 ..Replayed::default()
             });
         }
-        pooled.truth.actions =
-            self.truth.actions.iter().filter(|a| labels.contains(&a.label)).map(pooled_action).collect();
         let first = self.decoding.labels.iter().find(|l| labels.contains(&l.name));
         let decoder = first.and_then(|l| l.decoder);
         pooled.decoding.labels = vec![Label { name: POOLED.to_owned(), publish: true, decoder }];
         pooled.decoding.background = None;
         (pooled.decoding.sequences, pooled.decoding.exclusive) = (Vec::new(), Vec::new());
+        pooled
+    }
+
+    /// What is judged, pooled. The share of a video's time that each label has is such that rates stay rates of the whole.
+    fn pooled_truth(&self) -> Truth {
+        let labels = self.judged();
+        let mut pooled = Truth::default();
+        for (label, (camera, video)) in labels.iter().flat_map(|l| self.truth.videos.iter().map(move |v| (l, v))) {
+            let (name, duration_s) = (pooled_name(camera, label), video.duration_s / labels.len() as f64);
+            let group = video.group.clone().or_else(|| Some(camera.clone()));
+            pooled.videos.insert(name.clone(), TrueVideo { name, duration_s, group, ..video.clone() });
+        }
+        let judged = self.truth.actions.iter().filter(|a| labels.contains(&a.label));
+        pooled.actions = judged.map(pooled_action).collect();
         pooled
     }
 
@@ -147,7 +155,7 @@ mod tests {
             label("push")
         );
         let mut truth = Truth::default();
-        truth.videos.insert("a".into(), kinewatch::intervals::TrueVideo { duration_s: 8.0, ..Default::default() });
+        truth.videos.insert("a".into(), TrueVideo { duration_s: 8.0, ..Default::default() });
         for (label, start_s) in [("kick", 1.0), ("push", 4.0), ("wave", 6.0)] {
             truth.actions.push(TrueAction { camera: "a".into(), label: label.into(), start_s, end_s: start_s + 1.0 });
         }

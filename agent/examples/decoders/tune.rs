@@ -19,7 +19,7 @@ const ROUNDS: usize = 6;
 /// A gain below this is chance.
 const LEAST_GAIN: f64 = 1e-3;
 /// The quickest of so many passes counts: what else the machine does only ever adds.
-const PASSES: usize = 7;
+const PASSES: usize = 25;
 
 /// What a decoder may look at when it decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
