@@ -46,3 +46,46 @@ pub(crate) fn cost_ns(decoding: &Decoding, set: &Set) -> f64 {
     let scores: usize = set.replayed.iter().map(|r| r.scores.len()).sum();
     quickest_ns(scores * labels, || drop(black_box(find(decoding, set))))
 }
+
+#[cfg(test)]
+mod tests {
+    use kinewatch::intervals::{TrueAction, TrueVideo, Truth};
+    use kinewatch::replay::Replayed;
+    use kinewatch_core::time::Pts;
+
+    use super::*;
+
+    /// Six actions of two seconds, scored without noise, half a second late; the package says `cusum`.
+    fn set() -> Set {
+        let text = "format = 1\nname = \"p\"\nversion = \"1.0.0\"\nstride_s = 0.25\n[[labels]]\nname = \"x\"\n\
+            [labels.decoder]\nkind = \"cusum\"\non = 0.5\noff = 0.5\n";
+        let mut truth = Truth::default();
+        truth.videos.insert("a".into(), TrueVideo { duration_s: 60.0, ..TrueVideo::default() });
+        let starts = [5.0, 14.0, 23.0, 32.0, 41.0, 50.0];
+        let action = |start_s: f64| TrueAction { camera: "a".into(), label: "x".into(), start_s, end_s: start_s + 2.0 };
+        truth.actions.extend(starts.map(action));
+        let score = |k: u32| {
+            let at_s = f64::from(k) * 0.25;
+            let on = starts.iter().any(|s| (s + 0.5..s + 2.5).contains(&at_s));
+            (Pts::from_seconds(at_s), vec![if on { 3.0 } else { -3.0 }])
+        };
+        let scores = (0..240).map(score).collect();
+        let duration = Pts::from_seconds(60.0);
+        let score_labels = vec!["x".to_owned()];
+        let replayed = Replayed { camera: "a".into(), score_labels, scores, duration, ..Replayed::default() };
+        Set { decoding: Decoding::parse(text).unwrap(), replayed: vec![replayed], truth }
+    }
+
+    #[test]
+    fn only_the_wanted_kind_is_chosen_and_its_lag_is_learnt() {
+        let set = set();
+        for (kind, name) in
+            [(DecoderKind::Cusum, "`cusum`"), (DecoderKind::Hysteresis, "`hysteresis`"), (DecoderKind::Hmm, "`hmm`")]
+        {
+            let decoding = tuned(&set, &[kind]);
+            assert_eq!(kinds(&decoding), name);
+            assert_eq!(set.qualities(&find(&decoding, &set))[0].1.f1, [Some(1.0); 3], "{name}");
+        }
+        assert_eq!(set.qualities(&find(&set.decoding, &set))[0].1.f1[2], Some(0.0));
+    }
+}
