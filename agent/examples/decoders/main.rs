@@ -4,6 +4,7 @@
 //! Every decoder is tuned on one set of videos for the objective of `kinewatch calibrate`, and measured on another.
 //! Never plays video. The main thread does the work; a set of hours takes minutes.
 
+mod families;
 mod lags;
 mod offline;
 mod online;
@@ -20,9 +21,9 @@ use clap::Parser;
 
 use kinewatch::calibrate::KINDS;
 
+use families::{FAMILIES, Sees};
 use set::Set;
 use table::Row;
-use tune::{FAMILIES, Sees};
 
 /// What is compared on what.
 #[derive(Parser)]

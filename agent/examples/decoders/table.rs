@@ -5,8 +5,8 @@ use std::path::Path;
 use kinewatch::calibrate::Quality;
 use kinewatch::intervals::TrueAction;
 
+use super::families::Sees;
 use super::set::{POOLED, Set};
-use super::tune::Sees;
 
 /// A decoder and what it gave.
 pub(crate) struct Row {

@@ -1,5 +1,5 @@
-//! The other decoders, their few knobs, and the search for the best setting: the one of `kinewatch calibrate` (steps of
-//! falling size from a few beginnings, lags learnt for every setting that is tried, the same objective).
+//! The search for the best setting of the other decoders: the one of `kinewatch calibrate` (steps of falling size from a few
+//! beginnings, lags learnt for every setting that is tried, the same objective).
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -10,9 +10,10 @@ use kinewatch::intervals::Detection;
 use kinewatch::replay::Replayed;
 use kinewatch_core::manifest::Sequence;
 
+use super::families::{Family, Knob, Lag, Sees};
+use super::lags;
 use super::set::Set;
 use super::stream::{Span, Stream, sequence};
-use super::{lags, offline, online, watershed};
 
 const SIZES: [f64; 3] = [1.0, 0.5, 0.25];
 const ROUNDS: usize = 6;
@@ -20,116 +21,6 @@ const ROUNDS: usize = 6;
 const LEAST_GAIN: f64 = 1e-3;
 /// The quickest of so many passes counts: what else the machine does only ever adds.
 const PASSES: usize = 25;
-
-/// What a decoder may look at when it decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sees {
-    /// The scores that are there.
-    Past,
-    /// The whole recording.
-    All,
-}
-
-/// Whether edges are dated by the lag that they had on the tuning set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lag {
-    TakenOff,
-    Left,
-}
-
-/// A way to decode.
-pub(crate) struct Family {
-    pub name: &'static str,
-    pub sees: Sees,
-    lag: Lag,
-    knobs: &'static [Knob],
-    /// Settings that the search begins from.
-    starts: &'static [&'static [f64]],
-    find: fn(&Stream, &[f64]) -> Vec<Span>,
-}
-
-/// Something to turn.
-struct Knob {
-    step: f64,
-    least: f64,
-    most: f64,
-}
-
-const fn knob(step: f64, least: f64, most: f64) -> Knob {
-    Knob { step, least, most }
-}
-
-/// Log-odds.
-const THRESHOLD: Knob = knob(1.0, -6.0, 6.0);
-/// Seconds.
-const SHORT: Knob = knob(0.5, 0.0, 4.0);
-
-pub(crate) const FAMILIES: [Family; 8] = [
-    Family {
-        name: "argmax of each score, lag left",
-        sees: Sees::Past,
-        lag: Lag::Left,
-        knobs: &[],
-        starts: &[&[]],
-        find: online::argmax,
-    },
-    Family {
-        name: "argmax of each score",
-        sees: Sees::Past,
-        lag: Lag::TakenOff,
-        knobs: &[],
-        starts: &[&[]],
-        find: online::argmax,
-    },
-    Family {
-        name: "TSM demo, lag left",
-        sees: Sees::Past,
-        lag: Lag::Left,
-        knobs: &[],
-        starts: &[&[]],
-        find: online::tsm_demo,
-    },
-    Family {
-        name: "TSM demo",
-        sees: Sees::Past,
-        lag: Lag::TakenOff,
-        knobs: &[],
-        starts: &[&[]],
-        find: online::tsm_demo,
-    },
-    Family {
-        name: "TSM demo, tuned",
-        sees: Sees::Past,
-        lag: Lag::TakenOff,
-        knobs: &[knob(2.0, 1.0, 20.0), THRESHOLD, SHORT, SHORT],
-        starts: &[&[2.0, 0.0, 0.0, 0.0], &[4.0, 0.0, 0.0, 0.0], &[8.0, 0.0, 0.0, 0.0], &[8.0, 0.0, 0.5, 0.5]],
-        find: online::tsm_tuned,
-    },
-    Family {
-        name: "EMA, two thresholds",
-        sees: Sees::Past,
-        lag: Lag::TakenOff,
-        knobs: &[knob(0.5, 0.0, 5.0), THRESHOLD, knob(1.0, 0.0, 6.0), SHORT, SHORT],
-        starts: &[&[0.25, 0.0, 0.5, 0.0, 0.0], &[0.75, 0.0, 0.5, 0.0, 0.0], &[0.75, 0.0, 1.0, 0.5, 0.5]],
-        find: online::ema,
-    },
-    Family {
-        name: "full Viterbi",
-        sees: Sees::All,
-        lag: Lag::TakenOff,
-        knobs: &[THRESHOLD, knob(2.0, 0.0, 40.0), knob(2.0, 0.5, 12.0), SHORT, SHORT],
-        starts: &[&[0.0, 2.0, 4.0, 0.0, 0.0], &[0.0, 6.0, 4.0, 0.5, 0.5], &[0.0, 10.0, 4.0, 0.5, 1.0]],
-        find: offline::viterbi,
-    },
-    Family {
-        name: "TAG watershed",
-        sees: Sees::All,
-        lag: Lag::TakenOff,
-        knobs: &[knob(1.0, 0.0, 8.0), knob(0.15, 0.05, 0.95), knob(1.0, 0.0, 20.0)],
-        starts: &[&[3.0, 0.5, 1.0], &[0.0, 0.5, 1.0], &[1.0, 0.4, 2.0]],
-        find: watershed::watershed,
-    },
-];
 
 /// A setting and its lags of begin and end.
 #[derive(Clone, Debug, PartialEq)]
@@ -282,21 +173,12 @@ pub(crate) fn quickest_ns(scores: usize, mut pass: impl FnMut()) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::families::knob;
     use super::*;
 
     #[test]
     fn neighbours_stay_within_their_bounds() {
         let knobs = [knob(1.0, 0.0, 2.0), knob(0.5, 0.0, 4.0)];
         assert_eq!(neighbours(&knobs, &[2.0, 0.0], 0.5), [vec![1.5, 0.0], vec![2.0, 0.25]]);
-    }
-
-    #[test]
-    fn every_family_has_a_value_for_each_knob() {
-        for family in &FAMILIES {
-            for start in family.starts {
-                assert_eq!(start.len(), family.knobs.len(), "{}", family.name);
-                assert!(start.iter().zip(family.knobs).all(|(v, k)| (k.least..=k.most).contains(v)), "{}", family.name);
-            }
-        }
     }
 }
