@@ -14,13 +14,16 @@ mod write;
 
 use std::collections::BTreeSet;
 
-use kinewatch_core::manifest::{Activation, DecoderParams, Decoding, Label};
+use kinewatch_core::manifest::{Activation, DecoderKind, DecoderParams, Decoding, Label};
 
-pub use objective::{Objective, Quality};
+pub use objective::{Objective, Quality, qualities};
 pub use write::{Occasion, report, settings};
 
 use crate::intervals::Truth;
 use crate::replay::Replayed;
+
+/// Every kind of decoder, in the order they are tried.
+pub const KINDS: [DecoderKind; 3] = [DecoderKind::Cusum, DecoderKind::Hysteresis, DecoderKind::Hmm];
 
 /// A label with fewer true actions keeps the settings of the package.
 const LEAST_ACTIONS: usize = 5;
@@ -42,6 +45,8 @@ pub struct Material {
     pub window_s: f64,
     /// What is to be good.
     pub objective: Objective,
+    /// Kinds to choose from, usually [`KINDS`].
+    pub kinds: Vec<DecoderKind>,
     /// What may change.
     pub scope: Scope,
 }
@@ -147,6 +152,7 @@ pub fn left_out(material: &Material, folds: usize, mut told: impl FnMut(f64)) ->
             truth: material.truth.only(keep),
             replayed: material.replayed.iter().filter(|r| keep(&r.camera)).cloned().collect(),
             judged: material.judged.clone(),
+            kinds: material.kinds.clone(),
             ..*material
         };
         let chosen = calibrate(&part(&|camera| !out(camera)), |_, _| ());

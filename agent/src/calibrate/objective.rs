@@ -43,7 +43,8 @@ pub struct Quality {
 
 impl Quality {
     /// Higher is better.
-    pub(super) fn value(&self, objective: Objective) -> f64 {
+    #[must_use]
+    pub fn value(&self, objective: Objective) -> f64 {
         let false_per_hour = self.false_per_hour.unwrap_or(0.0);
         let delay = self.delay_s[0].unwrap_or(MISSED_S).min(MISSED_S);
         match objective {
@@ -70,8 +71,9 @@ pub(super) fn detections(decoding: &Decoding, replayed: &[Replayed]) -> Vec<Dete
     replayed.iter().flat_map(|r| again(decoder.clone(), r)).collect()
 }
 
-/// Of each label.
-pub(super) fn qualities(detections: &[Detection], truth: &Truth, labels: Vec<String>) -> Vec<(String, Quality)> {
+/// What detections are worth, for each label.
+#[must_use]
+pub fn qualities(detections: &[Detection], truth: &Truth, labels: Vec<String>) -> Vec<(String, Quality)> {
     let figures = figures_of(detections, truth, &labels);
     let quality = |(label, figures): (String, crate::eval::LabelFigures)| {
         let value = |key| figures.figure(key).value;

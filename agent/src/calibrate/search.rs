@@ -32,8 +32,10 @@ pub(super) fn label(
     // Of one action, in the units of the objective.
     let worth = if material.objective == Objective::F1 { 1.0 } else { MISSED_S };
     let mut kinds = Vec::new();
-    let mut best = (before_value, packaged, before.clone());
-    for kind in [DecoderKind::Cusum, DecoderKind::Hysteresis, DecoderKind::Hmm] {
+    // Settings of a kind that is not wanted are no choice, however good they are.
+    let to_beat = if material.kinds.contains(&packaged.kind) { before_value } else { f64::NEG_INFINITY };
+    let mut best = (to_beat, packaged, before.clone());
+    for &kind in &material.kinds {
         let starts = kinds::starts(kind, packaged, model, stride_s).into_iter();
         let Some(found) = starts.map(|p| trial.climb(p, stride_s)).max_by(|a, b| a.0.total_cmp(&b.0)) else { continue };
         kinds.push((found.1, found.2.clone()));

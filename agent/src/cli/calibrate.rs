@@ -70,7 +70,8 @@ fn material(args: &CalibrateArgs, set: &Annotated, text: &str) -> Material {
     };
     let (decoding, replayed, judged) = (set.decoding.clone(), set.replayed.clone(), labels.clone());
     let scope = if args.only_uncertainty { Scope::Uncertainty } else { Scope::All };
-    Material { decoding, output, replayed, truth, judged, window_s, objective, scope }
+    let kinds = calibrate::KINDS.to_vec();
+    Material { decoding, output, replayed, truth, judged, window_s, objective, kinds, scope }
 }
 
 fn chosen(args: &CalibrateArgs, material: &Material) -> (Calibration, Occasion) {
