@@ -22,7 +22,7 @@ use clap::Parser;
 use kinewatch::calibrate::KINDS;
 
 use families::{FAMILIES, Sees};
-use set::Set;
+use set::{CutEnds, Set};
 use table::Row;
 
 /// What is compared on what.
@@ -46,6 +46,9 @@ struct Args {
     /// All labels share one setting and are judged together: for sets with few actions of each.
     #[arg(long)]
     shared: bool,
+    /// What the other decoders do with an end that is only that of the video.
+    #[arg(long, value_enum, default_value = "lagged")]
+    cut_ends: CutEnds,
     /// Name of the table.
     #[arg(long)]
     section: String,
@@ -57,7 +60,7 @@ struct Args {
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let told = anyhow::Error::msg;
-    let read = |scores, truth| Set::read(&args.package, scores, truth).map_err(told);
+    let read = |scores, truth| Set::read(&args.package, scores, truth, args.cut_ends).map_err(told);
     let (tuning, test) = (read(&args.tune, &args.tune_truth)?, read(&args.test, &args.test_truth)?);
     let found = ours::find(&test.decoding, &test);
     let packaged = Row {

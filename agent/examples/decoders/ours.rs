@@ -58,6 +58,7 @@ mod tests {
     use kinewatch::replay::Replayed;
     use kinewatch_core::time::Pts;
 
+    use super::super::set::CutEnds;
     use super::*;
 
     /// Six actions of two seconds, scored without noise, half a second late; the package says `cusum`.
@@ -78,7 +79,7 @@ mod tests {
         let duration = Pts::from_seconds(60.0);
         let score_labels = vec!["x".to_owned()];
         let replayed = Replayed { camera: "a".into(), score_labels, scores, duration, ..Replayed::default() };
-        Set { decoding: Decoding::parse(text).unwrap(), replayed: vec![replayed], truth }
+        Set { decoding: Decoding::parse(text).unwrap(), replayed: vec![replayed], truth, cut_ends: CutEnds::Lagged }
     }
 
     #[test]

@@ -11,6 +11,16 @@ use kinewatch_core::manifest::{Decoding, Label};
 /// The one label of a set that is pooled.
 pub(crate) const POOLED: &str = "all labels";
 
+/// What the other decoders do with an end that is only that of the video. Ours keep it: a stream that breaks off says
+/// nothing of what came after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum CutEnds {
+    /// The learnt lag is taken off, as of any end; it may then lie after the last score.
+    Lagged,
+    /// It stays at the last score.
+    Kept,
+}
+
 /// Videos with scores and known actions, and the settings of a package.
 #[derive(Clone, Debug)]
 pub(crate) struct Set {
@@ -18,11 +28,12 @@ pub(crate) struct Set {
     pub replayed: Vec<Replayed>,
     /// Of those videos.
     pub truth: Truth,
+    pub cut_ends: CutEnds,
 }
 
 impl Set {
     /// Videos that are not annotated, or have no scores, are left out.
-    pub(crate) fn read(package: &Path, scores: &Path, truth: &Path) -> Result<Self, String> {
+    pub(crate) fn read(package: &Path, scores: &Path, truth: &Path, cut_ends: CutEnds) -> Result<Self, String> {
         let (decoding, digest) = kinewatch_ota::open_decoding(package).map_err(|e| e.to_string())?;
         let mut truth = read_truth(truth, None)?;
         let files = files(scores)?;
@@ -40,7 +51,7 @@ impl Set {
                 video.duration_s = r.duration.seconds();
             }
         }
-        Ok(Self { decoding, replayed, truth })
+        Ok(Self { decoding, replayed, truth, cut_ends })
     }
 
     /// Published labels and sequences that are annotated.
@@ -73,7 +84,8 @@ impl Set {
     /// of the first label.
     pub(crate) fn pooled(&self) -> Self {
         let labels = self.judged();
-        let mut pooled = Self { replayed: Vec::new(), truth: self.pooled_truth(), decoding: self.decoding.clone() };
+        let decoding = self.decoding.clone();
+        let mut pooled = Self { replayed: Vec::new(), truth: self.pooled_truth(), decoding, cut_ends: self.cut_ends };
         for (label, r) in labels.iter().flat_map(|l| self.replayed.iter().map(move |r| (l, r))) {
             let Some(column) = r.score_labels.iter().position(|l| l == label) else { continue };
             let scores = r.scores.iter().map(|(at, row)| (*at, vec![row[column]])).collect();
@@ -162,7 +174,8 @@ mod tests {
         let scores = vec![(Pts::from_seconds(0.2), vec![1.0, -2.0])];
         let score_labels = vec!["kick".into(), "push".into()];
         let replayed = vec![Replayed { camera: "a".into(), score_labels, scores, ..Replayed::default() }];
-        let pooled = Set { decoding: Decoding::parse(&text).unwrap(), replayed, truth }.pooled();
+        let pooled =
+            Set { decoding: Decoding::parse(&text).unwrap(), replayed, truth, cut_ends: CutEnds::Lagged }.pooled();
         let scores: Vec<(&str, f32)> = pooled.replayed.iter().map(|r| (r.camera.as_str(), r.scores[0].1[0])).collect();
         assert_eq!(scores, [("a/kick", 1.0), ("a/push", -2.0)]);
         assert_eq!(pooled.truth.actions.len(), 2);

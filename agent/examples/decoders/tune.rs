@@ -12,7 +12,7 @@ use kinewatch_core::manifest::Sequence;
 
 use super::families::{Family, Knob, Lag, Sees};
 use super::lags;
-use super::set::Set;
+use super::set::{CutEnds, Set};
 use super::stream::{Span, Stream, sequence};
 
 const SIZES: [f64; 3] = [1.0, 0.5, 0.25];
@@ -146,9 +146,8 @@ fn spans(family: &Family, set: &Set, replayed: &Replayed, label: &str, settings:
         // No earlier than the video, no later than when it was told.
         let latest_s = if family.sees == Sees::Past { span.decided_s } else { f64::INFINITY };
         span.start_s = (span.start_s - settings.lags_s[0]).max(0.0).min(latest_s);
-        // What the end of the video cut off is not late.
-        let cut = stream.at_s.last().is_some_and(|&last_s| span.end_s >= last_s);
-        span.end_s = (span.end_s - if cut { 0.0 } else { settings.lags_s[1] }).max(span.start_s);
+        let kept = set.cut_ends == CutEnds::Kept && stream.at_s.last().is_some_and(|&last_s| span.end_s >= last_s);
+        span.end_s = (span.end_s - if kept { 0.0 } else { settings.lags_s[1] }).max(span.start_s);
     }
     spans
 }
