@@ -75,10 +75,15 @@ fn changed(m: &ScoreModel, size: f64, stride_s: f64) -> Vec<ScoreModel> {
     near.extend(
         [-0.2 * size, 0.2 * size].map(|by| ScoreModel { correlation: (m.correlation + by).clamp(0.0, 0.9), ..*m }),
     );
-    near.extend(added.map(|by| ScoreModel { shortest_s: (m.shortest_s + by).max(stride_s), ..*m }));
-    near.extend(added.map(|by| ScoreModel { pause_s: (m.pause_s + by).max(stride_s), ..*m }));
+    near.extend(added.map(|by| ScoreModel { shortest_s: (m.shortest_s + by).max(seen(m.window_s, stride_s)), ..*m }));
+    near.extend(added.map(|by| ScoreModel { pause_s: (m.pause_s + by).max(seen(m.window_s, stride_s)), ..*m }));
     near.extend(times.map(|by| ScoreModel { burst: m.burst * by, ..*m }));
     near
+}
+
+/// Actions and pauses much shorter than the window are hardly seen in its scores, and cost states.
+pub(super) fn seen(window_s: f64, stride_s: f64) -> f64 {
+    stride_s.max(window_s / 2.0)
 }
 
 fn shifted(probability: f64, log_odds: f64) -> f64 {

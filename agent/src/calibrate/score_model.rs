@@ -3,6 +3,7 @@
 use kinewatch_core::manifest::ScoreModel;
 
 use super::Material;
+use super::kinds::seen;
 
 /// Windows that are tried, in strides.
 const WINDOWS: [f64; 9] = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 16.0];
@@ -68,7 +69,8 @@ impl Fit {
         let lengths: Vec<f64> = spans.iter().flatten().map(|(start, end)| end - start).collect();
         let pauses = spans.iter().flat_map(|s| s.windows(2).map(|w| w[1].0 - w[0].1));
         let length_of_all_s = scores.len() as f64 * stride_s;
-        let shortest_s = low_quantile(lengths.clone()).unwrap_or(stride_s).clamp(stride_s, 4.0 * stride_s.max(0.25));
+        let seen_s = seen(self.window_s, stride_s);
+        let shortest_s = low_quantile(lengths.clone()).unwrap_or(seen_s).clamp(seen_s, seen_s.max(1.0));
         let length_s = (lengths.iter().sum::<f64>() / lengths.len().max(1) as f64 - shortest_s).max(stride_s);
         let within: f64 = lengths.iter().sum();
         let height = self.high - self.low;
@@ -80,7 +82,7 @@ impl Fit {
             deviation: tidy(self.deviation),
             correlation: tidy(self.correlation(scores, spans).clamp(0.0, 0.9)),
             shortest_s: tidy(shortest_s),
-            pause_s: tidy(low_quantile(pauses.collect()).unwrap_or(1.0).clamp(stride_s, stride_s.max(1.5))),
+            pause_s: tidy(low_quantile(pauses.collect()).unwrap_or(1.0).clamp(seen_s, seen_s.max(1.5))),
             length_s: tidy(length_s),
             apart_s: tidy(((length_of_all_s - within) / lengths.len().max(1) as f64).clamp(1.0, 3600.0)),
             burst: tidy(0.6 * height),

@@ -13,8 +13,8 @@ const ROUNDS: usize = 6;
 const LEAST_GAIN: f64 = 1e-3;
 /// Other settings than the package's have to be better by so much of an action.
 const ACTIONS_GAINED: f64 = 0.5;
-/// A model of the scores has more to it than two thresholds: it has to be better by this much more.
-const MODEL_GAIN: f64 = 0.01;
+/// A model of the scores has more to it than two thresholds: it has to be better by so much of an action more.
+const ACTIONS_GAINED_BY_MODEL: f64 = 1.0;
 
 /// The best settings of a label, which had `packaged`; all others being what they are in `decoding`.
 pub(super) fn label(
@@ -39,8 +39,10 @@ pub(super) fn label(
         let starts = kinds::starts(kind, packaged, model, stride_s).into_iter();
         let Some(found) = starts.map(|p| trial.climb(p, stride_s)).max_by(|a, b| a.0.total_cmp(&b.0)) else { continue };
         kinds.push((found.1, found.2.clone()));
-        let more = if kind == DecoderKind::Hmm && best.1.kind != kind { MODEL_GAIN } else { LEAST_GAIN };
-        let chance = if best.1 == packaged { ACTIONS_GAINED * worth / before.truth.max(1) as f64 } else { 0.0 };
+        let of_actions = |count: f64| count * worth / before.truth.max(1) as f64;
+        let more =
+            if kind == DecoderKind::Hmm && best.1.kind != kind { of_actions(ACTIONS_GAINED_BY_MODEL) } else { 0.0 };
+        let chance = LEAST_GAIN + if best.1 == packaged { of_actions(ACTIONS_GAINED) } else { 0.0 };
         if found.0 > best.0 + more + chance {
             best = found;
         }
