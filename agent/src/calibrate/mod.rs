@@ -99,8 +99,8 @@ pub fn calibrate(material: &Material, mut told: impl FnMut(&str, f64)) -> Calibr
     // A label that keeps its thresholds needs the temperature that they are for, and what is not annotated would count as
     // nothing.
     let known = |(i, l): (usize, &Label)| wanted.contains(&i) && annotated(&material.truth, &l.name);
-    let decoded = material.decoding.labels.iter().enumerate().filter(|(_, l)| l.decoder.is_some());
-    let all = decoded.map(known).all(|known| known);
+    let mut decoded = material.decoding.labels.iter().enumerate().filter(|(_, l)| l.decoder.is_some());
+    let all = decoded.all(known);
     let temperature = if all { temperature::fit(&mut material) } else { None };
     let mut decoding = material.decoding.clone();
     let mut choices: Vec<LabelChoice> = Vec::new();
