@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use kinewatch_core::manifest::{Activation, DecoderKind, DecoderParams, Decoding, Label};
 
 pub use objective::{Objective, Quality, qualities};
-pub use write::{Occasion, report, settings};
+pub use write::{Occasion, REPORT, report, settings};
 
 use crate::intervals::Truth;
 use crate::replay::Replayed;

@@ -3,20 +3,28 @@
 use std::fmt::Write as _;
 
 use kinewatch_core::manifest::{DecoderKind, DecoderParams, ScoreModel};
+use sha2::{Digest, Sha256};
 use toml_edit::{DocumentMut, Item, Table, value};
 
 use super::{Calibration, LabelChoice, Objective, Quality};
 
+/// The report, in the package.
+pub const REPORT: &str = "CALIBRATION.md";
 /// Marks the version of a package whose settings are not those it was published with.
 const MARK: &str = "calibrated";
 
-/// The text of a `model.toml` with the settings of `calibration`; everything else stays as it is.
+/// The text of a `model.toml` with the settings of `calibration`, and with the report among its files; everything else stays
+/// as it is. The version is marked if the package decides anything otherwise than before.
 ///
 /// # Errors
 /// In words: it is not the text that the settings were made for.
-pub fn settings(text: &str, calibration: &Calibration) -> Result<String, String> {
+pub fn settings(text: &str, calibration: &Calibration, report: &str) -> Result<String, String> {
     let mut document: DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| e.to_string())?;
-    if let Some(version) = document.get("version").and_then(Item::as_str) {
+    if let Some(files) = document.get_mut("files").and_then(Item::as_table_like_mut) {
+        let digest: String = Sha256::digest(report).iter().map(|byte| format!("{byte:02x}")).collect();
+        files.insert(REPORT, value(digest));
+    }
+    if let Some(version) = document.get("version").and_then(Item::as_str).filter(|_| !calibration.labels.is_empty()) {
         let plain = version.split_once('+').map_or(version, |(plain, _)| plain);
         document["version"] = value(format!("{plain}+{MARK}"));
     }

@@ -6,13 +6,11 @@ use kinewatch_core::manifest::{Activation, Decoding, Manifest};
 
 use super::annotated::{self, Annotated};
 use super::{CalibrateArgs, Failure, Objective, Outcome, print};
-use crate::calibrate::{self, Calibration, Material, Occasion, Scope};
+use crate::calibrate::{self, Calibration, Material, Occasion, REPORT, Scope};
 use crate::progress::Progress;
 
 /// The settings, in every package.
 const MANIFEST: &str = "model.toml";
-/// What the settings are from.
-const REPORT: &str = "CALIBRATION.md";
 /// Of a hundred parts of the bar, those of the settings themselves.
 const OWN_SHARE: f64 = 40.0;
 
@@ -26,11 +24,11 @@ pub(super) fn run(args: &CalibrateArgs) -> Outcome {
     let text = std::fs::read_to_string(args.set.model.join(MANIFEST)).map_err(told)?;
     let material = material(args, &set, &text);
     let (calibration, occasion) = chosen(args, &material);
-    let settings = calibrate::settings(&text, &calibration)
+    let report = calibrate::report(&calibration, &occasion);
+    let settings = calibrate::settings(&text, &calibration, &report)
         .map_err(|e| Failure::say(format!("{}: {e}", args.set.model.join(MANIFEST).display())))?;
     // What is written can be read again: a setting out of bounds would be a fault of the search.
     Decoding::parse(&settings).map_err(|e| Failure::say(format!("the settings found cannot be used: {e}")))?;
-    let report = calibrate::report(&calibration, &occasion);
     copy(&args.set.model, &args.out).and_then(|()| write(&args.out, MANIFEST, &settings))?;
     write(&args.out, REPORT, &report)?;
     print(&report)?;
