@@ -180,5 +180,7 @@ fn what_cannot_be_calibrated_gets_one_line() {
     let fresh = dir.path().join("out");
     fails(&seen.1, "tests/data", 2, "tests/data: is not empty; name another directory");
     fails(none.to_str().unwrap(), fresh.to_str().unwrap(), 1, "no action to learn from");
+    let inside = root().join("tests/data/simulated-short/out");
+    fails(&seen.1, inside.to_str().unwrap(), 2, "lies within --model");
     assert!(fresh.read_dir().unwrap().next().is_none(), "nothing is written");
 }

@@ -267,6 +267,11 @@ impl Analytics {
         self.left_out
     }
 
+    /// To be told when what waits was held for company.
+    pub fn pause(&mut self) {
+        self.schedule.pause((self.time.0)());
+    }
+
     /// To be told when nothing waits and every frame has been taken in: the device has kept up.
     pub fn rest(&mut self) {
         self.schedule.rest();

@@ -73,6 +73,7 @@ impl Inference {
                 }
                 Batch::Wait(more) => {
                     self.take_in(&mut round, more);
+                    self.analytics.pause();
                 }
                 Batch::Run(_) => self.run_next(),
             }

@@ -103,7 +103,9 @@ impl Replayer {
         let source = Source::File { path: path.to_owned(), looped: false, speed: Speed::Max };
         let decoder = self.analytics.watchers().next().map(|w| w.decoder);
         let events = Events::new(context(&camera, &self.model, decoder), content, &mut self.sequence);
-        let mut sink = Collect { events, replayed: Replayed { camera, ..Replayed::default() } };
+        // A video that is shorter than a window has labels all the same.
+        let score_labels = decoder.map(|d| d.score_labels().to_vec()).unwrap_or_default();
+        let mut sink = Collect { events, replayed: Replayed { camera, score_labels, ..Replayed::default() } };
         let before = *sink.events.sequence;
         match play(&mut self.analytics, &self.plan, source, Elements::probe(), &mut sink, &mut progress) {
             Ok(duration) => Ok(Replayed { duration, events: sink.events.made, ..sink.replayed }),

@@ -51,12 +51,23 @@ pub(super) fn read(args: &AnnotatedArgs) -> Result<Annotated, Failure> {
     } else {
         replayed(args, &files, &truth)?
     };
+    let annotated = truth.videos.len();
+    let replayed: Vec<Replayed> = replayed.into_iter().filter(is_one_session).collect();
     if replayed.is_empty() {
         return Err(Failure::say("no video could be replayed; there is nothing to judge"));
     }
-    let failed = truth.videos.len() - replayed.len();
+    let failed = annotated - replayed.len();
     let truth = with_durations(truth.only(|camera| replayed.iter().any(|r| r.camera == camera)), &replayed);
     Ok(Annotated { decoding, labels, truth, replayed, accel, notes, failed })
+}
+
+/// The times of annotations count from the first frame; after a break nobody knows how.
+fn is_one_session(replayed: &Replayed) -> bool {
+    let whole = replayed.scores.windows(2).all(|pair| pair[0].0 < pair[1].0);
+    if !whole {
+        eprintln!("kinewatch: {}: its time stamps break off and begin anew; write it as one stream", replayed.camera);
+    }
+    whole
 }
 
 impl Annotated {

@@ -39,8 +39,9 @@ pub(super) fn run(args: &CalibrateArgs) -> Outcome {
 /// Makes the directory: what is wrong with it is told before the work.
 fn usable(out: &Path, model: &Path) -> Outcome {
     let told = |problem: &str| Failure::Usage(format!("--out {}: {problem}", out.display()));
-    if let (Ok(parent), Ok(model)) =
-        (out.ancestors().skip(1).find(|p| p.exists()).unwrap_or(out).canonicalize(), model.canonicalize())
+    let whole = std::path::absolute(out).unwrap_or_else(|_| out.to_owned());
+    let there = whole.ancestors().skip(1).find(|parent| parent.exists()).unwrap_or(&whole);
+    if let (Ok(parent), Ok(model)) = (there.canonicalize(), model.canonicalize())
         && parent.starts_with(&model)
     {
         return Err(told("lies within --model; name a directory outside of it"));

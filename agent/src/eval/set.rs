@@ -50,7 +50,7 @@ pub fn labels(asked: &[String], decoding: &Decoding, whole: &Truth) -> Result<La
     let judged: Vec<String> = match asked {
         [] if annotated.is_empty() => reported.clone(),
         [] => reported.iter().filter(|l| annotated.contains(l)).cloned().collect(),
-        asked => asked.to_vec(),
+        asked => asked.iter().enumerate().filter(|(n, l)| !asked[..*n].contains(l)).map(|(_, l)| l.clone()).collect(),
     };
     if judged.is_empty() {
         return Err(format!(

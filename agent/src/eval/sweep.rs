@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 
 use kinewatch_core::decode::{Decision, Decoder, EndReason, Status};
 use kinewatch_core::manifest::{DecoderKind, DecoderParams, Decoding, ScoreModel};
-use kinewatch_core::time::Pts;
 
 use super::figures::{Edge, Key, Quantile, of_block};
 use super::outcomes::Judged;
@@ -139,33 +138,23 @@ fn setting(decoding: &Decoding, knob: Knob, label: &str) -> String {
     own.map_or_else(|| "not decoded".into(), |(_, word)| word)
 }
 
-/// The actions that a decoder, fresh or a copy of a fresh one, finds in the scores of a video. Where time begins anew the
-/// stream was interrupted.
+/// The actions that a decoder, fresh or a copy of a fresh one, finds in the scores of a video, which is of one session.
 #[must_use]
 pub fn again(mut decoder: Decoder, replayed: &Replayed) -> Vec<Detection> {
     let labels = decoder.published_labels().to_vec();
     let (mut decisions, mut found) = (Vec::new(), BTreeMap::new());
-    let (mut session, mut newest) = (0, Pts::ZERO);
-    let end = replayed.scores.last().map_or(replayed.duration, |(at, _)| replayed.duration.max(*at));
     for (at, scores) in &replayed.scores {
-        if *at < newest {
-            decoder.gap(newest, EndReason::StreamLost, &mut decisions);
-            decisions.drain(..).for_each(|d| take(&mut found, &d, &labels, &replayed.camera, session));
-            session += 1;
-        }
-        newest = *at;
         decoder.step_scores(*at, scores, &mut decisions);
-        decisions.drain(..).for_each(|d| take(&mut found, &d, &labels, &replayed.camera, session));
+        decisions.drain(..).for_each(|d| take(&mut found, &d, &labels, &replayed.camera));
     }
-    decoder.gap(end, EndReason::StreamLost, &mut decisions);
-    decisions.drain(..).for_each(|d| take(&mut found, &d, &labels, &replayed.camera, session));
+    decoder.gap(replayed.duration, EndReason::StreamLost, &mut decisions);
+    decisions.drain(..).for_each(|d| take(&mut found, &d, &labels, &replayed.camera));
     found.into_values().collect()
 }
 
-fn take(found: &mut BTreeMap<u64, Detection>, decision: &Decision, labels: &[String], camera: &str, session: u64) {
+fn take(found: &mut BTreeMap<u64, Detection>, decision: &Decision, labels: &[String], camera: &str) {
     let detection = found.entry(decision.action).or_insert_with(|| Detection {
         camera: camera.to_owned(),
-        session,
         label: labels.get(usize::from(decision.label)).cloned().unwrap_or_default(),
         decided_s: decision.decided_at.seconds(),
         ..Detection::default()

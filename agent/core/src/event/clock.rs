@@ -80,6 +80,7 @@ impl ClockRecord {
             self.corrects_from = forgotten.last_sequence.saturating_add(1);
         }
         self.synced = step.synced;
+        self.source = if step.synced { "ntp" } else { "local" }.into();
         self.steps.push_back(StepRecord {
             at: rfc3339(step.new_unix_ns),
             was: rfc3339(step.old_unix_ns),

@@ -216,6 +216,13 @@ impl<R> Scheduler<R> {
         self.lanes.iter().map(asks).sum()
     }
 
+    /// To be told when the device stands idle although something waits, for company: that is a pause.
+    pub fn pause(&mut self, now: Duration) {
+        if self.load == Load::Kept {
+            self.busy_since = Some(now);
+        }
+    }
+
     /// A queue that has stood for too long is cut to the newest.
     fn weigh(&mut self, now: Duration, dropped: &mut Vec<Ticket<R>>) {
         let busy = self.busy_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));

@@ -52,10 +52,11 @@ impl DeviceClock {
     pub fn look(&mut self, mono_ns: i64, wall_ns: i64, synced: bool) -> Option<ClockStep> {
         self.wall_minus_mono = wall_ns.saturating_sub(mono_ns);
         let became_synced = synced && !self.synced;
-        self.synced |= synced;
         if self.wall_minus_mono.saturating_sub(self.told).saturating_abs() < STEP_NS && !became_synced {
+            // Losing the time service without a step stays silent.
             return None;
         }
+        self.synced = synced;
         let old_unix_ns = mono_ns.saturating_add(self.told);
         self.told = self.wall_minus_mono;
         Some(ClockStep { mono_ns, old_unix_ns, new_unix_ns: wall_ns, synced })
@@ -73,6 +74,16 @@ impl ClockStep {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_step_that_unsets_the_clock_is_followed_by_its_being_set_again() {
+        const S: i64 = 1_000_000_000;
+        let mut clock = DeviceClock::new(0, 0, true);
+        assert!(clock.look(S, 100 * S, false).is_some_and(|step| !step.synced));
+        let again = clock.look(2 * S, 101 * S, true).unwrap();
+        assert!(again.synced && again.step_ns() == 0);
+        assert_eq!(clock.look(3 * S, 102 * S, true), None);
+    }
 
     const MS: i64 = 1_000_000;
 

@@ -91,6 +91,10 @@ impl MediaClock {
         if (1..=NANOS_PER_SECOND).contains(&advance) {
             self.interval = advance;
         }
+        if waited > GAP_NS {
+            // Whatever the camera's clock says after a silence: offsets of before tell nothing of it.
+            self.lowest = mono_ns.saturating_sub(given);
+        }
         given
     }
 

@@ -102,7 +102,7 @@ fn axis(scene: &Scene<'_>, height: f64) -> Markup {
 /// A round number of seconds, for about ten ticks.
 fn tick_s(span_s: f64) -> f64 {
     let steps = [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0];
-    steps.into_iter().find(|step| span_s / step <= 14.0).unwrap_or(3600.0)
+    steps.into_iter().find(|step| span_s / step <= 14.0).unwrap_or_else(|| (span_s / 14.0).max(3600.0))
 }
 
 fn curves(scene: &Scene<'_>, lines: &Lines<'_>) -> Markup {
