@@ -4,12 +4,14 @@
 //! Runtime when `ORT_DYLIB_PATH` names it, else on tract (whose own allocations are Rust's and are counted too). What
 //! GStreamer and ONNX Runtime allocate inside is C and C++ and passes by this counter.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+mod counting;
+
 use std::error::Error;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use counting::COUNT;
 use kinewatch::analytics::{Analytics, CameraPlan, Origin, Sink, WindowDrop};
 use kinewatch::models;
 use kinewatch::replay::play;
@@ -21,32 +23,6 @@ use kinewatch_engine::OpenOptions;
 
 /// Rows of scores until buffers have their size.
 const WARM_UP: u64 = 20;
-
-struct Counting;
-
-static COUNT: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call is handed on to the system's allocator unchanged.
-#[allow(unsafe_code)]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        COUNT.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// The counter at the end of the warm-up and at the newest scores.
 #[derive(Default)]

@@ -3,13 +3,15 @@
 //! Usage: `cargo bench --bench decoder`. Every kind of decoder with 1, 7 and 50 labels, from logits to decisions, over a
 //! stream in which each label acts now and then. Prints one line each and fails when a step costs more than it may.
 
-use std::alloc::{GlobalAlloc, Layout, System};
+mod counting;
+
 use std::error::Error;
 use std::fmt::Write as _;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use counting::COUNT;
 use kinewatch_core::decode::{Decision, Decoder};
 use kinewatch_core::manifest::{DecoderKind, Manifest, Overrides};
 use kinewatch_core::time::Pts;
@@ -17,39 +19,13 @@ use kinewatch_core::time::Pts;
 /// Of one label in one step.
 const MOST_NS: f64 = 2000.0;
 const LABELS: [usize; 3] = [1, 7, 50];
-/// Steps of a pass, 0.2 s each.
+/// Steps of a pass, a stride each.
 const STEPS: usize = 4000;
 const STRIDE_NS: i64 = 100_000_000;
 /// The quickest of so many passes counts: what else the machine does only ever adds.
 const PASSES: usize = 9;
 /// A package whose labels are replaced.
 const PACKAGE: &str = include_str!("../../tests/data/packages/tiny-bright/model.toml");
-
-struct Counting;
-
-static COUNT: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: every call is handed on to the system's allocator unchanged.
-#[allow(unsafe_code)]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        COUNT.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promise.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// What a decoder cost.
 struct Cost {

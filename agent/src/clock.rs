@@ -6,11 +6,11 @@ use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use kinewatch_capture::{kernel_clock, mono_ns};
+use kinewatch_capture::kernel_clock;
 use kinewatch_core::event::ClockState;
 use kinewatch_core::manifest::TimeOfDay;
 
-pub use kinewatch_capture::wall_ns;
+pub use kinewatch_capture::{mono_ns, wall_ns};
 
 /// Made by systemd-timesyncd once it has set the clock.
 const SYNCHRONIZED: &str = "/run/systemd/timesync/synchronized";

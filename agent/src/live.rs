@@ -134,10 +134,7 @@ impl Sink for LiveSink {
         let camera = &self.shared.cameras[origin.camera];
         camera.windows.fetch_add(1, Relaxed);
         // Both on the monotonic clock: a step of the device's clock is no age.
-        let wall_minus_mono_ns = self.clock.wall_minus_mono_ns();
-        let captured = origin.clock.wall(at, wall_minus_mono_ns);
-        let now_ns = (self.read_clocks)().0.saturating_add(wall_minus_mono_ns);
-        let age = now_ns.saturating_sub(captured.unix_ns);
+        let age = clock::mono_ns().saturating_sub(origin.clock.wall(at, 0).unix_ns);
         camera.age.observe(Duration::from_nanos(u64::try_from(age).unwrap_or(0)));
         if let Some(writer) = &mut self.scores {
             writer.write(&camera.name, origin.session, at, labels, scores);

@@ -37,7 +37,7 @@ pub(crate) fn tuned(set: &Set, kinds: &[DecoderKind]) -> Decoding {
         kinds: kinds.to_vec(),
         scope: Scope::All,
     };
-    calibrate(&material, |_, _| ()).decoding
+    calibrate(material, |_, _| ()).decoding
 }
 
 pub(crate) fn find(decoding: &Decoding, set: &Set) -> Vec<Detection> {

@@ -2,6 +2,8 @@
 
 use kinewatch_core::manifest::{DecoderKind, DecoderParams, ScoreModel};
 
+use crate::eval::shifted;
+
 /// Settings to begin from: those of the package if they are of the kind, and what suits most scores.
 pub(super) fn starts(
     kind: DecoderKind,
@@ -84,11 +86,6 @@ fn changed(m: &ScoreModel, size: f64, stride_s: f64) -> Vec<ScoreModel> {
 /// Actions and pauses much shorter than the window are hardly seen in its scores, and cost states.
 pub(super) fn seen(window_s: f64, stride_s: f64) -> f64 {
     stride_s.max(window_s / 2.0)
-}
-
-fn shifted(probability: f64, log_odds: f64) -> f64 {
-    let odds = probability / (1.0 - probability) * log_odds.exp();
-    odds / (1.0 + odds)
 }
 
 /// No more digits than a person would write, and within what a package may say.

@@ -93,8 +93,7 @@ pub struct LabelChoice {
 /// Chooses settings for every decoded label that the annotations know, or that a sequence in them needs. `told` is given a
 /// label's name when its turn comes, and its share of the whole.
 #[must_use]
-pub fn calibrate(material: &Material, mut told: impl FnMut(&str, f64)) -> Calibration {
-    let mut material = material.clone();
+pub fn calibrate(mut material: Material, mut told: impl FnMut(&str, f64)) -> Calibration {
     let wanted = if material.scope == Scope::All { wanted(&material) } else { Vec::new() };
     // A label that keeps its thresholds needs the temperature that they are for, and what is not annotated would count as
     // nothing.
@@ -155,7 +154,7 @@ pub fn left_out(material: &Material, folds: usize, mut told: impl FnMut(f64)) ->
             kinds: material.kinds.clone(),
             ..*material
         };
-        let chosen = calibrate(&part(&|camera| !out(camera)), |_, _| ());
+        let chosen = calibrate(part(&|camera| !out(camera)), |_, _| ());
         let mut rest = part(&out);
         if let Some(temperature) = chosen.temperature {
             temperature::apply(&mut rest, temperature);

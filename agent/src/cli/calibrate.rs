@@ -76,7 +76,7 @@ fn material(args: &CalibrateArgs, set: &Annotated, text: &str) -> Material {
 fn chosen(args: &CalibrateArgs, material: &Material) -> (Calibration, Occasion) {
     let mut progress = Progress::bar("calibrating", 100, "%");
     let own = if args.folds < 2 { 100.0 } else { OWN_SHARE };
-    let calibration = calibrate::calibrate(material, |label, share| {
+    let calibration = calibrate::calibrate(material.clone(), |label, share| {
         progress.message(&format!("calibrating {label}"));
         progress.set((own * share) as u64);
     });

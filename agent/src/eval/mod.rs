@@ -21,7 +21,7 @@ pub use figures::{Edge, Figure, Key, OFFSETS_S, Quantile, TIOUS};
 pub use groups::read_groups;
 pub use replays::{Job, replay_all};
 pub use summary::summary;
-pub use sweep::{Knob, Point, TradeOff, again};
+pub use sweep::{Knob, Point, TradeOff, again, shifted};
 pub use written::json;
 
 use crate::intervals::{Collector, Detection, Pair, Truth, pair};

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use kinewatch_core::decode::{Decision, Decoder, EndReason, Status};
 use kinewatch_core::manifest::{DecoderKind, DecoderParams, Decoding, ScoreModel};
 
-use super::figures::{Edge, Key, Quantile, of_block};
-use super::outcomes::Judged;
+use super::figures::{Edge, Key, Quantile};
+use super::figures_of;
 use crate::intervals::{Detection, Truth};
 use crate::replay::Replayed;
 
@@ -73,11 +73,8 @@ pub(super) fn trade_offs(
         let tried = turned(decoding, knob, amount);
         let decoder = Decoder::of_scores(&tried);
         let detections: Vec<Detection> = replayed.iter().flat_map(|r| again(decoder.clone(), r)).collect();
-        let judged = Judged::new(&detections, truth, labels);
-        let (hours, weights) = (judged.hours.iter().sum(), vec![1; judged.groups()]);
-        for (trade_off, block) in all.iter_mut().zip(&judged.labels) {
-            let values = of_block(block, hours, &weights);
-            let value = |key| Key::all().iter().position(|k| *k == key).and_then(|at| values[at]);
+        for (trade_off, figures) in all.iter_mut().zip(figures_of(&detections, truth, labels)) {
+            let value = |key| figures.figure(key).value;
             trade_off.points.push(Point {
                 knob,
                 in_use: n == 0,
@@ -116,7 +113,9 @@ fn turned(decoding: &Decoding, knob: Knob, amount: f64) -> Decoding {
     tried
 }
 
-fn shifted(probability: f64, log_odds: f64) -> f64 {
+/// A probability moved by some log-odds, kept within what a package may say.
+#[must_use]
+pub fn shifted(probability: f64, log_odds: f64) -> f64 {
     let odds = (probability / (1.0 - probability)) * log_odds.exp();
     (odds / (1.0 + odds)).clamp(1e-6, 1.0 - 1e-6)
 }
