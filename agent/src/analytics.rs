@@ -21,6 +21,7 @@ use kinewatch_engine::{InferError, Logits, Model, Request};
 
 use crate::layout::every;
 pub use crate::layout::{BranchPlan, CameraPlan, LayoutError, branches};
+pub use crate::watcher::{FAILING_AFTER_S, ModelTurn};
 use crate::watcher::{Sampler, Watcher};
 
 /// An opened model with what its decoders need.
@@ -74,6 +75,8 @@ pub trait Sink {
     fn stepped(&mut self, _took: Duration) {}
     /// Windows of a model at a camera were left out, or an online state was zeroed.
     fn windows_dropped(&mut self, camera: usize, model: usize, why: WindowDrop, count: u32);
+    /// A model begins or ceases to give nothing but failures at a camera.
+    fn model_turned(&mut self, _camera: usize, _model: usize, _turn: ModelTurn) {}
     /// For thresholds that depend on it; `None` where it has no meaning.
     fn time_of_day(&self) -> Option<TimeOfDay> {
         None
@@ -388,11 +391,26 @@ impl Analytics {
             let at = ticket.request.at;
             give_back(&mut self.spare, ticket.request);
             let camera = &mut self.cameras[camera_index];
-            if !self.logits.is_valid(row) {
+            let watcher = &mut camera.watchers[place];
+            let valid = self.logits.is_valid(row);
+            if !valid {
                 sink.windows_dropped(camera_index, model, WindowDrop::Failed, 1);
+            }
+            let turn = watcher.failures.note(at, valid);
+            if let Some(turn) = turn {
+                sink.model_turned(camera_index, model, turn);
+            }
+            if turn == Some(ModelTurn::Fails) {
+                // Nobody sees whether what is open goes on. What comes after is decided anew.
+                watcher.decoder.gap(at, EndReason::StreamLost, &mut self.decisions);
+                self.models[model].model.reset(watcher.stream);
+                let session = camera.session;
+                let origin = Origin { camera: camera_index, model, watcher: watcher.id, session, clock: &camera.clock };
+                self.decisions.drain(..).for_each(|decision| sink.decision(origin, &decision));
+            }
+            if !valid {
                 continue;
             }
-            let watcher = &mut camera.watchers[place];
             if watcher.decoder.is_scheduled() {
                 watcher.decoder.at_time(sink.time_of_day());
             }
@@ -448,6 +466,7 @@ impl Analytics {
             };
             self.decisions.drain(..).for_each(|decision| sink.decision(origin, &decision));
             watcher.sampler.clear();
+            watcher.failures.interrupt();
             self.models[watcher.model].model.reset(watcher.stream);
         }
         camera.branches.iter_mut().filter_map(|b| b.ring.as_mut()).for_each(Ring::clear);

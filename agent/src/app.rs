@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use kinewatch_capture::{Branch, Camera, CameraOptions, Elements};
@@ -19,6 +19,7 @@ use kinewatch_mqtt::{Client, Retained, Signal};
 use kinewatch_store::{Store, StoreOptions};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
 use crate::analytics::{self, Analytics, BranchPlan};
 use crate::camera_states;
@@ -32,6 +33,7 @@ use crate::infer::Inference;
 use crate::live::LiveSink;
 use crate::mailbox::{Mailbox, Overflow};
 use crate::models::{self, OpenedModel};
+use crate::supervise::{self, Opened, StopSignals};
 use crate::{inference, systemd, web};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -52,6 +54,8 @@ const STORE_STOP: Duration = Duration::from_millis(400);
 pub struct RunOptions {
     /// Folder for the scores of every camera.
     pub scores: Option<PathBuf>,
+    /// Called at each sign of life of a stage, for tests that make one hang.
+    pub on_beat: Option<fn(&str)>,
 }
 
 /// Runs until SIGTERM or SIGINT; a second one ends the process at once.
@@ -64,9 +68,11 @@ pub fn run(plan: &Plan, options: &RunOptions) -> anyhow::Result<()> {
         std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
     }
     let runtime = runtime().context("the control runtime cannot be started")?;
-    let signals = watch_signals(&runtime)?;
+    let mut signals = StopSignals::watch(&runtime).context("SIGTERM and SIGINT cannot be watched")?;
     let (store, session) = open_store(&plan.device.state_dir)?;
-    let shared = Arc::new(shared(plan));
+    let shared = Arc::new(shared(plan, options));
+    // Asked by commands; the thread ends with the last handle.
+    let _requests = supervise::spawn(Arc::clone(&shared)).context("the supervise thread cannot be started")?;
     let (stop_web, web_stopped) = watch::channel(false);
     if let Some(address) = plan.web {
         let listener = runtime.block_on(web::bind(address))?;
@@ -74,7 +80,7 @@ pub fn run(plan: &Plan, options: &RunOptions) -> anyhow::Result<()> {
     }
     start_broker(plan)?;
 
-    let (client, mqtt_signals) = Client::spawn(mqtt_options(plan, session), runtime.handle());
+    let (client, mqtt_signals) = Client::spawn(mqtt_options(plan, &shared, session), runtime.handle());
     let (commands, command_queue) = mpsc::channel(delivery::QUEUE);
     runtime.spawn(forward_signals(mqtt_signals, commands.clone(), Arc::clone(&shared)));
     let now = (clock::both_ns(), &clock::state());
@@ -83,7 +89,20 @@ pub fn run(plan: &Plan, options: &RunOptions) -> anyhow::Result<()> {
     let handle = runtime.handle().clone();
     let store_thread = Worker::spawn("store", move || delivery.run(command_queue, &handle))?;
 
-    let opened = open_models(plan, &shared)?;
+    let open = {
+        let (plan, shared) = (plan.clone(), Arc::clone(&shared));
+        move || open_models(&plan, &shared)
+    };
+    let opening = supervise::interruptible(&mut signals, &shared.stages.models, plan.models.len(), open);
+    let opened = match runtime.block_on(opening).context("the open thread cannot be started")? {
+        Opened::Done(opened) => opened?,
+        Opened::Interrupted(name) => {
+            begin_stop(&shared, name);
+            let client = Arc::new(client);
+            close(runtime, Closing { commands, states: None, client, store_thread, stop_web });
+            return Ok(());
+        }
+    };
     let mut references = Vec::with_capacity(opened.len());
     let mut loaded = Vec::with_capacity(opened.len());
     for model in opened {
@@ -121,25 +140,23 @@ pub fn run(plan: &Plan, options: &RunOptions) -> anyhow::Result<()> {
         let branches = analytics::branches(&manifests, layout);
         let to = Arc::clone(&mailbox);
         let on = Box::new(move |captured| to.push(index, captured));
-        let camera = Camera::spawn(camera_options(camera, branches, elements), on)?;
+        let mut options = camera_options(camera, branches, elements);
+        options.beat = Arc::clone(&shared.cameras[index].beat);
+        let camera = Camera::spawn(options, on)?;
         // Set once, here; a second value cannot come.
         let _unset = shared.cameras[index].capture.set(camera.stats());
+        let _unset = shared.cameras[index].control.set(camera.control());
         cameras.push(camera);
     }
     let client = Arc::new(client);
     let states =
         runtime.spawn(camera_states::run(Arc::clone(&shared), Arc::clone(&mailbox), Arc::clone(&client), session));
-    for beat in [&shared.inference_beat_ms, &shared.store_beat_ms] {
-        shared.beat(beat);
-    }
     shared.ready.store(true, Relaxed);
-    systemd::ready(&format!("watching {} cameras", cameras.len()));
-    runtime.spawn(systemd::feed_watchdog(Arc::clone(&shared)));
+    systemd::ready();
     tracing::info!(cameras = cameras.len(), models = manifests.len(), session, "watching");
 
     let ended = runtime.block_on(wait(signals, [&infer_thread, &store_thread]));
-    shared.stopping.store(true, Relaxed);
-    systemd::stopping();
+    begin_stop(&shared, ended.as_ref().copied().unwrap_or("a thread has ended"));
     thread::scope(|scope| {
         for camera in &cameras {
             scope.spawn(|| camera.stop(CAMERAS_STOP));
@@ -147,6 +164,27 @@ pub fn run(plan: &Plan, options: &RunOptions) -> anyhow::Result<()> {
     });
     mailbox.close();
     infer_thread.join(INFERENCE_STOP);
+    close(runtime, Closing { commands, states: Some(states), client, store_thread, stop_web });
+    ended.map(|_signal| ())
+}
+
+fn begin_stop(shared: &Shared, why: &str) {
+    tracing::info!("{why}: stopping; a second signal ends the process at once");
+    shared.stopping.store(true, Relaxed);
+    systemd::stopping();
+}
+
+/// What is left to close once no more decisions come.
+struct Closing {
+    commands: mpsc::Sender<Command>,
+    states: Option<JoinHandle<()>>,
+    client: Arc<Client>,
+    store_thread: Worker,
+    stop_web: watch::Sender<bool>,
+}
+
+fn close(runtime: Runtime, closing: Closing) {
+    let Closing { commands, states, client, store_thread, stop_web } = closing;
     let (drained, when_drained) = oneshot::channel();
     runtime.block_on(async {
         let drain = async {
@@ -155,8 +193,10 @@ pub fn run(plan: &Plan, options: &RunOptions) -> anyhow::Result<()> {
             }
         };
         let _late = tokio::time::timeout(DRAIN, drain).await;
-        states.abort();
-        let _aborted = states.await;
+        if let Some(states) = states {
+            states.abort();
+            let _aborted = states.await;
+        }
         if let Some(client) = Arc::into_inner(client) {
             client.stop(FAREWELL).await;
         }
@@ -166,7 +206,6 @@ pub fn run(plan: &Plan, options: &RunOptions) -> anyhow::Result<()> {
     store_thread.join(STORE_STOP);
     let _nobody_listens = stop_web.send(true);
     runtime.shutdown_timeout(Duration::from_millis(100));
-    ended
 }
 
 fn runtime() -> io::Result<Runtime> {
@@ -182,7 +221,7 @@ fn open_store(state_dir: &Path) -> anyhow::Result<(Store, u64)> {
     Ok((store, session))
 }
 
-fn shared(plan: &Plan) -> Shared {
+fn shared(plan: &Plan, options: &RunOptions) -> Shared {
     let camera = |c: &plan::CameraPlan| {
         let models = c.models.iter().map(|&m| &plan.models[m]);
         let labels = models.clone().flat_map(|m| m.manifest.published()).map(str::to_owned).collect();
@@ -190,7 +229,11 @@ fn shared(plan: &Plan) -> Shared {
     };
     let cameras = plan.cameras.iter().map(camera).collect();
     let models = plan.models.iter().map(|m| m.name.clone()).collect();
-    Shared::new(&plan.device.group, &plan.device.name, &plan.mqtt.url, cameras, models)
+    let shared = Shared::new(&plan.device.group, &plan.device.name, &plan.mqtt.url, cameras, models);
+    if let Some(f) = options.on_beat {
+        shared.stages.iter().chain(shared.cameras.iter().map(|c| &*c.beat)).for_each(|beat| beat.on_touch(f));
+    }
+    shared
 }
 
 #[cfg(feature = "embedded-broker")]
@@ -209,12 +252,13 @@ fn start_broker(_plan: &Plan) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn mqtt_options(plan: &Plan, session: u64) -> kinewatch_mqtt::Options {
+fn mqtt_options(plan: &Plan, shared: &Shared, session: u64) -> kinewatch_mqtt::Options {
     let topic = topic::status(&plan.device.group, &plan.device.name);
     let retained = |status: DeviceStatus| {
         Some(Retained { topic: topic.clone(), payload: serde_json::to_vec(&status).unwrap_or_default().into() })
     };
     let mut options = plan.mqtt.options();
+    options.beat = Arc::clone(&shared.stages.publisher);
     options.will = retained(DeviceStatus::will(session, VERSION));
     options.birth = retained(DeviceStatus::birth(session, VERSION));
     options.stopped = retained(DeviceStatus::stopped(session, VERSION));
@@ -254,6 +298,7 @@ fn open_models(plan: &Plan, shared: &Shared) -> anyhow::Result<Vec<OpenedModel>>
     let options = inference::open_options(&plan.engine, cache_dir)?;
     let mut opened = Vec::with_capacity(plan.models.len());
     for (model, view) in plan.models.iter().zip(&shared.models) {
+        shared.stages.models.touch(Instant::now());
         let model = models::open(&model.name, &model.path, model.overrides.clone(), &options)?;
         view.info.store(Some(Arc::new(model.info.clone())));
         opened.push(model);
@@ -281,39 +326,12 @@ fn camera_options(camera: &plan::CameraPlan, branches: Vec<BranchPlan>, elements
     }
 }
 
-/// SIGTERM and SIGINT as they come.
-fn watch_signals(runtime: &Runtime) -> anyhow::Result<mpsc::Receiver<&'static str>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let _entered = runtime.enter();
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be watched")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be watched")?;
-    let (send, receive) = mpsc::channel(1);
-    runtime.spawn(async move {
-        loop {
-            let name = tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
-            };
-            if send.try_send(name).is_err() {
-                // The first is being served: this one means now.
-                tracing::warn!("{name} again: ending at once");
-                std::process::exit(1);
-            }
-        }
-    });
-    Ok(receive)
-}
-
 /// Until a signal comes, or a thread that never ends has ended.
-async fn wait(mut signals: mpsc::Receiver<&'static str>, threads: [&Worker; 2]) -> anyhow::Result<()> {
+async fn wait(mut signals: StopSignals, threads: [&Worker; 2]) -> anyhow::Result<&'static str> {
     let mut looks = tokio::time::interval(Duration::from_millis(500));
     loop {
         tokio::select! {
-            Some(name) = signals.recv() => {
-                tracing::info!("{name}: stopping");
-                // With the receiver gone, a second signal finds the channel closed and ends the process.
-                return Ok(());
-            }
+            name = signals.recv() => return Ok(name),
             _ = looks.tick() => {
                 if let Some(dead) = threads.iter().find(|t| t.is_finished()) {
                     anyhow::bail!("the {} thread has ended by itself; see the log above, the service restarts", dead.name);

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use kinewatch_capture::kernel_clock;
 use kinewatch_core::event::ClockState;
@@ -52,6 +53,13 @@ pub fn state() -> ClockState {
 fn boot_id() -> Option<String> {
     static ID: OnceLock<Option<String>> = OnceLock::new();
     ID.get_or_init(|| fs::read_to_string(BOOT_ID).ok().map(|id| id.trim().to_owned())).clone()
+}
+
+/// What a clock on the wall showed so long ago: `12:03:05`.
+#[must_use]
+pub fn shown(ago: Duration) -> String {
+    let now = jiff::ZonedDateTime::now();
+    now.checked_sub(ago).unwrap_or(now).strftime("%H:%M:%S").to_string()
 }
 
 /// The time of day here, as the system's clock and time zone have it.

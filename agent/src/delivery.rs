@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kinewatch_core::event::{ActionEvent, ActionStatus, ClockRecord, GapData, GapStatement, recovered_event};
@@ -98,6 +98,7 @@ impl Delivery {
     /// Serves commands until [`Command::Stop`]; the heartbeat is touched at least once a second.
     pub fn run(mut self, mut commands: mpsc::Receiver<Command>, runtime: &Handle) {
         let mut stopping = false;
+        self.alive();
         while !stopping {
             if self.unsaved.len() >= QUEUE {
                 // A disk that fails for long: senders wait, so frames are lost and no event is.
@@ -115,7 +116,7 @@ impl Delivery {
                 stopping = self.take(command);
             }
             self.work();
-            self.shared.beat(&self.shared.store_beat_ms);
+            self.alive();
         }
         while let Ok(command) = commands.try_recv() {
             self.take(command);
@@ -125,6 +126,11 @@ impl Delivery {
             self.view().decisions_lost.fetch_add(self.unsaved.len() as u64, Relaxed);
             tracing::error!(events = self.unsaved.len(), "events could not be stored before the end and are lost");
         }
+        self.shared.stages.store.rest(Instant::now());
+    }
+
+    fn alive(&self) {
+        self.shared.stages.store.touch(Instant::now());
     }
 
     fn take(&mut self, command: Command) -> bool {
@@ -206,6 +212,7 @@ impl Delivery {
 
     fn save(&mut self) -> Result<(), StoreError> {
         while !self.unsaved.is_empty() {
+            self.alive();
             let chunk = &self.unsaved[..self.unsaved.len().min(GROUP)];
             let build: Vec<_> = chunk.iter().map(|new| move |sequence| with_sequence(&new.event, sequence)).collect();
             let drafts: Vec<_> = chunk

@@ -30,6 +30,7 @@ pub mod picture;
 pub mod progress;
 pub mod replay;
 pub mod scores;
+pub mod supervise;
 pub mod systemd;
 pub mod table;
 pub mod timeline;

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kinewatch_core::decode::{Decision, Status};
 use kinewatch_core::event::{ClockState, Clocks, EventContext, Ids, action_event};
@@ -15,7 +15,7 @@ use kinewatch_core::time::{DeviceClock, Pts, STEP_NS};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::analytics::{Origin, Sink, WindowDrop};
+use crate::analytics::{FAILING_AFTER_S, ModelTurn, Origin, Sink, WindowDrop};
 use crate::clock;
 use crate::delivery::{Command, NewEvent};
 use crate::health::{ActiveAction, CameraView, Shared};
@@ -79,9 +79,21 @@ impl LiveSink {
         if let Some(step) = self.clock.look(mono_ns, wall_ns, self.clock_state.synced) {
             self.shared.clock_steps.fetch_add(1, Relaxed);
             // In the same queue as events: what is in front of it bears the old time.
-            let _stopping = self.commands.blocking_send(Command::ClockStepped(step));
+            let _stopping = self.send(Command::ClockStepped(step));
         }
         wall_ns
+    }
+
+    /// Waits while the queue is full. Then it is the store that makes no progress, and its own beat that tells.
+    fn send(&self, command: Command) -> Result<(), mpsc::error::SendError<Command>> {
+        let command = match self.commands.try_send(command) {
+            Err(mpsc::error::TrySendError::Full(command)) => command,
+            sent => return sent.map_err(|error| mpsc::error::SendError(error.into_inner())),
+        };
+        self.shared.stages.inference.rest(Instant::now());
+        let sent = self.commands.blocking_send(command);
+        self.shared.stages.inference.touch(Instant::now());
+        sent
     }
 
     fn note_active(&mut self, origin: Origin<'_>, decision: &Decision, label: &str) {
@@ -123,7 +135,7 @@ impl Sink for LiveSink {
         let clocks = Clocks { map: origin.clock, state: &self.clock_state, wall_minus_mono_ns, now_unix_ns };
         let event = action_event(context, decision, origin.session, &clocks, ids, 0);
         let topic = context.topic(decision);
-        if self.commands.blocking_send(Command::Event(Box::new(NewEvent { topic, event }))).is_err() {
+        if self.send(Command::Event(Box::new(NewEvent { topic, event }))).is_err() {
             self.shared.delivery.decisions_lost.fetch_add(1, Relaxed);
             tracing::error!(label, "the store thread is gone: a decision is lost");
         }
@@ -143,6 +155,8 @@ impl Sink for LiveSink {
 
     fn inferred(&mut self, model: usize, _requests: usize, took: Duration) {
         self.shared.models[model].duration.observe(took);
+        // A gap may run many calls in a row.
+        self.shared.stages.inference.touch(Instant::now());
     }
 
     fn windows_dropped(&mut self, camera: usize, model: usize, why: WindowDrop, dropped: u32) {
@@ -154,6 +168,23 @@ impl Sink for LiveSink {
             WindowDrop::Overload => &counts.overload,
         };
         count.fetch_add(u64::from(dropped), Relaxed);
+    }
+
+    fn model_turned(&mut self, camera: usize, model: usize, turn: ModelTurn) {
+        let Some(place) = self.places[camera][model] else { return };
+        let (camera, model) = (&self.shared.cameras[camera], &self.shared.models[model].name);
+        camera.dropped[place].failing.store(turn == ModelTurn::Fails, Relaxed);
+        let camera = &camera.name;
+        match turn {
+            ModelTurn::Fails => tracing::error!(
+                camera,
+                model,
+                "the model has given nothing but failures for {} s: its open actions end with stream_lost; see the \
+                 failure above, and `kinewatch model check`",
+                FAILING_AFTER_S
+            ),
+            ModelTurn::Works => tracing::info!(camera, model, "the model works again: decoding begins anew"),
+        }
     }
 
     fn time_of_day(&self) -> Option<TimeOfDay> {

@@ -16,7 +16,7 @@ use super::file::{Backend, LogFormat, Precision, Protocol, Provider, Transport};
 use super::secret::{Login, Secret};
 
 /// What to do.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// The configuration file.
     pub file: PathBuf,
