@@ -386,45 +386,45 @@ impl Analytics {
 
     /// Steps the decoders of the call that has run.
     fn decide(&mut self, model: usize, sink: &mut impl Sink) {
-        for (row, ticket) in self.running.drain(..).enumerate() {
+        let mut running = std::mem::take(&mut self.running);
+        for (row, ticket) in running.drain(..).enumerate() {
             let (camera_index, place) = self.places[ticket.lane];
             let at = ticket.request.at;
             give_back(&mut self.spare, ticket.request);
-            let camera = &mut self.cameras[camera_index];
-            let watcher = &mut camera.watchers[place];
             let valid = self.logits.is_valid(row);
-            if !valid {
-                sink.windows_dropped(camera_index, model, WindowDrop::Failed, 1);
-            }
-            let turn = watcher.failures.note(at, valid);
+            let turn = self.cameras[camera_index].watchers[place].failures.note(at, valid);
             if let Some(turn) = turn {
                 sink.model_turned(camera_index, model, turn);
             }
             if turn == Some(ModelTurn::Fails) {
-                // Nobody sees whether what is open goes on. What comes after is decided anew.
-                watcher.decoder.gap(at, EndReason::StreamLost, &mut self.decisions);
-                self.models[model].model.reset(watcher.stream);
-                let session = camera.session;
-                let origin = Origin { camera: camera_index, model, watcher: watcher.id, session, clock: &camera.clock };
-                self.decisions.drain(..).for_each(|decision| sink.decision(origin, &decision));
+                // Nobody sees any more whether what is open goes on.
+                self.interrupt((camera_index, place), at, EndReason::StreamLost, sink);
             }
             if !valid {
+                sink.windows_dropped(camera_index, model, WindowDrop::Failed, 1);
                 continue;
             }
+            let camera = &mut self.cameras[camera_index];
+            let watcher = &mut camera.watchers[place];
             if watcher.decoder.is_scheduled() {
                 watcher.decoder.at_time(sink.time_of_day());
             }
             watcher.decoder.step(at, self.logits.row(row), &mut self.decisions);
-            let origin = Origin {
-                camera: camera_index,
-                model,
-                watcher: watcher.id,
-                session: camera.session,
-                clock: &camera.clock,
-            };
-            sink.scores(origin, at, watcher.decoder.scores(), watcher.decoder.score_labels());
+            let (origin, decoder) = (camera.origin(camera_index, place), &camera.watchers[place].decoder);
+            sink.scores(origin, at, decoder.scores(), decoder.score_labels());
             self.decisions.drain(..).for_each(|decision| sink.decision(origin, &decision));
         }
+        self.running = running;
+    }
+
+    /// Closes what is open of a model at a camera, with `reason`, and forgets what has been seen.
+    fn interrupt(&mut self, (camera_index, place): (usize, usize), at: Pts, reason: EndReason, sink: &mut impl Sink) {
+        let camera = &mut self.cameras[camera_index];
+        let watcher = &mut camera.watchers[place];
+        watcher.decoder.gap(at, reason, &mut self.decisions);
+        self.models[watcher.model].model.reset(watcher.stream);
+        let origin = camera.origin(camera_index, place);
+        self.decisions.drain(..).for_each(|decision| sink.decision(origin, &decision));
     }
 
     fn note_let_go(&mut self, sink: &mut impl Sink) {
@@ -453,22 +453,14 @@ impl Analytics {
         }
         self.schedule.clear(camera_index, &mut self.let_go);
         self.note_let_go(sink);
-        let camera = &mut self.cameras[camera_index];
-        let at = camera.newest.unwrap_or(Pts::ZERO);
-        for watcher in &mut camera.watchers {
-            watcher.decoder.gap(at, reason, &mut self.decisions);
-            let origin = Origin {
-                camera: camera_index,
-                model: watcher.model,
-                watcher: watcher.id,
-                session: camera.session,
-                clock: &camera.clock,
-            };
-            self.decisions.drain(..).for_each(|decision| sink.decision(origin, &decision));
+        let at = self.cameras[camera_index].newest.unwrap_or(Pts::ZERO);
+        for place in 0..self.cameras[camera_index].watchers.len() {
+            self.interrupt((camera_index, place), at, reason, sink);
+            let watcher = &mut self.cameras[camera_index].watchers[place];
             watcher.sampler.clear();
             watcher.failures.interrupt();
-            self.models[watcher.model].model.reset(watcher.stream);
         }
+        let camera = &mut self.cameras[camera_index];
         camera.branches.iter_mut().filter_map(|b| b.ring.as_mut()).for_each(Ring::clear);
         camera.newest = None;
         result
@@ -476,6 +468,11 @@ impl Analytics {
 }
 
 impl Camera {
+    fn origin(&self, camera: usize, place: usize) -> Origin<'_> {
+        let watcher = &self.watchers[place];
+        Origin { camera, model: watcher.model, watcher: watcher.id, session: self.session, clock: &self.clock }
+    }
+
     fn observe(&mut self, meta: &FrameMeta) {
         if meta.session != self.session {
             self.session = meta.session;
