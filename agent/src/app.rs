@@ -18,7 +18,7 @@ use kinewatch_core::topic;
 use kinewatch_mqtt::{Client, Retained, Signal};
 use kinewatch_store::{Store, StoreOptions};
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::analytics::{self, Analytics, BranchPlan};
@@ -34,7 +34,8 @@ use crate::live::LiveSink;
 use crate::mailbox::{Mailbox, Overflow};
 use crate::models::{self, OpenedModel};
 use crate::supervise::{self, Opened, StopSignals};
-use crate::{inference, systemd, web};
+use crate::web::{self, Web};
+use crate::{inference, systemd};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Frames of a camera that may wait for inference.
@@ -73,11 +74,7 @@ pub fn run(plan: &Plan, options: &RunOptions) -> anyhow::Result<()> {
     let shared = Arc::new(shared(plan, options));
     // Asked by commands; the thread ends with the last handle.
     let _requests = supervise::spawn(Arc::clone(&shared)).context("the supervise thread cannot be started")?;
-    let (stop_web, web_stopped) = watch::channel(false);
-    if let Some(address) = plan.web {
-        let listener = runtime.block_on(web::bind(address))?;
-        runtime.spawn(web::serve(listener, Arc::clone(&shared), web_stopped));
-    }
+    let web = plan.web.map(|address| web::start(address, Arc::clone(&shared))).transpose()?;
     start_broker(plan)?;
 
     let (client, mqtt_signals) = Client::spawn(mqtt_options(plan, &shared, session), runtime.handle());
@@ -93,13 +90,13 @@ pub fn run(plan: &Plan, options: &RunOptions) -> anyhow::Result<()> {
         let (plan, shared) = (plan.clone(), Arc::clone(&shared));
         move || open_models(&plan, &shared)
     };
-    let opening = supervise::interruptible(&mut signals, &shared.stages.models, plan.models.len(), open);
+    let opening = supervise::interruptible(&mut signals, &shared.stages.opening, plan.models.len(), open);
     let opened = match runtime.block_on(opening).context("the open thread cannot be started")? {
         Opened::Done(opened) => opened?,
         Opened::Interrupted(name) => {
             begin_stop(&shared, name);
             let client = Arc::new(client);
-            close(runtime, Closing { commands, states: None, client, store_thread, stop_web });
+            close(runtime, Closing { commands, states: None, client, store_thread, web });
             return Ok(());
         }
     };
@@ -164,7 +161,7 @@ pub fn run(plan: &Plan, options: &RunOptions) -> anyhow::Result<()> {
     });
     mailbox.close();
     infer_thread.join(INFERENCE_STOP);
-    close(runtime, Closing { commands, states: Some(states), client, store_thread, stop_web });
+    close(runtime, Closing { commands, states: Some(states), client, store_thread, web });
     ended.map(|_signal| ())
 }
 
@@ -180,11 +177,11 @@ struct Closing {
     states: Option<JoinHandle<()>>,
     client: Arc<Client>,
     store_thread: Worker,
-    stop_web: watch::Sender<bool>,
+    web: Option<Web>,
 }
 
 fn close(runtime: Runtime, closing: Closing) {
-    let Closing { commands, states, client, store_thread, stop_web } = closing;
+    let Closing { commands, states, client, store_thread, web } = closing;
     let (drained, when_drained) = oneshot::channel();
     runtime.block_on(async {
         let drain = async {
@@ -204,7 +201,7 @@ fn close(runtime: Runtime, closing: Closing) {
         let _late = tokio::time::timeout(STORE_STOP, commands.send(Command::Stop)).await;
     });
     store_thread.join(STORE_STOP);
-    let _nobody_listens = stop_web.send(true);
+    drop(web);
     runtime.shutdown_timeout(Duration::from_millis(100));
 }
 
@@ -298,7 +295,7 @@ fn open_models(plan: &Plan, shared: &Shared) -> anyhow::Result<Vec<OpenedModel>>
     let options = inference::open_options(&plan.engine, cache_dir)?;
     let mut opened = Vec::with_capacity(plan.models.len());
     for (model, view) in plan.models.iter().zip(&shared.models) {
-        shared.stages.models.touch(Instant::now());
+        shared.stages.opening.touch(Instant::now());
         let model = models::open(&model.name, &model.path, model.overrides.clone(), &options)?;
         view.info.store(Some(Arc::new(model.info.clone())));
         opened.push(model);
