@@ -27,6 +27,9 @@ use crate::teardown::Teardowns;
 /// How often the thread looks at the clock while frames flow.
 const TICK: gst::ClockTime = gst::ClockTime::from_mseconds(200);
 
+/// Why a session ended whose thread was replaced.
+const HUNG: &str = "the thread of the camera hung";
+
 /// A camera that keeps setting its clock is told of this often.
 const REPEAT: Duration = Duration::from_secs(60);
 
@@ -144,7 +147,7 @@ impl CameraThread {
         self.alive();
         // What the thread before this one left open, if it hung.
         self.generation = self.delivery.next_generation();
-        self.delivery.close(self.generation, GapReason::Lost("the thread of the camera hung".into()));
+        self.delivery.close(self.generation, GapReason::Lost(HUNG.into()));
         let mut backoff = Backoff::new(self.options.backoff);
         let mut outage = Instant::now();
         loop {
@@ -285,6 +288,7 @@ impl CameraThread {
     /// Ends the session, if one began, before the slow teardown.
     fn close(&self, end: &End) {
         let reason = match end {
+            End::Stopped if self.stop.is_disowned() => GapReason::Lost(HUNG.into()),
             End::Stopped => GapReason::Stopped,
             End::Rebuild => GapReason::Lost("restarted".into()),
             End::Drained => match self.options.source {
