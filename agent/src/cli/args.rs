@@ -93,6 +93,9 @@ pub struct AnnotatedArgs {
     /// Models opened at once, each with its own video. Default: as many as there are processors.
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub jobs: Option<u32>,
+    /// Where a model with boxes looks in every video, as fractions of the picture; once for each zone. Default: all of it.
+    #[arg(long, value_name = "X0,Y0,X1,Y1", value_parser = zone)]
+    pub zones: Vec<Region>,
     /// Inference.
     #[command(flatten)]
     pub engine: EngineArgs,
