@@ -154,9 +154,32 @@ fn any_moving_world(scale: impl Strategy<Value = f64>) -> impl Strategy<Value = 
     })
 }
 
-/// A camera that leaves takes its place in the order with it, and one that comes owes nothing for the one before.
+/// A camera that comes owes nothing for the one that had its index before.
 #[test]
-fn a_camera_in_another_s_place_begins_like_one_that_was_silent() {
+fn a_camera_in_another_s_place_pays_none_of_its_debts() {
+    let lane = |camera| Lane { camera, model: 0, every: Duration::from_millis(100) };
+    let mut scheduler = Scheduler::new(&[lane(0), lane(1)], &[1]);
+    let (mut picked, mut dropped) = (Vec::new(), Vec::new());
+    let mut run = |scheduler: &mut Scheduler<()>, now: u64, took: u64| {
+        scheduler.next(Duration::from_millis(now), &mut picked, &mut dropped);
+        scheduler.done(Duration::from_millis(took));
+        picked.drain(..).map(|ticket| ticket.lane).collect::<Vec<_>>()
+    };
+    assert_eq!(scheduler.offer(0, (), Duration::ZERO), None);
+    assert_eq!(run(&mut scheduler, 0, 10_000), [0], "ten seconds for the first camera");
+    assert_eq!(scheduler.offer(1, (), Duration::from_secs(10)), None);
+    assert_eq!(run(&mut scheduler, 10_000, 20), [1]);
+    scheduler.remove(0, &mut Vec::new());
+    assert_eq!(scheduler.add(lane(0)), 0, "the place is used again");
+    for lane in [1, 0] {
+        assert_eq!(scheduler.offer(lane, (), Duration::from_millis(10_020)), None);
+    }
+    assert_eq!(run(&mut scheduler, 10_020, 20), [0]);
+}
+
+/// Who stays shares the time of a camera that is away, and no more.
+#[test]
+fn a_camera_that_leaves_gives_its_time_to_the_others_until_it_is_back() {
     let mut world = alike(3, 100, 100);
     let gone = (3_000 * MS, Event::Leave(0));
     let back = (4_000 * MS, Event::Join(0));
