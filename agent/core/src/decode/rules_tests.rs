@@ -166,7 +166,8 @@ fn an_action_that_goes_on_stays_open_under_other_thresholds() {
 fn a_schedule_comes_and_goes_with_a_revision() {
     let manifest = example();
     let night: Overrides =
-        toml::from_str("[[lying.schedule]]\nfrom = \"22:00\"\nto = \"06:00\"\non = 0.99\noff = 0.5\nh_on = 5.0").unwrap();
+        toml::from_str("[[lying.schedule]]\nfrom = \"22:00\"\nto = \"06:00\"\non = 0.99\noff = 0.5\nh_on = 5.0")
+            .unwrap();
     let mut decoder = Decoder::new(&manifest, &night).unwrap();
     decoder.at_time("23:30".parse().ok());
     let lying = |decoder: &mut Decoder, from: usize| {

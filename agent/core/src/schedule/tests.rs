@@ -165,16 +165,18 @@ fn a_camera_in_another_s_place_pays_none_of_its_debts() {
         scheduler.done(Duration::from_millis(took));
         picked.drain(..).map(|ticket| ticket.lane).collect::<Vec<_>>()
     };
-    assert_eq!(scheduler.offer(0, (), Duration::ZERO), None);
-    assert_eq!(run(&mut scheduler, 0, 10_000), [0], "ten seconds for the first camera");
-    assert_eq!(scheduler.offer(1, (), Duration::from_secs(10)), None);
-    assert_eq!(run(&mut scheduler, 10_000, 20), [1]);
+    let offer = |scheduler: &mut Scheduler<()>, lane: usize, now: u64| {
+        assert_eq!(scheduler.offer(lane, (), Duration::from_millis(now)), None);
+    };
+    offer(&mut scheduler, 0, 0);
+    offer(&mut scheduler, 1, 0);
+    assert_eq!(run(&mut scheduler, 1_500, 10_000), [0], "overload begins, and ten seconds go to the first camera");
+    assert_eq!(run(&mut scheduler, 11_500, 20), [1]);
     scheduler.remove(0, &mut Vec::new());
     assert_eq!(scheduler.add(lane(0)), 0, "the place is used again");
-    for lane in [1, 0] {
-        assert_eq!(scheduler.offer(lane, (), Duration::from_millis(10_020)), None);
-    }
-    assert_eq!(run(&mut scheduler, 10_020, 20), [0]);
+    offer(&mut scheduler, 1, 11_520);
+    offer(&mut scheduler, 0, 11_520);
+    assert_eq!(run(&mut scheduler, 11_520, 20), [0]);
 }
 
 /// Who stays shares the time of a camera that is away, and no more.
