@@ -11,6 +11,8 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use kinewatch_capture::{CameraState, CameraStats};
 use kinewatch_core::event::ClockRecord;
 
+use crate::reload::ReloadView;
+
 /// Upper bounds of the inference duration histogram, seconds.
 pub const DURATION_BOUNDS: [f64; 14] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
@@ -24,12 +26,14 @@ pub struct Shared {
     pub group: String,
     /// When the process started.
     pub started: Instant,
-    /// Cameras, in the order of the configuration.
-    pub cameras: Vec<CameraView>,
-    /// Models, in the order of the configuration.
-    pub models: Vec<ModelView>,
+    /// Cameras, in the order of the configuration; another list after each reload. Who goes on keeps its view.
+    pub cameras: ArcSwap<Vec<Arc<CameraView>>>,
+    /// Models, likewise.
+    pub models: ArcSwap<Vec<Arc<ModelView>>>,
     /// Outbox and broker.
     pub delivery: DeliveryView,
+    /// How reloads of the configuration went.
+    pub reloads: ReloadView,
     /// How the system clock was set since boot; set once the store is open.
     pub clock: ArcSwapOption<ClockRecord>,
     /// Whether the system clock is synchronised.
@@ -53,12 +57,12 @@ pub struct CameraView {
     pub name: String,
     /// Source, without passwords.
     pub source: String,
-    /// Names of the models that watch it.
+    /// Names of the models that watch it, by [`crate::analytics::Origin::watcher`].
     pub models: Vec<String>,
     /// Counters of the capture thread; set when the camera was spawned.
     pub capture: OnceLock<Arc<CameraStats>>,
-    /// Frames dropped because inference did not keep up.
-    pub overflow: AtomicU64,
+    /// Frames dropped because inference did not keep up; counted by the mailbox.
+    pub overflow: Arc<AtomicU64>,
     /// Windows that were scored.
     pub windows: AtomicU64,
     /// Windows not scored, by model: in the order of `models`.
@@ -181,8 +185,9 @@ impl Shared {
             device: device.to_owned(),
             group: group.to_owned(),
             started: Instant::now(),
-            cameras,
-            models: models.into_iter().map(ModelView::new).collect(),
+            cameras: ArcSwap::from_pointee(cameras.into_iter().map(Arc::new).collect()),
+            models: ArcSwap::from_pointee(models.into_iter().map(|name| Arc::new(ModelView::new(name))).collect()),
+            reloads: ReloadView::default(),
             delivery: DeliveryView { broker: broker.to_owned(), ..DeliveryView::default() },
             clock: ArcSwapOption::empty(),
             clock_synced: AtomicBool::new(false),
@@ -222,7 +227,7 @@ impl Shared {
     /// Cameras whose stream is up.
     #[must_use]
     pub fn cameras_up(&self) -> usize {
-        self.cameras.iter().filter(|c| c.is_up()).count()
+        self.cameras.load().iter().filter(|c| c.is_up()).count()
     }
 }
 
@@ -236,12 +241,30 @@ impl CameraView {
             dropped: models.iter().map(|_| DroppedWindows::default()).collect(),
             models,
             capture: OnceLock::new(),
-            overflow: AtomicU64::new(0),
+            overflow: Arc::default(),
             windows: AtomicU64::new(0),
             age: DurationHistogram::default(),
             active: ArcSwap::default(),
             events: labels.into_iter().map(|label| LabelEvents { label, ..LabelEvents::default() }).collect(),
         }
+    }
+
+    /// The same camera under other models: what its stream has counted goes on.
+    #[must_use]
+    pub fn with_stream_of(mut self, before: &Self) -> Self {
+        self.overflow = Arc::clone(&before.overflow);
+        if let Some(capture) = before.capture.get() {
+            self.capture = OnceLock::from(Arc::clone(capture));
+        }
+        self
+    }
+
+    /// Whether both have the same name, source, models and labels.
+    #[must_use]
+    pub fn shows_the_same(&self, other: &Self) -> bool {
+        let labels = |view: &Self| view.events.iter().map(|event| event.label.clone()).collect::<Vec<_>>();
+        (&self.name, &self.source, &self.models) == (&other.name, &other.source, &other.models)
+            && labels(self) == labels(other)
     }
 
     /// Windows not scored for one reason, over all models.
@@ -258,7 +281,9 @@ impl CameraView {
 }
 
 impl ModelView {
-    fn new(name: String) -> Self {
+    /// A model that has not been opened.
+    #[must_use]
+    pub fn new(name: String) -> Self {
         Self {
             name,
             info: ArcSwapOption::empty(),

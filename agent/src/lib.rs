@@ -4,9 +4,12 @@
 
 pub mod analytics;
 pub mod app;
+pub mod broker;
 pub mod calibrate;
 pub mod camera_states;
+pub mod cameras;
 pub mod chains;
+pub mod change;
 pub mod cli;
 pub mod clock;
 pub mod clock_journal;
@@ -27,11 +30,12 @@ pub mod models;
 pub mod npy;
 pub mod overload;
 pub mod picture;
+pub mod prepare;
 pub mod progress;
+pub mod reload;
 pub mod replay;
 pub mod scores;
 pub mod systemd;
 pub mod table;
 pub mod timeline;
-mod watcher;
 pub mod web;

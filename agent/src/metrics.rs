@@ -15,7 +15,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::cli::version_commit;
-use crate::health::{CameraView, DurationHistogram, Shared, age_s};
+use crate::health::{CameraView, DurationHistogram, ModelView, Shared, age_s};
 
 /// Metrics of one agent.
 #[derive(Debug)]
@@ -46,22 +46,31 @@ impl Metrics {
 #[derive(Debug)]
 struct Reader(Arc<Shared>);
 
+/// The cameras and models of one answer: a reload between two metrics must not mix them.
+struct Snapshot<'s> {
+    shared: &'s Shared,
+    cameras: Arc<Vec<Arc<CameraView>>>,
+    models: Arc<Vec<Arc<ModelView>>>,
+}
+
 /// Values of one metric: labels and number.
 type Rows<'a, V> = Vec<(Vec<(&'a str, &'a str)>, V)>;
 
 impl Collector for Reader {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let e = &mut encoder;
-        self.build(e)?;
-        self.streams(e)?;
-        self.windows(e)?;
-        self.models(e)?;
-        self.events(e)?;
-        self.delivery(e)
+        let shared = &*self.0;
+        let now = Snapshot { shared, cameras: shared.cameras.load_full(), models: shared.models.load_full() };
+        now.build(e)?;
+        now.streams(e)?;
+        now.windows(e)?;
+        now.models(e)?;
+        now.events(e)?;
+        now.delivery(e)
     }
 }
 
-impl Reader {
+impl Snapshot<'_> {
     fn build(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let labels = vec![("version", env!("CARGO_PKG_VERSION")), ("commit", version_commit())];
         gauges(e, "build_info", "Version of the agent; always 1", vec![(labels, 1)])?;
@@ -69,32 +78,37 @@ impl Reader {
             e,
             "uptime_seconds",
             "Time since the agent started",
-            vec![(vec![], self.0.started.elapsed().as_secs_f64())],
+            vec![(vec![], self.shared.started.elapsed().as_secs_f64())],
         )?;
         gauges(
             e,
             "ready",
             "1 when every part has started and the agent is not stopping",
-            vec![(vec![], i64::from(self.0.is_ready()))],
+            vec![(vec![], i64::from(self.shared.is_ready()))],
         )?;
-        let synced = i64::from(self.0.clock_synced.load(Relaxed));
+        let synced = i64::from(self.shared.clock_synced.load(Relaxed));
         gauges(e, "clock_synced", "1 while the system clock is synchronised", vec![(vec![], synced)])?;
-        let steps = vec![(vec![], self.0.clock_steps.load(Relaxed))];
-        counters(e, "clock_steps", "Times that the system clock was set while the agent ran", steps)
+        let steps = vec![(vec![], self.shared.clock_steps.load(Relaxed))];
+        counters(e, "clock_steps", "Times that the system clock was set while the agent ran", steps)?;
+        let reloads = &self.shared.reloads;
+        let rows = [("applied", &reloads.applied), ("refused", &reloads.refused)];
+        let rows = rows.map(|(result, n)| (vec![("result", result)], n.load(Relaxed))).to_vec();
+        counters(e, "config_reloads", "Configurations read again, by what came of it", rows)?;
+        let good = vec![(vec![], i64::from(reloads.last_is_applied()))];
+        gauges(e, "config_last_reload_successful", "0 while the configuration file is one that was refused", good)
     }
 
     fn per_camera<V>(&self, value: impl Fn(&CameraView) -> V) -> Rows<'_, V> {
-        self.0.cameras.iter().map(|c| (vec![("camera", c.name.as_str())], value(c))).collect()
+        self.cameras.iter().map(|c| (vec![("camera", c.name.as_str())], value(c))).collect()
     }
 
     fn by_reason(&self, reasons: impl Fn(&CameraView) -> Vec<(&'static str, u64)>) -> Rows<'_, u64> {
-        let rows = |c| {
-            reasons(c)
-                .into_iter()
-                .map(|(reason, n)| (vec![("camera", c.name.as_str()), ("reason", reason)], n))
-                .collect::<Vec<_>>()
-        };
-        self.0.cameras.iter().flat_map(rows).collect()
+        let mut rows = Vec::new();
+        for camera in self.cameras.iter() {
+            let labels = |reason| vec![("camera", camera.name.as_str()), ("reason", reason)];
+            rows.extend(reasons(camera).into_iter().map(|(reason, n)| (labels(reason), n)));
+        }
+        rows
     }
 
     fn streams(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -145,7 +159,7 @@ impl Reader {
     fn windows(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
         counters(e, "windows", "Windows scored", self.per_camera(|c| c.windows.load(Relaxed)))?;
         let mut dropped = Vec::new();
-        for c in &self.0.cameras {
+        for c in self.cameras.iter() {
             for (model, d) in c.models.iter().zip(&c.dropped) {
                 for (reason, n) in [("hole", &d.hole), ("failed", &d.failed), ("overload", &d.overload)] {
                     let labels = vec![("camera", c.name.as_str()), ("model", model.as_str()), ("reason", reason)];
@@ -160,7 +174,7 @@ impl Reader {
             None,
             MetricType::Histogram,
         )?;
-        for c in &self.0.cameras {
+        for c in self.cameras.iter() {
             let labels = [("camera", c.name.as_str())];
             histogram(&c.age, family.encode_family(&&labels[..])?)?;
         }
@@ -169,7 +183,7 @@ impl Reader {
 
     fn models(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let infos: Vec<_> =
-            self.0.models.iter().filter_map(|m| m.info.load_full().map(|i| (m.name.as_str(), i))).collect();
+            self.models.iter().filter_map(|m| m.info.load_full().map(|i| (m.name.as_str(), i))).collect();
         let rows = infos
             .iter()
             .map(|(name, i)| {
@@ -184,8 +198,8 @@ impl Reader {
             })
             .collect();
         gauges(e, "model_info", "What runs each model; always 1", rows)?;
-        let rows = |pick: fn(&crate::health::ModelView) -> &AtomicU64| {
-            self.0.models.iter().map(|m| (vec![("model", m.name.as_str())], pick(m).load(Relaxed))).collect::<Vec<_>>()
+        let rows = |pick: fn(&ModelView) -> &AtomicU64| {
+            self.models.iter().map(|m| (vec![("model", m.name.as_str())], pick(m).load(Relaxed))).collect::<Vec<_>>()
         };
         counters(e, "backbone_runs", "Frames that went through the backbone", rows(|m| &m.backbone_runs))?;
         counters(e, "head_runs", "Windows that went through the head", rows(|m| &m.head_runs))?;
@@ -196,7 +210,7 @@ impl Reader {
             None,
             MetricType::Histogram,
         )?;
-        for m in &self.0.models {
+        for m in self.models.iter() {
             let labels = [("model", m.name.as_str())];
             histogram(&m.duration, family.encode_family(&&labels[..])?)?;
         }
@@ -205,7 +219,7 @@ impl Reader {
 
     fn events(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let mut rows = Vec::new();
-        for camera in &self.0.cameras {
+        for camera in self.cameras.iter() {
             for l in &camera.events {
                 for (status, n) in [("started", &l.started), ("updated", &l.updated), ("ended", &l.ended)] {
                     rows.push((
@@ -219,7 +233,7 @@ impl Reader {
     }
 
     fn delivery(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let d = &self.0.delivery;
+        let d = &self.shared.delivery;
         let one = |n: &AtomicU64| vec![(vec![], n.load(Relaxed))];
         gauges(
             e,
@@ -302,7 +316,7 @@ mod tests {
         let camera = CameraView::new("front", "test:", vec!["falls".into()], vec!["fall".into()]);
         camera.dropped[0].hole.store(3, Relaxed);
         let shared = Shared::new("home", "box", "mqtt://127.0.0.1", vec![camera], vec!["falls".into()]);
-        shared.models[0].duration.observe(std::time::Duration::from_millis(12));
+        shared.models.load()[0].duration.observe(std::time::Duration::from_millis(12));
         let text = Metrics::new(Arc::new(shared)).render().unwrap();
         let stable: Vec<&str> = text
             .lines()
@@ -316,7 +330,7 @@ mod tests {
     fn the_dashboard_asks_only_for_metrics_that_exist() {
         let camera = CameraView::new("c", "test:", vec!["m".into()], vec!["l".into()]);
         let shared = Shared::new("g", "d", "b", vec![camera], vec!["m".into()]);
-        shared.models[0].info.store(Some(Arc::new(crate::health::ModelInfo {
+        shared.models.load()[0].info.store(Some(Arc::new(crate::health::ModelInfo {
             version: "1".into(),
             architecture: "a".into(),
             sha256: "s".into(),

@@ -93,6 +93,13 @@ impl ScoresWriter {
         Self { folder: folder.to_owned(), open: HashMap::new() }
     }
 
+    /// Ends the camera's file: it is gone, or has other labels. What comes of the same session is not written.
+    pub fn close(&mut self, camera: &str) {
+        if let Some((_, slot)) = self.open.get_mut(camera) {
+            *slot = None;
+        }
+    }
+
     /// One row. A file that cannot be written is told once in the log and given up.
     pub fn write(&mut self, camera: &str, session: SessionId, at: Pts, labels: &[String], scores: &[f32]) {
         let known = self.open.get(camera).map(|(session, _)| *session);

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -58,6 +59,8 @@ pub struct CameraOptions {
     pub backoff: BackoffOptions,
     /// A pipeline that takes longer to stop is left to itself, and counted.
     pub teardown_deadline: Duration,
+    /// Sessions that a camera of this name has begun before: their numbers are not used again.
+    pub sessions_before: u32,
 }
 
 impl CameraOptions {
@@ -75,6 +78,7 @@ impl CameraOptions {
             first_frame_timeout: Duration::from_secs(10),
             backoff: BackoffOptions::default(),
             teardown_deadline: Duration::from_secs(2),
+            sessions_before: 0,
         }
     }
 }
@@ -138,6 +142,15 @@ pub struct Camera {
 }
 
 impl Camera {
+    /// Whether [`Camera::spawn`] would find a file that cannot be opened, or a source that this machine cannot serve.
+    ///
+    /// # Errors
+    /// It would.
+    pub fn check(options: &CameraOptions) -> Result<(), CaptureError> {
+        check_file(&options.source)?;
+        pipeline::check(options)
+    }
+
     /// Starts the camera's thread. Returns at once; a file that cannot be opened and a source that this machine cannot
     /// serve at all are errors here.
     ///
@@ -145,10 +158,10 @@ impl Camera {
     /// time. It must be quick, except that with `speed=max` it may block to slow the file down. It must not call
     /// [`Camera::stop`].
     pub fn spawn(options: CameraOptions, on: Consumer) -> Result<Self, CaptureError> {
-        check_file(&options.source)?;
-        pipeline::check(&options)?;
+        Self::check(&options)?;
         let name = options.name.clone();
         let stats = Arc::new(CameraStats::default());
+        stats.sessions.store(options.sessions_before.into(), Relaxed);
         let stop = Arc::new(StopSignal::default());
         let pace = match &options.source {
             source if !source.is_real_time() => Pace::Unclocked,

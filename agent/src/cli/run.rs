@@ -7,8 +7,8 @@ use crate::config::{self, Environment, Probe, Severity};
 use crate::logging;
 
 pub(super) fn run(args: RunArgs, verbose: u8, log_format: Option<LogFormat>) -> Outcome {
-    let report = config::check(&args.config, &Environment::of_process(), Probe::Machine);
-    let Some(plan) = report.plan.as_ref().filter(|_| report.is_ok()) else {
+    let mut report = config::check(&args.config, &Environment::of_process(), Probe::Machine);
+    let Some(plan) = report.plan.take().filter(|_| report.is_ok()) else {
         return Err(Failure::Config(report.lines(Severity::Error)));
     };
     let format = log_format.unwrap_or(plan.log.format);

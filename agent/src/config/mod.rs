@@ -5,6 +5,7 @@
 
 mod broker;
 mod cameras;
+pub mod diff;
 pub(crate) mod document;
 pub mod file;
 mod models;

@@ -45,8 +45,8 @@ fn one(r: &mut Resolver<'_>, i: usize, model: &Model, name: &str, engine: &Engin
     if !r.looks_at_machine() {
         return None;
     }
-    let manifest = match kinewatch_ota::open_verified(&path) {
-        Ok(package) => package.manifest,
+    let (manifest, digest) = match kinewatch_ota::open_verified(&path) {
+        Ok(package) => (package.manifest, package.digest),
         Err(e) => {
             r.error(&key!["model", i, "path"], format!("model \"{name}\": {e}"));
             return None;
@@ -56,7 +56,7 @@ fn one(r: &mut Resolver<'_>, i: usize, model: &Model, name: &str, engine: &Engin
         r.error(&key!["model", i, "path"], format!("model \"{name}\": {e}"));
     }
     let overrides = overrides(r, i, model, name, &manifest);
-    Some(ModelPlan { name: name.to_owned(), path, manifest: Arc::new(manifest), overrides })
+    Some(ModelPlan { name: name.to_owned(), path, digest, manifest: Arc::new(manifest), overrides })
 }
 
 /// Whether this machine has what the package cannot be run without. Looks for a library only when one is needed.

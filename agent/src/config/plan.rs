@@ -1,6 +1,6 @@
 //! The configuration as the agent uses it: every name resolved, every file read, nothing left to check.
 //!
-//! Made once, at start-up, by [`super::check`]; never changed afterwards. Holds secrets, which `Debug` does not show.
+//! Made by [`super::check`], at the start and at each reload ([`super::diff`]); never changed afterwards. Holds secrets, which `Debug` does not show.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -110,6 +110,8 @@ pub struct ModelPlan {
     pub name: String,
     /// Directory of the package, verified.
     pub path: PathBuf,
+    /// SHA-256 of its manifest, hex: identifies the package.
+    pub digest: String,
     /// Its contract.
     pub manifest: Arc<Manifest>,
     /// Decoder parameters that replace the package's.

@@ -17,8 +17,13 @@ pub(super) fn render(shared: &Shared) -> Value {
         "uptime_s": shared.started.elapsed().as_secs(),
         "ready": shared.is_ready(),
         "alive": shared.is_alive(super::ALIVE_LIMIT),
-        "cameras": shared.cameras.iter().map(camera).collect::<Vec<_>>(),
-        "models": shared.models.iter().map(model).collect::<Vec<_>>(),
+        "configuration": {
+            "reloads": get(&shared.reloads.applied),
+            "refused": get(&shared.reloads.refused),
+            "last_reload": shared.reloads.last.load().as_deref(),
+        },
+        "cameras": shared.cameras.load().iter().map(|view| camera(view)).collect::<Vec<_>>(),
+        "models": shared.models.load().iter().map(|view| model(view)).collect::<Vec<_>>(),
         "mqtt": {
             "broker": d.broker,
             "connected": d.connected.load(Relaxed),
