@@ -4,7 +4,7 @@
 //! `agent/design/data-flow.md` for the threads.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -16,7 +16,6 @@ use kinewatch_capture::{Branch, Camera, CameraOptions, Elements};
 use kinewatch_core::event::{DeviceStatus, EventContext};
 use kinewatch_core::topic;
 use kinewatch_mqtt::{Client, Retained, Signal};
-use kinewatch_store::{Store, StoreOptions};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -26,7 +25,7 @@ use crate::clock;
 use crate::clock_journal::ClockJournal;
 use crate::config::file::Transport;
 use crate::config::plan::{self, Plan};
-use crate::delivery::{self, Command, Delivery};
+use crate::delivery::{self, Command, Delivery, Disk};
 use crate::health::{CameraView, Shared};
 use crate::infer::Inference;
 use crate::live::LiveSink;
@@ -65,8 +64,9 @@ pub fn run(plan: &Plan, options: &RunOptions) -> anyhow::Result<()> {
     }
     let runtime = runtime().context("the control runtime cannot be started")?;
     let signals = watch_signals(&runtime)?;
-    let (store, session) = open_store(&plan.device.state_dir)?;
     let shared = Arc::new(shared(plan));
+    let disk = Disk::open(&plan.device.state_dir, plan.outbox.store.clone(), Arc::clone(&shared))?;
+    let session = disk.session();
     let (stop_web, web_stopped) = watch::channel(false);
     if let Some(address) = plan.web {
         let listener = runtime.block_on(web::bind(address))?;
@@ -78,8 +78,9 @@ pub fn run(plan: &Plan, options: &RunOptions) -> anyhow::Result<()> {
     let (commands, command_queue) = mpsc::channel(delivery::QUEUE);
     runtime.spawn(forward_signals(mqtt_signals, commands.clone(), Arc::clone(&shared)));
     let now = (clock::both_ns(), &clock::state());
-    let (journal, device_clock) = ClockJournal::open(&plan.device.state_dir, session, store.last_sequence(), now);
-    let delivery = Delivery::new(store, plan.mqtt.window, client.outgoing(), Arc::clone(&shared), journal)?;
+    let (journal, device_clock, step) = ClockJournal::open(&plan.device.state_dir, session, now);
+    let (keep_until, feed) = (plan.outbox.store.keep_until, plan.outbox.feed(plan.mqtt.window));
+    let delivery = Delivery::new(disk, keep_until, feed, client.outgoing(), Arc::clone(&shared), (journal, step));
     let handle = runtime.handle().clone();
     let store_thread = Worker::spawn("store", move || delivery.run(command_queue, &handle))?;
 
@@ -173,15 +174,6 @@ fn runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build()
 }
 
-fn open_store(state_dir: &Path) -> anyhow::Result<(Store, u64)> {
-    std::fs::create_dir_all(state_dir).with_context(|| {
-        format!("{}: cannot be made; set [device] state_dir to a directory that can be written", state_dir.display())
-    })?;
-    let mut store = Store::open(state_dir.join("events.db"), StoreOptions::default())?;
-    let session = store.next_session()?;
-    Ok((store, session))
-}
-
 fn shared(plan: &Plan) -> Shared {
     let camera = |c: &plan::CameraPlan| {
         let models = c.models.iter().map(|&m| &plan.models[m]);
@@ -241,7 +233,7 @@ async fn forward_signals(mut signals: mpsc::Receiver<Signal>, commands: mpsc::Se
                 view.connected.store(false, Relaxed);
                 view.last_error.store(Some(Arc::new(reason)));
             }
-            Signal::Acked { .. } | Signal::Refused { .. } => {}
+            Signal::Acked { .. } | Signal::Refused { .. } | Signal::Deferred { .. } => {}
         }
         if commands.send(Command::Signal(signal)).await.is_err() {
             return;

@@ -8,6 +8,7 @@ mod cameras;
 pub(crate) mod document;
 pub mod file;
 mod models;
+mod outbox;
 pub mod plan;
 mod resolve;
 pub mod secret;
