@@ -4,7 +4,7 @@
 //! for what a reload hands over; see `agent/design/data-flow.md` for the threads.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use kinewatch_mqtt::Client;
-use kinewatch_store::{Store, StoreOptions};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -21,7 +20,7 @@ use crate::cameras::Cameras;
 use crate::clock_journal::ClockJournal;
 use crate::config::diff::Difference;
 use crate::config::plan::{self, Plan};
-use crate::delivery::{self, Command, Delivery};
+use crate::delivery::{self, Command, Delivery, Disk};
 use crate::health::{CameraView, Shared};
 use crate::infer::Inference;
 use crate::live::LiveSink;
@@ -56,8 +55,9 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
     let mut signals = watch_signals(&runtime)?;
     let (requests, request_queue) = reload::requests();
     reload::watch_hangup(&runtime, requests).context("SIGHUP cannot be watched")?;
-    let (store, session) = open_store(&plan.device.state_dir)?;
     let shared = Arc::new(shared(&plan));
+    let disk = Disk::open(&plan.device.state_dir, plan.outbox.store.clone(), Arc::clone(&shared))?;
+    let session = disk.session();
     let (stop_web, web_stopped) = watch::channel(false);
     if let Some(address) = plan.web {
         let listener = runtime.block_on(web::bind(address))?;
@@ -69,8 +69,9 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
     let (commands, command_queue) = mpsc::channel(delivery::QUEUE);
     runtime.spawn(broker::forward_signals(mqtt_signals, commands.clone(), Arc::clone(&shared)));
     let now = (clock::both_ns(), &clock::state());
-    let (journal, device_clock) = ClockJournal::open(&plan.device.state_dir, session, store.last_sequence(), now);
-    let delivery = Delivery::new(store, plan.mqtt.window, client.outgoing(), Arc::clone(&shared), journal)?;
+    let (journal, device_clock, step) = ClockJournal::open(&plan.device.state_dir, session, now);
+    let (keep_until, feed) = (plan.outbox.store.keep_until, plan.outbox.feed(plan.mqtt.window));
+    let delivery = Delivery::new(disk, keep_until, feed, client.outgoing(), Arc::clone(&shared), (journal, step));
     let handle = runtime.handle().clone();
     let store_thread = Worker::spawn("store", move || delivery.run(command_queue, &handle))?;
 
@@ -143,15 +144,6 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
 
 fn runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build()
-}
-
-fn open_store(state_dir: &Path) -> anyhow::Result<(Store, u64)> {
-    std::fs::create_dir_all(state_dir).with_context(|| {
-        format!("{}: cannot be made; set [device] state_dir to a directory that can be written", state_dir.display())
-    })?;
-    let mut store = Store::open(state_dir.join("events.db"), StoreOptions::default())?;
-    let session = store.next_session()?;
-    Ok((store, session))
 }
 
 /// What is to be seen until models are open.

@@ -78,7 +78,7 @@ pub async fn forward_signals(
                 view.connected.store(false, Relaxed);
                 view.last_error.store(Some(Arc::new(reason)));
             }
-            Signal::Acked { .. } | Signal::Refused { .. } => {}
+            Signal::Acked { .. } | Signal::Refused { .. } | Signal::Deferred { .. } => {}
         }
         if commands.send(Command::Signal(signal)).await.is_err() {
             return;

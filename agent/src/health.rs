@@ -5,11 +5,12 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use kinewatch_capture::{CameraState, CameraStats};
-use kinewatch_core::event::ClockRecord;
+use kinewatch_core::event::{ClockRecord, StoreCondition, StoreStatus};
+use kinewatch_store::{Gap, StoreError};
 
 use crate::reload::ReloadView;
 
@@ -34,6 +35,8 @@ pub struct Shared {
     pub delivery: DeliveryView,
     /// How reloads of the configuration went.
     pub reloads: ReloadView,
+    /// Whether events can be stored.
+    pub store: StoreView,
     /// How the system clock was set since boot; set once the store is open.
     pub clock: ArcSwapOption<ClockRecord>,
     /// Whether the system clock is synchronised.
@@ -161,20 +164,103 @@ pub struct DeliveryView {
     pub acked: AtomicU64,
     /// Events that the broker refused for good.
     pub refused: AtomicU64,
-    /// Events in the outbox.
+    /// Events in the outbox that wait for the broker.
     pub outbox_messages: AtomicU64,
-    /// Bytes of them.
+    /// Bytes of the outbox.
     pub outbox_bytes: AtomicU64,
-    /// Unix time of the oldest, nanoseconds; 0 when the outbox is empty.
-    pub outbox_oldest_unix_ns: AtomicI64,
+    /// When the oldest that waits was stored, on the clock of [`crate::clock::boot_ns`]; `i64::MAX` when none does.
+    pub outbox_oldest_boot_ns: OldestBootNs,
     /// Events put aside because the broker refuses them.
     pub outbox_parked: AtomicU64,
+    /// Events that the broker has and that wait for a consumer.
+    pub outbox_kept: AtomicU64,
     /// Events dropped to keep within the quota, each stated in a `sys/gap`.
     pub outbox_dropped: AtomicU64,
-    /// Writes to the store that failed.
-    pub store_errors: AtomicU64,
+    /// Events that a damaged or lost database may have taken with it, each stated in a `sys/gap`.
+    pub outbox_damaged: AtomicU64,
     /// Decisions lost because the store could not take them.
     pub decisions_lost: AtomicU64,
+}
+
+impl DeliveryView {
+    /// Counts a range that will never be delivered.
+    pub fn note_dropped(&self, gap: &Gap) {
+        let count =
+            if gap.reason == "quota" || gap.reason == "age" { &self.outbox_dropped } else { &self.outbox_damaged };
+        count.fetch_add(gap.last.saturating_sub(gap.first) + 1, Relaxed);
+    }
+}
+
+/// A time since boot, nanoseconds; `i64::MAX` for none.
+#[derive(Debug)]
+pub struct OldestBootNs(AtomicI64);
+
+impl Default for OldestBootNs {
+    fn default() -> Self {
+        Self(AtomicI64::new(i64::MAX))
+    }
+}
+
+impl OldestBootNs {
+    /// Sets it.
+    pub fn set(&self, boot_ns: Option<i64>) {
+        self.0.store(boot_ns.unwrap_or(i64::MAX), Relaxed);
+    }
+
+    /// How long ago that was, seconds; `None` for none.
+    #[must_use]
+    pub fn age_s(&self) -> Option<f64> {
+        let then = Some(self.0.load(Relaxed)).filter(|ns| *ns != i64::MAX)?;
+        Some(crate::clock::boot_ns().saturating_sub(then).max(0) as f64 / 1e9)
+    }
+}
+
+/// Whether events can be stored.
+#[derive(Debug, Default)]
+pub struct StoreView {
+    /// As it is told on MQTT too; `None` until the store was first tried.
+    pub status: ArcSwapOption<StoreStatus>,
+    /// Events in memory that wait to be stored.
+    pub waiting: AtomicU64,
+    /// Attempts to open, read or write that failed, by [`StoreView::KINDS`].
+    errors: [AtomicU64; StoreView::KINDS.len()],
+}
+
+impl StoreView {
+    /// What goes wrong, with the words of metrics.
+    pub const KINDS: [(StoreCondition, &'static str); 6] = [
+        (StoreCondition::Full, "full"),
+        (StoreCondition::ReadOnly, "read_only"),
+        (StoreCondition::Missing, "missing"),
+        (StoreCondition::Damaged, "damaged"),
+        (StoreCondition::Busy, "busy"),
+        (StoreCondition::Failing, "failing"),
+    ];
+
+    /// Counts a failure.
+    pub fn note(&self, error: &StoreError) {
+        let condition = crate::delivery::condition(error);
+        if let Some(index) = Self::KINDS.iter().position(|(kind, _)| *kind == condition) {
+            self.errors[index].fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Failures by kind.
+    pub fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Self::KINDS.iter().zip(&self.errors).map(|((_, name), n)| (*name, n.load(Relaxed)))
+    }
+
+    /// What is wrong, in one line; `None` while events can be stored, or the store was not tried yet.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        self.status.load().as_ref().and_then(|status| status.error.clone())
+    }
+
+    /// Whether events can be stored now.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.status.load().as_ref().is_some_and(|status| status.state == StoreCondition::Ok)
+    }
 }
 
 impl Shared {
@@ -189,6 +275,7 @@ impl Shared {
             models: ArcSwap::from_pointee(models.into_iter().map(|name| Arc::new(ModelView::new(name))).collect()),
             reloads: ReloadView::default(),
             delivery: DeliveryView { broker: broker.to_owned(), ..DeliveryView::default() },
+            store: StoreView::default(),
             clock: ArcSwapOption::empty(),
             clock_synced: AtomicBool::new(false),
             clock_steps: AtomicU64::new(0),
@@ -320,13 +407,6 @@ impl DurationHistogram {
         let count = buckets.iter().map(|b| b.1).sum();
         (self.sum_ns.load(Relaxed) as f64 / 1e9, count, buckets)
     }
-}
-
-/// Seconds since a Unix time; `None` when it is 0 or lies ahead.
-#[must_use]
-pub fn age_s(unix_ns: i64) -> Option<f64> {
-    let then = UNIX_EPOCH + Duration::from_nanos(u64::try_from(unix_ns).ok().filter(|ns| *ns > 0)?);
-    SystemTime::now().duration_since(then).ok().map(|d| d.as_secs_f64())
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::cli::version_commit;
-use crate::health::{CameraView, DurationHistogram, ModelView, Shared, age_s};
+use crate::health::{CameraView, DurationHistogram, ModelView, Shared};
 
 /// Metrics of one agent.
 #[derive(Debug)]
@@ -245,18 +245,28 @@ impl Snapshot<'_> {
         counters(e, "mqtt_publish_acked", "Events that the broker acknowledged", one(&d.acked))?;
         counters(e, "mqtt_publish_refused", "Events that the broker refused for good", one(&d.refused))?;
         let gauge = |n: &AtomicU64| vec![(vec![], n.load(Relaxed) as i64)];
-        gauges(e, "outbox_messages", "Events stored and not yet acknowledged", gauge(&d.outbox_messages))?;
-        gauges(e, "outbox_bytes", "Bytes of them", gauge(&d.outbox_bytes))?;
+        gauges(e, "outbox_messages", "Events stored that wait for the broker", gauge(&d.outbox_messages))?;
+        gauges(e, "outbox_bytes", "Bytes of the outbox, as its quota counts them", gauge(&d.outbox_bytes))?;
         gauges(e, "outbox_parked", "Events put aside because the broker refuses them", gauge(&d.outbox_parked))?;
-        let oldest = age_s(d.outbox_oldest_unix_ns.load(Relaxed)).unwrap_or(0.0);
+        gauges(e, "outbox_kept", "Events that the broker has and that wait for a consumer", gauge(&d.outbox_kept))?;
         gauges(
             e,
             "outbox_oldest_age_seconds",
-            "Age of the oldest of them; 0 when there is none",
-            vec![(vec![], oldest)],
+            "Age of the oldest that waits for the broker; 0 when there is none",
+            vec![(vec![], d.outbox_oldest_boot_ns.age_s().unwrap_or(0.0))],
         )?;
         counters(e, "outbox_dropped", "Events dropped to keep within the quota", one(&d.outbox_dropped))?;
-        counters(e, "store_errors", "Writes to the store that failed", one(&d.store_errors))?;
+        counters(
+            e,
+            "outbox_damaged",
+            "Events that a damaged or lost database may have taken with it",
+            one(&d.outbox_damaged),
+        )?;
+        let store = &self.shared.store;
+        gauges(e, "store_up", "1 while events can be stored", vec![(vec![], i64::from(store.is_up()))])?;
+        gauges(e, "store_waiting", "Events in memory that wait to be stored", gauge(&store.waiting))?;
+        let errors = store.errors().map(|(kind, n)| (vec![("kind", kind)], n)).collect();
+        counters(e, "store_errors", "Attempts to open, read or write the store that failed, by kind", errors)?;
         counters(e, "decisions_lost", "Decisions that the store could not take", one(&d.decisions_lost))
     }
 }

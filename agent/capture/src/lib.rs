@@ -28,7 +28,7 @@ mod teardown;
 
 pub use backoff::BackoffOptions;
 pub use camera::{Branch, Camera, CameraOptions, Captured, GapReason, StopOutcome};
-pub use clock::{KernelClock, kernel_clock, mono_ns, wall_ns};
+pub use clock::{KernelClock, boot_ns, kernel_clock, mono_ns, wall_ns};
 pub use describe::{Codec, Description, Layout, Transport, describe};
 #[cfg(feature = "v4l")]
 pub use devices::{Device, DeviceError, DeviceFormat, check_device, devices};

@@ -15,6 +15,12 @@ pub fn clock(group: &str, device: &str) -> String {
     format!("{ROOT}/{group}/{device}/clock")
 }
 
+/// Retained state of the store of events.
+#[must_use]
+pub fn store(group: &str, device: &str) -> String {
+    format!("{ROOT}/{group}/{device}/store")
+}
+
 /// Action events: QoS 1, not retained.
 #[must_use]
 pub fn event(group: &str, device: &str, camera: &str, label: &str) -> String {
@@ -67,6 +73,7 @@ mod tests {
         assert_eq!(camera_state("home", "box", "front"), "kinewatch/v1/home/box/cam/front/state");
         assert_eq!(gap("home", "box"), "kinewatch/v1/home/box/sys/gap");
         assert_eq!(clock("home", "box"), "kinewatch/v1/home/box/clock");
+        assert_eq!(store("home", "box"), "kinewatch/v1/home/box/store");
         assert_eq!(status("home", "box"), "kinewatch/v1/home/box/status");
     }
 }

@@ -54,6 +54,14 @@ pub enum Signal {
         /// MQTT 5 reason code: 0x87 not authorised, 0x90 topic invalid, 0x95 too large, 0x97 quota, 0x99 payload format…
         code: u8,
     },
+    /// The broker does not take the message now. It is no longer in flight: hand it over again. Whatever is handed over
+    /// waits here until it is time to try again.
+    Deferred {
+        /// Of the message.
+        sequence: u64,
+        /// MQTT 5 reason code: 0x80 unspecified, 0x83 implementation specific, 0x91 identifier in use.
+        code: u8,
+    },
 }
 
 /// How a stop went.

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use kinewatch_core::manifest::Overrides;
+use kinewatch_store::StoreOptions;
 
-use super::plan::{CameraPlan, DevicePlan, EnginePlan, LogPlan, ModelPlan, MqttPlan, Plan};
+use super::plan::{CameraPlan, DevicePlan, EnginePlan, LogPlan, ModelPlan, MqttPlan, OutboxPlan, Plan};
 
 /// What is different in the new plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -126,10 +127,11 @@ impl Difference {
 #[must_use]
 pub fn diff(old: &Plan, new: &Plan) -> Difference {
     // All of a plan; cameras and models are compared one by one.
-    let Plan { file: _, device, mqtt, web, log, engine, models: _, cameras: _ } = old;
+    let Plan { file: _, device, mqtt, outbox, web, log, engine, models: _, cameras: _ } = old;
     let mut restart = Vec::new();
     device_keys(device, &new.device, &mut restart);
     mqtt_keys(mqtt, &new.mqtt, &mut restart);
+    outbox_keys(outbox, &new.outbox, &mut restart);
     note(&mut restart, "[web] listen", *web == new.web);
     engine_keys(engine, &new.engine, &mut restart);
     let LogPlan { format, level } = log;
@@ -149,6 +151,7 @@ pub fn applied(old: &Plan, new: Plan) -> Plan {
         file: new.file,
         device: old.device.clone(),
         mqtt: old.mqtt.clone(),
+        outbox: old.outbox.clone(),
         web: old.web,
         log: LogPlan { format: old.log.format, level: new.log.level },
         engine: old.engine.clone(),
@@ -162,6 +165,18 @@ fn device_keys(old: &DevicePlan, new: &DevicePlan, restart: &mut Vec<&'static st
     note(restart, "[device] name", *name == new.name);
     note(restart, "[device] group", *group == new.group);
     note(restart, "[device] state_dir", *state_dir == new.state_dir);
+}
+
+fn outbox_keys(old: &OutboxPlan, new: &OutboxPlan, restart: &mut Vec<&'static str>) {
+    let OutboxPlan { store, order, backlog_per_s } = old;
+    let StoreOptions { outbox_bytes, outbox_age, history_rows, history_age, keep_until, renumber: _ } = store;
+    note(restart, "[outbox] max_mb", *outbox_bytes == new.store.outbox_bytes);
+    note(restart, "[outbox] max_age_d", *outbox_age == new.store.outbox_age);
+    note(restart, "[outbox] history_rows", *history_rows == new.store.history_rows);
+    note(restart, "[outbox] history_age_d", *history_age == new.store.history_age);
+    note(restart, "[outbox] keep_until", *keep_until == new.store.keep_until);
+    note(restart, "[outbox] live_first", *order == new.order);
+    note(restart, "[outbox] backlog_per_s", *backlog_per_s == new.backlog_per_s);
 }
 
 fn mqtt_keys(old: &MqttPlan, new: &MqttPlan, restart: &mut Vec<&'static str>) {

@@ -9,6 +9,7 @@ pub mod diff;
 pub(crate) mod document;
 pub mod file;
 mod models;
+mod outbox;
 pub mod plan;
 mod resolve;
 pub mod secret;

@@ -11,9 +11,11 @@ use kinewatch_capture::Source;
 use kinewatch_core::manifest::{Manifest, Overrides};
 use kinewatch_core::region::Region;
 use kinewatch_mqtt::Endpoint;
+use kinewatch_store::StoreOptions;
 
 use super::file::{Backend, LogFormat, Precision, Protocol, Provider, Transport};
 use super::secret::{Login, Secret};
+use crate::delivery::SendOrder;
 
 /// What to do.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub struct Plan {
     pub device: DevicePlan,
     /// Where events go.
     pub mqtt: MqttPlan,
+    /// How events wait on the disk.
+    pub outbox: OutboxPlan,
     /// Where status is served; `None` when it is off.
     pub web: Option<SocketAddr>,
     /// What is logged.
@@ -73,6 +77,17 @@ pub struct MqttPlan {
     pub window: usize,
     /// Silence after which the connection is probed.
     pub keep_alive: Duration,
+}
+
+/// How events wait on the disk.
+#[derive(Clone, Debug)]
+pub struct OutboxPlan {
+    /// Bounds of the store.
+    pub store: StoreOptions,
+    /// Which messages go first after an outage.
+    pub order: SendOrder,
+    /// Old messages a second at most.
+    pub backlog_per_s: u32,
 }
 
 /// What is logged.

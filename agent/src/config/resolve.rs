@@ -11,7 +11,7 @@ use super::document::{Document, Problem, Seg, Severity, key};
 use super::file::{Device, File, Log, Web};
 use super::plan::{DevicePlan, EnginePlan, LogPlan, Plan};
 use super::secret::{self, Secret};
-use super::{Environment, Probe, broker, cameras, models};
+use super::{Environment, Probe, broker, cameras, models, outbox};
 
 /// Collects problems and knows where paths start.
 pub(super) struct Resolver<'r> {
@@ -26,6 +26,7 @@ pub(super) struct Resolver<'r> {
 pub(super) fn resolve(path: &Path, file: &File, mut r: Resolver<'_>) -> (Option<Plan>, Vec<Problem>) {
     let device = r.device(&file.device);
     let mqtt = broker::resolve(&mut r, &file.mqtt, device.as_ref());
+    let outbox = outbox::resolve(&file.outbox);
     let web = r.web(&file.web);
     let log = r.log(&file.log);
     let engine = r.engine(&file.engine);
@@ -40,7 +41,7 @@ pub(super) fn resolve(path: &Path, file: &File, mut r: Resolver<'_>) -> (Option<
     let failed = r.problems.iter().any(|p| p.severity == Severity::Error);
     let plan = match (device, mqtt, models.plans, cameras) {
         (Some(device), Some(mqtt), Some(models), Some(cameras)) if !failed => {
-            Some(Plan { file: path.to_owned(), device, mqtt, web, log, engine, models, cameras })
+            Some(Plan { file: path.to_owned(), device, mqtt, outbox, web, log, engine, models, cameras })
         }
         _ => None,
     };
@@ -129,8 +130,13 @@ impl Resolver<'_> {
         if self.looks_at_machine()
             && let Err(e) = writable(&state_dir)
         {
-            let shown = state_dir.display();
-            self.error(&key!["device", "state_dir"], format!("[device] state_dir: {shown} cannot be written: {e}; give it to the user that runs kinewatch, or name another"));
+            let (shown, at) = (state_dir.display(), key!["device", "state_dir"]);
+            use std::io::ErrorKind as Kind;
+            match e.kind() {
+                // This may pass while the daemon runs, which waits for it.
+                Kind::StorageFull | Kind::QuotaExceeded | Kind::ReadOnlyFilesystem => self.warn(&at, format!("[device] state_dir: {shown} cannot be written now: {e}; until it can, events wait in memory and are not published")),
+                _ => self.error(&at, format!("[device] state_dir: {shown} cannot be written: {e}; give it to the user that runs kinewatch, or name another")),
+            }
         }
         Some(DevicePlan { name: name?, group: group_ok.then(|| device.group.clone())?, state_dir })
     }

@@ -94,11 +94,13 @@ async fn healthz(State(served): State<Served>) -> (StatusCode, &'static str) {
     }
 }
 
-async fn readyz(State(served): State<Served>) -> (StatusCode, &'static str) {
-    if served.shared.is_ready() {
-        (StatusCode::OK, "ready\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "starting or stopping\n")
+async fn readyz(State(served): State<Served>) -> (StatusCode, String) {
+    if !served.shared.is_ready() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "starting or stopping\n".into());
+    }
+    match served.shared.store.fault() {
+        None => (StatusCode::OK, "ready\n".into()),
+        Some(fault) => (StatusCode::SERVICE_UNAVAILABLE, format!("events cannot be stored: {fault}\n")),
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use kinewatch_capture::{CameraState, CameraStats};
 use serde_json::{Value, json};
 
-use crate::health::{CameraView, ModelView, Shared, age_s};
+use crate::health::{CameraView, ModelView, Shared, StoreView};
 
 pub(super) fn render(shared: &Shared) -> Value {
     let d = &shared.delivery;
@@ -36,12 +36,26 @@ pub(super) fn render(shared: &Shared) -> Value {
         "outbox": {
             "messages": get(&d.outbox_messages),
             "bytes": get(&d.outbox_bytes),
-            "oldest_age_s": age_s(d.outbox_oldest_unix_ns.load(Relaxed)),
+            "oldest_age_s": d.outbox_oldest_boot_ns.age_s(),
             "parked": get(&d.outbox_parked),
+            "kept": get(&d.outbox_kept),
             "dropped": get(&d.outbox_dropped),
-            "store_errors": get(&d.store_errors),
+            "damaged": get(&d.outbox_damaged),
         },
+        "store": store(&shared.store),
     })
+}
+
+fn store(view: &StoreView) -> Value {
+    let status = view.status.load();
+    let mut value = json!({ "state": "starting" });
+    if let Some(status) = status.as_deref() {
+        value = json!(status);
+    }
+    value["waiting"] = view.waiting.load(Relaxed).into();
+    value["errors"] =
+        view.errors().map(|(kind, n)| (kind.to_owned(), n.into())).collect::<serde_json::Map<_, _>>().into();
+    value
 }
 
 fn camera(view: &CameraView) -> Value {

@@ -16,7 +16,10 @@ pub use action::{
 pub use clock::{ClockRecord, DRIFT_PPM, MOST_STEPS, StepRecord};
 pub use ids::{Ids, replay_ids};
 pub use make::{Clocks, EventContext, action_event, recovered_event};
-pub use state::{CameraLink, CameraState, DeviceState, DeviceStatus, GAP_TYPE, GapData, GapStatement, Scoring};
+pub use state::{
+    CameraLink, CameraState, DeviceState, DeviceStatus, GAP_TYPE, GapData, GapStatement, Scoring, StoreCondition,
+    StoreStatus,
+};
 
 const SPECVERSION: &str = "1.0";
 const SCHEMA_BASE: &str = "https://raw.githubusercontent.com/kinewatch/kinewatch/main/config/schema";
@@ -43,6 +46,7 @@ pub fn schemas() -> Vec<(&'static str, serde_json::Value)> {
         ("device-status-1.json", schema::<DeviceStatus>("device-status-1.json")),
         ("camera-state-1.json", schema::<CameraState>("camera-state-1.json")),
         ("clock-1.json", schema::<ClockRecord>("clock-1.json")),
+        ("store-1.json", schema::<StoreStatus>("store-1.json")),
     ]
 }
 
