@@ -15,6 +15,7 @@ use anyhow::Context as _;
 use kinewatch_mqtt::Client;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
 use crate::cameras::Cameras;
 use crate::clock_journal::ClockJournal;
@@ -27,6 +28,7 @@ use crate::live::LiveSink;
 use crate::mailbox::{Mailbox, Overflow};
 use crate::prepare::{MAILBOX_FRAMES, Preparer};
 use crate::reload::{self, Pending, Reloader};
+use crate::supervise::{self, Opened, StopSignals};
 use crate::{broker, camera_states, clock, inference, systemd, web};
 
 // Deadlines of a stop; with that of the cameras their sum is below 5 s.
@@ -40,6 +42,8 @@ const STORE_STOP: Duration = Duration::from_millis(400);
 pub struct RunOptions {
     /// Folder for the scores of every camera.
     pub scores: Option<PathBuf>,
+    /// Called at each sign of life of a stage, for tests that make one hang.
+    pub on_beat: Option<fn(&str)>,
 }
 
 /// Runs until SIGTERM or SIGINT; a second one ends the process at once. SIGHUP reads the configuration again.
@@ -52,10 +56,12 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
         std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
     }
     let runtime = runtime().context("the control runtime cannot be started")?;
-    let mut signals = watch_signals(&runtime)?;
+    let mut signals = StopSignals::watch(&runtime).context("SIGTERM and SIGINT cannot be watched")?;
     let (requests, request_queue) = reload::requests();
     reload::watch_hangup(&runtime, requests).context("SIGHUP cannot be watched")?;
-    let shared = Arc::new(shared(&plan));
+    let shared = Arc::new(shared(&plan, options));
+    // Asked by commands; the thread ends with the last handle.
+    let _requests = supervise::spawn(Arc::clone(&shared)).context("the supervise thread cannot be started")?;
     let disk = Disk::open(&plan.device.state_dir, plan.outbox.store.clone(), Arc::clone(&shared))?;
     let session = disk.session();
     let (stop_web, web_stopped) = watch::channel(false);
@@ -65,7 +71,7 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
     }
     broker::start_embedded(&plan)?;
 
-    let (client, mqtt_signals) = Client::spawn(broker::options(&plan, session), runtime.handle());
+    let (client, mqtt_signals) = Client::spawn(broker::options(&plan, &shared, session), runtime.handle());
     let (commands, command_queue) = mpsc::channel(delivery::QUEUE);
     runtime.spawn(broker::forward_signals(mqtt_signals, commands.clone(), Arc::clone(&shared)));
     let now = (clock::both_ns(), &clock::state());
@@ -79,7 +85,21 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
     let cache_dir = Some(plan.device.state_dir.join("engines"));
     let engine = inference::open_options(&plan.engine, cache_dir)?;
     let mut preparer = Preparer::new(&plan.device.group, &plan.device.name, engine);
-    let (handover, _none_leaves) = preparer.prepare(&Difference::from_nothing(&plan), &plan)?;
+    let open = {
+        let plan = plan.clone();
+        move || preparer.prepare(&Difference::from_nothing(&plan), &plan).map(|prepared| (preparer, prepared))
+    };
+    let opening = supervise::interruptible(&mut signals, &shared.stages.models, plan.models.len(), open);
+    let (preparer, (handover, _none_leaves)) =
+        match runtime.block_on(opening).context("the open thread cannot be started")? {
+            Opened::Done(opened) => opened?,
+            Opened::Interrupted(name) => {
+                begin_stop(&shared, name);
+                let client = Arc::new(client);
+                close(runtime, Closing { commands, states: None, client, store_thread, stop_web });
+                return Ok(());
+            }
+        };
     let mailbox = Arc::new(Mailbox::new(MAILBOX_FRAMES, Overflow::DropOldest));
     let sink = LiveSink::new(Arc::clone(&shared), commands.clone(), device_clock, options.scores.as_deref());
     let inference = Inference::new(Arc::clone(&mailbox), sink, Arc::clone(&shared));
@@ -94,32 +114,47 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
     let reload_thread = Worker::spawn("reload", move || reloader.run(request_queue))?;
     let client = Arc::new(client);
     let states = runtime.spawn(camera_states::run(Arc::clone(&shared), Arc::clone(&client), session));
-    for beat in [&shared.inference_beat_ms, &shared.store_beat_ms] {
-        shared.beat(beat);
-    }
     shared.ready.store(true, Relaxed);
-    systemd::ready(&format!("watching {} cameras", cameras.count()));
-    runtime.spawn(systemd::feed_watchdog(Arc::clone(&shared)));
+    systemd::ready();
     tracing::info!(cameras = cameras.count(), models, session, "watching");
 
     let threads = [&infer_thread, &store_thread, &reload_thread];
     let ended = loop {
         match runtime.block_on(wait(&mut signals, &mut pending, threads)) {
-            Ok(Some(Pending { handover, done })) => {
+            Ok(Next::Handover(Pending { handover, done })) => {
                 // The reload thread waits for it.
                 let _gone = done.send(cameras.take_over(handover));
             }
-            Ok(None) => break Ok(()),
+            Ok(Next::Stop(name)) => break Ok(name),
             Err(error) => break Err(error),
         }
     };
-    // With the receiver gone, a second signal finds the channel closed and ends the process.
-    drop((signals, pending));
-    shared.stopping.store(true, Relaxed);
-    systemd::stopping();
+    drop(pending);
+    begin_stop(&shared, ended.as_ref().copied().unwrap_or("a thread has ended"));
     cameras.stop_all();
     mailbox.close();
     infer_thread.join(INFERENCE_STOP);
+    close(runtime, Closing { commands, states: Some(states), client, store_thread, stop_web });
+    ended.map(|_signal| ())
+}
+
+fn begin_stop(shared: &Shared, why: &str) {
+    tracing::info!("{why}: stopping; a second signal ends the process at once");
+    shared.stopping.store(true, Relaxed);
+    systemd::stopping();
+}
+
+/// What is left to close once no more decisions come.
+struct Closing {
+    commands: mpsc::Sender<Command>,
+    states: Option<JoinHandle<()>>,
+    client: Arc<Client>,
+    store_thread: Worker,
+    stop_web: watch::Sender<bool>,
+}
+
+fn close(runtime: Runtime, closing: Closing) {
+    let Closing { commands, states, client, store_thread, stop_web } = closing;
     let (drained, when_drained) = oneshot::channel();
     runtime.block_on(async {
         let drain = async {
@@ -128,8 +163,10 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
             }
         };
         let _late = tokio::time::timeout(DRAIN, drain).await;
-        states.abort();
-        let _aborted = states.await;
+        if let Some(states) = states {
+            states.abort();
+            let _aborted = states.await;
+        }
         if let Some(client) = Arc::into_inner(client) {
             client.stop(FAREWELL).await;
         }
@@ -139,7 +176,6 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
     store_thread.join(STORE_STOP);
     let _nobody_listens = stop_web.send(true);
     runtime.shutdown_timeout(Duration::from_millis(100));
-    ended
 }
 
 fn runtime() -> io::Result<Runtime> {
@@ -147,53 +183,38 @@ fn runtime() -> io::Result<Runtime> {
 }
 
 /// What is to be seen until models are open.
-fn shared(plan: &Plan) -> Shared {
+fn shared(plan: &Plan, options: &RunOptions) -> Shared {
     let camera = |c: &plan::CameraPlan| {
         let models = c.models.iter().map(|&m| plan.models[m].name.clone()).collect();
         CameraView::new(&c.name, &c.source.to_string(), models, Vec::new())
     };
     let cameras = plan.cameras.iter().map(camera).collect();
     let models = plan.models.iter().map(|m| m.name.clone()).collect();
-    Shared::new(&plan.device.group, &plan.device.name, &plan.mqtt.url, cameras, models)
+    let mut shared = Shared::new(&plan.device.group, &plan.device.name, &plan.mqtt.url, cameras, models);
+    if let Some(f) = options.on_beat {
+        shared.stages.iter().for_each(|beat| beat.on_touch(f));
+        shared.on_beat = Some(f);
+    }
+    shared
 }
 
-/// SIGTERM and SIGINT as they come.
-fn watch_signals(runtime: &Runtime) -> anyhow::Result<mpsc::Receiver<&'static str>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let _entered = runtime.enter();
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be watched")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be watched")?;
-    let (send, receive) = mpsc::channel(1);
-    runtime.spawn(async move {
-        loop {
-            let name = tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
-            };
-            if send.try_send(name).is_err() {
-                // The first is being served: this one means now.
-                tracing::warn!("{name} again: ending at once");
-                std::process::exit(1);
-            }
-        }
-    });
-    Ok(receive)
+/// What the main thread is woken for.
+enum Next {
+    Handover(Pending),
+    Stop(&'static str),
 }
 
-/// Until a handover is to be made, a signal comes (`None`), or a thread that never ends has ended.
+/// Until a handover is to be made, a signal comes, or a thread that never ends has ended.
 async fn wait(
-    signals: &mut mpsc::Receiver<&'static str>,
+    signals: &mut StopSignals,
     pending: &mut mpsc::Receiver<Pending>,
     threads: [&Worker; 3],
-) -> anyhow::Result<Option<Pending>> {
+) -> anyhow::Result<Next> {
     let mut looks = tokio::time::interval(Duration::from_millis(500));
     loop {
         tokio::select! {
-            Some(name) = signals.recv() => {
-                tracing::info!("{name}: stopping");
-                return Ok(None);
-            }
-            Some(pending) = pending.recv() => return Ok(Some(pending)),
+            name = signals.recv() => return Ok(Next::Stop(name)),
+            Some(pending) = pending.recv() => return Ok(Next::Handover(pending)),
             _ = looks.tick() => {
                 if let Some(dead) = threads.iter().find(|t| t.is_finished()) {
                     anyhow::bail!("the {} thread has ended by itself; see the log above, the service restarts", dead.name);

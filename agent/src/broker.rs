@@ -42,12 +42,13 @@ pub fn start_embedded(_plan: &Plan) -> anyhow::Result<()> {
 
 /// What the client takes, with birth, will and farewell of this start of the agent.
 #[must_use]
-pub fn options(plan: &Plan, session: u64) -> Options {
+pub fn options(plan: &Plan, shared: &Shared, session: u64) -> Options {
     let topic = topic::status(&plan.device.group, &plan.device.name);
     let retained = |status: DeviceStatus| {
         Some(Retained { topic: topic.clone(), payload: serde_json::to_vec(&status).unwrap_or_default().into() })
     };
     let mut options = plan.mqtt.options();
+    options.beat = Arc::clone(&shared.stages.publisher);
     options.will = retained(DeviceStatus::will(session, VERSION));
     options.birth = retained(DeviceStatus::birth(session, VERSION));
     options.stopped = retained(DeviceStatus::stopped(session, VERSION));

@@ -107,6 +107,10 @@ impl Cameras {
     fn start(&mut self, new: NewStream) -> Result<(), NotStarted> {
         let NewStream { mut options, joining, view } = new;
         let name = options.name.clone();
+        options.beat = Arc::clone(&view.beat);
+        if let Some(f) = self.shared.on_beat {
+            view.beat.on_touch(f);
+        }
         options.sessions_before = self.sessions.get(&name).copied().unwrap_or(0);
         let inbox = Arc::new(self.mailbox.open(Arc::clone(&view.overflow)));
         let slot = inbox.slot();
@@ -116,6 +120,7 @@ impl Cameras {
             Ok(capture) => {
                 // Set once, here: the view is as new as the camera.
                 let _unset = view.capture.set(capture.stats());
+                let _unset = view.control.set(capture.control());
                 self.running.insert(name, Running { capture, inbox });
                 Ok(())
             }

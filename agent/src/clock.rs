@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use kinewatch_capture::kernel_clock;
 use kinewatch_core::event::ClockState;
@@ -70,6 +71,13 @@ fn boot_number() -> i64 {
         let number = id.map_or_else(|| fastrand::u64(..), |id| id.as_u64_pair().0 ^ id.as_u64_pair().1);
         ((number >> 1) as i64).max(1)
     })
+}
+
+/// What a clock on the wall showed so long ago: `12:03:05`.
+#[must_use]
+pub fn shown(ago: Duration) -> String {
+    let now = jiff::ZonedDateTime::now();
+    now.checked_sub(ago).unwrap_or(now).strftime("%H:%M:%S").to_string()
 }
 
 /// The time of day here, as the system's clock and time zone have it.

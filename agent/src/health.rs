@@ -8,11 +8,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use kinewatch_capture::{CameraState, CameraStats};
+use kinewatch_capture::{CameraControl, CameraState, CameraStats};
+use kinewatch_core::beat::{self, Beat};
 use kinewatch_core::event::{ClockRecord, StoreCondition, StoreStatus};
 use kinewatch_store::{Gap, StoreError};
 
 use crate::reload::ReloadView;
+
+use crate::supervise::stages::{Stages, Stuck};
 
 /// Upper bounds of the inference duration histogram, seconds.
 pub const DURATION_BOUNDS: [f64; 14] =
@@ -47,10 +50,10 @@ pub struct Shared {
     pub ready: AtomicBool,
     /// Set once when the agent is told to stop.
     pub stopping: AtomicBool,
-    /// Monotonic milliseconds since `started` of the last progress of the inference thread.
-    pub inference_beat_ms: AtomicU64,
-    /// The same of the store thread.
-    pub store_beat_ms: AtomicU64,
+    /// Signs of life of what the agent cannot do without.
+    pub stages: Stages,
+    /// Called with its name at each sign of life, for tests that make a stage hang.
+    pub on_beat: Option<fn(&str)>,
 }
 
 /// One camera.
@@ -64,6 +67,10 @@ pub struct CameraView {
     pub models: Vec<String>,
     /// Counters of the capture thread; set when the camera was spawned.
     pub capture: OnceLock<Arc<CameraStats>>,
+    /// Restarts the camera; set when it was spawned.
+    pub control: OnceLock<CameraControl>,
+    /// Sign of life of its thread.
+    pub beat: Arc<Beat>,
     /// Frames dropped because inference did not keep up; counted by the mailbox.
     pub overflow: Arc<AtomicU64>,
     /// Windows that were scored.
@@ -87,6 +94,8 @@ pub struct DroppedWindows {
     pub failed: AtomicU64,
     /// The device does not keep up, and a newer window came.
     pub overload: AtomicU64,
+    /// For some time it has given nothing but failures.
+    pub failing: AtomicBool,
 }
 
 /// An action that goes on.
@@ -281,34 +290,52 @@ impl Shared {
             clock_steps: AtomicU64::new(0),
             ready: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
-            inference_beat_ms: AtomicU64::new(0),
-            store_beat_ms: AtomicU64::new(0),
+            stages: Stages::default(),
+            on_beat: None,
         }
     }
 
-    /// Notes progress on one of the beats.
-    pub fn beat(&self, beat: &AtomicU64) {
-        let since = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        beat.store(since, Relaxed);
-    }
-
-    /// Time since the last progress noted on a beat.
+    /// The stage that hangs, if one does. While stopping nothing is judged: stages end one after another.
     #[must_use]
-    pub fn silence(&self, beat: &AtomicU64) -> Duration {
-        self.started.elapsed().saturating_sub(Duration::from_millis(beat.load(Relaxed)))
+    pub fn stuck(&self, now: Instant) -> Option<Stuck> {
+        if self.stopping.load(Relaxed) { None } else { self.stages.stuck(now) }
     }
 
-    /// Whether inference and store made progress within `limit`.
-    #[must_use]
-    pub fn is_alive(&self, limit: Duration) -> bool {
-        !self.ready.load(Relaxed)
-            || (self.silence(&self.inference_beat_ms) < limit && self.silence(&self.store_beat_ms) < limit)
-    }
-
-    /// Whether the agent watches: started and not stopping. A camera or broker that is away does not change it.
+    /// Whether the agent watches. A camera or broker that is away does not change it.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Relaxed) && !self.stopping.load(Relaxed)
+        self.unready().is_none()
+    }
+
+    /// Why it does not watch, in one line.
+    #[must_use]
+    pub fn unready(&self) -> Option<String> {
+        if self.stopping.load(Relaxed) {
+            return Some("stopping".into());
+        }
+        if !self.ready.load(Relaxed) {
+            let models = self.models.load();
+            let opening = models.iter().find(|m| m.info.load().is_none());
+            return Some(opening.map_or_else(|| "starting".into(), |m| format!("opening model {}", m.name)));
+        }
+        self.failing().or_else(|| self.unstored())
+    }
+
+    /// Why events wait in memory, in one line.
+    #[must_use]
+    pub fn unstored(&self) -> Option<String> {
+        self.store.fault().map(|fault| format!("events cannot be stored: {fault}"))
+    }
+
+    /// The models that give nothing but failures, in one line.
+    #[must_use]
+    pub fn failing(&self) -> Option<String> {
+        let fails = |camera: &CameraView| {
+            let failing = camera.models.iter().zip(&camera.dropped).filter(|(_, d)| d.failing.load(Relaxed));
+            failing.map(|(model, _)| format!("model {model} fails at {}", camera.name)).collect::<Vec<_>>()
+        };
+        let failing: Vec<_> = self.cameras.load().iter().flat_map(|camera| fails(camera)).collect();
+        (!failing.is_empty()).then(|| failing.join(", "))
     }
 
     /// Cameras whose stream is up.
@@ -328,6 +355,8 @@ impl CameraView {
             dropped: models.iter().map(|_| DroppedWindows::default()).collect(),
             models,
             capture: OnceLock::new(),
+            control: OnceLock::new(),
+            beat: Arc::new(Beat::new(format!("capture {name}"), beat::LIMIT, Instant::now())),
             overflow: Arc::default(),
             windows: AtomicU64::new(0),
             age: DurationHistogram::default(),
@@ -343,6 +372,10 @@ impl CameraView {
         if let Some(capture) = before.capture.get() {
             self.capture = OnceLock::from(Arc::clone(capture));
         }
+        if let Some(control) = before.control.get() {
+            self.control = OnceLock::from(control.clone());
+        }
+        self.beat = Arc::clone(&before.beat);
         self
     }
 
@@ -425,13 +458,27 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_a_fault_only_once_ready() {
-        let shared = Shared::new("g", "d", "b", vec![], vec![]);
-        assert!(shared.is_alive(Duration::ZERO), "still opening models");
+    fn what_keeps_the_agent_from_watching_is_said_in_a_line() {
+        let camera = CameraView::new("front", "test:", vec!["falls".into()], vec![]);
+        let shared = Shared::new("g", "d", "b", vec![camera], vec!["falls".into()]);
+        assert_eq!(shared.unready().as_deref(), Some("opening model falls"));
         shared.ready.store(true, Relaxed);
-        assert!(!shared.is_alive(Duration::ZERO));
-        shared.beat(&shared.inference_beat_ms);
-        shared.beat(&shared.store_beat_ms);
-        assert!(shared.is_alive(Duration::from_secs(60)) && shared.is_ready());
+        assert!(shared.is_ready());
+        shared.cameras[0].dropped[0].failing.store(true, Relaxed);
+        assert_eq!(shared.unready().as_deref(), Some("model falls fails at front"));
+        shared.stopping.store(true, Relaxed);
+        assert_eq!(shared.unready().as_deref(), Some("stopping"));
+    }
+
+    #[test]
+    fn a_stage_that_hangs_is_named_unless_the_agent_stops() {
+        let shared = Shared::new("g", "d", "b", vec![], vec![]);
+        let begun = Instant::now();
+        shared.stages.store.touch(begun);
+        assert_eq!(shared.stuck(begun + beat::LIMIT), None);
+        let stuck = shared.stuck(begun + beat::LIMIT + Duration::from_secs(1)).unwrap();
+        assert_eq!((stuck.stage.as_str(), stuck.silence), ("store", Duration::from_secs(21)));
+        shared.stopping.store(true, Relaxed);
+        assert_eq!(shared.stuck(begun + Duration::from_secs(3600)), None);
     }
 }

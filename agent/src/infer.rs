@@ -74,6 +74,7 @@ impl Inference {
 
     /// Runs until the mailbox is closed and empty.
     pub fn run(mut self) {
+        self.shared.stages.inference.touch(Instant::now());
         let mut round = Vec::new();
         // What has come, then what to do with it.
         while self.take_in(&mut round, Duration::ZERO) != Round::Closed {
@@ -94,11 +95,12 @@ impl Inference {
                 self.sink.look_at_clock();
                 self.say_delays();
             }
-            self.shared.beat(&self.shared.inference_beat_ms);
+            self.shared.stages.inference.touch(Instant::now());
         }
         for camera in 0..self.delays.len() {
             self.gap(camera, EndReason::Shutdown);
         }
+        self.shared.stages.inference.rest(Instant::now());
     }
 
     /// Everything that is queued, after waiting for at most `wait` for the first of it.

@@ -35,6 +35,7 @@ pub mod progress;
 pub mod reload;
 pub mod replay;
 pub mod scores;
+pub mod supervise;
 pub mod systemd;
 pub mod table;
 pub mod timeline;

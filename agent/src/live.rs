@@ -5,8 +5,9 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use kinewatch_core::beat::Beat;
 use kinewatch_core::decode::{Decision, Status};
 use kinewatch_core::event::{ClockState, Clocks, EventContext, Ids, action_event};
 use kinewatch_core::manifest::TimeOfDay;
@@ -15,7 +16,7 @@ use kinewatch_engine::Counters;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::analytics::{Origin, Sink, WindowDrop};
+use crate::analytics::{FAILING_AFTER_S, ModelTurn, Origin, Sink, WindowDrop};
 use crate::clock;
 use crate::delivery::{Command, NewEvent};
 use crate::health::{ActiveAction, CameraView, ModelView, Shared};
@@ -151,10 +152,26 @@ impl LiveSink {
         if let Some(step) = self.clock.look(mono_ns, wall_ns, self.clock_state.synced) {
             self.shared.clock_steps.fetch_add(1, Relaxed);
             // In the same queue as events: what is in front of it bears the old time.
-            let _stopping = self.commands.blocking_send(Command::ClockStepped(step));
+            let _stopping = send(&self.commands, &self.shared.stages.inference, Command::ClockStepped(step));
         }
         wall_ns
     }
+}
+
+/// Waits while the queue is full. Then it is the store that makes no progress, and its own beat that tells.
+fn send(
+    commands: &mpsc::Sender<Command>,
+    inference: &Beat,
+    command: Command,
+) -> Result<(), mpsc::error::SendError<Command>> {
+    let command = match commands.try_send(command) {
+        Err(mpsc::error::TrySendError::Full(command)) => command,
+        sent => return sent.map_err(|error| mpsc::error::SendError(error.into_inner())),
+    };
+    inference.rest(Instant::now());
+    let sent = commands.blocking_send(command);
+    inference.touch(Instant::now());
+    sent
 }
 
 /// Puts a value into its slot.
@@ -190,7 +207,9 @@ impl Sink for LiveSink {
         let clocks = Clocks { map: origin.clock, state: &self.clock_state, wall_minus_mono_ns, now_unix_ns };
         let event = action_event(context, decision, origin.session, &clocks, ids, 0);
         let topic = context.topic(decision);
-        if self.commands.blocking_send(Command::Event(Box::new(NewEvent { topic, event }))).is_err() {
+        if send(&self.commands, &self.shared.stages.inference, Command::Event(Box::new(NewEvent { topic, event })))
+            .is_err()
+        {
             self.shared.delivery.decisions_lost.fetch_add(1, Relaxed);
             tracing::error!(label, "the store thread is gone: a decision is lost");
         }
@@ -214,6 +233,8 @@ impl Sink for LiveSink {
         if let Some(Some(view)) = self.models.get(model) {
             view.duration.observe(took);
         }
+        // A gap may run many calls in a row.
+        self.shared.stages.inference.touch(Instant::now());
     }
 
     fn windows_dropped(&mut self, camera: usize, watcher: usize, why: WindowDrop, dropped: u32) {
@@ -224,6 +245,25 @@ impl Sink for LiveSink {
             WindowDrop::Overload => &counts.overload,
         };
         count.fetch_add(u64::from(dropped), Relaxed);
+    }
+
+    fn model_turned(&mut self, camera: usize, watcher: usize, turn: ModelTurn) {
+        let Some(camera) = self.camera(camera) else { return };
+        let (view, Some(context)) = (&camera.view, camera.contexts.get(watcher)) else { return };
+        if let Some(dropped) = view.dropped.get(watcher) {
+            dropped.failing.store(turn == ModelTurn::Fails, Relaxed);
+        }
+        let (camera, model) = (&view.name, &context.model.name);
+        match turn {
+            ModelTurn::Fails => tracing::error!(
+                camera,
+                model,
+                "the model has given nothing but failures for {} s: its open actions end with stream_lost; see the \
+                 failure above, and `kinewatch model check`",
+                FAILING_AFTER_S
+            ),
+            ModelTurn::Works => tracing::info!(camera, model, "the model works again: decoding begins anew"),
+        }
     }
 
     fn time_of_day(&self) -> Option<TimeOfDay> {

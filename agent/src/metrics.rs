@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text};
@@ -15,7 +16,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::cli::version_commit;
-use crate::health::{CameraView, DurationHistogram, ModelView, Shared};
+use crate::health::{CameraView, DroppedWindows, DurationHistogram, ModelView, Shared};
 
 /// Metrics of one agent.
 #[derive(Debug)]
@@ -95,7 +96,17 @@ impl Snapshot<'_> {
         let rows = rows.map(|(result, n)| (vec![("result", result)], n.load(Relaxed))).to_vec();
         counters(e, "config_reloads", "Configurations read again, by what came of it", rows)?;
         let good = vec![(vec![], i64::from(reloads.last_is_applied()))];
-        gauges(e, "config_last_reload_successful", "0 while the configuration file is one that was refused", good)
+        gauges(e, "config_last_reload_successful", "0 while the configuration file is one that was refused", good)?;
+        self.silences(e)
+    }
+
+    fn silences(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let now = Instant::now();
+        let stages = self.shared.stages.iter().map(|b| (vec![("stage", b.name())], b.silence(now)));
+        let camera = |c| vec![("stage", "capture"), ("camera", c)];
+        let cameras = self.cameras.iter().map(|c| (camera(c.name.as_str()), c.beat.silence(now)));
+        let rows = stages.chain(cameras).map(|(labels, silence)| (labels, silence.as_secs_f64())).collect();
+        gauges(e, "stage_silence_seconds", "Since the last sign of life of a stage; 0 while it is at rest", rows)
     }
 
     fn per_camera<V>(&self, value: impl Fn(&CameraView) -> V) -> Rows<'_, V> {
@@ -149,6 +160,18 @@ impl Snapshot<'_> {
         )?;
         counters(
             e,
+            "stream_pipelines_abandoned",
+            "Pipelines left behind because they did not stop in time",
+            self.per_camera(|c| stat(c, |s| &s.abandoned)),
+        )?;
+        counters(
+            e,
+            "capture_threads_abandoned",
+            "Threads of cameras that hung and were replaced",
+            self.per_camera(|c| stat(c, |s| &s.threads_abandoned)),
+        )?;
+        counters(
+            e,
             "camera_clock_steps",
             "Times that a camera set its clock while frames went on",
             self.per_camera(|c| stat(c, |s| &s.clock_steps)),
@@ -168,6 +191,12 @@ impl Snapshot<'_> {
             }
         }
         counters(e, "windows_dropped", "Windows not scored, by reason", dropped)?;
+        let failing = self.cameras.iter().flat_map(|c| {
+            let labels = move |model| vec![("camera", c.name.as_str()), ("model", model)];
+            let failing = |d: &DroppedWindows| i64::from(d.failing.load(Relaxed));
+            c.models.iter().zip(&c.dropped).map(move |(model, d)| (labels(model.as_str()), failing(d)))
+        });
+        gauges(e, "model_failing", "1 while a model gives nothing but failures at a camera", failing.collect())?;
         let mut family = e.encode_descriptor(
             "score_age_seconds",
             "From the newest frame of a window, in front of the camera, to its scores",

@@ -27,7 +27,7 @@ mod stats;
 mod teardown;
 
 pub use backoff::BackoffOptions;
-pub use camera::{Branch, Camera, CameraOptions, Captured, GapReason, StopOutcome};
+pub use camera::{Branch, Camera, CameraControl, CameraOptions, Captured, GapReason, StopOutcome};
 pub use clock::{KernelClock, boot_ns, kernel_clock, mono_ns, wall_ns};
 pub use describe::{Codec, Description, Layout, Transport, describe};
 #[cfg(feature = "v4l")]

@@ -30,6 +30,7 @@ mod stream;
 
 pub use bench::{BenchResult, Milliseconds, bench, check};
 pub use error::{BackendError, Disposition, InferError, OpenError, ProbeError};
+pub use guard::install_hook as install_panic_guard;
 pub use library::{
     LibraryInfo, LibrarySearch, MINIMUM_MINOR, ProbeCommand, find_library, probe_in_child, probe_library,
 };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::backoff::Backoff;
 use crate::choice::Choice;
@@ -24,6 +24,8 @@ use crate::{DisconnectReason, Options};
 const PROVEN_AFTER: Duration = Duration::from_secs(10);
 /// So many short connections in a row are no accident.
 const MANY_SHORT_LIVES: u32 = 3;
+/// A sign of life comes this often when nothing else happens.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
 /// What a PUBLISH costs beside topic and payload: fixed header, identifier, properties.
 const PACKET_OVERHEAD: usize = 96;
 const PACKET_TOO_LARGE: u8 = 0x95;
@@ -116,11 +118,13 @@ impl Driver {
     /// Wait for the next attempt, throwing away what is queued for the broker. Waits longer when nobody reads signals.
     async fn rest(&mut self, until: Instant) -> ControlFlow<()> {
         loop {
+            self.alive();
             if Instant::now() >= until && self.queued.len() < self.options.bounded_window() {
                 return ControlFlow::Continue(());
             }
             tokio::select! {
                 () = sleep_until(until), if Instant::now() < until => {}
+                () = sleep(BEAT_EVERY) => {}
                 message = self.outgoing.recv() => if message.is_none() { return ControlFlow::Break(()) },
                 permit = self.signals.reserve(), if !self.queued.is_empty() => match (permit, self.queued.pop_front()) {
                     (Ok(permit), Some(signal)) => permit.send(signal),
@@ -154,6 +158,7 @@ impl Driver {
                 let next = timeout(connection.silence, poller.next());
                 tokio::pin!(next);
                 loop {
+                    self.alive();
                     self.submit_states(&mut connection);
                     if let Some(end) = self.step_out(&mut connection) {
                         return end;
@@ -199,8 +204,13 @@ impl Driver {
                 return Some(End::Lost(DisconnectReason::NoAck { seconds: self.options.ack_timeout.as_secs() }));
             }
             () = sleep_until(phase_due.unwrap_or(far)), if phase_due.is_some() => {}
+            () = sleep(BEAT_EVERY) => {}
         }
         None
+    }
+
+    fn alive(&self) {
+        self.options.beat.touch(std::time::Instant::now());
     }
 
     fn submit(&mut self, connection: &mut Connection, message: Outgoing) {

@@ -4,9 +4,11 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use kinewatch_core::beat::{self, Beat};
 
 use crate::tls::{self, TlsError};
 
@@ -222,6 +224,8 @@ pub struct Options {
     pub keep_alive: Duration,
     /// An acknowledgement that takes longer than this means that the connection is broken.
     pub ack_timeout: Duration,
+    /// Sign of life of the client task, given every second whether or not there is a connection.
+    pub beat: Arc<Beat>,
 }
 
 impl Options {
@@ -239,6 +243,7 @@ impl Options {
             window: 32,
             keep_alive: Duration::from_secs(30),
             ack_timeout: Duration::from_secs(30),
+            beat: Arc::new(Beat::new("publisher", beat::LIMIT, Instant::now())),
         }
     }
 

@@ -10,7 +10,7 @@ use kinewatch_core::time::Pts;
 use kinewatch_engine::{InferError, Request};
 
 use super::watcher::Sampler;
-use super::{Analytics, Origin, Sink, WindowDrop, give_back};
+use super::{Analytics, ModelTurn, Origin, Sink, WindowDrop, give_back};
 
 impl Analytics {
     /// Makes one call of one model, for those whose turn it is, and steps their decoders. A hole since the frame before
@@ -68,6 +68,7 @@ impl Analytics {
             };
             self.decisions.drain(..).for_each(|decision| sink.decision(origin, &decision));
             watcher.sampler.clear();
+            watcher.failures.interrupt();
             if let Some(loaded) = &mut self.models[watcher.model] {
                 loaded.model.reset(watcher.stream);
             }
@@ -123,16 +124,8 @@ impl Analytics {
             let (camera_slot, index) = self.places[ticket.lane];
             let at = ticket.request.at;
             give_back(&mut self.spare, ticket.request);
-            if !self.logits.is_valid(row) {
-                sink.windows_dropped(camera_slot, index, WindowDrop::Failed, 1);
-                continue;
-            }
             let camera = &mut self.cameras[camera_slot];
             let watcher = &mut camera.watchers[index];
-            if watcher.decoder.is_scheduled() {
-                watcher.decoder.at_time(sink.time_of_day());
-            }
-            watcher.decoder.step(at, self.logits.row(row), &mut self.decisions);
             let origin = Origin {
                 camera: camera_slot,
                 model,
@@ -140,6 +133,29 @@ impl Analytics {
                 session: camera.stream.session,
                 clock: &camera.stream.clock,
             };
+            let valid = self.logits.is_valid(row);
+            if !valid {
+                sink.windows_dropped(camera_slot, index, WindowDrop::Failed, 1);
+            }
+            let turn = watcher.failures.note(at, valid);
+            if let Some(turn) = turn {
+                sink.model_turned(camera_slot, index, turn);
+            }
+            if turn == Some(ModelTurn::Fails) {
+                // Nobody sees whether what is open goes on. What comes after is decided anew.
+                watcher.decoder.gap(at, EndReason::StreamLost, &mut self.decisions);
+                if let Some(loaded) = &mut self.models[model] {
+                    loaded.model.reset(watcher.stream);
+                }
+                self.decisions.drain(..).for_each(|decision| sink.decision(origin, &decision));
+            }
+            if !valid {
+                continue;
+            }
+            if watcher.decoder.is_scheduled() {
+                watcher.decoder.at_time(sink.time_of_day());
+            }
+            watcher.decoder.step(at, self.logits.row(row), &mut self.decisions);
             sink.scores(origin, at, watcher.decoder.scores(), watcher.decoder.score_labels());
             self.decisions.drain(..).for_each(|decision| sink.decision(origin, &decision));
         }

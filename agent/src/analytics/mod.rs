@@ -30,6 +30,7 @@ use kinewatch_engine::{Logits, Model, Request};
 
 use self::camera::Camera;
 pub use self::camera::NewCamera;
+pub use self::watcher::{FAILING_AFTER_S, ModelTurn};
 pub use crate::layout::{BranchPlan, CameraPlan, LayoutError, branches};
 
 /// An opened model with what its decoders need.
@@ -83,6 +84,8 @@ pub trait Sink {
     fn stepped(&mut self, _took: Duration) {}
     /// Windows of a model at a camera ([`Origin::watcher`]) were left out, or an online state was zeroed.
     fn windows_dropped(&mut self, camera: usize, watcher: usize, why: WindowDrop, count: u32);
+    /// A model ([`Origin::watcher`]) begins or ceases to give nothing but failures at a camera.
+    fn model_turned(&mut self, _camera: usize, _watcher: usize, _turn: ModelTurn) {}
     /// For thresholds that depend on it; `None` where it has no meaning.
     fn time_of_day(&self) -> Option<TimeOfDay> {
         None

@@ -7,7 +7,7 @@ use kinewatch_core::schedule::Lane;
 use kinewatch_engine::InferError;
 
 use super::camera::{Camera, StreamState};
-use super::watcher::Watcher;
+use super::watcher::{Failures, Watcher};
 use super::{Analytics, LoadedModel, NewCamera, Sink};
 
 impl Analytics {
@@ -95,8 +95,8 @@ impl Analytics {
                 self.places.resize(lane + 1, (0, 0));
             }
             self.places[lane] = (slot, index);
-            let (model, sampler, decoder) = (new.model, new.sampler, new.decoder);
-            self.cameras[slot].watchers.push(Watcher { lane, model, stream, sampler, decoder });
+            let (model, sampler, decoder, failures) = (new.model, new.sampler, new.decoder, Failures::default());
+            self.cameras[slot].watchers.push(Watcher { lane, model, stream, sampler, decoder, failures });
         }
         self.cameras[slot].branches = branches;
     }

@@ -1,7 +1,8 @@
 //! The command line: what can be asked, with examples, and which exit code says what.
 //!
 //! Standard output carries data alone (tables, JSON, events); everything told to a person goes to standard error.
-//! Exit codes: 0 done, 1 failed, 2 wrong usage, 78 the configuration cannot be used.
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, 78 the configuration cannot be used,
+//! 101 a panic.
 
 mod annotated;
 mod args;
@@ -27,7 +28,7 @@ use clap::{Parser, Subcommand};
 
 pub use self::args::*;
 use crate::config::file::LogFormat;
-use crate::logging;
+use crate::{logging, supervise};
 
 /// Watches cameras, tells over MQTT what people do, and when exactly it began and ended.
 #[derive(Debug, Parser)]
@@ -60,7 +61,8 @@ pub enum Command {
   kinewatch run --config kinewatch.toml -v
   systemctl start kinewatch
 
-SIGTERM and SIGINT end open actions, deliver what the broker takes, and stop within 5 seconds.")]
+SIGTERM and SIGINT end open actions, deliver what the broker takes, and stop within 5 seconds; a second one ends the process
+at once.")]
     Run(RunArgs),
     /// Run a model over videos as fast as possible, with the code of the daemon.
     #[command(after_help = "Examples:
@@ -179,21 +181,21 @@ impl Failure {
     }
 
     /// Prints itself to standard error and gives the exit code.
-    fn report(&self) -> ExitCode {
+    fn report(&self) -> u8 {
         match self {
             Self::Failed(error) => {
                 eprintln!("kinewatch: {}", told(error));
-                ExitCode::from(1)
+                1
             }
             Self::Usage(message) => {
                 eprintln!("kinewatch: {message}");
-                ExitCode::from(2)
+                2
             }
             Self::Config(problems) => {
                 for problem in problems {
                     eprintln!("{problem}");
                 }
-                ExitCode::from(78)
+                78
             }
         }
     }
@@ -211,8 +213,16 @@ fn told(error: &anyhow::Error) -> String {
 /// What a command gives back.
 pub type Outcome = Result<(), Failure>;
 
-/// Runs the process's command. Returns its exit code; never calls `exit` itself.
+/// Runs the process's command. Returns its exit code; the daemon, and a panic, end the process themselves.
 pub fn run() -> ExitCode {
+    run_watched(None)
+}
+
+/// [`run`] with a function that is called at each sign of life of the daemon's stages, by the name of the stage. For a
+/// program that makes one hang or panic on purpose; `kinewatch` itself passes none.
+#[doc(hidden)]
+pub fn run_watched(on_beat: Option<fn(&str)>) -> ExitCode {
+    supervise::panics::install();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -221,13 +231,18 @@ pub fn run() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    match dispatch(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+    let is_daemon = matches!(cli.command, Command::Run(_));
+    let code = match dispatch(cli, on_beat) {
+        Ok(()) => 0,
         Err(failure) => failure.report(),
+    };
+    if is_daemon {
+        supervise::exit(code);
     }
+    ExitCode::from(code)
 }
 
-fn dispatch(cli: Cli) -> Outcome {
+fn dispatch(cli: Cli, on_beat: Option<fn(&str)>) -> Outcome {
     // `run` starts the log itself, once it has read the configuration.
     if !matches!(cli.command, Command::Run(_)) {
         let format = cli.log_format.unwrap_or(LogFormat::Human);
@@ -236,7 +251,7 @@ fn dispatch(cli: Cli) -> Outcome {
         logging::init(&logging::Options { format, level, verbose: cli.verbose }).map_err(Failure::Usage)?;
     }
     match cli.command {
-        Command::Run(args) => run::run(args, cli.verbose, cli.log_format),
+        Command::Run(args) => run::run(args, cli.verbose, cli.log_format, on_beat),
         Command::Replay(args) => replay::run(args),
         Command::Decode(args) => decode::run(&args),
         Command::Eval(args) => eval::run(&args),

@@ -6,7 +6,7 @@ use crate::config::file::LogFormat;
 use crate::config::{self, Environment, Probe, Severity};
 use crate::logging;
 
-pub(super) fn run(args: RunArgs, verbose: u8, log_format: Option<LogFormat>) -> Outcome {
+pub(super) fn run(args: RunArgs, verbose: u8, log_format: Option<LogFormat>, on_beat: Option<fn(&str)>) -> Outcome {
     let mut report = config::check(&args.config, &Environment::of_process(), Probe::Machine);
     let Some(plan) = report.plan.take().filter(|_| report.is_ok()) else {
         return Err(Failure::Config(report.lines(Severity::Error)));
@@ -16,6 +16,6 @@ pub(super) fn run(args: RunArgs, verbose: u8, log_format: Option<LogFormat>) -> 
     for warning in report.lines(Severity::Warning) {
         tracing::warn!("{warning}");
     }
-    app::run(plan, &RunOptions { scores: args.scores })?;
+    app::run(plan, &RunOptions { scores: args.scores, on_beat })?;
     Ok(())
 }

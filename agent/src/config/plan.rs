@@ -18,7 +18,7 @@ use super::secret::{Login, Secret};
 use crate::delivery::SendOrder;
 
 /// What to do.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// The configuration file.
     pub file: PathBuf,

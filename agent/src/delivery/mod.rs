@@ -121,6 +121,7 @@ impl Delivery {
 
     /// Serves commands until [`Command::Stop`]; the heartbeat is touched at least once a second.
     pub fn run(mut self, mut commands: mpsc::Receiver<Command>, runtime: &Handle) {
+        self.alive();
         self.work();
         let mut stopping = false;
         while !stopping {
@@ -141,12 +142,16 @@ impl Delivery {
                 stopping = self.take(command);
             }
             self.work();
-            self.shared.beat(&self.shared.store_beat_ms);
+            self.alive();
         }
         while let Ok(command) = commands.try_recv() {
             self.take(command);
         }
         self.finish();
+    }
+
+    fn alive(&self) {
+        self.shared.stages.store.touch(Instant::now());
     }
 
     /// One last attempt; what cannot be stored is lost, and said.
@@ -159,6 +164,7 @@ impl Delivery {
             // None of them had a number, so no subscriber sees a hole; their actions are ended at the next start.
             tracing::error!(events = lost, "events could not be stored before the end and are lost");
         }
+        self.shared.stages.store.rest(Instant::now());
     }
 
     /// Until when there is nothing to do unless a command comes.
@@ -292,6 +298,7 @@ impl Delivery {
 
     fn save(&mut self) -> Result<(), StoreError> {
         while !self.unsaved.is_empty() {
+            self.alive();
             let now = self.disk.stamp();
             let Some(store) = self.disk.store() else { return Ok(()) };
             let chunk = &self.unsaved[..self.unsaved.len().min(GROUP)];

@@ -7,7 +7,7 @@ mod status;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::State;
@@ -19,9 +19,6 @@ use tokio::sync::watch;
 
 use crate::health::Shared;
 use crate::metrics::Metrics;
-
-/// Inference or store without progress for this long is a fault.
-pub const ALIVE_LIMIT: Duration = Duration::from_secs(20);
 
 /// The address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -86,21 +83,19 @@ async fn metrics(State(served): State<Served>) -> Response {
     }
 }
 
-async fn healthz(State(served): State<Served>) -> (StatusCode, &'static str) {
-    if served.shared.is_alive(ALIVE_LIMIT) {
-        (StatusCode::OK, "ok\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "inference or store makes no progress\n")
-    }
+async fn healthz(State(served): State<Served>) -> (StatusCode, String) {
+    answer("ok", served.shared.stuck(Instant::now()))
 }
 
 async fn readyz(State(served): State<Served>) -> (StatusCode, String) {
-    if !served.shared.is_ready() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "starting or stopping\n".into());
-    }
-    match served.shared.store.fault() {
-        None => (StatusCode::OK, "ready\n".into()),
-        Some(fault) => (StatusCode::SERVICE_UNAVAILABLE, format!("events cannot be stored: {fault}\n")),
+    answer("ready", served.shared.unready())
+}
+
+/// One plain line.
+fn answer(well: &str, trouble: Option<impl std::fmt::Display>) -> (StatusCode, String) {
+    match trouble {
+        None => (StatusCode::OK, format!("{well}\n")),
+        Some(trouble) => (StatusCode::SERVICE_UNAVAILABLE, format!("{trouble}\n")),
     }
 }
 
@@ -111,6 +106,7 @@ async fn status(State(served): State<Served>) -> axum::Json<serde_json::Value> {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::Ordering::Relaxed;
+    use std::time::Duration;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -137,12 +133,19 @@ mod tests {
         let (stop, stopped) = watch::channel(false);
         let server = tokio::spawn(serve(listener, Arc::clone(&shared), stopped));
 
-        assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 503"));
+        let unready = get(address, "/readyz").await;
+        assert!(unready.starts_with("HTTP/1.1 503") && unready.ends_with("\r\nopening model falls\n"), "{unready}");
         shared.ready.store(true, Relaxed);
-        shared.beat(&shared.inference_beat_ms);
-        shared.beat(&shared.store_beat_ms);
         assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
         assert!(get(address, "/healthz").await.contains("ok"));
+        shared.stages.store.limit_to(Duration::ZERO);
+        shared.stages.store.touch(shared.started);
+        let unwell = get(address, "/healthz").await;
+        assert!(
+            unwell.starts_with("HTTP/1.1 503") && unwell.contains("\r\nstore makes no progress since "),
+            "{unwell}"
+        );
+        shared.stages.store.rest(Instant::now());
         let metrics = get(address, "/metrics").await;
         assert!(
             metrics.contains("openmetrics-text") && metrics.contains("kinewatch_stream_up{camera=\"front\"} 0"),

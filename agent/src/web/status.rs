@@ -1,14 +1,15 @@
 //! The JSON of `/status`: everything a person asks first when something seems wrong.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use kinewatch_capture::{CameraState, CameraStats};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::health::{CameraView, ModelView, Shared, StoreView};
 
 pub(super) fn render(shared: &Shared) -> Value {
-    let d = &shared.delivery;
+    let (d, now) = (&shared.delivery, Instant::now());
     let get = |n: &AtomicU64| n.load(Relaxed);
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -16,7 +17,9 @@ pub(super) fn render(shared: &Shared) -> Value {
         "device": shared.device,
         "uptime_s": shared.started.elapsed().as_secs(),
         "ready": shared.is_ready(),
-        "alive": shared.is_alive(super::ALIVE_LIMIT),
+        "not_ready_because": shared.unready(),
+        "alive": shared.stuck(now).is_none(),
+        "silence_s": shared.stages.iter().map(|b| (b.name().to_owned(), seconds(b.silence(now)))).collect::<Map<_, _>>(),
         "configuration": {
             "reloads": get(&shared.reloads.applied),
             "refused": get(&shared.reloads.refused),
@@ -76,14 +79,20 @@ fn camera(view: &CameraView) -> Value {
         "frames_taken": stat(|s| &s.taken),
         "frames_behind": view.overflow.load(Relaxed),
         "reconnects": stat(|s| &s.reconnects),
+        "threads_abandoned": stat(|s| &s.threads_abandoned),
         "windows": view.windows.load(Relaxed),
         "windows_dropped": {
             "hole": view.windows_dropped(|d| &d.hole),
             "failed": view.windows_dropped(|d| &d.failed),
             "overload": view.windows_dropped(|d| &d.overload),
         },
+        "failing": view.models.iter().zip(&view.dropped).filter(|(_, d)| d.failing.load(Relaxed)).map(|(m, _)| m).collect::<Vec<_>>(),
         "active": **view.active.load(),
     })
+}
+
+fn seconds(duration: Duration) -> Value {
+    json!(duration.as_millis() as f64 / 1e3)
 }
 
 fn model(view: &ModelView) -> Value {
