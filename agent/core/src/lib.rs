@@ -1,6 +1,7 @@
 //! The pure parts of kinewatch: no I/O, no clock, no threads, no async.
 
 pub mod batch;
+pub mod command;
 pub mod decode;
 pub mod event;
 pub mod frame;
