@@ -4,6 +4,8 @@
 //! waits: every event beats fresh frames) and are on disk before anything is published. The outbox is the only truth: after
 //! each connect the feeder starts again at the oldest row without an acknowledgement. Nothing here knows models or frames.
 
+mod command;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,6 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
+pub use self::command::{Command, ConsumerAck, NewEvent, Resending};
 use crate::clock::wall_ns;
 use crate::clock_journal::ClockJournal;
 use crate::health::{DeliveryView, Shared};
@@ -31,30 +34,6 @@ const LATE_AFTER: Duration = Duration::from_secs(10);
 const GROUP: usize = 64;
 /// How long the thread sleeps when nothing comes; its heartbeat is not older than this.
 const IDLE: Duration = Duration::from_secs(1);
-
-/// An event that has no sequence number yet.
-#[derive(Debug)]
-pub struct NewEvent {
-    /// Its topic.
-    pub topic: String,
-    /// Everything but the sequence, which the store allocates.
-    pub event: ActionEvent,
-}
-
-/// What the store thread is told.
-#[derive(Debug)]
-pub enum Command {
-    /// Store this, then publish it.
-    Event(Box<NewEvent>),
-    /// The system clock was set: events before this bear the old time.
-    ClockStepped(ClockStep),
-    /// From the MQTT client.
-    Signal(Signal),
-    /// Answer when everything stored has been acknowledged, or nobody is there to acknowledge it.
-    Drain(oneshot::Sender<()>),
-    /// Store what is queued and end.
-    Stop,
-}
 
 /// The store thread's work.
 #[derive(Debug)]
@@ -132,6 +111,8 @@ impl Delivery {
             Command::Event(event) => self.unsaved.push(*event),
             Command::ClockStepped(step) => self.clock_stepped(&step),
             Command::Signal(signal) => self.signal(signal),
+            Command::Consumed { reply, .. } => refuse(reply),
+            Command::Resend { reply, .. } => refuse(reply),
             Command::Drain(reply) => self.draining = Some(reply),
             Command::Stop => return true,
         }
@@ -239,6 +220,11 @@ impl Delivery {
         }
         Ok(())
     }
+}
+
+/// Messages leave the disk on the broker's acknowledgement.
+fn refuse<T>(reply: oneshot::Sender<Result<T, String>>) {
+    let _gone = reply.send(Err("messages are not kept for a consumer here".into()));
 }
 
 fn with_sequence(event: &ActionEvent, sequence: u64) -> Vec<u8> {
@@ -377,7 +363,7 @@ mod tests {
     use super::*;
 
     fn row(attempts: u32, created_unix_ns: i64) -> Row {
-        let last = include_str!("../../config/schema/example-action-event.json");
+        let last = include_str!("../../../config/schema/example-action-event.json");
         let payload = last.trim().as_bytes().to_vec();
         Row { sequence: 1, topic: "t".into(), payload, created_unix_ns, attempts, first_sent_unix_ns: None }
     }
@@ -404,7 +390,7 @@ mod tests {
         let shared = Arc::new(Shared::new("g", "d", "b", vec![], vec![]));
         let mut delivery = Delivery::new(store, 1, outgoing, Arc::clone(&shared), journal).unwrap();
         let event = |id: u128| {
-            let text = include_str!("../../config/schema/example-action-event.json");
+            let text = include_str!("../../../config/schema/example-action-event.json");
             let mut event: ActionEvent = serde_json::from_str(text).unwrap();
             (event.id, event.data.action_id) = (Uuid::from_u128(id), Uuid::from_u128(id));
             Command::Event(Box::new(NewEvent { topic: "t".into(), event }))
