@@ -24,6 +24,7 @@ use crate::analytics::{self, Analytics, BranchPlan};
 use crate::camera_states;
 use crate::clock;
 use crate::clock_journal::ClockJournal;
+use crate::commands;
 use crate::config::file::Transport;
 use crate::config::plan::{self, Plan};
 use crate::delivery::{self, Command, Delivery};
@@ -74,8 +75,13 @@ pub fn run(plan: &Plan, options: &RunOptions) -> anyhow::Result<()> {
     }
     start_broker(plan)?;
 
-    let (client, mqtt_signals) = Client::spawn(mqtt_options(plan, session), runtime.handle());
+    let (mut client, mqtt_signals) = Client::spawn(mqtt_options(plan, session), runtime.handle());
     let (commands, command_queue) = mpsc::channel(delivery::QUEUE);
+    if let Some(incoming) = client.incoming() {
+        let (shared, delivery) = (Arc::clone(&shared), commands.clone());
+        let parts = commands::Parts { shared, session, delivery, restart_camera: None, reload: None };
+        runtime.spawn(commands::run(parts, incoming, client.replies()));
+    }
     runtime.spawn(forward_signals(mqtt_signals, commands.clone(), Arc::clone(&shared)));
     let now = (clock::both_ns(), &clock::state());
     let (journal, device_clock) = ClockJournal::open(&plan.device.state_dir, session, store.last_sequence(), now);
@@ -218,6 +224,10 @@ fn mqtt_options(plan: &Plan, session: u64) -> kinewatch_mqtt::Options {
     options.will = retained(DeviceStatus::will(session, VERSION));
     options.birth = retained(DeviceStatus::birth(session, VERSION));
     options.stopped = retained(DeviceStatus::stopped(session, VERSION));
+    if plan.mqtt.commands {
+        options.subscriptions = topic::commands(&plan.device.group, &plan.device.name).into();
+        options.max_incoming = kinewatch_core::command::MAX_PAYLOAD;
+    }
     options
 }
 
@@ -233,15 +243,15 @@ async fn forward_signals(mut signals: mpsc::Receiver<Signal>, commands: mpsc::Se
                 view.last_error.store(None);
             }
             Signal::Disconnected { reason } => {
-                let reason = reason.to_string();
-                let said = view.last_error.load().as_deref().is_some_and(|last| *last == reason);
-                if !said {
-                    tracing::warn!(broker = view.broker, "{reason}; events are kept and it is tried again");
-                }
                 view.connected.store(false, Relaxed);
-                view.last_error.store(Some(Arc::new(reason)));
+                view.last_error.store(Some(Arc::new(reason.to_string())));
+                shared.commands.listening.store(false, Relaxed);
             }
-            Signal::Acked { .. } | Signal::Refused { .. } => {}
+            Signal::Subscribed { refused } => {
+                let [own, _] = topic::commands(&shared.group, &shared.device);
+                shared.commands.listening.store(!refused.contains(&own), Relaxed);
+            }
+            Signal::Acked { .. } | Signal::Refused { .. } | Signal::Deferred { .. } => {}
         }
         if commands.send(Command::Signal(signal)).await.is_err() {
             return;

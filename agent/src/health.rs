@@ -11,6 +11,8 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use kinewatch_capture::{CameraState, CameraStats};
 use kinewatch_core::event::ClockRecord;
 
+use crate::commands::Counts;
+
 /// Upper bounds of the inference duration histogram, seconds.
 pub const DURATION_BOUNDS: [f64; 14] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
@@ -30,6 +32,8 @@ pub struct Shared {
     pub models: Vec<ModelView>,
     /// Outbox and broker.
     pub delivery: DeliveryView,
+    /// Commands that came from the broker.
+    pub commands: Counts,
     /// How the system clock was set since boot; set once the store is open.
     pub clock: ArcSwapOption<ClockRecord>,
     /// Whether the system clock is synchronised.
@@ -157,6 +161,8 @@ pub struct DeliveryView {
     pub acked: AtomicU64,
     /// Events that the broker refused for good.
     pub refused: AtomicU64,
+    /// Times that the broker put an event off.
+    pub deferred: AtomicU64,
     /// Events in the outbox.
     pub outbox_messages: AtomicU64,
     /// Bytes of them.
@@ -184,6 +190,7 @@ impl Shared {
             cameras,
             models: models.into_iter().map(ModelView::new).collect(),
             delivery: DeliveryView { broker: broker.to_owned(), ..DeliveryView::default() },
+            commands: Counts::default(),
             clock: ArcSwapOption::empty(),
             clock_synced: AtomicBool::new(false),
             clock_steps: AtomicU64::new(0),

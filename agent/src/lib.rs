@@ -10,6 +10,7 @@ pub mod chains;
 pub mod cli;
 pub mod clock;
 pub mod clock_journal;
+pub mod commands;
 pub mod config;
 pub mod decode;
 pub mod delivery;

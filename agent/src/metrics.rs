@@ -57,7 +57,8 @@ impl Collector for Reader {
         self.windows(e)?;
         self.models(e)?;
         self.events(e)?;
-        self.delivery(e)
+        self.delivery(e)?;
+        self.commands(e)
     }
 }
 
@@ -230,6 +231,7 @@ impl Reader {
         counters(e, "mqtt_connections", "Connections made to the broker", one(&d.connections))?;
         counters(e, "mqtt_publish_acked", "Events that the broker acknowledged", one(&d.acked))?;
         counters(e, "mqtt_publish_refused", "Events that the broker refused for good", one(&d.refused))?;
+        counters(e, "mqtt_publish_deferred", "Times that the broker put an event off", one(&d.deferred))?;
         let gauge = |n: &AtomicU64| vec![(vec![], n.load(Relaxed) as i64)];
         gauges(e, "outbox_messages", "Events stored and not yet acknowledged", gauge(&d.outbox_messages))?;
         gauges(e, "outbox_bytes", "Bytes of them", gauge(&d.outbox_bytes))?;
@@ -244,6 +246,25 @@ impl Reader {
         counters(e, "outbox_dropped", "Events dropped to keep within the quota", one(&d.outbox_dropped))?;
         counters(e, "store_errors", "Writes to the store that failed", one(&d.store_errors))?;
         counters(e, "decisions_lost", "Decisions that the store could not take", one(&d.decisions_lost))
+    }
+
+    fn commands(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let c = &self.0.commands;
+        let listening = vec![(vec![], i64::from(c.listening.load(Relaxed)))];
+        gauges(e, "commands_listening", "1 while the broker lets the agent listen for commands", listening)?;
+        let mut rows = Vec::new();
+        for (command, outcomes) in c.by_name() {
+            let counts = [("ok", &outcomes.ok), ("refused", &outcomes.refused), ("failed", &outcomes.failed)];
+            for (outcome, n) in counts {
+                rows.push((vec![("command", command), ("outcome", outcome)], n.load(Relaxed)));
+            }
+        }
+        counters(e, "commands", "Commands, by what became of them", rows)?;
+        let reasons = [("too_many", &c.too_many), ("unread", &c.unread), ("retained", &c.retained)];
+        let rows = reasons.into_iter().map(|(reason, n)| (vec![("reason", reason)], n.load(Relaxed))).collect();
+        counters(e, "commands_dropped", "Commands that were not even tried, by reason", rows)?;
+        let rows = vec![(vec![], c.unanswered.load(Relaxed))];
+        counters(e, "command_answers_dropped", "Answers that found no room on the way to the broker", rows)
     }
 }
 

@@ -89,6 +89,21 @@ pub enum Command {
     Reload,
 }
 
+impl Command {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> CommandName {
+        match self {
+            Self::Ping => CommandName::Ping,
+            Self::Status => CommandName::Status,
+            Self::Ack { .. } => CommandName::Ack,
+            Self::Resend { .. } => CommandName::Resend,
+            Self::CameraRestart { .. } => CommandName::CameraRestart,
+            Self::Reload => CommandName::Reload,
+        }
+    }
+}
+
 /// A command as it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandRequest {
@@ -108,8 +123,8 @@ pub enum ErrorCode {
     InvalidPayload,
     /// The payload is larger than a command may be.
     TooLarge,
-    /// The response topic of the request is not one to which this device answers.
-    InvalidResponseTopic,
+    /// Response topic or correlation data of the request are not such that this device answers there.
+    InvalidResponse,
     /// This command is for one device, not for a whole group.
     NotForAll,
     /// Too many commands: this one was dropped.

@@ -73,6 +73,8 @@ pub struct MqttPlan {
     pub window: usize,
     /// Silence after which the connection is probed.
     pub keep_alive: Duration,
+    /// Whether commands are taken from the broker.
+    pub commands: bool,
 }
 
 /// What is logged.

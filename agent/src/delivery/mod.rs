@@ -134,6 +134,11 @@ impl Delivery {
                 self.feeder.settled(sequence);
                 self.acknowledged.push(sequence);
             }
+            Signal::Deferred { sequence, .. } => {
+                self.feeder.deferred(sequence);
+                self.view().deferred.fetch_add(1, Relaxed);
+            }
+            Signal::Subscribed { .. } => {}
             Signal::Refused { sequence, code } => {
                 self.feeder.settled(sequence);
                 self.view().refused.fetch_add(1, Relaxed);
@@ -267,19 +272,20 @@ struct Feeder {
     cursor: u64,
     /// Gaps stated on this connection, by their last number; their order is not that of the numbers.
     stated: BTreeSet<u64>,
-    in_flight: usize,
+    /// What the client has and the broker has not answered.
+    in_flight: BTreeSet<u64>,
 }
 
 impl Feeder {
     fn new(window: usize, outgoing: mpsc::Sender<Outgoing>) -> Self {
-        Self { window, outgoing, generation: None, cursor: 0, stated: BTreeSet::new(), in_flight: 0 }
+        Self { window, outgoing, generation: None, cursor: 0, stated: BTreeSet::new(), in_flight: BTreeSet::new() }
     }
 
     fn connected(&mut self, generation: u64) {
         self.generation = Some(generation);
         self.cursor = 0;
         self.stated.clear();
-        self.in_flight = 0;
+        self.in_flight.clear();
     }
 
     fn disconnected(&mut self) {
@@ -290,17 +296,25 @@ impl Feeder {
         self.generation.is_some()
     }
 
-    fn settled(&mut self, _sequence: u64) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+    fn settled(&mut self, sequence: u64) {
+        self.in_flight.remove(&sequence);
+    }
+
+    /// The broker does not take it now: it goes out again, before what follows it.
+    fn deferred(&mut self, sequence: u64) {
+        self.settled(sequence);
+        self.stated.remove(&sequence);
+        self.cursor = self.cursor.min(sequence.saturating_sub(1));
     }
 
     fn feed(&mut self, store: &mut Store, shared: &Shared) -> Result<(), StoreError> {
         let Some(generation) = self.generation else { return Ok(()) };
-        while self.in_flight < self.window {
-            let rows = store.pending(self.cursor, self.window - self.in_flight)?;
-            if rows.is_empty() {
+        while self.in_flight.len() < self.window {
+            let mut rows = store.pending(self.cursor, self.window - self.in_flight.len())?;
+            let Some(last) = rows.last().map(|row| row.sequence) else {
                 return self.state_gaps(generation, store, shared);
-            }
+            };
+            rows.retain(|row| !self.in_flight.contains(&row.sequence));
             let sequences: Vec<_> = rows.iter().map(|row| row.sequence).collect();
             store.mark_sent(&sequences)?;
             for row in rows {
@@ -311,16 +325,16 @@ impl Feeder {
                     self.generation = None;
                     return Ok(());
                 }
-                self.cursor = sequence;
-                self.in_flight += 1;
+                self.in_flight.insert(sequence);
             }
+            self.cursor = last;
         }
         Ok(())
     }
 
     /// Ranges that will never come are stated once the rows before them have been sent.
     fn state_gaps(&mut self, generation: u64, store: &mut Store, shared: &Shared) -> Result<(), StoreError> {
-        let room = self.window.saturating_sub(self.in_flight);
+        let room = self.window.saturating_sub(self.in_flight.len());
         let gaps = store.gaps(self.window)?;
         self.stated.retain(|last| gaps.iter().any(|gap| gap.last == *last));
         for gap in gaps.into_iter().take(room) {
@@ -337,7 +351,7 @@ impl Feeder {
                 return Ok(());
             }
             self.stated.insert(gap.last);
-            self.in_flight += 1;
+            self.in_flight.insert(gap.last);
         }
         Ok(())
     }

@@ -103,7 +103,13 @@ async fn readyz(State(served): State<Served>) -> (StatusCode, &'static str) {
 }
 
 async fn status(State(served): State<Served>) -> axum::Json<serde_json::Value> {
-    axum::Json(status::render(&served.shared))
+    axum::Json(status_json(&served.shared))
+}
+
+/// What `/status` says.
+#[must_use]
+pub fn status_json(shared: &Shared) -> serde_json::Value {
+    status::render(shared)
 }
 
 #[cfg(test)]
