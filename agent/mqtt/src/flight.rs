@@ -3,6 +3,10 @@
 //! The library says what it sent in the order in which it was told to, so the n-th `sent` is the n-th `submit`. The ring
 //! keeps acknowledged entries until all older ones are acknowledged too: its length is the *span* of identifiers in use,
 //! and a span of at most half of them can never collide, in whatever order acknowledgements come.
+//!
+//! A connection starts with one message in flight and one more with each answer. So a line that breaks after some bytes, or a
+//! broker that chokes on a burst, gets every message in the end instead of the same burst again and again; and when a broker
+//! hangs up because of the first message, there is no doubt about which it was.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -33,6 +37,8 @@ struct Slot {
 #[derive(Debug)]
 pub(crate) struct Flight {
     window: usize,
+    /// How far the window is open.
+    open: usize,
     slots: VecDeque<Slot>,
     /// Slots acknowledged before an older one.
     early: usize,
@@ -41,7 +47,7 @@ pub(crate) struct Flight {
 
 impl Flight {
     pub(crate) fn new(window: usize) -> Self {
-        Self { window: window.max(1), slots: VecDeque::new(), early: 0, last_ack: None }
+        Self { window: window.max(1), open: 1, slots: VecDeque::new(), early: 0, last_ack: None }
     }
 
     /// The broker takes at most `receive_maximum` unacknowledged messages.
@@ -50,7 +56,7 @@ impl Flight {
     }
 
     pub(crate) fn has_room(&self) -> bool {
-        self.slots.len() < self.window
+        self.slots.len() < self.window.min(self.open)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -73,6 +79,7 @@ impl Flight {
         slot.acked = true;
         let ticket = slot.ticket.clone();
         self.early += 1;
+        self.open = self.window.min(self.open + 1);
         self.last_ack = Some(now);
         while self.slots.front().is_some_and(|s| s.acked) {
             self.slots.pop_front();
@@ -114,9 +121,30 @@ mod tests {
         Ticket::Message { sequence, bytes: sequence as usize }
     }
 
+    /// As after many acknowledgements.
+    fn opened(window: usize) -> Flight {
+        Flight { open: window, ..Flight::new(window) }
+    }
+
+    #[test]
+    fn opens_with_every_answer() {
+        let (mut flight, now) = (Flight::new(3), Instant::now());
+        let mut sizes = Vec::new();
+        for packet in 1..=5 {
+            while flight.has_room() {
+                flight.submit(message(1), now);
+                flight.sent(0);
+            }
+            sizes.push(flight.slots.len());
+            flight.slots[0].packet = Some(packet);
+            flight.acked(packet, now);
+        }
+        assert_eq!(sizes, [1, 2, 3, 3, 3]);
+    }
+
     #[test]
     fn maps_in_order_and_bounds_the_span() {
-        let mut flight = Flight::new(3);
+        let mut flight = opened(3);
         let now = Instant::now();
         for (sequence, packet) in [(10, 1), (11, 2), (12, 3)] {
             assert!(flight.has_room());

@@ -98,9 +98,9 @@ async fn a_refusal_that_may_pass_is_tried_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_in_trouble_is_given_time() {
-    // Two windows are put off, each at one go.
+    // One message, and then two at one go, are put off.
     let fake = Fake::start(|seen| match seen {
-        Seen::Publish { packet, count: 1..=8 } => Reply::Bytes(puback_v5(packet, 0x80)),
+        Seen::Publish { packet, count: 1..=3 } => Reply::Bytes(puback_v5(packet, 0x80)),
         other => accept(other),
     })
     .await;
@@ -108,7 +108,7 @@ async fn a_broker_in_trouble_is_given_time() {
     let mut feeder = Feeder::new(Options { window: 4, ..options(&fake.url(), "agent") }, 1..=20);
     feeder.run("all", |f| f.unacked.is_empty()).await;
     assert!(begin.elapsed() >= Duration::from_secs(3), "1 s, then 2 s: {:?}", begin.elapsed());
-    assert_eq!(feeder.deferred.len(), 8, "{:?}", feeder.deferred);
+    assert_eq!(feeder.deferred.len(), 3, "{:?}", feeder.deferred);
     assert_eq!((feeder.reasons.len(), feeder.refused.len()), (0, 0));
 }
 
@@ -187,10 +187,10 @@ async fn a_broker_without_keep_alive_is_not_flooded_with_pings() {
     assert!(pings <= 1, "{pings} pings within moments");
 }
 
-/// Acknowledges in reverse order, and holds one back for as long as others come.
+/// Once the window is open: acknowledges several at a time, the last first.
 fn disorderly(receive_maximum: Option<u16>) -> impl FnMut(Seen) -> Reply + Send + 'static {
     let mut held = Vec::new();
-    let mut most = 0;
+    let most = receive_maximum.map_or(16, |m| usize::from(m / 2));
     move |seen| match seen {
         Seen::Connect { level: 5 } => {
             held.clear();
@@ -199,10 +199,8 @@ fn disorderly(receive_maximum: Option<u16>) -> impl FnMut(Seen) -> Reply + Send 
         Seen::Publish { packet, count } => {
             assert!(!held.contains(&packet), "identifier {packet} used twice");
             held.push(packet);
-            most = most.max(held.len());
-            assert!(most <= receive_maximum.map_or(16, |m| usize::from(m / 2)), "{most} in flight");
-            let enough = held.len() >= receive_maximum.map_or(16, |m| usize::from(m / 2));
-            if !enough && count % 300 != 0 {
+            assert!(held.len() <= most, "{} in flight", held.len());
+            if held.len() < most && count > 50 && count % 300 != 0 {
                 return Reply::Nothing;
             }
             Reply::Bytes(std::mem::take(&mut held).into_iter().rev().flat_map(puback).collect())
@@ -224,7 +222,7 @@ async fn acknowledgements_out_of_order_never_collide() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_acknowledgement_that_never_comes_rebuilds_the_connection() {
     let fake = Fake::start(|seen| match seen {
-        Seen::Publish { count: 1..=3, .. } => Reply::Nothing,
+        Seen::Publish { count: 1, .. } => Reply::Nothing,
         other => accept(other),
     })
     .await;
@@ -235,13 +233,13 @@ async fn an_acknowledgement_that_never_comes_rebuilds_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_acknowledgement_that_is_left_out_is_noticed_while_others_come() {
+async fn one_acknowledgement_that_is_left_out_is_noticed() {
     let fake = Fake::start(|seen| match seen {
         Seen::Publish { count: 3, .. } => Reply::Nothing,
         other => accept(other),
     })
     .await;
-    // So many messages that acknowledgements come all the time.
+    // A window so large that all the others come.
     let options = Options { window: 1000, ack_timeout: Duration::from_secs(1), ..options(&fake.url(), "agent") };
     let mut feeder = Feeder::new(options, 1..=500);
     feeder.run("all", |f| f.unacked.is_empty()).await;
@@ -276,7 +274,7 @@ async fn a_broker_that_hangs_up_on_each_seventh_publish_gets_it_all() {
     .await;
     let mut feeder = Feeder::new(Options { window: 4, ..options(&fake.url(), "agent") }, 1..=30);
     feeder.run("all acknowledged", |f| f.unacked.is_empty()).await;
-    assert!(feeder.reasons.len() >= 4, "{:?}", feeder.reasons);
+    assert!((4..=8).contains(&feeder.reasons.len()), "each connection carries a few: {:?}", feeder.reasons);
     assert!(feeder.connections.iter().all(|v| *v == Version::V5), "the version is not doubted");
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 /// What the script sees.
@@ -30,6 +31,7 @@ pub(crate) enum Reply {
 pub(crate) struct Fake {
     pub(crate) port: u16,
     pings: Arc<AtomicUsize>,
+    hang_up: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
@@ -72,15 +74,23 @@ impl Fake {
     pub(crate) async fn start(mut script: impl FnMut(Seen) -> Reply + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let pings = Arc::new(AtomicUsize::new(0));
-        let seen_pings = Arc::clone(&pings);
+        let (pings, hang_up) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+        let (seen_pings, told) = (Arc::clone(&pings), Arc::clone(&hang_up));
         let task = tokio::spawn(async move {
             let mut count = 0;
             while let Ok((stream, _)) = listener.accept().await {
-                let _ = serve(stream, &mut count, &seen_pings, &mut script).await;
+                tokio::select! {
+                    _ = serve(stream, &mut count, &seen_pings, &mut script) => {}
+                    () = told.notified() => {}
+                }
             }
         });
-        Self { port, pings, task }
+        Self { port, pings, hang_up, task }
+    }
+
+    /// Ends the connection that stands.
+    pub(crate) fn hang_up(&self) {
+        self.hang_up.notify_one();
     }
 
     /// PINGREQs of all connections.

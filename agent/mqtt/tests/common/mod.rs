@@ -113,6 +113,8 @@ pub(crate) struct Feeder {
     pub(crate) subscribed: Vec<Vec<String>>,
     pub(crate) reasons: Vec<DisconnectReason>,
     pub(crate) connections: Vec<Version>,
+    /// Blanks that make a message as large as a real one.
+    pub(crate) padding: usize,
     generation: Option<u64>,
     next: u64,
     /// Put off by the broker: next in line.
@@ -134,6 +136,7 @@ impl Feeder {
             subscribed: Vec::new(),
             reasons: Vec::new(),
             connections: Vec::new(),
+            padding: 0,
             generation: None,
             next: 0,
             again: BTreeSet::new(),
@@ -155,7 +158,7 @@ impl Feeder {
         let candidate = self.generation.and_then(|generation| {
             let again = self.again.first().and_then(|sequence| self.unacked.get_key_value(sequence));
             let (sequence, topic) = again.or_else(|| self.unacked.range(self.next..).next())?;
-            let payload = Bytes::from(sequence.to_string());
+            let payload = Bytes::from(format!("{sequence}{}", " ".repeat(self.padding)));
             Some(Outgoing { generation, sequence: *sequence, topic: topic.clone(), payload })
         });
         tokio::select! {
@@ -238,7 +241,7 @@ impl Subscriber {
         let mut missing: BTreeSet<u64> = wanted.into_iter().collect();
         let mut order = Vec::new();
         while !missing.is_empty() {
-            let number = self.message().await.1.parse().unwrap();
+            let number = self.message().await.1.trim().parse().unwrap();
             if missing.remove(&number) {
                 order.push(number);
             }
