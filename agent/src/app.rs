@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 
 use crate::cameras::Cameras;
 use crate::clock_journal::ClockJournal;
+use crate::commands;
 use crate::config::diff::Difference;
 use crate::config::plan::{self, Plan};
 use crate::delivery::{self, Command, Delivery, Disk};
@@ -57,11 +58,10 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
     }
     let runtime = runtime().context("the control runtime cannot be started")?;
     let mut signals = StopSignals::watch(&runtime).context("SIGTERM and SIGINT cannot be watched")?;
-    let (requests, request_queue) = reload::requests();
-    reload::watch_hangup(&runtime, requests).context("SIGHUP cannot be watched")?;
+    let (reloads, request_queue) = reload::requests();
+    reload::watch_hangup(&runtime, reloads.clone()).context("SIGHUP cannot be watched")?;
     let shared = Arc::new(shared(&plan, options));
-    // Asked by commands; the thread ends with the last handle.
-    let _requests = supervise::spawn(Arc::clone(&shared)).context("the supervise thread cannot be started")?;
+    let requests = supervise::spawn(Arc::clone(&shared)).context("the supervise thread cannot be started")?;
     let disk = Disk::open(&plan.device.state_dir, plan.outbox.store.clone(), Arc::clone(&shared))?;
     let session = disk.session();
     let (stop_web, web_stopped) = watch::channel(false);
@@ -71,8 +71,13 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
     }
     broker::start_embedded(&plan)?;
 
-    let (client, mqtt_signals) = Client::spawn(broker::options(&plan, &shared, session), runtime.handle());
+    let (mut client, mqtt_signals) = Client::spawn(broker::options(&plan, &shared, session), runtime.handle());
     let (commands, command_queue) = mpsc::channel(delivery::QUEUE);
+    if let Some(incoming) = client.incoming() {
+        let (shared, delivery, cameras) = (Arc::clone(&shared), commands.clone(), requests);
+        let parts = commands::Parts { shared, session, delivery, cameras, reload: reloads };
+        runtime.spawn(commands::run(parts, incoming, client.replies()));
+    }
     runtime.spawn(broker::forward_signals(mqtt_signals, commands.clone(), Arc::clone(&shared)));
     let now = (clock::both_ns(), &clock::state());
     let (journal, device_clock, step) = ClockJournal::open(&plan.device.state_dir, session, now);

@@ -52,6 +52,10 @@ pub fn options(plan: &Plan, shared: &Shared, session: u64) -> Options {
     options.will = retained(DeviceStatus::will(session, VERSION));
     options.birth = retained(DeviceStatus::birth(session, VERSION));
     options.stopped = retained(DeviceStatus::stopped(session, VERSION));
+    if plan.mqtt.commands {
+        options.subscriptions = topic::commands(&plan.device.group, &plan.device.name).into();
+        options.max_incoming = kinewatch_core::command::MAX_PAYLOAD;
+    }
     options
 }
 
@@ -71,13 +75,13 @@ pub async fn forward_signals(
                 view.last_error.store(None);
             }
             Signal::Disconnected { reason } => {
-                let reason = reason.to_string();
-                let said = view.last_error.load().as_deref().is_some_and(|last| *last == reason);
-                if !said {
-                    tracing::warn!(broker = view.broker, "{reason}; events are kept and it is tried again");
-                }
                 view.connected.store(false, Relaxed);
-                view.last_error.store(Some(Arc::new(reason)));
+                view.last_error.store(Some(Arc::new(reason.to_string())));
+                shared.commands.listening.store(false, Relaxed);
+            }
+            Signal::Subscribed { refused } => {
+                let [own, _] = topic::commands(&shared.group, &shared.device);
+                shared.commands.listening.store(!refused.contains(&own), Relaxed);
             }
             Signal::Acked { .. } | Signal::Refused { .. } | Signal::Deferred { .. } => {}
         }

@@ -17,6 +17,8 @@ use crate::reload::ReloadView;
 
 use crate::supervise::stages::{Stages, Stuck};
 
+use crate::commands::Counts;
+
 /// Upper bounds of the inference duration histogram, seconds.
 pub const DURATION_BOUNDS: [f64; 14] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
@@ -40,6 +42,8 @@ pub struct Shared {
     pub reloads: ReloadView,
     /// Whether events can be stored.
     pub store: StoreView,
+    /// Commands that came from the broker.
+    pub commands: Counts,
     /// How the system clock was set since boot; set once the store is open.
     pub clock: ArcSwapOption<ClockRecord>,
     /// Whether the system clock is synchronised.
@@ -173,6 +177,8 @@ pub struct DeliveryView {
     pub acked: AtomicU64,
     /// Events that the broker refused for good.
     pub refused: AtomicU64,
+    /// Times that the broker put an event off.
+    pub deferred: AtomicU64,
     /// Events in the outbox that wait for the broker.
     pub outbox_messages: AtomicU64,
     /// Bytes of the outbox.
@@ -285,6 +291,7 @@ impl Shared {
             reloads: ReloadView::default(),
             delivery: DeliveryView { broker: broker.to_owned(), ..DeliveryView::default() },
             store: StoreView::default(),
+            commands: Counts::default(),
             clock: ArcSwapOption::empty(),
             clock_synced: AtomicBool::new(false),
             clock_steps: AtomicU64::new(0),

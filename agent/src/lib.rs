@@ -13,6 +13,7 @@ pub mod change;
 pub mod cli;
 pub mod clock;
 pub mod clock_journal;
+pub mod commands;
 pub mod config;
 pub mod decode;
 pub mod delivery;

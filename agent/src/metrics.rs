@@ -67,7 +67,8 @@ impl Collector for Reader {
         now.windows(e)?;
         now.models(e)?;
         now.events(e)?;
-        now.delivery(e)
+        now.delivery(e)?;
+        now.commands(e)
     }
 }
 
@@ -273,6 +274,7 @@ impl Snapshot<'_> {
         counters(e, "mqtt_connections", "Connections made to the broker", one(&d.connections))?;
         counters(e, "mqtt_publish_acked", "Events that the broker acknowledged", one(&d.acked))?;
         counters(e, "mqtt_publish_refused", "Events that the broker refused for good", one(&d.refused))?;
+        counters(e, "mqtt_publish_deferred", "Times that the broker put an event off", one(&d.deferred))?;
         let gauge = |n: &AtomicU64| vec![(vec![], n.load(Relaxed) as i64)];
         gauges(e, "outbox_messages", "Events stored that wait for the broker", gauge(&d.outbox_messages))?;
         gauges(e, "outbox_bytes", "Bytes of the outbox, as its quota counts them", gauge(&d.outbox_bytes))?;
@@ -297,6 +299,25 @@ impl Snapshot<'_> {
         let errors = store.errors().map(|(kind, n)| (vec![("kind", kind)], n)).collect();
         counters(e, "store_errors", "Attempts to open, read or write the store that failed, by kind", errors)?;
         counters(e, "decisions_lost", "Decisions that the store could not take", one(&d.decisions_lost))
+    }
+
+    fn commands(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let c = &self.shared.commands;
+        let listening = vec![(vec![], i64::from(c.listening.load(Relaxed)))];
+        gauges(e, "commands_listening", "1 while the broker lets the agent listen for commands", listening)?;
+        let mut rows = Vec::new();
+        for (command, outcomes) in c.by_name() {
+            let counts = [("ok", &outcomes.ok), ("refused", &outcomes.refused), ("failed", &outcomes.failed)];
+            for (outcome, n) in counts {
+                rows.push((vec![("command", command), ("outcome", outcome)], n.load(Relaxed)));
+            }
+        }
+        counters(e, "commands", "Commands, by what became of them", rows)?;
+        let reasons = [("too_many", &c.too_many), ("unread", &c.unread), ("retained", &c.retained)];
+        let rows = reasons.into_iter().map(|(reason, n)| (vec![("reason", reason)], n.load(Relaxed))).collect();
+        counters(e, "commands_dropped", "Commands that were not even tried, by reason", rows)?;
+        let rows = vec![(vec![], c.unanswered.load(Relaxed))];
+        counters(e, "command_answers_dropped", "Answers that found no room on the way to the broker", rows)
     }
 }
 

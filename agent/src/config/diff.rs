@@ -192,6 +192,7 @@ fn mqtt_keys(old: &MqttPlan, new: &MqttPlan, restart: &mut Vec<&'static str>) {
         identity,
         window,
         keep_alive,
+        commands,
     } = old;
     note(restart, "[mqtt] url", *endpoint == new.endpoint && *url == new.url);
     note(restart, "[mqtt] embedded", *embedded == new.embedded);
@@ -203,6 +204,7 @@ fn mqtt_keys(old: &MqttPlan, new: &MqttPlan, restart: &mut Vec<&'static str>) {
     note(restart, "[mqtt] cert_file", *identity == new.identity);
     note(restart, "[mqtt] window", *window == new.window);
     note(restart, "[mqtt] keep_alive_s", *keep_alive == new.keep_alive);
+    note(restart, "[mqtt] commands", *commands == new.commands);
 }
 
 fn engine_keys(old: &EnginePlan, new: &EnginePlan, restart: &mut Vec<&'static str>) {

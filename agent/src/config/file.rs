@@ -61,7 +61,7 @@ pub struct Mqtt {
     pub url: String,
     /// Start a broker inside this process, on the loopback address and port of `url`. For trials: it keeps nothing over a restart.
     pub embedded: bool,
-    /// Client identifier. Default: `kinewatch-GROUP-NAME`.
+    /// Client identifier, unique at the broker. Default: `kinewatch-NAME-` and ten digits that are this machine's.
     pub client_id: Option<String>,
     /// Protocol version; `auto` tries 5 first.
     pub protocol: Protocol,
@@ -81,6 +81,9 @@ pub struct Mqtt {
     /// Seconds of silence after which the connection is probed.
     #[schemars(range(min = 5, max = 3600))]
     pub keep_alive_s: u32,
+    /// Take commands from `kinewatch/v1/GROUP/NAME/cmd/…`. Whoever may publish there may give them: that is for the broker's
+    /// access rules to say.
+    pub commands: bool,
 }
 
 impl Default for Mqtt {
@@ -97,6 +100,7 @@ impl Default for Mqtt {
             key_file: None,
             window: 32,
             keep_alive_s: 30,
+            commands: true,
         }
     }
 }

@@ -48,6 +48,8 @@ pub struct Environment {
     pub credentials_directory: Option<PathBuf>,
     /// `$STATE_DIRECTORY`, which systemd made for us.
     pub state_directory: Option<PathBuf>,
+    /// What tells this machine from all others. Confidential: it is only ever shown through a hash.
+    pub machine: Option<String>,
 }
 
 impl Environment {
@@ -56,8 +58,23 @@ impl Environment {
     pub fn of_process() -> Self {
         let dir = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
-        Self { host_name, credentials_directory: dir("CREDENTIALS_DIRECTORY"), state_directory: dir("STATE_DIRECTORY") }
+        Self {
+            host_name,
+            credentials_directory: dir("CREDENTIALS_DIRECTORY"),
+            state_directory: dir("STATE_DIRECTORY"),
+            machine: machine(),
+        }
     }
+}
+
+/// The machine identifier, and the board's serial number where the firmware tells one: boxes made from one disk image share
+/// the former.
+fn machine() -> Option<String> {
+    let read = |path| std::fs::read_to_string(path).ok();
+    let texts = [read("/etc/machine-id"), read("/proc/device-tree/serial-number")];
+    let parts: Vec<_> = texts.iter().flatten().map(|text| text.trim_matches(['\0', '\n', ' '])).collect();
+    let known: Vec<_> = parts.into_iter().filter(|part| !matches!(*part, "" | "uninitialized")).collect();
+    (!known.is_empty()).then(|| known.join(" "))
 }
 
 /// What a check found.

@@ -77,6 +77,8 @@ pub struct MqttPlan {
     pub window: usize,
     /// Silence after which the connection is probed.
     pub keep_alive: Duration,
+    /// Whether commands are taken from the broker.
+    pub commands: bool,
 }
 
 /// How events wait on the disk.

@@ -113,6 +113,13 @@ impl Resolver<'_> {
 
     fn device(&mut self, device: &Device) -> Option<DevicePlan> {
         let name = match &device.name {
+            Some(name) if name == kinewatch_core::topic::ALL => {
+                self.error(
+                    &key!["device", "name"],
+                    "[device]: \"_all\" stands for every device of a group; choose another name",
+                );
+                None
+            }
             Some(name) => self.name(name, &key!["device", "name"], "[device]").then(|| name.clone()),
             None => {
                 let host = to_name(&self.environment.host_name);

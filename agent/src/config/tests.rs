@@ -23,6 +23,7 @@ impl Scene {
             host_name: "Test-Box.local".into(),
             credentials_directory: None,
             state_directory: Some(dir.path().join("state")),
+            machine: None,
         };
         let package = repository().join("tests/data/packages/tiny-online");
         copy(&package, &dir.path().join("tiny"));
@@ -122,6 +123,7 @@ fn every_mistake_says_where_it_is_and_what_to_do() {
         ("wrong choices", format!("[engine]\nbackend = \"tracked\"\nproviders = [\"cpuu\"]\n[log]\nformat = \"yaml\"\n{GOOD}")),
         ("out of range", format!("[engine]\nthreads = 0\n[mqtt]\nwindow = 5000\n{GOOD}stall_timeout_s = 0.1\n")),
         ("names", "[device]\nname = \"Box 1\"\ngroup = \"\"\n[[model]]\nname = \"Falls!\"\npath = \"tiny\"\n[[camera]]\nname = \"Küche\"\nsource = \"test:\"\n".into()),
+        ("the name of all", format!("[device]\nname = \"_all\"\n{GOOD}")),
         ("two of one name", format!("{GOOD}[[camera]]\nname = \"front\"\nsource = \"test:\"\n[[model]]\nname = \"tiny\"\npath = \"tiny\"\n")),
         ("unknown model", camera("source = \"test:\"\nmodels = [\"tinny\", \"other\", \"tiny\", \"tiny\"]")),
         ("no models", camera("source = \"test:\"\nmodels = []")),

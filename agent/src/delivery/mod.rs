@@ -204,6 +204,7 @@ impl Delivery {
                 );
                 self.acknowledged.refused.push((sequence, kind, code));
             }
+            Signal::Subscribed { .. } => {}
             Signal::Deferred { sequence, .. } => self.feeder.put_off(sequence, Instant::now()),
         }
     }

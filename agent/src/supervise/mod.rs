@@ -81,15 +81,22 @@ impl Requests {
     }
 }
 
+/// The queue of requests about the cameras of `shared`.
+#[must_use]
+pub fn requests(shared: Arc<Shared>) -> (Requests, Receiver<Request>) {
+    let (queue, requests) = sync_channel(REQUESTS);
+    (Requests { shared, queue }, requests)
+}
+
 /// Starts the thread.
 ///
 /// # Errors
 /// The operating system gives no thread.
 pub fn spawn(shared: Arc<Shared>) -> io::Result<Requests> {
-    let (queue, requests) = sync_channel(REQUESTS);
-    let supervisor = Supervisor::new(Arc::clone(&shared), requests, systemd::watchdog_limit());
+    let (asking, asked) = requests(Arc::clone(&shared));
+    let supervisor = Supervisor::new(shared, asked, systemd::watchdog_limit());
     thread::Builder::new().name("supervise".into()).spawn(move || supervisor.run())?;
-    Ok(Requests { shared, queue })
+    Ok(asking)
 }
 
 /// Ends the process without the exit handlers of the libraries in it: they would run beside threads that still use them,

@@ -100,7 +100,13 @@ fn answer(well: &str, trouble: Option<impl std::fmt::Display>) -> (StatusCode, S
 }
 
 async fn status(State(served): State<Served>) -> axum::Json<serde_json::Value> {
-    axum::Json(status::render(&served.shared))
+    axum::Json(status_json(&served.shared))
+}
+
+/// What `/status` says.
+#[must_use]
+pub fn status_json(shared: &Shared) -> serde_json::Value {
+    status::render(shared)
 }
 
 #[cfg(test)]

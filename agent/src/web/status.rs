@@ -35,6 +35,8 @@ pub(super) fn render(shared: &Shared) -> Value {
             "connections": get(&d.connections),
             "acked": get(&d.acked),
             "refused": get(&d.refused),
+            "deferred": get(&d.deferred),
+            "commands": shared.commands.listening.load(Relaxed),
         },
         "outbox": {
             "messages": get(&d.outbox_messages),
