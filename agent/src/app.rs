@@ -133,7 +133,11 @@ pub fn run(plan: &Plan, options: &RunOptions) -> anyhow::Result<()> {
         shared.beat(beat);
     }
     shared.ready.store(true, Relaxed);
-    systemd::ready(&format!("watching {} cameras", cameras.len()));
+    systemd::ready(&match cameras.len() {
+        0 => format!("waiting for a camera: add one to {}", plan.file.display()),
+        1 => "watching 1 camera".into(),
+        n => format!("watching {n} cameras"),
+    });
     runtime.spawn(systemd::feed_watchdog(Arc::clone(&shared)));
     tracing::info!(cameras = cameras.len(), models = manifests.len(), session, "watching");
 
