@@ -385,6 +385,14 @@ pub struct CompletionsArgs {
     pub shell: clap_complete::Shell,
 }
 
+/// `man`.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Directory; made when it is not there.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
 /// `engine-probe`.
 #[derive(Debug, Args)]
 pub struct EngineProbeArgs {

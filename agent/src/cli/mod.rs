@@ -14,6 +14,7 @@ mod devices;
 mod eval;
 mod events;
 mod frames;
+mod man;
 mod model;
 mod outputs;
 mod replay;
@@ -152,6 +153,9 @@ Writes uint8 [frames, height, width, 3] RGB, and the times in seconds to fall.ti
   kinewatch completions bash > /etc/bash_completion.d/kinewatch
   kinewatch completions fish > ~/.config/fish/completions/kinewatch.fish")]
     Completions(CompletionsArgs),
+    /// Write the manual pages into a directory; the package has them.
+    #[command(hide = true)]
+    Man(ManArgs),
     /// Load an ONNX Runtime library and say what it is; a child process of the agent.
     #[command(hide = true)]
     EngineProbe(EngineProbeArgs),
@@ -266,6 +270,7 @@ fn dispatch(cli: Cli, on_beat: Option<fn(&str)>) -> Outcome {
         Command::Frames(args) => frames::run(&args),
         Command::Version(args) => version::run(&args),
         Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
         Command::EngineProbe(args) => model::probe(&args),
     }
 }

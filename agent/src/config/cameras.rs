@@ -15,7 +15,10 @@ use super::shape::nearest;
 
 pub(super) fn resolve(r: &mut Resolver<'_>, cameras: &[Camera], models: &Models) -> Option<Vec<CameraPlan>> {
     if cameras.is_empty() {
-        r.error(&key![], "no [[camera]]: add one with name = \"front\" and source = \"rtsp://…\"");
+        r.warn(
+            &key![],
+            "no [[camera]] yet: nothing is watched; add one with name = \"front\" and source = \"rtsp://…\"",
+        );
     }
     for (i, camera) in cameras.iter().enumerate() {
         r.name(&camera.name, &key!["camera", i, "name"], "[[camera]]");

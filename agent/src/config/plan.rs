@@ -36,7 +36,7 @@ pub struct Plan {
     pub engine: EnginePlan,
     /// Models, at least one.
     pub models: Vec<ModelPlan>,
-    /// Cameras, at least one.
+    /// Cameras; none on a device that waits for its first.
     pub cameras: Vec<CameraPlan>,
 }
 

@@ -84,6 +84,17 @@ fn five_lines_are_enough() {
     assert_eq!(plan.web.unwrap().port(), 8089);
 }
 
+/// What a package installs has no camera yet; the daemon has to start with it.
+#[test]
+fn a_device_may_wait_for_its_first_camera() {
+    let scene = Scene::new();
+    let report = scene.check("[[model]]\npath = \"tiny\"\n");
+    assert_eq!(report.lines(Severity::Error), [""; 0]);
+    let warnings = report.lines(Severity::Warning);
+    assert!(warnings.len() == 1 && warnings[0].contains("no [[camera]] yet"), "{warnings:?}");
+    assert!(report.plan.unwrap().cameras.is_empty());
+}
+
 #[test]
 fn zones_are_the_cameras() {
     let scene = Scene::new();
@@ -218,7 +229,8 @@ fn the_committed_schema_is_current() {
 
 fn configurations() -> Vec<PathBuf> {
     let examples = fs::read_dir(repository().join("config/examples")).unwrap().map(|e| e.unwrap().path());
-    examples.chain([repository().join("config/kinewatch.toml")]).collect()
+    let installed = ["config/kinewatch.toml", "cross/debian/kinewatch.toml"].map(|path| repository().join(path));
+    examples.chain(installed).collect()
 }
 
 #[test]

@@ -74,7 +74,7 @@ impl StatusLine {
         let ended = |c: &CameraView| c.capture.get().is_some_and(|s| s.state() == CameraState::Stopped);
         let away: Vec<&str> = views.iter().filter(|c| !c.is_up() && !ended(c)).map(|c| c.name.as_str()).collect();
         match (up, views.as_slice()) {
-            (_, []) => "no camera to watch".into(),
+            (_, []) => "waiting for a camera: add one to the configuration, then reload".into(),
             (0, _) if away.is_empty() => "nothing to watch: every source has ended".into(),
             (0, [one]) => format!("waiting for camera {}: it does not answer", one.name),
             (0, _) => "waiting for cameras: none answers".into(),
