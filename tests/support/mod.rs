@@ -5,9 +5,12 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
+pub mod check;
+pub mod proxy;
+
 use std::cell::RefCell;
-use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -28,6 +31,18 @@ pub fn kinewatch() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kinewatch"));
     command.env_remove("RUST_LOG").env_remove("JOURNAL_STREAM").stdin(Stdio::null());
     command
+}
+
+/// Status and body of a GET; `None` while nobody answers.
+pub fn http_get(address: &str, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    // A process that is stopped accepts and says nothing.
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: box\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }
 
 /// A port that nobody listens on right now.
@@ -179,7 +194,8 @@ impl Broker {
     }
 }
 
-fn mosquitto() -> &'static str {
+/// The broker's program; Debian keeps it out of users' paths.
+pub fn mosquitto() -> &'static str {
     if Path::new("/usr/sbin/mosquitto").exists() { "/usr/sbin/mosquitto" } else { "mosquitto" }
 }
 
@@ -269,12 +285,7 @@ impl Daemon {
 
     /// Body of a GET on the daemon's web server; `None` while it does not answer.
     pub fn get(&self, path: &str) -> Option<String> {
-        use std::io::Write;
-        let mut stream = std::net::TcpStream::connect(&self.web).ok()?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: box\r\nConnection: close\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
+        http_get(&self.web, path).map(|(_, body)| body)
     }
 
     /// Value of a metric whose line begins with `prefix` (name and labels).

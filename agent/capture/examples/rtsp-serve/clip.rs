@@ -19,20 +19,31 @@ pub(crate) struct Clip {
     pub(crate) payloader: &'static str,
 }
 
-const H264: (&str, &str) = (
-    "h264parse ! video/x-h264,stream-format=byte-stream,alignment=au",
-    "h264parse ! rtph264pay name=pay0 pt=96 config-interval=1",
-);
-const H265: (&str, &str) = (
-    "h265parse ! video/x-h265,stream-format=byte-stream,alignment=au",
-    "h265parse ! rtph265pay name=pay0 pt=96 config-interval=1",
-);
+/// Launch lines from the container to pictures, and from there to RTP.
+const CODECS: [(&str, &str); 4] = [
+    (
+        "h264parse ! video/x-h264,stream-format=byte-stream,alignment=au",
+        "h264parse ! rtph264pay name=pay0 pt=96 config-interval=1",
+    ),
+    (
+        "h265parse ! video/x-h265,stream-format=byte-stream,alignment=au",
+        "h265parse ! rtph265pay name=pay0 pt=96 config-interval=1",
+    ),
+    ("jpegparse ! image/jpeg", "rtpjpegpay name=pay0 pt=26"),
+    ("video/x-vp8", "rtpvp8pay name=pay0 pt=96"),
+];
 
 impl Clip {
-    /// Reads the video track of `path` (H.264 or H.265 in any container GStreamer knows).
+    /// Reads the video track of `path` (H.264, H.265, JPEG or VP8 in any container GStreamer knows).
     pub(crate) fn load(path: &Path) -> Result<Self, String> {
-        let first = read(path, H264);
-        first.or_else(|reason| read(path, H265).map_err(|_| format!("{}: {reason}", path.display())))
+        let mut tries = CODECS.into_iter().map(|codec| read(path, codec));
+        let first = tries.next().unwrap_or_else(|| Err("no codec".into()));
+        first.or_else(|reason| tries.find_map(Result::ok).ok_or_else(|| format!("{}: {reason}", path.display())))
+    }
+
+    /// When a picture begins; the number after the last gives the end.
+    pub(crate) fn time_of(&self, picture: usize) -> gst::ClockTime {
+        self.pictures.get(picture).and_then(|picture| picture.pts()).unwrap_or(self.period)
     }
 }
 
@@ -70,7 +81,7 @@ fn pull_all(pipeline: &gst::Pipeline, sink: &gst_app::AppSink) -> Result<(gst::C
             break;
         }
     }
-    Ok((caps.ok_or("it has no H.264 or H.265 track")?, pictures))
+    Ok((caps.ok_or("it has no H.264, H.265, JPEG or VP8 track")?, pictures))
 }
 
 /// Moves all times so that the earliest is zero.
