@@ -471,7 +471,7 @@ mod tests {
         assert_eq!(shared.unready().as_deref(), Some("opening model falls"));
         shared.ready.store(true, Relaxed);
         assert!(shared.is_ready());
-        shared.cameras[0].dropped[0].failing.store(true, Relaxed);
+        shared.cameras.load()[0].dropped[0].failing.store(true, Relaxed);
         assert_eq!(shared.unready().as_deref(), Some("model falls fails at front"));
         shared.stopping.store(true, Relaxed);
         assert_eq!(shared.unready().as_deref(), Some("stopping"));

@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::file::{Backend, LogFormat, Precision, Protocol, Transport};
 use crate::config::secret::{Login, Secret};
+use crate::delivery::SendOrder;
 
 const MODELS: [&str; 3] = ["falls", "fights", "waves"];
 
@@ -66,7 +67,9 @@ fn plan(models: Vec<ModelPlan>, cameras: Vec<CameraPlan>) -> Plan {
             identity: None,
             window: 32,
             keep_alive: Duration::from_secs(30),
+            commands: true,
         },
+        outbox: OutboxPlan { store: StoreOptions::default(), order: SendOrder::Sequence, backlog_per_s: 200 },
         web: None,
         log: LogPlan { format: LogFormat::Auto, level: "info".into() },
         engine: EnginePlan {

@@ -190,7 +190,7 @@ mod tests {
         let since = away.strip_prefix("waiting for cameras: none answers; broker away since ").unwrap();
         assert_eq!(&since[2..3], ":");
         assert_eq!(&since[5..], ", 214 events wait");
-        shared.cameras[1].dropped[0].failing.store(true, Relaxed);
+        shared.cameras.load()[1].dropped[0].failing.store(true, Relaxed);
         assert!(told(&mut line, &shared, at(30)).starts_with("model falls fails at porch; waiting"));
         shared.stopping.store(true, Relaxed);
         assert_eq!(told(&mut line, &shared, at(31)), "stopping", "at once");
