@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use kinewatch_store::{Store, StoreOptions};
+use kinewatch_store::{Filter, Reader};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -102,9 +102,9 @@ impl Decided {
                 fs::copy(state.join(file), copy.join(file))?;
             }
         }
-        let store = Store::open(copy.join("events.db"), StoreOptions::default())?;
+        let store = Reader::open(&copy.join("events.db"))?;
         loop {
-            let rows = store.history(1000, self.newest)?;
+            let rows = store.history(&Filter::default(), self.newest, 1000)?;
             let Some(last) = rows.last() else { return Ok(()) };
             self.newest = last.sequence;
             for row in &rows {
