@@ -18,7 +18,7 @@ pub fn status(line: &str) {
 
 /// A stop has begun.
 pub fn stopping() {
-    notify(&[NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
 }
 
 /// The configuration is read again; [`ready`] tells the end of it. For `Type=notify-reload`, and no harm elsewhere.

@@ -45,6 +45,15 @@ pub fn http_get(address: &str, path: &str) -> Option<(u16, String)> {
     Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }
 
+/// A program of `examples` beside the binary under test.
+pub fn example(name: &str) -> Command {
+    let program = Path::new(env!("CARGO_BIN_EXE_kinewatch")).with_file_name("examples").join(name);
+    assert!(program.exists(), "{} is missing: build with --all-targets", program.display());
+    let mut command = Command::new(program);
+    command.env_remove("RUST_LOG").env_remove("JOURNAL_STREAM").stdin(Stdio::null());
+    command
+}
+
 /// A port that nobody listens on right now.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -234,9 +243,7 @@ impl RtspServer {
     }
 
     fn start_on(port: u16, arguments: &[String]) -> Self {
-        let program = Path::new(env!("CARGO_BIN_EXE_kinewatch")).with_file_name("examples").join("rtsp-serve");
-        assert!(program.exists(), "{} is missing: build with --all-targets", program.display());
-        let mut command = Command::new(program);
+        let mut command = example("rtsp-serve");
         command.current_dir(root()).arg("--port").arg(port.to_string()).args(arguments);
         let mut process = Process::start(command, Stream::Stdout);
         process.wait_for("the RTSP server", |line| line.starts_with("rtsp://"));
@@ -270,6 +277,11 @@ pub struct Daemon {
 impl Daemon {
     /// Writes the configuration (device and web are added) and starts `kinewatch run`.
     pub fn start(folder: &Path, config: &str) -> Self {
+        Self::start_program(kinewatch(), folder, config)
+    }
+
+    /// The same with another program, or with an environment of its own.
+    pub fn start_program(mut command: Command, folder: &Path, config: &str) -> Self {
         let web = format!("127.0.0.1:{}", free_port());
         let path = folder.join("kinewatch.toml");
         let state = folder.join("state");
@@ -278,7 +290,6 @@ impl Daemon {
             state.display()
         );
         std::fs::write(&path, head + config).unwrap();
-        let mut command = kinewatch();
         command.args(["run", "--config"]).arg(&path);
         Self { log: Process::start(command, Stream::Stderr), web }
     }

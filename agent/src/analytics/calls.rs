@@ -10,7 +10,7 @@ use kinewatch_core::time::Pts;
 use kinewatch_engine::{InferError, Request};
 
 use super::watcher::Sampler;
-use super::{Analytics, ModelTurn, Origin, Sink, WindowDrop, give_back};
+use super::{Analytics, ModelTurn, Sink, WindowDrop, give_back};
 
 impl Analytics {
     /// Makes one call of one model, for those whose turn it is, and steps their decoders. A hole since the frame before
@@ -57,24 +57,27 @@ impl Analytics {
         self.note_let_go(sink);
         let Some(camera) = self.cameras.get_mut(camera_slot) else { return result };
         let at = camera.stream.newest.take().unwrap_or(Pts::ZERO);
-        for (index, watcher) in camera.watchers.iter_mut().enumerate() {
-            watcher.decoder.gap(at, reason, &mut self.decisions);
-            let origin = Origin {
-                camera: camera_slot,
-                model: watcher.model,
-                watcher: index,
-                session: camera.stream.session,
-                clock: &camera.stream.clock,
-            };
-            self.decisions.drain(..).for_each(|decision| sink.decision(origin, &decision));
+        for index in 0..camera.watchers.len() {
+            self.interrupt(camera_slot, index, (at, reason), sink);
+            let watcher = &mut self.cameras[camera_slot].watchers[index];
             watcher.sampler.clear();
             watcher.failures.interrupt();
-            if let Some(loaded) = &mut self.models[watcher.model] {
-                loaded.model.reset(watcher.stream);
-            }
         }
+        let camera = &mut self.cameras[camera_slot];
         camera.branches.iter_mut().filter_map(|b| b.ring.as_mut()).for_each(Ring::clear);
         result
+    }
+
+    /// Closes what is open of a model at a camera, and forgets what has been seen.
+    fn interrupt(&mut self, camera_slot: usize, index: usize, (at, reason): (Pts, EndReason), sink: &mut impl Sink) {
+        let camera = &mut self.cameras[camera_slot];
+        let watcher = &mut camera.watchers[index];
+        watcher.decoder.gap(at, reason, &mut self.decisions);
+        if let Some(loaded) = &mut self.models[watcher.model] {
+            loaded.model.reset(watcher.stream);
+        }
+        let origin = camera.origin(camera_slot, index);
+        self.decisions.drain(..).for_each(|decision| sink.decision(origin, &decision));
     }
 
     fn run(&mut self, begun: Duration, sink: &mut impl Sink) -> Result<(), InferError> {
@@ -98,7 +101,7 @@ impl Analytics {
         let took = (self.time.0)().saturating_sub(begun);
         self.schedule.done(took);
         sink.inferred(model, count, took);
-        self.decide(model, sink);
+        self.decide(sink);
         result
     }
 
@@ -119,46 +122,36 @@ impl Analytics {
     }
 
     /// Steps the decoders of the call that has run.
-    fn decide(&mut self, model: usize, sink: &mut impl Sink) {
-        for (row, ticket) in self.running.drain(..).enumerate() {
+    fn decide(&mut self, sink: &mut impl Sink) {
+        let mut running = std::mem::take(&mut self.running);
+        for (row, ticket) in running.drain(..).enumerate() {
             let (camera_slot, index) = self.places[ticket.lane];
             let at = ticket.request.at;
             give_back(&mut self.spare, ticket.request);
-            let camera = &mut self.cameras[camera_slot];
-            let watcher = &mut camera.watchers[index];
-            let origin = Origin {
-                camera: camera_slot,
-                model,
-                watcher: index,
-                session: camera.stream.session,
-                clock: &camera.stream.clock,
-            };
             let valid = self.logits.is_valid(row);
-            if !valid {
-                sink.windows_dropped(camera_slot, index, WindowDrop::Failed, 1);
-            }
-            let turn = watcher.failures.note(at, valid);
+            let turn = self.cameras[camera_slot].watchers[index].failures.note(at, valid);
             if let Some(turn) = turn {
                 sink.model_turned(camera_slot, index, turn);
             }
             if turn == Some(ModelTurn::Fails) {
-                // Nobody sees whether what is open goes on. What comes after is decided anew.
-                watcher.decoder.gap(at, EndReason::StreamLost, &mut self.decisions);
-                if let Some(loaded) = &mut self.models[model] {
-                    loaded.model.reset(watcher.stream);
-                }
-                self.decisions.drain(..).for_each(|decision| sink.decision(origin, &decision));
+                // Nobody sees any more whether what is open goes on.
+                self.interrupt(camera_slot, index, (at, EndReason::StreamLost), sink);
             }
             if !valid {
+                sink.windows_dropped(camera_slot, index, WindowDrop::Failed, 1);
                 continue;
             }
+            let camera = &mut self.cameras[camera_slot];
+            let watcher = &mut camera.watchers[index];
             if watcher.decoder.is_scheduled() {
                 watcher.decoder.at_time(sink.time_of_day());
             }
             watcher.decoder.step(at, self.logits.row(row), &mut self.decisions);
-            sink.scores(origin, at, watcher.decoder.scores(), watcher.decoder.score_labels());
+            let (origin, decoder) = (camera.origin(camera_slot, index), &camera.watchers[index].decoder);
+            sink.scores(origin, at, decoder.scores(), decoder.score_labels());
             self.decisions.drain(..).for_each(|decision| sink.decision(origin, &decision));
         }
+        self.running = running;
     }
 
     pub(super) fn note_let_go(&mut self, sink: &mut impl Sink) {

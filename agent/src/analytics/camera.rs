@@ -11,6 +11,7 @@ use kinewatch_core::ring::Ring;
 use kinewatch_core::time::{ClockMap, Pts, SessionId};
 use kinewatch_engine::InferError;
 
+use super::Origin;
 use super::watcher::{Sampler, Watcher};
 use crate::layout::{CameraPlan, LayoutError, branches, every};
 
@@ -99,6 +100,14 @@ fn check_zones(plan: &CameraPlan, manifest: &Manifest) -> Result<(), LayoutError
             Err(LayoutError::Zones { camera: plan.name.clone(), source })
         }
         _ => Ok(()),
+    }
+}
+
+impl Camera {
+    /// What a decision of the model `index` at this camera belongs to.
+    pub(super) fn origin(&self, slot: usize, index: usize) -> Origin<'_> {
+        let StreamState { session, clock, .. } = &self.stream;
+        Origin { camera: slot, model: self.watchers[index].model, watcher: index, session: *session, clock }
     }
 }
 

@@ -1,10 +1,10 @@
 //! `kinewatch run`: the daemon. The configuration is checked whole before anything starts.
 
-use super::{Failure, Outcome, RunArgs};
+use super::{Failure, Outcome, RunArgs, told};
 use crate::app::{self, RunOptions};
 use crate::config::file::LogFormat;
 use crate::config::{self, Environment, Probe, Severity};
-use crate::logging;
+use crate::{logging, systemd};
 
 pub(super) fn run(args: RunArgs, verbose: u8, log_format: Option<LogFormat>, on_beat: Option<fn(&str)>) -> Outcome {
     let mut report = config::check(&args.config, &Environment::of_process(), Probe::Machine);
@@ -16,6 +16,8 @@ pub(super) fn run(args: RunArgs, verbose: u8, log_format: Option<LogFormat>, on_
     for warning in report.lines(Severity::Warning) {
         tracing::warn!("{warning}");
     }
-    app::run(plan, &RunOptions { scores: args.scores, on_beat })?;
-    Ok(())
+    app::run(plan, &RunOptions { scores: args.scores, on_beat }).map_err(|error| {
+        systemd::status(&format!("failed: {}", told(&error)));
+        Failure::Failed(error)
+    })
 }

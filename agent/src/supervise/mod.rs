@@ -133,12 +133,12 @@ impl Supervisor {
     fn run(mut self) {
         let tick = self.feeding.map_or(TICK, |(every, _)| TICK.min(every));
         loop {
+            self.look(Instant::now());
             match self.requests.recv_timeout(tick) {
                 Ok(Request::RestartCamera(name)) => self.restart(&name),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            self.look(Instant::now());
         }
     }
 
@@ -171,6 +171,7 @@ impl Supervisor {
         }
         if let Some((every, last)) = &mut self.feeding
             && well
+            && self.shared.ready.load(Relaxed)
             && last.is_none_or(|last| now.saturating_duration_since(last) >= *every)
         {
             *last = Some(now);
@@ -180,9 +181,6 @@ impl Supervisor {
 
     /// Stages end one after another, so none is judged; the whole has a limit.
     fn look_at_stop(&mut self, now: Instant) {
-        if let Some(line) = self.status.look(&self.shared, None, now) {
-            systemd::status(line);
-        }
         let since = *self.stopping_since.get_or_insert(now);
         if now.saturating_duration_since(since) >= STOP_LIMIT {
             tracing::error!(

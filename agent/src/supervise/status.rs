@@ -47,10 +47,10 @@ impl StatusLine {
         self.rate(shared, now);
         let line = stuck.map_or_else(|| self.line(shared), |stuck| format!("stuck: {stuck}"));
         let soon = self.told_at.is_some_and(|at| now.saturating_duration_since(at) < EVERY);
-        let grave = stuck.is_some() && !self.told.starts_with("stuck: ") || shared.stopping.load(Relaxed);
+        let said_stuck = self.told.starts_with("stuck: ");
         // Of what is stuck, only the number of seconds would change.
-        let news = line != self.told && !(stuck.is_some() && self.told.starts_with("stuck: "));
-        if !news || soon && !grave {
+        let news = line != self.told && !(stuck.is_some() && said_stuck);
+        if !news || soon && (stuck.is_none() || said_stuck) {
             return None;
         }
         (self.told, self.told_at) = (line, Some(now));
@@ -58,9 +58,6 @@ impl StatusLine {
     }
 
     fn line(&mut self, shared: &Shared) -> String {
-        if shared.stopping.load(Relaxed) {
-            return "stopping".into();
-        }
         if !shared.ready.load(Relaxed) {
             return shared.unready().unwrap_or_default();
         }
@@ -78,13 +75,13 @@ impl StatusLine {
             (0, _) if away.is_empty() => "nothing to watch: every source has ended".into(),
             (0, [one]) => format!("waiting for camera {}: it does not answer", one.name),
             (0, _) => "waiting for cameras: none answers".into(),
-            (_, [one]) => format!("watching {}, {}", one.name, self.fps(shared)),
-            (up, all) if up == all.len() => format!("watching {up} cameras, {}", self.fps(shared)),
-            (up, all) => format!("watching {up} of {} cameras, {}{}", all.len(), self.fps(shared), missing(&away)),
+            (_, [one]) => format!("watching {}{}", one.name, self.fps(shared)),
+            (up, all) if up == all.len() => format!("watching {up} cameras{}", self.fps(shared)),
+            (up, all) => format!("watching {up} of {} cameras{}{}", all.len(), self.fps(shared), missing(&away)),
         }
     }
 
-    /// Of the cameras that are up.
+    /// Of the cameras that are up; nothing before it has been measured.
     fn fps(&self, shared: &Shared) -> String {
         let cameras = shared.cameras.load();
         let up = cameras.iter().zip(&self.rates).filter(|(c, _)| c.is_up());
@@ -92,11 +89,11 @@ impl StatusLine {
         let (least, most) = rates.iter().fold((f64::MAX, 0.0_f64), |(a, b), r| (a.min(*r), b.max(*r)));
         let each = if rates.len() > 1 { " each" } else { "" };
         if most == 0.0 {
-            "frames arrive".into()
+            String::new()
         } else if most - least <= 0.2 * most {
-            format!("{most:.1} fps{each}")
+            format!(", {most:.1} fps{each}")
         } else {
-            format!("{least:.1} to {most:.1} fps")
+            format!(", {least:.1} to {most:.1} fps")
         }
     }
 
@@ -113,7 +110,7 @@ impl StatusLine {
             };
         }
         let since = self.away_since.get_or_insert_with(|| clock::shown(Duration::ZERO)[..5].to_owned());
-        let wait = if waiting == 1 { "waits" } else { "wait" };
+        let wait = if waiting < 2 { "waits" } else { "wait" };
         format!("broker away since {since}, {} {wait}", events(waiting))
     }
 
@@ -192,8 +189,6 @@ mod tests {
         assert_eq!(&since[5..], ", 214 events wait");
         shared.cameras.load()[1].dropped[0].failing.store(true, Relaxed);
         assert!(told(&mut line, &shared, at(30)).starts_with("model falls fails at porch; waiting"));
-        shared.stopping.store(true, Relaxed);
-        assert_eq!(told(&mut line, &shared, at(31)), "stopping", "at once");
     }
 
     #[test]
