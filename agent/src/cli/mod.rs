@@ -60,7 +60,8 @@ pub enum Command {
   kinewatch run --config kinewatch.toml -v
   systemctl start kinewatch
 
-SIGTERM and SIGINT end open actions, deliver what the broker takes, and stop within 5 seconds.")]
+SIGTERM and SIGINT end open actions, deliver what the broker takes, and stop within 5 seconds.
+SIGHUP (systemctl reload kinewatch) reads the configuration again and applies what is different.")]
     Run(RunArgs),
     /// Run a model over videos as fast as possible, with the code of the daemon.
     #[command(after_help = "Examples:
