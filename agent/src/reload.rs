@@ -108,11 +108,20 @@ impl Outcome {
     pub fn summary(&self) -> String {
         match self.result {
             Verdict::Refused => {
-                let problems = self.problems.len();
-                format!("the configuration is refused ({problems} mistakes); the one of before goes on")
+                let first = self.problems.first().map_or("", String::as_str);
+                format!("configuration refused, the one of before goes on: {first}")
             }
             Verdict::Applied if self.changes.is_empty() => "configuration reloaded: nothing is different".into(),
-            Verdict::Applied => format!("configuration reloaded: {}", self.changes.join("; ")),
+            Verdict::Applied if self.problems.is_empty() => {
+                format!("configuration reloaded: {}", counted(self.changes.len(), "change"))
+            }
+            Verdict::Applied => {
+                let changes = counted(self.changes.len(), "change");
+                format!(
+                    "configuration reloaded: {changes}, of which not all could be made: {}",
+                    self.problems.join("; ")
+                )
+            }
         }
     }
 
@@ -176,13 +185,13 @@ impl Reloader {
 
     /// `None` when the process stops meanwhile.
     fn reload(&mut self) -> Option<Outcome> {
-        let report = config::check(&self.running.file, &Environment::of_process(), Probe::Machine);
+        let mut report = config::check(&self.running.file, &Environment::of_process(), Probe::Machine);
         report.lines(Severity::Warning).iter().for_each(|warning| tracing::warn!("{warning}"));
-        let Some(plan) = report.is_ok().then_some(()).and(report.plan.as_ref()) else {
+        let Some(plan) = report.plan.take().filter(|_| report.is_ok()) else {
             return Some(Outcome::refused(report.lines(Severity::Error)));
         };
-        let difference = diff(&self.running, plan);
-        self.apply(&difference, report.plan?)
+        let difference = diff(&self.running, &plan);
+        self.apply(&difference, plan)
     }
 
     fn apply(&mut self, difference: &Difference, plan: Plan) -> Option<Outcome> {
@@ -221,8 +230,38 @@ fn say(outcome: &Outcome) {
     for key in &outcome.after_restart {
         tracing::warn!("{key} changed: takes effect after `systemctl restart kinewatch`");
     }
+    outcome.changes.iter().for_each(|change| tracing::info!("{change}"));
     match outcome.result {
         Verdict::Applied => tracing::info!("{}", outcome.summary()),
         Verdict::Refused => tracing::error!("{}", outcome.summary()),
+    }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_mistakes_is_told_within_bounds() {
+        let outcome = Outcome::refused((0..2000).map(|k| format!("f:{k}:1: x")).collect());
+        assert_eq!((outcome.problems.len(), outcome.problems[48].as_str()), (MOST_PROBLEMS, "f:48:1: x"));
+        assert_eq!(outcome.problems[49], "… and 1951 more: kinewatch check-config lists them");
+        assert_eq!(outcome.summary(), "configuration refused, the one of before goes on: f:0:1: x");
+        assert_eq!(Outcome::new(Verdict::Applied).summary(), "configuration reloaded: nothing is different");
+    }
+
+    #[test]
+    fn a_refusal_is_seen_until_a_file_is_taken() {
+        let view = ReloadView::default();
+        assert!(view.last_is_applied(), "that of the start");
+        for (verdict, good) in [(Verdict::Refused, false), (Verdict::Refused, false), (Verdict::Applied, true)] {
+            view.note(Arc::new(Outcome::new(verdict)));
+            assert_eq!(view.last_is_applied(), good);
+        }
+        assert_eq!((view.applied.load(Relaxed), view.refused.load(Relaxed)), (1, 2));
     }
 }

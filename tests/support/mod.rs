@@ -223,6 +223,13 @@ impl Subscriber {
         serde_json::from_str(line.split_once('\t').unwrap().1).unwrap()
     }
 
+    /// Waits until the retained message of a topic that ends so is removed.
+    pub fn removed(&mut self, topic: &str) {
+        self.process.wait_for(&format!("{topic} to be removed"), |line| {
+            line.split_once('\t').is_some_and(|(t, payload)| t.ends_with(topic) && payload.is_empty())
+        });
+    }
+
     /// Every line so far.
     pub fn lines(&mut self) -> &[String] {
         self.process.seen()
@@ -266,6 +273,17 @@ impl RtspServer {
     }
 }
 
+/// Writes a configuration to which device and web are added.
+fn configure(folder: &Path, web: &str, config: &str) -> PathBuf {
+    let (path, state) = (folder.join("kinewatch.toml"), folder.join("state"));
+    let head = format!(
+        "[device]\nname = \"box\"\ngroup = \"test\"\nstate_dir = \"{}\"\n\n[web]\nlisten = \"{web}\"\n\n",
+        state.display()
+    );
+    std::fs::write(&path, head + config).unwrap();
+    path
+}
+
 /// The daemon with a configuration of the test's.
 pub struct Daemon {
     /// Its log, line by line.
@@ -283,15 +301,16 @@ impl Daemon {
     /// The same with another program, or with an environment of its own.
     pub fn start_program(mut command: Command, folder: &Path, config: &str) -> Self {
         let web = format!("127.0.0.1:{}", free_port());
-        let path = folder.join("kinewatch.toml");
-        let state = folder.join("state");
-        let head = format!(
-            "[device]\nname = \"box\"\ngroup = \"test\"\nstate_dir = \"{}\"\n\n[web]\nlisten = \"{web}\"\n\n",
-            state.display()
-        );
-        std::fs::write(&path, head + config).unwrap();
+        let path = configure(folder, &web, config);
         command.args(["run", "--config"]).arg(&path);
         Self { log: Process::start(command, Stream::Stderr), web }
+    }
+
+    /// Writes another configuration and sends SIGHUP; gives the path of the file.
+    pub fn reload(&self, folder: &Path, config: &str) -> PathBuf {
+        let path = configure(folder, &self.web, config);
+        self.log.signal("HUP");
+        path
     }
 
     /// Body of a GET on the daemon's web server; `None` while it does not answer.

@@ -63,7 +63,7 @@ pub enum Command {
   systemctl start kinewatch
 
 SIGTERM and SIGINT end open actions, deliver what the broker takes, and stop within 5 seconds; a second one ends the process
-at once.")]
+at once. SIGHUP (systemctl reload kinewatch) reads the configuration again and applies what is different.")]
     Run(RunArgs),
     /// Run a model over videos as fast as possible, with the code of the daemon.
     #[command(after_help = "Examples:
