@@ -60,6 +60,8 @@ pub(crate) struct Outcome {
     pub(crate) tried: String,
     /// What happened.
     pub(crate) happened: String,
+    /// False where this machine does not allow it; `happened` says why.
+    pub(crate) was_tried: bool,
 }
 
 /// A scenario that was run.
@@ -86,6 +88,18 @@ impl Context {
         let mut hasher = DefaultHasher::new();
         (self.seed, self.folder.file_name()).hash(&mut hasher);
         fastrand::Rng::with_seed(hasher.finish())
+    }
+}
+
+impl Outcome {
+    /// Tried, and borne.
+    pub(crate) fn new(tried: impl Into<String>, happened: impl Into<String>) -> Self {
+        Self { tried: tried.into(), happened: happened.into(), was_tried: true }
+    }
+
+    /// Not possible here.
+    pub(crate) fn not_tried(what: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { tried: what.into(), happened: why.into(), was_tried: false }
     }
 }
 
@@ -125,6 +139,7 @@ fn run_one(scenario: &Scenario, context: &Context) -> Row {
     };
     let took = began.elapsed();
     match &result {
+        Ok(outcome) if !outcome.was_tried => println!("skip  {name:<22}           {}", outcome.happened),
         Ok(outcome) => println!("ok    {name:<22} {:>6.1} s  {}", took.as_secs_f64(), outcome.happened),
         Err(reason) => {
             println!("FAIL  {name:<22} {:>6.1} s  {reason}\n      see {}", took.as_secs_f64(), folder.display())

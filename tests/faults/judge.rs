@@ -86,8 +86,8 @@ pub(crate) fn run(_: &Context) -> anyhow::Result<Outcome> {
     torn.remove(1);
     let stated = judge(&torn, &["kinewatch/v1/replay/replay/sys/gap\t{\"data\":{\"first\":8,\"last\":8}}"]);
     ensure!((stated.holes, stated.gaps_stated) == (0, 1), "a stated gap is no hole: {stated:?}");
-    Ok(Outcome {
-        tried: "a stream that keeps every promise, and each promise broken once".into(),
-        happened: format!("the first passed, all {} others were found", SPOILED.len()),
-    })
+    Ok(Outcome::new(
+        "a stream that keeps every promise, and each promise broken once",
+        format!("the first passed, all {} others were found", SPOILED.len()),
+    ))
 }

@@ -3,17 +3,13 @@
 //! What was decided is read from the agent's own database after a kill, from a copy, and compared with what the subscriber
 //! heard in the end: the same id with the same number, all of them, once each but for marked repetitions.
 
-use std::collections::HashMap;
-use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
-use kinewatch_store::{Filter, Reader};
-use serde_json::Value;
-use uuid::Uuid;
+use anyhow::ensure;
 
 use crate::bench::{Context, Outcome};
+use crate::decided::Decided;
 use crate::media::{self, Clip};
 use crate::rig::{Mosquitto, PATIENCE, Recorder, Setup, pause};
 use crate::support::check::Closure;
@@ -43,32 +39,29 @@ pub(crate) fn run(context: &Context) -> anyhow::Result<Outcome> {
             decided.read(&busy.state, &folder.join("copy"))?;
         }
     }
-    let rate = f64::from(u32::try_from(decided.ids.len())?) / began.elapsed().as_secs_f64();
+    let rate = f64::from(u32::try_from(decided.len())?) / began.elapsed().as_secs_f64();
     // A last run ends well; what it could not send in its second of farewell is sent by one that sees nothing.
     busy.start_ready()?.stop()?;
     decided.read(&busy.state, &folder.join("copy"))?;
     let mut quiet =
         busy.reconfigured(head + "\n[[camera]]\nname = \"dark\"\nsource = \"test:black?fps=5\"\n").start_ready()?;
-    recorder.wait("the newest event", PATIENCE, |heard| heard.checker.newest() >= decided.newest)?;
+    recorder.wait("the newest event", PATIENCE, |heard| heard.checker.newest() >= decided.newest())?;
     quiet.stop()?;
     let verdict = recorder.verdict(Closure::Required)?;
     ensure!(verdict.holes == 0 && verdict.gaps_stated == 0, "{verdict:?}");
     recorder.look(|heard| decided.compare(|id| heard.checker.sequence_of(id)))?;
     let recovered = verdict.reasons.get("recovered").copied().unwrap_or(0);
     ensure!(recovered > u64::from(kills) / 2, "only {recovered} actions were open at {kills} kills: nothing was tried");
-    Ok(Outcome {
-        tried: format!(
-            "{kills} × kill -9, 0 to {} s apart, while {rate:.0} events a second were decided",
-            APART.as_secs()
-        ),
-        happened: format!(
+    Ok(Outcome::new(
+        format!("{kills} × kill -9, 0 to {} s apart, while {rate:.0} events a second were decided", APART.as_secs()),
+        format!(
             "{} events decided, 0 lost, 0 holes, 0 faults; {} actions, all ended, {recovered} of them with `recovered`; \
              {} messages came twice, marked by their id",
-            decided.ids.len(),
+            decided.len(),
             verdict.actions,
             verdict.duplicates
         ),
-    })
+    ))
 }
 
 fn head(broker: &Mosquitto, package: &Path) -> String {
@@ -83,48 +76,4 @@ fn cameras() -> anyhow::Result<String> {
     let others = [("white".to_owned(), "test:white?size=64x48&fps=10".to_owned()), ("file".to_owned(), file)];
     let all = (0..6).map(blink).chain(others);
     Ok(all.map(|(name, source)| format!("\n[[camera]]\nname = \"{name}\"\nsource = \"{source}\"\n")).collect())
-}
-
-/// Everything that the agent had on its disk, by id.
-#[derive(Default)]
-pub(crate) struct Decided {
-    ids: HashMap<Uuid, u64>,
-    newest: u64,
-}
-
-impl Decided {
-    /// Reads what is new in the database of an agent that is dead; the files themselves are left as they are.
-    pub(crate) fn read(&mut self, state: &Path, copy: &Path) -> anyhow::Result<()> {
-        let _ = fs::remove_dir_all(copy);
-        fs::create_dir_all(copy)?;
-        for file in ["events.db", "events.db-wal", "sequence"] {
-            if state.join(file).exists() {
-                fs::copy(state.join(file), copy.join(file))?;
-            }
-        }
-        let store = Reader::open(&copy.join("events.db"))?;
-        loop {
-            let rows = store.history(&Filter::default(), self.newest, 1000)?;
-            let Some(last) = rows.last() else { return Ok(()) };
-            self.newest = last.sequence;
-            for row in &rows {
-                let payload: Value = serde_json::from_slice(&row.payload)?;
-                let id: Uuid = payload["id"].as_str().context("an event has an id")?.parse()?;
-                let twice = self.ids.insert(id, row.sequence);
-                ensure!(twice.is_none(), "id {id} was stored as {twice:?} and as {}", row.sequence);
-            }
-        }
-    }
-
-    fn compare(&self, heard: impl Fn(Uuid) -> Option<u64>) -> anyhow::Result<()> {
-        let lost: Vec<_> = self.ids.iter().filter(|(id, sequence)| heard(**id) != Some(**sequence)).collect();
-        ensure!(
-            lost.is_empty(),
-            "{} of {} decided events never came, such as {:?}",
-            lost.len(),
-            self.ids.len(),
-            lost.first()
-        );
-        Ok(())
-    }
 }

@@ -8,12 +8,15 @@
 mod support;
 
 mod bench;
+mod broker;
+mod decided;
 mod judge;
 mod kill;
 mod media;
 mod procfs;
 mod report;
 mod rig;
+mod rtsp;
 mod soak;
 
 use std::path::{Path, PathBuf};
@@ -26,7 +29,25 @@ use clap::Parser;
 /// In the order of the table.
 const SCENARIOS: &[Scenario] = &[
     Scenario { name: "judge", load: Load::Waits, run: judge::run },
+    Scenario { name: "rtsp-reset", load: Load::Waits, run: |c| rtsp::run(&rtsp::RESET, c) },
+    Scenario { name: "rtsp-half-open", load: Load::Waits, run: |c| rtsp::run(&rtsp::HALF_OPEN, c) },
+    Scenario { name: "rtsp-hole", load: Load::Waits, run: |c| rtsp::run(&rtsp::HOLE, c) },
+    Scenario { name: "rtsp-server", load: Load::Waits, run: |c| rtsp::run(&rtsp::SERVER, c) },
+    Scenario { name: "rtsp-end", load: Load::Waits, run: |c| rtsp::run(&rtsp::END, c) },
+    Scenario { name: "rtsp-mute", load: Load::Waits, run: |c| rtsp::run(&rtsp::MUTE, c) },
+    Scenario { name: "rtsp-password", load: Load::Waits, run: |c| rtsp::run(&rtsp::PASSWORD, c) },
+    Scenario { name: "rtsp-resolution", load: Load::Waits, run: |c| rtsp::run(&rtsp::RESOLUTION, c) },
+    Scenario { name: "rtsp-codec", load: Load::Waits, run: |c| rtsp::run(&rtsp::CODEC, c) },
+    Scenario { name: "rtsp-clock", load: Load::Waits, run: |c| rtsp::run(&rtsp::CLOCK, c) },
+    Scenario { name: "rtsp-frozen", load: Load::Waits, run: |c| rtsp::run(&rtsp::FROZEN, c) },
+    Scenario { name: "rtsp-loss", load: Load::Waits, run: |c| rtsp::run(&rtsp::LOSS, c) },
+    Scenario { name: "rtsp-throttle", load: Load::Waits, run: |c| rtsp::run(&rtsp::THROTTLE, c) },
+    Scenario { name: "rtsp-garbage", load: Load::Waits, run: |c| rtsp::run(&rtsp::GARBAGE, c) },
+    Scenario { name: "rtsp-names", load: Load::Waits, run: rtsp::names },
+    Scenario { name: "rtsp-reconnects", load: Load::Waits, run: rtsp::reconnects },
     Scenario { name: "kill", load: Load::Works, run: kill::run },
+    Scenario { name: "broker-away", load: Load::Works, run: broker::away },
+    Scenario { name: "broker-restarted", load: Load::Works, run: broker::restarted },
     Scenario { name: "soak", load: Load::Works, run: soak::run },
 ];
 

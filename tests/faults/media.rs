@@ -18,17 +18,36 @@ pub(crate) enum Clip {
     Plain,
     /// 320x240, 5 fps, H.264.
     Slow,
+    /// 320x240, H.264.
+    Large,
+    /// 320x240, H.264, grainy: about 400 kbit/s.
+    Noisy,
+    /// H.265.
+    H265,
+    /// JPEG.
+    Jpeg,
+    /// VP8.
+    Vp8,
 }
 
 static MAKING: Mutex<()> = Mutex::new(());
 
 /// Its file; made when it is not there.
 pub(crate) fn clip(clip: Clip) -> anyhow::Result<PathBuf> {
-    let h264 = "-c:v libx264 -preset veryfast -bf 0 -sc_threshold 0 -pix_fmt yuv420p";
-    let (name, source, codec) = match clip {
+    let h264 = "-c:v libx264 -preset veryfast -bf 0 -sc_threshold 0 -pix_fmt yuv420p -g 25";
+    let h265 = "-c:v libx265 -preset veryfast -x265-params bframes=0:keyint=25:log-level=none -pix_fmt yuv420p";
+    let vp8 = "-c:v libvpx -b:v 300k -g 25 -deadline realtime -auto-alt-ref 0 -pix_fmt yuv420p";
+    let jpeg = "-c:v mjpeg -q:v 5 -huffman default -pix_fmt yuvj420p";
+    let (name, picture, codec) = match clip {
         Clip::Plain => return Ok(root().join("tests/data/bright.mp4")),
-        Clip::Slow => ("slow.mp4", "color=black:size=320x240:rate=5:duration=6", format!("{h264} -g 5")),
+        Clip::Slow => ("slow.mp4", "size=320x240:rate=5", h264),
+        Clip::Large => ("large.mp4", "size=320x240:rate=25", h264),
+        Clip::Noisy => ("noisy.mp4", "size=320x240:rate=25", h264),
+        Clip::H265 => ("h265.mp4", "size=160x120:rate=25", h265),
+        Clip::Jpeg => ("jpeg.mkv", "size=160x120:rate=25", jpeg),
+        Clip::Vp8 => ("vp8.mkv", "size=160x120:rate=25", vp8),
     };
+    let grain = if clip == Clip::Noisy { ",noise=alls=12:allf=t" } else { "" };
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults-media");
     fs::create_dir_all(&folder)?;
     let (path, unfinished) = (folder.join(name), folder.join(format!("{}-{name}", std::process::id())));
@@ -36,9 +55,10 @@ pub(crate) fn clip(clip: Clip) -> anyhow::Result<PathBuf> {
     if path.exists() {
         return Ok(path);
     }
-    let white = "drawbox=c=white:t=fill:enable='gte(t,2)*lt(t,4)'";
+    let source = format!("color=black:{picture}:duration=6");
+    let white = format!("drawbox=c=white:t=fill:enable='gte(t,2)*lt(t,4)'{grain}");
     let mut command = Command::new("ffmpeg");
-    command.args(["-v", "error", "-y", "-f", "lavfi", "-i", source, "-vf", white]).args(codec.split(' '));
+    command.args(["-v", "error", "-y", "-f", "lavfi", "-i", &source, "-vf", &white]).args(codec.split(' '));
     let out = command.arg("-an").arg(&unfinished).output().context("ffmpeg")?;
     ensure!(out.status.success(), "ffmpeg made no {name}: {}", String::from_utf8_lossy(&out.stderr));
     fs::rename(&unfinished, &path)?;

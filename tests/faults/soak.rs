@@ -102,20 +102,20 @@ pub(crate) fn run(context: &Context) -> anyhow::Result<Outcome> {
     ensure!(verdict.holes == 0 && verdict.gaps_stated == 0, "{verdict:?}");
     println!("{}", tenths(&samples));
     let steady = judge(&samples, context.soak)?;
-    Ok(Outcome {
-        tried: format!(
+    Ok(Outcome::new(
+        format!(
             "{:.1} h, {CAMERAS} cameras at 5 fps; at random moments {} cuts of a camera, {} of the broker, {} restarts of the RTSP server",
             context.soak.as_secs_f64() / 3600.0,
             site.cuts.cameras,
             site.cuts.broker,
             site.cuts.server
         ),
-        happened: format!(
+        format!(
             "{} messages, {} actions, 0 holes, 0 faults, all ended; {steady}",
             verdict.messages - verdict.duplicates,
             verdict.actions
         ),
-    })
+    ))
 }
 
 impl Site {

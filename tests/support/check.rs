@@ -53,8 +53,17 @@ pub struct Told {
     pub epoch: u64,
     /// Media time of its begin, by the newest message.
     pub start_ns: i64,
-    /// Media time and reason of its end.
-    pub end: Option<(i64, String)>,
+    /// How it ended.
+    pub end: Option<End>,
+}
+
+/// The end of an action as it was told.
+#[derive(Clone, Debug)]
+pub struct End {
+    /// Media time.
+    pub at_ns: i64,
+    /// Why.
+    pub reason: String,
 }
 
 /// Reads lines, keeps what is needed to judge them.
@@ -227,9 +236,9 @@ impl Checker {
         if ends > 1 || ends == 1 && last.status != Status::Ended {
             self.fault(format!("action {id}: something follows its end"));
         }
-        if let Some((_, reason)) = last.told.end.as_ref() {
+        if let Some(end) = last.told.end.as_ref() {
             self.counts.ended += 1;
-            *self.counts.reasons.entry(reason.clone()).or_default() += 1;
+            *self.counts.reasons.entry(end.reason.clone()).or_default() += 1;
         } else if closure == Closure::Required {
             self.fault(format!("action {id} ({} of {}) never ended", last.told.label, last.told.camera));
         }
@@ -353,16 +362,16 @@ fn read_action(data: &Value, line: u64) -> Result<(Uuid, Rev), String> {
     Ok((action, Rev { rev, line, status, told }))
 }
 
-fn read_end(data: &Value, start_ns: i64, decided_ns: i64) -> Result<(i64, String), String> {
-    let end_ns = boundary(data, "end")?;
-    if end_ns < start_ns {
+fn read_end(data: &Value, start_ns: i64, decided_ns: i64) -> Result<End, String> {
+    let at_ns = boundary(data, "end")?;
+    if at_ns < start_ns {
         return Err("it ends before it begins".into());
     }
-    if end_ns > decided_ns + SLACK_NS {
+    if at_ns > decided_ns + SLACK_NS {
         return Err("end lies after decided_at".into());
     }
     match data["end_reason"].as_str() {
-        Some(reason) if END_REASONS.contains(&reason) => Ok((end_ns, reason.to_owned())),
+        Some(reason) if END_REASONS.contains(&reason) => Ok(End { at_ns, reason: reason.to_owned() }),
         other => Err(format!("end_reason {other:?}")),
     }
 }

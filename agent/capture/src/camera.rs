@@ -54,7 +54,8 @@ pub struct CameraOptions {
     pub elements: Elements,
     /// A live source without a decoded frame for so long is rebuilt.
     pub stall_timeout: Duration,
-    /// The same, before the first frame.
+    /// The same, before the first frame of a connection. A camera that has shown that it is quicker is given
+    /// less for its first packet: twice the longest it ever took, and at least 4 s.
     pub first_frame_timeout: Duration,
     /// Waits between tries.
     pub backoff: BackoffOptions,

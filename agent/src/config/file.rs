@@ -391,7 +391,7 @@ pub struct Camera {
 }
 
 fn default_stall() -> f64 {
-    10.0
+    5.0
 }
 
 /// How RTSP media travel.

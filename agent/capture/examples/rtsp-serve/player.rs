@@ -29,6 +29,7 @@ pub(crate) struct Player {
     version: u32,
     ends: u32,
     next: usize,
+    has_begun: bool,
     /// When the clip, or this turn of it, began.
     begins: gst::ClockTime,
 }
@@ -70,7 +71,7 @@ impl Player {
     pub(crate) fn new(programme: Arc<Programme>) -> Self {
         let (version, ends) = (programme.version.load(Relaxed), programme.ends.load(Relaxed));
         let clip = programme.clip();
-        Self { programme, clip, version, ends, next: 0, begins: gst::ClockTime::ZERO }
+        Self { programme, clip, version, ends, next: 0, has_begun: false, begins: gst::ClockTime::ZERO }
     }
 
     /// Media type of the first picture.
@@ -82,7 +83,8 @@ impl Player {
         if self.programme.ends.load(Relaxed) != self.ends {
             return Next::End;
         }
-        if self.programme.muted.load(Relaxed) {
+        // Without a first picture the server could not describe the stream.
+        if self.programme.muted.load(Relaxed) && self.has_begun {
             return Next::Silence;
         }
         let mut caps = None;
@@ -101,6 +103,7 @@ impl Player {
         }
         let mut picture = self.clip.pictures[self.next].copy();
         self.next += 1;
+        self.has_begun = true;
         let begins = self.begins;
         let writable = picture.make_mut();
         writable.set_pts(writable.pts().map(|t| t + begins));

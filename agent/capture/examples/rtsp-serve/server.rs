@@ -218,23 +218,44 @@ fn factory(payloader: &str, programme: &Arc<Programme>, wire: &Arc<Wire>) -> rts
         let Some(source) = source else { return };
         let player = Player::new(Arc::clone(&programme));
         source.set_caps(Some(player.caps()));
-        let player = Mutex::new(player);
+        let player = Arc::new(Mutex::new(player));
         let need_data = move |source: &gst_app::AppSrc, _| {
-            let next = player.lock().map_or(Next::End, |mut player| player.next());
-            match next {
-                Next::Picture(picture, caps) => {
-                    if let Some(caps) = caps {
-                        source.set_caps(Some(&caps));
-                    }
-                    let _ = source.push_buffer(picture);
-                }
-                Next::Silence => {}
-                Next::End => {
-                    let _ = source.end_of_stream();
-                }
+            if !push(source, &player) {
+                later(source, &player);
             }
         };
         source.set_callbacks(gst_app::AppSrcCallbacks::builder().need_data(need_data).build());
     });
     factory
+}
+
+/// Gives the source what comes next; false when nothing does now.
+fn push(source: &gst_app::AppSrc, player: &Mutex<Player>) -> bool {
+    match player.lock().map_or(Next::End, |mut player| player.next()) {
+        Next::Picture(picture, caps) => {
+            if let Some(caps) = caps {
+                source.set_caps(Some(&caps));
+            }
+            let _ = source.push_buffer(picture);
+        }
+        Next::Silence => return false,
+        Next::End => {
+            let _ = source.end_of_stream();
+        }
+    }
+    true
+}
+
+/// A source asks once and waits: it is served when the silence is over, if it still exists.
+fn later(source: &gst_app::AppSrc, player: &Arc<Mutex<Player>>) {
+    let (source, player) = (source.downgrade(), Arc::clone(player));
+    std::thread::spawn(move || {
+        loop {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            let Some(source) = source.upgrade() else { break };
+            if push(&source, &player) {
+                break;
+            }
+        }
+    });
 }

@@ -36,21 +36,18 @@ impl Wire {
         let pass =
             move |packet: &mut gst::BufferRef| wire.pass(packet, &mut held.lock().unwrap_or_else(|e| e.into_inner()));
         pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, info| {
-            match &mut info.data {
-                Some(gst::PadProbeData::Buffer(packet)) => {
-                    if !pass(packet.make_mut()) {
-                        return gst::PadProbeReturn::Drop;
-                    }
-                }
+            let passes = match &mut info.data {
+                Some(gst::PadProbeData::Buffer(packet)) => pass(packet.make_mut()),
                 Some(gst::PadProbeData::BufferList(packets)) => {
                     packets.make_mut().foreach_mut(|mut packet, _| {
                         let passes = pass(packet.make_mut());
                         ControlFlow::Continue(passes.then_some(packet))
                     });
+                    true
                 }
-                _ => {}
-            }
-            gst::PadProbeReturn::Ok
+                _ => true,
+            };
+            if passes { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Drop }
         });
     }
 
