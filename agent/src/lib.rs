@@ -13,6 +13,7 @@ pub mod clock_journal;
 pub mod config;
 pub mod decode;
 pub mod delivery;
+pub mod doctor;
 pub mod eval;
 pub mod health;
 pub mod infer;

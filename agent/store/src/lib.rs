@@ -25,6 +25,7 @@
 mod append;
 mod counts;
 mod error;
+mod inspect;
 mod open;
 mod outbox;
 mod record;
@@ -33,6 +34,7 @@ mod state;
 
 pub use append::{Appended, Draft, Status};
 pub use error::{Disposition, StoreError};
+pub use inspect::{Inspected, inspect};
 pub use open::{Opened, Store, StoreOptions};
 pub use outbox::{Gap, OutboxStats, Row};
 pub use state::{HistoryRow, OpenAction};
