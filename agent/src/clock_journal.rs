@@ -3,10 +3,11 @@
 //! The store thread owns it: it alone knows which `sequence` a step comes after. A file that cannot be read or written
 //! costs corrections after a restart, never an event.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use kinewatch_core::event::{ClockRecord, ClockState};
+use kinewatch_core::event::{ClockRecord, ClockState, MOST_STEPS};
 use kinewatch_core::time::{ClockStep, DeviceClock};
 use serde::{Deserialize, Serialize};
 
@@ -34,7 +35,7 @@ impl ClockJournal {
         ((mono_ns, wall_ns), state): ((i64, i64), &ClockState),
     ) -> (Self, DeviceClock, Option<ClockStep>) {
         let path = state_dir.join("clock.json");
-        let kept = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
+        let kept = read(&path).filter(|kept| kept.record.steps.len() <= MOST_STEPS);
         let same_boot = kept.filter(|kept| kept.record.boot_id.is_some() && kept.record.boot_id == state.boot_id);
         let (kept, mut clock) = match same_boot {
             Some(mut kept) => {
@@ -87,6 +88,14 @@ impl ClockJournal {
             tracing::warn!("{path}: {error}; after a restart, steps of the clock so far are not told again");
         }
     }
+}
+
+/// A record of 32 steps has 6 KB; what is larger was not written here.
+fn read(path: &Path) -> Option<Kept> {
+    const MAX_BYTES: u64 = 64 << 10;
+    let mut bytes = Vec::new();
+    File::open(path).ok()?.take(MAX_BYTES).read_to_end(&mut bytes).ok()?;
+    serde_json::from_slice(&bytes).ok()
 }
 
 #[cfg(test)]

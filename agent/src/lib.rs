@@ -17,6 +17,7 @@ pub mod commands;
 pub mod config;
 pub mod decode;
 pub mod delivery;
+pub mod doctor;
 pub mod eval;
 pub mod health;
 pub mod infer;

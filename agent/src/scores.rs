@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use kinewatch_core::time::{Pts, SessionId};
 
+use crate::intervals::read_bounded;
 use crate::timeline::Curve;
 
 /// Whether a command has one video or more.
@@ -133,7 +134,8 @@ pub struct SavedScores {
 /// # Errors
 /// In words, with file, row and what to do.
 pub fn read_rows(path: &Path) -> Result<SavedScores, String> {
-    let mut reader = csv::Reader::from_path(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let text = read_bounded(path)?;
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
     let header = reader.headers().map_err(|e| format!("{}: {e}", path.display()))?.clone();
     if header.get(0) != Some("time_s") || header.len() < 2 {
         return Err(format!(

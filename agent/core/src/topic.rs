@@ -57,6 +57,12 @@ pub fn gap(group: &str, device: &str) -> String {
     format!("{ROOT}/{group}/{device}/sys/gap")
 }
 
+/// Test messages of `kinewatch doctor`: QoS 1, not retained, of no meaning to anybody.
+#[must_use]
+pub fn doctor(group: &str, device: &str) -> String {
+    format!("{ROOT}/{group}/{device}/sys/doctor")
+}
+
 /// A command to this device, or to [`ALL`].
 #[must_use]
 pub fn command(group: &str, device: &str, name: &str) -> String {

@@ -213,6 +213,20 @@ pub struct CheckConfigArgs {
     pub file_only: bool,
 }
 
+/// `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Configuration file.
+    #[arg(short, long, default_value = DEFAULT_PATH, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Print the findings as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Ask no camera and no broker: look at this machine alone.
+    #[arg(long)]
+    pub offline: bool,
+}
+
 /// `devices`.
 #[derive(Debug, Args)]
 pub struct DevicesArgs {
@@ -398,4 +412,29 @@ pub struct ManArgs {
 pub struct EngineProbeArgs {
     /// Library.
     pub library: PathBuf,
+    /// Only load it, with all that it needs, by path or name.
+    #[arg(long)]
+    pub link: bool,
+    /// Load this library first.
+    #[arg(long, requires = "link")]
+    pub before: Option<PathBuf>,
+}
+
+/// `model-probe`.
+#[derive(Debug, Args)]
+pub struct ModelProbeArgs {
+    /// Model package.
+    pub dir: PathBuf,
+    /// Inference.
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Providers in order of preference.
+    #[arg(long, value_enum, value_delimiter = ',', required = true)]
+    pub providers: Vec<Provider>,
+    /// Requests in a batch, at most.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub max_batch: u32,
+    /// Where TensorRT keeps its engines.
+    #[arg(long)]
+    pub cache_dir: Option<PathBuf>,
 }

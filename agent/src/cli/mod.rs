@@ -11,12 +11,14 @@ mod check_config;
 mod completions;
 mod decode;
 mod devices;
+mod doctor;
 mod eval;
 mod events;
 mod frames;
 mod man;
 mod model;
 mod outputs;
+mod probe;
 mod replay;
 mod run;
 mod version;
@@ -114,6 +116,21 @@ Keep videos aside that are not used here, and judge the result on those with `ki
 
 Prints every mistake as FILE:LINE:COLUMN: what is wrong; what to do. Exits with 78 when there is one.")]
     CheckConfig(CheckConfigArgs),
+    /// Look at everything kinewatch needs, on this machine and around it, and say what is missing and what to do.
+    #[command(after_help = "Examples:
+  kinewatch doctor
+  sudo kinewatch doctor                     as root it looks at the service's files and passwords too
+  kinewatch doctor --config kinewatch.toml --offline
+  kinewatch doctor --json | jq '.checks[] | select(.verdict == \"fail\")'
+
+One line for each finding: ok, warn, fail or skip; what is the matter; what to do. Checked are config, permissions, gstreamer,
+each camera, inference, accelerator, each model, broker, clock, disk, database, service, web, memory, thermal and power.
+A running daemon is not disturbed: cameras are asked what they offer and play nothing; the broker gets one message on
+sys/doctor under another client identifier; a file of 4 KiB is written into the state directory and removed.
+Permissions are those of the service's user, whoever asks.
+
+Exits with 0 when nothing failed, 1 when something did, 78 when the configuration cannot be used.")]
+    Doctor(DoctorArgs),
     /// List cameras connected to this machine, with their formats.
     #[command(after_help = "Examples:
   kinewatch devices
@@ -159,6 +176,9 @@ Writes uint8 [frames, height, width, 3] RGB, and the times in seconds to fall.ti
     /// Load an ONNX Runtime library and say what it is; a child process of the agent.
     #[command(hide = true)]
     EngineProbe(EngineProbeArgs),
+    /// Open a model as the daemon would and say how it went; a child process of `doctor`.
+    #[command(hide = true)]
+    ModelProbe(ModelProbeArgs),
 }
 
 /// Why a command did not succeed; decides the exit code.
@@ -261,6 +281,7 @@ fn dispatch(cli: Cli, on_beat: Option<fn(&str)>) -> Outcome {
         Command::Eval(args) => eval::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::CheckConfig(args) => check_config::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Model(ModelCommand::Info(args)) => model::info(&args),
         Command::Model(ModelCommand::Check(args)) => model::check(&args),
@@ -271,7 +292,8 @@ fn dispatch(cli: Cli, on_beat: Option<fn(&str)>) -> Outcome {
         Command::Version(args) => version::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
-        Command::EngineProbe(args) => model::probe(&args),
+        Command::EngineProbe(args) => probe::library(&args),
+        Command::ModelProbe(args) => probe::model(&args),
     }
 }
 

@@ -60,11 +60,11 @@ impl Parts {
         command: impl FnOnce(oneshot::Sender<Result<T, String>>) -> delivery::Command,
     ) -> Outcome {
         let (reply, answer) = oneshot::channel();
-        let sent = self.delivery.send(command(reply)).await;
-        match (sent, answer.await) {
-            (Ok(()), Ok(Ok(result))) => Ok(serde_json::to_value(result).unwrap_or_default()),
-            (Ok(()), Ok(Err(message))) => Err(CommandError::new(ErrorCode::Unavailable, message)),
-            _ => Err(CommandError::new(ErrorCode::Unavailable, "the store has ended")),
+        let ended = || CommandError::new(ErrorCode::Unavailable, "the store has ended");
+        self.delivery.send(command(reply)).await.map_err(|_| ended())?;
+        match answer.await.map_err(|_| ended())? {
+            Ok(result) => Ok(serde_json::to_value(result).unwrap_or_default()),
+            Err(message) => Err(CommandError::new(ErrorCode::Unavailable, message)),
         }
     }
 

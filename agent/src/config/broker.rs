@@ -1,6 +1,6 @@
 //! `[mqtt]`: the broker's address, login and certificates, and the broker inside this process.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -101,7 +101,9 @@ fn embedded(r: &mut Resolver<'_>, endpoint: &Endpoint) -> Option<SocketAddr> {
         return None;
     }
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let address = (bare, port).to_socket_addrs().ok().and_then(|mut a| a.find(|a| a.ip().is_loopback()));
+    // No name but this one is looked up: that may take minutes, and ask a server about a typing mistake.
+    let ip = if bare == "localhost" { Some(Ipv4Addr::LOCALHOST.into()) } else { bare.parse::<IpAddr>().ok() };
+    let address = ip.filter(IpAddr::is_loopback).map(|ip| SocketAddr::new(ip, port));
     if address.is_none() {
         let advice = format!("write url = \"mqtt://127.0.0.1:{port}\"");
         r.error(

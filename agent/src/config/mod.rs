@@ -15,13 +15,14 @@ mod resolve;
 pub mod secret;
 mod shape;
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use self::document::Document;
 pub use self::document::{Position, Problem, Severity};
 use self::file::File;
-use self::plan::Plan;
+use self::plan::{Parts, Plan};
 use self::resolve::Resolver;
 pub use self::shape::{nearest, schema};
 
@@ -50,6 +51,8 @@ pub struct Environment {
     pub state_directory: Option<PathBuf>,
     /// What tells this machine from all others. Confidential: it is only ever shown through a hash.
     pub machine: Option<String>,
+    /// Credentials that the service is given and this process is not, by name: where systemd takes them from.
+    pub credentials: BTreeMap<String, PathBuf>,
 }
 
 impl Environment {
@@ -63,6 +66,7 @@ impl Environment {
             credentials_directory: dir("CREDENTIALS_DIRECTORY"),
             state_directory: dir("STATE_DIRECTORY"),
             machine: machine(),
+            credentials: BTreeMap::new(),
         }
     }
 }
@@ -86,6 +90,8 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// Set when there is no error and the machine was looked at.
     pub plan: Option<Plan>,
+    /// As much of the plan as could be made, whatever is wrong with the rest.
+    pub parts: Parts,
     /// The file as it was read, with defaults, when its shape was right.
     pub file: Option<File>,
 }
@@ -112,7 +118,7 @@ pub fn check(path: &Path, environment: &Environment, probe: Probe) -> Report {
         Ok(text) => check_text(path, &text, environment, probe),
         Err(message) => {
             let problem = Problem { severity: Severity::Error, at: None, message };
-            Report { path: path.to_owned(), problems: vec![problem], plan: None, file: None }
+            Report { path: path.to_owned(), problems: vec![problem], plan: None, parts: Parts::default(), file: None }
         }
     }
 }
@@ -133,7 +139,8 @@ fn read(path: &Path) -> Result<String, String> {
 }
 
 fn check_text(path: &Path, text: &str, environment: &Environment, probe: Probe) -> Report {
-    let mut report = Report { path: path.to_owned(), problems: Vec::new(), plan: None, file: None };
+    let mut report =
+        Report { path: path.to_owned(), problems: Vec::new(), plan: None, parts: Parts::default(), file: None };
     let (document, syntax) = Document::parse(text);
     report.problems = syntax;
     if !report.is_ok() {
@@ -145,9 +152,10 @@ fn check_text(path: &Path, text: &str, environment: &Environment, probe: Probe) 
             Ok(file) => {
                 let base = path.parent().unwrap_or(Path::new("")).to_owned();
                 let resolver = Resolver { document: &document, base, environment, probe, problems: Vec::new() };
-                let (plan, problems) = resolve::resolve(path, &file, resolver);
+                let (parts, problems) = resolve::resolve(&file, resolver);
                 report.problems.extend(problems);
-                report.plan = plan;
+                report.plan = parts.clone().whole(path).filter(|_| report.is_ok());
+                report.parts = parts;
                 report.file = Some(file);
             }
             Err(e) => {

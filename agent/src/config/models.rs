@@ -16,8 +16,8 @@ use crate::inference::{self, NoLibrary};
 pub(super) struct Models {
     /// Names in the order of the file; for references.
     pub(super) names: Vec<String>,
-    /// Set when every one is usable.
-    pub(super) plans: Option<Vec<ModelPlan>>,
+    /// In the same order; `None` where one is not usable.
+    pub(super) plans: Vec<Option<ModelPlan>>,
 }
 
 pub(super) fn resolve(r: &mut Resolver<'_>, models: &[Model], engine: &EnginePlan) -> Models {
@@ -30,9 +30,8 @@ pub(super) fn resolve(r: &mut Resolver<'_>, models: &[Model], engine: &EnginePla
         r.name(name, &at, "[[model]]");
     }
     twice(r, "model", names.iter().enumerate().map(|(i, n)| (i, n.as_str())));
-    let plans: Vec<Option<ModelPlan>> =
-        models.iter().zip(&names).enumerate().map(|(i, (m, name))| one(r, i, m, name, engine)).collect();
-    Models { names, plans: plans.into_iter().collect() }
+    let plans = models.iter().zip(&names).enumerate().map(|(i, (m, name))| one(r, i, m, name, engine)).collect();
+    Models { names, plans }
 }
 
 fn name_of(model: &Model) -> String {

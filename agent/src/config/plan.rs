@@ -3,7 +3,7 @@
 //! Made by [`super::check`], at the start and at each reload ([`super::diff`]); never changed afterwards. Holds secrets, which `Debug` does not show.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +38,45 @@ pub struct Plan {
     pub models: Vec<ModelPlan>,
     /// Cameras; none on a device that waits for its first.
     pub cameras: Vec<CameraPlan>,
+}
+
+/// As much of a plan as could be made of a configuration: each part by itself, so that one mistake hides no other part.
+#[derive(Clone, Debug, Default)]
+pub struct Parts {
+    /// Who this device is.
+    pub device: Option<DevicePlan>,
+    /// Where events go.
+    pub mqtt: Option<MqttPlan>,
+    /// How they wait for it.
+    pub outbox: Option<OutboxPlan>,
+    /// Where status is served; `None` when it is off.
+    pub web: Option<SocketAddr>,
+    /// What is logged.
+    pub log: Option<LogPlan>,
+    /// How models are run.
+    pub engine: Option<EnginePlan>,
+    /// Models, in the order of the file.
+    pub models: Vec<Option<ModelPlan>>,
+    /// Cameras, in the order of the file.
+    pub cameras: Vec<Option<CameraPlan>>,
+}
+
+impl Parts {
+    /// The plan, when no part is missing.
+    #[must_use]
+    pub fn whole(self, file: &Path) -> Option<Plan> {
+        Some(Plan {
+            file: file.to_owned(),
+            device: self.device?,
+            mqtt: self.mqtt?,
+            outbox: self.outbox?,
+            web: self.web,
+            log: self.log?,
+            engine: self.engine?,
+            models: self.models.into_iter().collect::<Option<_>>()?,
+            cameras: self.cameras.into_iter().collect::<Option<_>>()?,
+        })
+    }
 }
 
 /// Who this device is.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::document::{Document, Problem, Seg, Severity, key};
 use super::file::{Device, File, Log, Web};
-use super::plan::{DevicePlan, EnginePlan, LogPlan, Plan};
+use super::plan::{DevicePlan, EnginePlan, LogPlan, Parts};
 use super::secret::{self, Secret};
 use super::{Environment, Probe, broker, cameras, models, outbox};
 
@@ -22,8 +22,8 @@ pub(super) struct Resolver<'r> {
     pub(super) problems: Vec<Problem>,
 }
 
-/// The plan, when nothing was wrong and the machine was looked at; and every problem.
-pub(super) fn resolve(path: &Path, file: &File, mut r: Resolver<'_>) -> (Option<Plan>, Vec<Problem>) {
+/// As much of the plan as could be made, and every problem. Nothing of the machine is in it with [`Probe::FileOnly`].
+pub(super) fn resolve(file: &File, mut r: Resolver<'_>) -> (Parts, Vec<Problem>) {
     let device = r.device(&file.device);
     let mqtt = broker::resolve(&mut r, &file.mqtt, device.as_ref());
     let outbox = outbox::resolve(&file.outbox);
@@ -38,14 +38,8 @@ pub(super) fn resolve(path: &Path, file: &File, mut r: Resolver<'_>) -> (Option<
     {
         r.error(&key!["web", "listen"], format!("[web] listen: port {} is used by the embedded broker, which takes the port of [mqtt] url and the next; choose another", web.port()));
     }
-    let failed = r.problems.iter().any(|p| p.severity == Severity::Error);
-    let plan = match (device, mqtt, models.plans, cameras) {
-        (Some(device), Some(mqtt), Some(models), Some(cameras)) if !failed => {
-            Some(Plan { file: path.to_owned(), device, mqtt, outbox, web, log, engine, models, cameras })
-        }
-        _ => None,
-    };
-    (plan, r.problems)
+    let (log, outbox, engine) = (Some(log), Some(outbox), Some(engine));
+    (Parts { device, mqtt, outbox, web, log, engine, models: models.plans, cameras }, r.problems)
 }
 
 impl Resolver<'_> {
@@ -95,7 +89,19 @@ impl Resolver<'_> {
         if !self.looks_at_machine() {
             return None;
         }
-        let found = secret::locate(reference, &self.base, self.environment.credentials_directory.as_deref())
+        if secret::looks_like_login(reference, &self.base) {
+            self.error(
+                at,
+                format!("{of}: names a file, and what stands there looks like user:password; put that into a file with mode 0600, and its name here"),
+            );
+            return None;
+        }
+        let of_service = reference.strip_prefix("credential:").and_then(|name| self.environment.credentials.get(name));
+        let found = of_service
+            .map_or_else(
+                || secret::locate(reference, &self.base, self.environment.credentials_directory.as_deref()),
+                |path| Ok(path.clone()),
+            )
             .and_then(|path| secret::read(&path).map(|loaded| (loaded, path)));
         match found {
             Ok((loaded, path)) => {

@@ -23,7 +23,7 @@ impl Scene {
             host_name: "Test-Box.local".into(),
             credentials_directory: None,
             state_directory: Some(dir.path().join("state")),
-            machine: None,
+            ..Environment::default()
         };
         let package = repository().join("tests/data/packages/tiny-online");
         copy(&package, &dir.path().join("tiny"));

@@ -146,6 +146,9 @@ mod tests {
         assert!(get(address, "/healthz").await.contains("ok"));
         shared.stages.store.limit_to(Duration::ZERO);
         shared.stages.store.touch(shared.started);
+        while shared.stages.store.silence(Instant::now()).is_zero() {
+            tokio::task::yield_now().await;
+        }
         let unwell = get(address, "/healthz").await;
         assert!(
             unwell.starts_with("HTTP/1.1 503") && unwell.contains("\r\nstore makes no progress since "),

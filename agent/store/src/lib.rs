@@ -25,6 +25,7 @@
 mod append;
 mod counts;
 mod error;
+mod inspect;
 mod open;
 mod outbox;
 mod quota;
@@ -36,6 +37,7 @@ mod state;
 
 pub use append::{Appended, Draft, Handing, Status};
 pub use error::{Disposition, StoreError};
+pub use inspect::{Inspected, inspect};
 pub use open::{Floor, KeepUntil, Opened, Store, StoreOptions};
 pub use outbox::{Consumed, Gap, OutboxStats, Resend, Row};
 pub use reader::{Filter, OutboxRow, Reader, Tally, Waiting};
