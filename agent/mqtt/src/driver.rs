@@ -177,6 +177,7 @@ impl Driver {
                 tokio::pin!(next);
                 loop {
                     self.submit_own(&mut connection);
+                    self.settle(&connection);
                     if let Some(end) = self.step_out(&mut connection) {
                         return end;
                     }
@@ -235,6 +236,13 @@ impl Driver {
             () = sleep_until(phase_due.unwrap_or(far)), if phase_due.is_some() => {}
         }
         ControlFlow::Continue(())
+    }
+
+    /// After trouble that was not worth a line each time, the end of it is.
+    fn settle(&mut self, connection: &Connection) {
+        if connection.up.is_some_and(|since| since.elapsed() > LATELY) && self.news.settled() {
+            tracing::info!(broker = %self.options.endpoint, "MQTT: the connection is stable again");
+        }
     }
 
     /// The connection is over: save the acknowledgements that came with its end.

@@ -57,13 +57,12 @@ impl Parts {
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, String>>) -> delivery::Command,
     ) -> Outcome {
+        let ended = || CommandError::new(ErrorCode::Unavailable, "the store has ended");
         let (reply, answer) = oneshot::channel();
-        let sent = self.delivery.send(command(reply)).await;
-        match (sent, answer.await) {
-            (Ok(()), Ok(Ok(result))) => Ok(serde_json::to_value(result).unwrap_or_default()),
-            (Ok(()), Ok(Err(message))) => Err(CommandError::new(ErrorCode::Unavailable, message)),
-            _ => Err(CommandError::new(ErrorCode::Unavailable, "the store has ended")),
-        }
+        self.delivery.send(command(reply)).await.map_err(|_| ended())?;
+        let result = answer.await.map_err(|_| ended())?;
+        let result = result.map_err(|message| CommandError::new(ErrorCode::Unavailable, message))?;
+        Ok(serde_json::to_value(result).unwrap_or_default())
     }
 
     fn restart(&self, camera: &str) -> Outcome {
