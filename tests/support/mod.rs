@@ -202,6 +202,16 @@ impl Broker {
         Subscriber { process }
     }
 
+    /// What it has logged so far.
+    pub fn log(&self) -> Vec<String> {
+        self.process.borrow_mut().seen().to_vec()
+    }
+
+    /// Waits for the first line of its log that satisfies `wanted`, of those not yet seen.
+    pub fn wait_for(&self, what: &str, wanted: impl FnMut(&str) -> bool) {
+        self.process.borrow_mut().wait_for(what, wanted);
+    }
+
     /// Kills it, without a goodbye to its clients.
     pub fn kill(&mut self) {
         self.process.get_mut().kill();

@@ -13,7 +13,7 @@ use crate::name::is_name;
 
 /// Largest payload of a command, bytes.
 pub const MAX_PAYLOAD: usize = 16 << 10;
-/// Longest `id` of a request, bytes.
+/// Longest `id` of a request, characters.
 pub const MAX_ID: usize = 64;
 /// Longest message of an error, characters: it may quote what was sent.
 const MAX_MESSAGE: usize = 300;
@@ -113,7 +113,7 @@ pub struct CommandRequest {
     pub id: Option<String>,
 }
 
-/// Why a command was not done. The list is closed: a new code is a new version of this enum, and only ever added.
+/// Why a command was not done. Codes may be added; none is removed or gets another meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
@@ -212,7 +212,7 @@ struct Plain {
     id: Option<String>,
 }
 
-/// Events up to and with this `sequence` were taken over: those the broker has acknowledged need not be kept for a consumer any more.
+/// Events up to and with this `sequence` were taken over, and need not be kept for a consumer any more.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Ack {
@@ -283,8 +283,8 @@ pub fn parse(name: &str, payload: &[u8]) -> Result<CommandRequest, CommandError>
             (Command::CameraRestart { camera }, id)
         }
     };
-    if id.as_ref().is_some_and(|id| id.len() > MAX_ID) {
-        let message = format!("id: at most {MAX_ID} bytes come back in an answer");
+    if id.as_ref().is_some_and(|id| id.chars().count() > MAX_ID) {
+        let message = format!("id: at most {MAX_ID} characters come back in an answer");
         return Err(CommandError::new(ErrorCode::InvalidPayload, message));
     }
     Ok(CommandRequest { command, id })
@@ -411,7 +411,7 @@ mod tests {
         fn what_looks_like_json_does_too(payload in r#"\{("(upto|from|id|camera|x)":("[a-z]{0,3}"|-?[0-9]{1,21}|null|\{|\[|true),?){0,4}\}?"#) {
             for name in CommandName::ALL {
                 if let Ok(request) = parse(name.as_str(), payload.as_bytes()) {
-                    prop_assert!(payload.len() <= MAX_PAYLOAD && request.id.is_none_or(|id| id.len() <= MAX_ID));
+                    prop_assert!(payload.len() <= MAX_PAYLOAD && request.id.is_none_or(|id| id.chars().count() <= MAX_ID));
                 }
             }
         }

@@ -35,6 +35,11 @@ impl News {
         !self.quiet
     }
 
+    /// The connection has lasted for long. True when nobody was told that there is one.
+    pub(crate) fn settled(&mut self) -> bool {
+        std::mem::take(&mut self.quiet)
+    }
+
     /// The connection has lasted: what ends it is news.
     pub(crate) fn proven(&mut self) {
         let fights = [
@@ -58,6 +63,7 @@ mod tests {
         assert!(!news.is_news(&closed("b"), now) && !news.connection_is_news(), "neither the end nor the next begin");
         assert!(news.is_news(&DisconnectReason::KeepAlive, now));
         assert!(!news.is_news(&closed("a"), now), "not even when they take turns");
+        assert!(news.settled() && !news.settled(), "the last word is that all is well");
         news.proven();
         assert!(news.is_news(&closed("a"), now));
     }

@@ -59,13 +59,12 @@ impl Parts {
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, String>>) -> delivery::Command,
     ) -> Outcome {
-        let (reply, answer) = oneshot::channel();
         let ended = || CommandError::new(ErrorCode::Unavailable, "the store has ended");
+        let (reply, answer) = oneshot::channel();
         self.delivery.send(command(reply)).await.map_err(|_| ended())?;
-        match answer.await.map_err(|_| ended())? {
-            Ok(result) => Ok(serde_json::to_value(result).unwrap_or_default()),
-            Err(message) => Err(CommandError::new(ErrorCode::Unavailable, message)),
-        }
+        let result = answer.await.map_err(|_| ended())?;
+        let result = result.map_err(|message| CommandError::new(ErrorCode::Unavailable, message))?;
+        Ok(serde_json::to_value(result).unwrap_or_default())
     }
 
     fn restart(&self, camera: &str) -> Outcome {
