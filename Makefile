@@ -10,9 +10,11 @@ VENV := models/.venv
 VIDEO ?=
 PEER ?=
 DATA ?= ../shared/data
+ONLY ?=
+SOAK ?= 2h
 SCORE ?= $(wildcard ../shared/contract/score_intervals.py)
 
-.PHONY: help app demo run test test-models test-deps lint fmt bench models build deps clean
+.PHONY: help app demo run test test-models test-deps lint fmt faults bench models build deps clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +41,9 @@ test-deps: ## Install what the tests need: system packages and a Python environm
 test: test-deps build ## Run every test that needs no PyTorch
 	. .ci/ort $(VENV); $(CARGO) test --release --workspace --all-targets $(FEATURES)
 	KINEWATCH=$(realpath $(BUILD)/release/kinewatch) $(VENV)/bin/python -m pytest -q models/tests
+
+faults: test-deps build ## Try every fault in the numbers that are promised: 1 h and the soak (ONLY='kill rtsp' for some, SOAK=2h)
+	$(CARGO) test --release --workspace $(FEATURES) --test faults -- --long --soak $(SOAK) --report $(BUILD)/faults.md $(ONLY)
 
 test-models: ## Run the tests of training and export (installs PyTorch)
 	@.ci/apt build run test

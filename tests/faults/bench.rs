@@ -17,8 +17,11 @@ pub(crate) struct Scenario {
     /// Whether it bears company.
     pub(crate) load: Load,
     /// Does it.
-    pub(crate) run: fn(&Context) -> anyhow::Result<Outcome>,
+    pub(crate) run: Run,
 }
+
+/// Does a scenario; an error is a broken promise.
+pub(crate) type Run = fn(&Context) -> anyhow::Result<Outcome>;
 
 /// What a scenario asks of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

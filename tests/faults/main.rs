@@ -10,6 +10,7 @@ mod support;
 mod bench;
 mod broker;
 mod decided;
+mod disk;
 mod judge;
 mod kill;
 mod media;
@@ -23,33 +24,46 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bench::{Context, Load, Scenario, Size};
+use bench::{Context, Load, Run, Scenario, Size};
 use clap::Parser;
 
-/// In the order of the table.
+/// In the order of the table; the longest come first, so that others run beside them.
 const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "judge", load: Load::Waits, run: judge::run },
-    Scenario { name: "rtsp-reset", load: Load::Waits, run: |c| rtsp::run(&rtsp::RESET, c) },
-    Scenario { name: "rtsp-half-open", load: Load::Waits, run: |c| rtsp::run(&rtsp::HALF_OPEN, c) },
-    Scenario { name: "rtsp-hole", load: Load::Waits, run: |c| rtsp::run(&rtsp::HOLE, c) },
-    Scenario { name: "rtsp-server", load: Load::Waits, run: |c| rtsp::run(&rtsp::SERVER, c) },
-    Scenario { name: "rtsp-end", load: Load::Waits, run: |c| rtsp::run(&rtsp::END, c) },
-    Scenario { name: "rtsp-mute", load: Load::Waits, run: |c| rtsp::run(&rtsp::MUTE, c) },
-    Scenario { name: "rtsp-password", load: Load::Waits, run: |c| rtsp::run(&rtsp::PASSWORD, c) },
-    Scenario { name: "rtsp-resolution", load: Load::Waits, run: |c| rtsp::run(&rtsp::RESOLUTION, c) },
-    Scenario { name: "rtsp-codec", load: Load::Waits, run: |c| rtsp::run(&rtsp::CODEC, c) },
-    Scenario { name: "rtsp-clock", load: Load::Waits, run: |c| rtsp::run(&rtsp::CLOCK, c) },
-    Scenario { name: "rtsp-frozen", load: Load::Waits, run: |c| rtsp::run(&rtsp::FROZEN, c) },
-    Scenario { name: "rtsp-loss", load: Load::Waits, run: |c| rtsp::run(&rtsp::LOSS, c) },
-    Scenario { name: "rtsp-throttle", load: Load::Waits, run: |c| rtsp::run(&rtsp::THROTTLE, c) },
-    Scenario { name: "rtsp-garbage", load: Load::Waits, run: |c| rtsp::run(&rtsp::GARBAGE, c) },
-    Scenario { name: "rtsp-names", load: Load::Waits, run: rtsp::names },
-    Scenario { name: "rtsp-reconnects", load: Load::Waits, run: rtsp::reconnects },
-    Scenario { name: "kill", load: Load::Works, run: kill::run },
-    Scenario { name: "broker-away", load: Load::Works, run: broker::away },
-    Scenario { name: "broker-restarted", load: Load::Works, run: broker::restarted },
-    Scenario { name: "soak", load: Load::Works, run: soak::run },
+    waits("judge", judge::run),
+    waits("soak", soak::run),
+    waits("kill", kill::run),
+    waits("rtsp-reconnects", rtsp::reconnects),
+    waits("rtsp-reset", |c| rtsp::run(&rtsp::RESET, c)),
+    waits("rtsp-half-open", |c| rtsp::run(&rtsp::HALF_OPEN, c)),
+    waits("rtsp-hole", |c| rtsp::run(&rtsp::HOLE, c)),
+    waits("rtsp-server", |c| rtsp::run(&rtsp::SERVER, c)),
+    waits("rtsp-end", |c| rtsp::run(&rtsp::END, c)),
+    waits("rtsp-mute", |c| rtsp::run(&rtsp::MUTE, c)),
+    waits("rtsp-password", |c| rtsp::run(&rtsp::PASSWORD, c)),
+    waits("rtsp-resolution", |c| rtsp::run(&rtsp::RESOLUTION, c)),
+    waits("rtsp-codec", |c| rtsp::run(&rtsp::CODEC, c)),
+    waits("rtsp-clock", |c| rtsp::run(&rtsp::CLOCK, c)),
+    waits("rtsp-frozen", |c| rtsp::run(&rtsp::FROZEN, c)),
+    waits("rtsp-loss", |c| rtsp::run(&rtsp::LOSS, c)),
+    waits("rtsp-throttle", |c| rtsp::run(&rtsp::THROTTLE, c)),
+    waits("rtsp-garbage", |c| rtsp::run(&rtsp::GARBAGE, c)),
+    waits("rtsp-names", rtsp::names),
+    waits("disk-full", disk::full),
+    waits("disk-read-only", disk::read_only),
+    waits("disk-hangs", disk::hangs),
+    waits("disk-damaged", disk::damaged),
+    waits("disk-gone", disk::gone),
+    works("broker-away", broker::away),
+    works("broker-restarted", broker::restarted),
 ];
+
+const fn waits(name: &'static str, run: Run) -> Scenario {
+    Scenario { name, load: Load::Waits, run }
+}
+
+const fn works(name: &'static str, run: Run) -> Scenario {
+    Scenario { name, load: Load::Works, run }
+}
 
 /// Faults and what comes of them.
 #[derive(Debug, Parser)]

@@ -31,10 +31,11 @@ pub(crate) struct Agent {
 }
 
 impl Setup {
-    /// An agent called `box` in the group `test`; `config` is the rest of its configuration.
+    /// An agent called `box` in the group `test`; `config` is the rest of its configuration. `KINEWATCH` in the environment
+    /// names another binary than the one that was built with the bench.
     pub(crate) fn new(folder: &Path, config: impl Into<String>) -> Self {
         Self {
-            program: env!("CARGO_BIN_EXE_kinewatch").into(),
+            program: std::env::var_os("KINEWATCH").unwrap_or(env!("CARGO_BIN_EXE_kinewatch").into()).into(),
             folder: folder.to_owned(),
             state: folder.join("state"),
             web: format!("127.0.0.1:{}", support::free_port()),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::stage::LOGIN;
-use super::{Effect, Fault};
+use super::{Effect, Fault, Pictures};
 use crate::media::{self, Clip};
 use crate::rig::pause;
 use crate::support::proxy::Mode;
@@ -18,6 +18,7 @@ pub(crate) const RESET: Fault = Fault {
     transport: TCP,
     clip: Clip::Plain,
     effect: Effect::Lost,
+    pictures: Pictures::Whole,
     begin: |stage| {
         stage.proxy.set(Mode::Refuse);
         stage.proxy.reset();
@@ -35,6 +36,7 @@ pub(crate) const HALF_OPEN: Fault = Fault {
     transport: TCP,
     clip: Clip::Plain,
     effect: Effect::Lost,
+    pictures: Pictures::Whole,
     begin: |stage| {
         stage.proxy.half_open();
         Ok(())
@@ -49,6 +51,7 @@ pub(crate) const HOLE: Fault = Fault {
     transport: TCP,
     clip: Clip::Plain,
     effect: Effect::Lost,
+    pictures: Pictures::Whole,
     begin: |stage| {
         stage.proxy.set(Mode::Hole);
         Ok(())
@@ -65,6 +68,7 @@ pub(crate) const SERVER: Fault = Fault {
     transport: TCP,
     clip: Clip::Plain,
     effect: Effect::Lost,
+    pictures: Pictures::Whole,
     begin: |stage| {
         stage.server.kill();
         Ok(())
@@ -78,6 +82,7 @@ pub(crate) const END: Fault = Fault {
     transport: TCP,
     clip: Clip::Plain,
     effect: Effect::Lost,
+    pictures: Pictures::Whole,
     begin: |stage| stage.server.order("end"),
     lasts_s: ONCE,
     end: |_| Ok(()),
@@ -88,6 +93,7 @@ pub(crate) const MUTE: Fault = Fault {
     transport: TCP,
     clip: Clip::Plain,
     effect: Effect::Lost,
+    pictures: Pictures::Poor,
     begin: |stage| stage.server.order("mute on"),
     lasts_s: (75, 15),
     end: |stage| stage.server.order("mute off"),
@@ -98,6 +104,7 @@ pub(crate) const PASSWORD: Fault = Fault {
     transport: TCP,
     clip: Clip::Plain,
     effect: Effect::Lost,
+    pictures: Pictures::Whole,
     begin: |stage| {
         stage.server.order("password another")?;
         stage.server.order("drop")
@@ -110,7 +117,8 @@ pub(crate) const RESOLUTION: Fault = Fault {
     tried: "resolution changes from 160x120 to 320x240 within the stream",
     transport: TCP,
     clip: Clip::Plain,
-    effect: Effect::CutShort,
+    effect: Effect::GoesOn,
+    pictures: Pictures::Changed,
     begin: |stage| stage.server.order(&format!("play cam={}", media::clip(Clip::Large)?.display())),
     lasts_s: ONCE,
     end: |_| Ok(()),
@@ -121,6 +129,7 @@ pub(crate) const CODEC: Fault = Fault {
     transport: TCP,
     clip: Clip::Plain,
     effect: Effect::Lost,
+    pictures: Pictures::Whole,
     begin: |stage| {
         for codec in [Clip::H265, Clip::Jpeg, Clip::Vp8] {
             stage.offer(codec)?;
@@ -138,6 +147,7 @@ pub(crate) const CLOCK: Fault = Fault {
     transport: TCP,
     clip: Clip::Plain,
     effect: Effect::GoesOn,
+    pictures: Pictures::Whole,
     begin: |stage| {
         for seconds in [3600, 0, 3600] {
             stage.server.order(&format!("clock {seconds}"))?;
@@ -155,6 +165,7 @@ pub(crate) const FROZEN: Fault = Fault {
     transport: TCP,
     clip: Clip::Plain,
     effect: Effect::GoesOn,
+    pictures: Pictures::Whole,
     begin: |stage| stage.server.order("freeze on"),
     lasts_s: (60, 15),
     end: |stage| stage.server.order("freeze off"),
@@ -164,7 +175,8 @@ pub(crate) const LOSS: Fault = Fault {
     tried: "5 % of UDP packets lost",
     transport: "udp",
     clip: Clip::Noisy,
-    effect: Effect::Blurs,
+    effect: Effect::GoesOn,
+    pictures: Pictures::Poor,
     begin: |stage| stage.server.order("loss 50"),
     lasts_s: (120, 30),
     end: |stage| stage.server.order("loss 0"),
@@ -174,7 +186,8 @@ pub(crate) const THROTTLE: Fault = Fault {
     tried: "line of 64 kbit/s for a stream of 400 kbit/s",
     transport: TCP,
     clip: Clip::Noisy,
-    effect: Effect::Blurs,
+    effect: Effect::Either,
+    pictures: Pictures::Poor,
     begin: |stage| {
         stage.proxy.set(Mode::Throttle(8000));
         Ok(())
@@ -190,7 +203,8 @@ pub(crate) const GARBAGE: Fault = Fault {
     tried: "noise in place of coded pictures",
     transport: TCP,
     clip: Clip::Plain,
-    effect: Effect::Blurs,
+    effect: Effect::Either,
+    pictures: Pictures::Poor,
     begin: |stage| stage.server.order("garbage on"),
     lasts_s: (60, 15),
     end: |stage| stage.server.order("garbage off"),

@@ -37,8 +37,10 @@ pub(crate) struct Fault {
     transport: &'static str,
     /// What the patient shows.
     clip: Clip,
-    /// What the fault does to the stream.
+    /// What the fault does to the session.
     effect: Effect,
+    /// And to the pictures.
+    pictures: Pictures,
     /// Lets it happen.
     begin: fn(&mut Stage) -> anyhow::Result<()>,
     /// How long its cause lasts, seconds: in a long and in a quick run.
@@ -47,19 +49,26 @@ pub(crate) struct Fault {
     end: fn(&mut Stage) -> anyhow::Result<()>,
 }
 
-/// What a fault does to a stream.
+/// What a fault does to a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// The session is over: the open action ends with `stream_lost`, what comes later is another session.
+    /// It is over: the open action ends with `stream_lost`, what comes later is another session.
     Lost,
-    /// The time line goes on, and the open action with it.
+    /// It goes on, and the open action with it.
     GoesOn,
-    /// It goes on, but the pictures change in the middle of the action, which is therefore shorter.
-    CutShort,
-    /// It breaks off, but not in an action.
-    Breaks,
-    /// It goes on or not; pictures are missing or wrong, so boundaries may be as far off as the nearest good one.
-    Blurs,
+    /// The one or the other.
+    Either,
+}
+
+/// What is told of the pictures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pictures {
+    /// Each action from its begin to its end, or up to where the stream broke off.
+    Whole,
+    /// The same, but one was changed for another within an action.
+    Changed,
+    /// Some are missing or wrong, so that boundaries may lie as far off as the nearest good one.
+    Poor,
 }
 
 /// Runs the scenario of one fault.
@@ -78,19 +87,19 @@ pub(crate) fn run(fault: &Fault, context: &Context) -> anyhow::Result<Outcome> {
     let after = stage.look()?;
     let lost = after.sessions > before.sessions;
     ensure!(
-        fault.effect == Effect::Blurs || lost == (fault.effect == Effect::Lost),
+        fault.effect == Effect::Either || lost == (fault.effect == Effect::Lost),
         "sessions {} → {}: {:?} was expected",
         before.sessions,
         after.sessions,
         fault.effect
     );
-    let judged = stage.finish(&before, fault.effect)?;
+    if lost {
+        stage.ensure_an_action_was_lost()?;
+    }
+    let judged = stage.finish(&before, fault.pictures)?;
     let length = if lasts.is_zero() { String::new() } else { format!(" for {} s", lasts.as_secs()) };
-    let fate = match fault.effect {
-        Effect::GoesOn => "its time line and open action went on",
-        _ if lost => "its open action ended with `stream_lost`",
-        _ => "its time line went on",
-    };
+    let fate =
+        if lost { "the open action ended with `stream_lost`" } else { "the session and its open action went on" };
     Ok(Outcome::new(
         format!("{}{length}", fault.tried),
         format!("frames again after {:.1} s; {fate}; {judged}", again.as_secs_f64()),

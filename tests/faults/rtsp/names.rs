@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 
 use super::stage::Stage;
-use super::{ACTION, AGAIN, Effect};
+use super::{ACTION, AGAIN, Pictures};
 use crate::bench::{Context, Outcome};
 use crate::media::Clip;
 use crate::rig::{pause, wait_until};
@@ -61,10 +61,11 @@ pub(crate) fn run(context: &Context) -> anyhow::Result<Outcome> {
         again.push(stage.frames_again(Instant::now(), AGAIN)?);
         stage.await_whole_action(ACTION)?;
         ensure!(stage.look()?.sessions > before.sessions, "the stream was not lost");
+        stage.ensure_an_action_was_lost()?;
         first.get_or_insert(before);
     }
     let before = first.unwrap();
-    let judged = stage.finish(&before, Effect::Lost)?;
+    let judged = stage.finish(&before, Pictures::Whole)?;
     let happened = format!(
         "frames again after {:.1} s and {:.1} s; the open actions ended with `stream_lost`; {judged}",
         again[0].as_secs_f64(),

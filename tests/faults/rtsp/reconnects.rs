@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 
 use super::stage::Stage;
-use super::{AGAIN, Effect};
+use super::{AGAIN, Pictures};
 use crate::bench::{Context, Outcome};
 use crate::media::Clip;
 use crate::procfs::{self, Usage};
@@ -52,7 +52,7 @@ pub(crate) fn run(context: &Context) -> anyhow::Result<Outcome> {
     let growth = format!("memory {:+.2} ± {:.2} KiB a reconnect", slope.per_x, slope.error);
     ensure!(points.len() < 100 || slope.per_x < GROWTH_KIB, "{growth}");
     stage.await_whole_action(super::ACTION)?;
-    let judged = stage.finish(&before, Effect::Breaks)?;
+    let judged = stage.finish(&before, Pictures::Whole)?;
     Ok(Outcome::new(
         format!("{count} reconnects in a row: reset, closed, half-open"),
         format!(

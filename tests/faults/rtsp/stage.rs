@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 
-use super::Effect;
+use super::Pictures;
 use super::frames::{self, RATE_HZ};
 use crate::media::{self, Clip};
 use crate::rig::{Agent, Mosquitto, PATIENCE, Recorder, Server, Setup};
@@ -126,8 +126,15 @@ impl Stage {
         })
     }
 
+    /// An error unless an action of the patient ended with its stream.
+    pub(crate) fn ensure_an_action_was_lost(&self) -> anyhow::Result<()> {
+        let lost = self.patients_actions().iter().any(|action| ended(action, "stream_lost"));
+        ensure!(lost, "no action ended with `stream_lost`: {:?}", self.patients_actions());
+        Ok(())
+    }
+
     /// Stops the agent and judges everything that was told, and the neighbour since `before`.
-    pub(crate) fn finish(mut self, before: &Look, effect: Effect) -> anyhow::Result<String> {
+    pub(crate) fn finish(mut self, before: &Look, pictures: Pictures) -> anyhow::Result<String> {
         let now = self.look()?;
         let reconnects = self.agent.of_camera("stream_reconnects_total", "neighbour");
         ensure!(reconnects == Some(0.0), "the neighbour was connected again: {reconnects:?}");
@@ -144,14 +151,12 @@ impl Stage {
         let odd: Vec<_> = neighbour.iter().filter(|a| !is_whole(a) && !ended(a, "shutdown")).collect();
         ensure!(odd.is_empty(), "actions of the neighbour: {odd:?}");
         let odd = odd_actions(&patient);
-        let borne = match effect {
-            Effect::Lost | Effect::GoesOn | Effect::Breaks => odd.is_empty(),
-            Effect::CutShort => odd.len() <= 1,
-            Effect::Blurs => odd.iter().all(|action| overlaps_truth(action, &patient)),
+        let borne = match pictures {
+            Pictures::Whole => odd.is_empty(),
+            Pictures::Changed => odd.len() <= 1,
+            Pictures::Poor => odd.iter().all(|action| overlaps_truth(action, &patient)),
         };
         ensure!(borne, "actions of the patient that it did not show: {odd:?}");
-        let lost = patient.iter().filter(|a| ended(a, "stream_lost")).count();
-        ensure!(effect != Effect::Lost || lost > 0, "no action ended with `stream_lost`");
         let blurred = if odd.is_empty() { String::new() } else { format!(", {} with other boundaries", odd.len()) };
         let told = patient.len() + neighbour.len();
         Ok(format!("{told} actions told, none invented{blurred}; the neighbour missed nothing"))
