@@ -176,7 +176,7 @@ fn open_all() -> Vec<LoadedModel> {
 fn who_stays_decides_what_it_would_have_decided_alone() {
     // Models take long to open; they are laid out anew for each case.
     let (models, seen) = (RefCell::new(Some(open_all())), Cell::new((0, 0)));
-    let config = ProptestConfig { cases: 96, ..ProptestConfig::default() };
+    let config = ProptestConfig { cases: 400, ..ProptestConfig::default() };
     let one = |steps: Vec<Step>| {
         let opened = models.take().unwrap_or_else(open_all);
         let (together, back) = run(opened, &steps, false);
