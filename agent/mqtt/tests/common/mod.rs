@@ -177,6 +177,7 @@ impl Feeder {
                 self.unacked.remove(&sequence);
                 self.refused.push((sequence, code));
             }
+            Signal::Deferred { .. } => {}
         }
     }
 }
