@@ -145,11 +145,14 @@ Exits with 0 when nothing failed, 1 when something did, 78 when the configuratio
   kinewatch model bench models/falls"
     )]
     Model(ModelCommand),
-    /// Follow or judge published events.
+    /// Follow, look up or judge events.
     #[command(
         subcommand,
         after_help = "Examples:
   kinewatch events tail --broker mqtt://127.0.0.1
+  kinewatch events history --since 2h
+  kinewatch events outbox
+  kinewatch events export --out events.csv
   kinewatch events table --events events.jsonl --truth annotations.json --timeline picture.png"
     )]
     Events(EventsCommand),
@@ -287,6 +290,9 @@ fn dispatch(cli: Cli, on_beat: Option<fn(&str)>) -> Outcome {
         Command::Model(ModelCommand::Check(args)) => model::check(&args),
         Command::Model(ModelCommand::Bench(args)) => model::bench(&args),
         Command::Events(EventsCommand::Tail(args)) => events::tail(args),
+        Command::Events(EventsCommand::History(args)) => events::history(&args),
+        Command::Events(EventsCommand::Outbox(args)) => events::outbox(&args),
+        Command::Events(EventsCommand::Export(args)) => events::export(&args),
         Command::Events(EventsCommand::Table(args)) => events::table(&args),
         Command::Frames(args) => frames::run(&args),
         Command::Version(args) => version::run(&args),

@@ -123,6 +123,30 @@ pub fn check(path: &Path, environment: &Environment, probe: Probe) -> Report {
     }
 }
 
+/// The state directory that a configuration names. Of the rest, only the form is checked.
+///
+/// # Errors
+/// The file cannot be read or understood; each problem as `FILE:LINE:COLUMN: …`.
+pub fn state_dir(path: &Path, environment: &Environment) -> Result<PathBuf, Vec<String>> {
+    let report = check(path, environment, Probe::FileOnly);
+    match &report.file {
+        Some(file) => Ok(state_dir_of(&file.device, &base_of(path), environment)),
+        None => Err(report.lines(Severity::Error)),
+    }
+}
+
+/// Paths of a configuration are relative to its directory.
+fn base_of(path: &Path) -> PathBuf {
+    path.parent().unwrap_or(Path::new("")).to_owned()
+}
+
+fn state_dir_of(device: &file::Device, base: &Path, environment: &Environment) -> PathBuf {
+    match &device.state_dir {
+        Some(dir) => base.join(dir),
+        None => environment.state_directory.clone().unwrap_or_else(|| "/var/lib/kinewatch".into()),
+    }
+}
+
 fn read(path: &Path) -> Result<String, String> {
     let file = std::fs::File::open(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => {
@@ -150,7 +174,7 @@ fn check_text(path: &Path, text: &str, environment: &Environment, probe: Probe) 
     if report.is_ok() {
         match toml::from_str::<File>(text) {
             Ok(file) => {
-                let base = path.parent().unwrap_or(Path::new("")).to_owned();
+                let base = base_of(path);
                 let resolver = Resolver { document: &document, base, environment, probe, problems: Vec::new() };
                 let (parts, problems) = resolve::resolve(&file, resolver);
                 report.problems.extend(problems);

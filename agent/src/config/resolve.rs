@@ -136,10 +136,7 @@ impl Resolver<'_> {
             }
         };
         let group_ok = self.name(&device.group, &key!["device", "group"], "[device]");
-        let state_dir = match &device.state_dir {
-            Some(dir) => self.path(dir),
-            None => self.environment.state_directory.clone().unwrap_or_else(|| "/var/lib/kinewatch".into()),
-        };
+        let state_dir = super::state_dir_of(device, &self.base, self.environment);
         if self.looks_at_machine()
             && let Err(e) = writable(&state_dir)
         {
@@ -248,8 +245,10 @@ fn writable(dir: &Path) -> std::io::Result<()> {
         return Err(std::io::Error::other(format!("{} is not a directory", existing.display())));
     }
     let probe = existing.join(format!(".kinewatch-write-test-{}", std::process::id()));
-    std::fs::write(&probe, b"x")?;
-    std::fs::remove_file(&probe)
+    let written = std::fs::write(&probe, b"x");
+    // On a full disk the file is there all the same.
+    let removed = std::fs::remove_file(&probe);
+    written.and(removed)
 }
 
 #[cfg(test)]

@@ -170,7 +170,7 @@ impl StoreError {
         match source.kind() {
             K::StorageFull | K::QuotaExceeded => Self::DiskFull { path },
             K::ReadOnlyFilesystem | K::PermissionDenied => Self::ReadOnly { path },
-            K::NotFound | K::NotADirectory => Self::Open { path, reason: source.to_string() },
+            K::NotFound | K::NotADirectory | K::AlreadyExists => Self::Open { path, reason: source.to_string() },
             _ => Self::Io { path, operation, source },
         }
     }

@@ -239,6 +239,12 @@ fn connect(path: &Path) -> Result<(Connection, bool), StoreError> {
         return Err(StoreError::Corrupt { path: path.to_owned(), reason: check });
     }
     let fresh = schema::migrate(&mut connection, path)?;
+    // SQLite writes to no file whose header names a format of the future; the file system has nothing against it.
+    let writable = || std::fs::OpenOptions::new().append(true).open(path).is_ok();
+    if connection.is_readonly("main").map_err(failed("asking whether it can be written"))? && writable() {
+        let reason = "its header says that it must not be written".to_owned();
+        return Err(StoreError::Corrupt { path: path.to_owned(), reason });
+    }
     Ok((connection, fresh))
 }
 

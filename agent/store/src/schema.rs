@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use crate::StoreError;
 
@@ -41,8 +41,9 @@ const MIGRATIONS: &[&str] = &[
         label     TEXT NOT NULL,
         payload   BLOB NOT NULL) WITHOUT ROWID;
 ",
-    // Ages by a clock that is not set, a check sum of each message, and what compaction needs: the action and `rev` of what
-    // waits. Version 1 stored `rev` in the payload alone. `attempts` was not durable there: what it left may have been sent.
+    // Ages by a clock that is not set, a check sum of each message, what compaction needs (the action and `rev` of what waits),
+    // and the version a second time: `user_version` lies in a page that no check reads. Version 1 stored `rev` in the payload
+    // alone, and `attempts` was not durable there: what it left may have been sent.
     "
     ALTER TABLE event ADD COLUMN boot_ns INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE event ADD COLUMN boot INTEGER NOT NULL DEFAULT 0;
@@ -61,17 +62,27 @@ const MIGRATIONS: &[&str] = &[
                                                THEN json_extract(CAST(payload AS TEXT), '$.data.rev') END, 0);
     DROP INDEX outbox_by_status;
     CREATE INDEX outbox_by_action ON outbox (action_id, sequence);
+    INSERT INTO meta VALUES ('schema', 2);
 ",
 ];
 
 /// Newest version of the schema.
 pub(crate) const NEWEST: i64 = MIGRATIONS.len() as i64;
 
-/// Version of the schema of a database; an error when this build does not know it.
+/// Version of the schema of a database, 0 of an empty one; an error when it is damaged or this build does not know it.
 pub(crate) fn version(connection: &Connection, path: &Path) -> Result<i64, StoreError> {
-    let found: i64 = connection
-        .query_row("PRAGMA user_version", [], |r| r.get(0))
-        .map_err(|e| StoreError::sqlite(path, "reading the version of the schema", e))?;
+    let failed = |e| StoreError::sqlite(path, "reading the version of the schema", e);
+    let found: i64 = connection.query_row("PRAGMA user_version", [], |r| r.get(0)).map_err(failed)?;
+    let objects: i64 = connection.query_row("SELECT COUNT(*) FROM sqlite_schema", [], |r| r.get(0)).map_err(failed)?;
+    if found == 0 && objects == 0 {
+        return Ok(0);
+    }
+    let told = "SELECT value FROM meta WHERE key = 'schema'";
+    let told: Option<i64> = connection.query_row(told, [], |r| r.get(0)).optional().map_err(failed)?;
+    if told.map_or(!(found == 1 || found > NEWEST), |told| told != found) {
+        let reason = format!("its header says schema {found}, and what it holds says {told:?}");
+        return Err(StoreError::Corrupt { path: path.to_owned(), reason });
+    }
     if found > NEWEST {
         return Err(StoreError::Newer { path: path.to_owned(), found, known: NEWEST });
     }
