@@ -52,8 +52,12 @@ fn commands_are_done_and_answered() {
     publish(&broker, "box", "reload", &["-r", "-m", "{}"]);
     let mut subscriber = broker.subscribe();
     let mut daemon = daemon(dir.path(), &broker, "");
-    daemon.log.wait_for("the retained command to be said", |l| l.contains("a retained command is ignored"));
-    daemon.log.wait_for("the daemon to watch", |l| l.contains("watching"));
+    let mut said = [false; 2];
+    daemon.log.wait_for("the retained command to be said, and the daemon to watch", |l| {
+        said[0] |= l.contains("a retained command is ignored");
+        said[1] |= l.contains("watching");
+        said == [true; 2]
+    });
     let pong = ask(&broker, "ping", r#"{"id":"one"}"#);
     assert_eq!((&pong["ok"], &pong["id"]), (&json!(true), &json!("one")), "{pong}");
     assert_eq!(

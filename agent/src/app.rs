@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use kinewatch_mqtt::Client;
@@ -91,8 +91,11 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
     let engine = inference::open_options(&plan.engine, cache_dir)?;
     let mut preparer = Preparer::new(&plan.device.group, &plan.device.name, engine);
     let open = {
-        let plan = plan.clone();
-        move || preparer.prepare(&Difference::from_nothing(&plan), &plan).map(|prepared| (preparer, prepared))
+        let (plan, shared) = (plan.clone(), Arc::clone(&shared));
+        move || {
+            shared.stages.models.touch(Instant::now());
+            preparer.prepare(&Difference::from_nothing(&plan), &plan).map(|prepared| (preparer, prepared))
+        }
     };
     let opening = supervise::interruptible(&mut signals, &shared.stages.models, plan.models.len(), open);
     let (preparer, (handover, _none_leaves)) =
