@@ -18,7 +18,7 @@ use crate::mailbox::{Inbox, Mailbox};
 use crate::prepare::{Handover, NewStream};
 
 /// A camera may take this long to stop; then it is left behind.
-pub const CAMERAS_STOP: Duration = Duration::from_millis(1200);
+const CAMERAS_STOP: Duration = Duration::from_millis(1200);
 
 /// A camera that could not be started although nothing spoke against it; it is not there.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,6 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
 use serde::Serialize;
@@ -126,7 +125,7 @@ impl Outcome {
     }
 
     fn new(result: Verdict) -> Self {
-        let at = jiff::Timestamp::try_from(SystemTime::now()).unwrap_or_default().to_string();
+        let at = jiff::Timestamp::now().to_string();
         Self { at, result, changes: Vec::new(), after_restart: Vec::new(), problems: Vec::new() }
     }
 

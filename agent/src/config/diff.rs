@@ -107,12 +107,6 @@ impl Difference {
         }
     }
 
-    /// Whether nothing is different.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
     /// What changes while the process runs, one line each.
     #[must_use]
     pub fn applied(&self) -> Vec<String> {
