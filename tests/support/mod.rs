@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -281,5 +282,28 @@ impl Daemon {
     pub fn metric(&self, prefix: &str) -> Option<f64> {
         let text = self.get("/metrics")?;
         text.lines().find(|l| l.starts_with(prefix))?.rsplit(' ').next()?.parse().ok()
+    }
+}
+
+/// Checks everything that was received with the promises of the event format.
+pub fn check(lines: &[String]) {
+    let mut revs: BTreeMap<String, Vec<(u64, String)>> = BTreeMap::new();
+    let mut sequences = BTreeSet::new();
+    for line in lines.iter().filter(|l| l.contains('\t') && l.contains("/evt/")) {
+        let event: Value = serde_json::from_str(line.split_once('\t').unwrap().1).unwrap();
+        let data = &event["data"];
+        if sequences.insert(event["sequence"].as_str().unwrap().parse::<u64>().unwrap()) {
+            let status = data["status"].as_str().unwrap().to_owned();
+            let of_action = revs.entry(data["action_id"].to_string()).or_default();
+            of_action.push((data["rev"].as_u64().unwrap(), status));
+        }
+    }
+    let (first, last) = (sequences.first().copied().unwrap(), sequences.last().copied().unwrap());
+    assert_eq!(last - first + 1, sequences.len() as u64, "holes in the sequence: {sequences:?}");
+    for (action, revs) in revs {
+        assert!(revs.iter().enumerate().all(|(i, (rev, _))| *rev == i as u64), "{action}: {revs:?}");
+        assert_eq!(revs.first().unwrap().1, "started", "{action}");
+        assert_eq!(revs.iter().filter(|(_, s)| s == "ended").count(), 1, "{action}: {revs:?}");
+        assert_eq!(revs.last().unwrap().1, "ended", "{action}");
     }
 }
