@@ -7,6 +7,7 @@ mod support;
 use std::path::Path;
 
 use serde_json::Value;
+use support::check::assert_whole;
 use support::{Broker, Daemon, RtspServer, Subscriber, kinewatch, root};
 
 const BRIGHT: &str = "tests/data/packages/tiny-bright";
@@ -51,26 +52,6 @@ fn of(daemon: &Daemon, metric: &str, camera: &str) -> Option<f64> {
 fn last_reload(daemon: &Daemon) -> Value {
     let status: Value = serde_json::from_str(&daemon.get("/status").unwrap()).unwrap();
     status["configuration"]["last_reload"].clone()
-}
-
-/// No hole in the sequence, every action begins once, counts its messages, and ends once, with nothing after it.
-fn check(lines: &[String]) {
-    let mut sequences = std::collections::BTreeSet::new();
-    let mut actions: std::collections::BTreeMap<String, Vec<(u64, String)>> = std::collections::BTreeMap::new();
-    for line in lines.iter().filter(|l| l.contains("/evt/")) {
-        let event: Value = serde_json::from_str(line.split_once('\t').unwrap().1).unwrap();
-        if sequences.insert(event["sequence"].as_str().unwrap().parse::<u64>().unwrap()) {
-            let told = (event["data"]["rev"].as_u64().unwrap(), event["data"]["status"].as_str().unwrap().to_owned());
-            actions.entry(event["data"]["action_id"].to_string()).or_default().push(told);
-        }
-    }
-    let (first, last) = (sequences.first().copied().unwrap(), sequences.last().copied().unwrap());
-    assert_eq!(last - first + 1, sequences.len() as u64, "holes in the sequence: {sequences:?}");
-    for (action, told) in actions {
-        assert!(told.iter().enumerate().all(|(i, (rev, _))| *rev == i as u64), "{action}: {told:?}");
-        assert_eq!(told.first().unwrap().1, "started", "{action}");
-        assert_eq!(told.iter().position(|(_, status)| status == "ended"), Some(told.len() - 1), "{action}: {told:?}");
-    }
 }
 
 /// Waits until each of these cameras has ended an action since, and gives those ends.
@@ -146,7 +127,7 @@ fn cameras_come_go_and_move_and_one_that_stays_notices_nothing() {
     daemon.log.signal("TERM");
     assert!(daemon.log.wait().success());
     subscriber.event("the farewell", |t, e| t.ends_with("/status") && e["state"] == "stopped");
-    check(subscriber.lines());
+    assert_whole(subscriber.lines());
     let unfinished = daemon.log.seen().iter().filter(|line| line.contains("left behind")).count();
     assert_eq!(unfinished, 0, "every pipeline stopped in time");
 }
@@ -187,7 +168,7 @@ fn a_file_that_is_wrong_is_refused_as_check_config_prints_it_and_repaired() {
     daemon.log.signal("TERM");
     assert!(daemon.log.wait().success());
     subscriber.event("the farewell", |t, e| t.ends_with("/status") && e["state"] == "stopped");
-    check(subscriber.lines());
+    assert_whole(subscriber.lines());
 }
 
 #[test]
@@ -268,5 +249,5 @@ fn another_package_under_the_same_name_is_exchanged_without_a_reconnect() {
     daemon.log.signal("TERM");
     assert!(daemon.log.wait().success());
     subscriber.event("the farewell", |t, e| t.ends_with("/status") && e["state"] == "stopped");
-    check(subscriber.lines());
+    assert_whole(subscriber.lines());
 }
