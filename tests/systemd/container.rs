@@ -50,9 +50,19 @@ impl Container {
 
     /// A command inside, to be given arguments.
     pub(crate) fn command(&self, program: &str) -> Command {
+        self.enter(&["--all"], program)
+    }
+
+    fn enter(&self, namespaces: &[&str], program: &str) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["--target", &self.leader.to_string(), "--all", "--", program]).stdin(Stdio::null());
+        command
+            .args(["--target", &self.leader.to_string()])
+            .args(namespaces)
+            .args(["--", program])
+            .stdin(Stdio::null());
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LANG", "C.UTF-8");
+        // Of our own GStreamer processes; the service has its own place.
+        command.env("XDG_CACHE_HOME", "/tmp/cache");
         command
     }
 
@@ -79,9 +89,10 @@ impl Container {
         self.run(&["bash", "-euo", "pipefail", "-c", script])
     }
 
-    /// Starts a command line inside that goes on; lines come from its standard output.
+    /// Starts a command line inside that goes on; lines come from its standard output. Its process is not among those of
+    /// the container: it ends with its value, and cannot hold up the container's end.
     pub(crate) fn start(&self, line: &[&str]) -> Process {
-        let mut command = self.command(line[0]);
+        let mut command = self.enter(&["--mount", "--uts", "--ipc", "--net", "--root", "--wd"], line[0]);
         command.args(&line[1..]);
         Process::start(command, Stream::Stdout)
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::container::Container;
-use crate::support::Process;
+use crate::support::{Process, Stream};
 
 /// What systemd knows of it now.
 pub(crate) fn property(c: &Container, name: &str) -> String {
@@ -45,7 +45,9 @@ impl Journal {
         let said = c.run(&["journalctl", "--lines=0", "--show-cursor"]);
         let from = said.lines().find_map(|line| line.strip_prefix("-- cursor: ")).expect("a cursor").to_owned();
         let after = format!("--after-cursor={from}");
-        let lines = c.start(&["journalctl", "--follow", "--no-pager", "--output=cat", &after, of]);
+        let mut follow = c.command("journalctl");
+        follow.args(["--follow", "--no-pager", "--output=cat", &after, of]);
+        let lines = Process::start(follow, Stream::Stdout);
         Self { lines, from }
     }
 

@@ -8,8 +8,7 @@ use crate::Bench;
 use crate::container::Container;
 use crate::service::{Journal, main_pid, page, property, restarts, seconds};
 use crate::site::{CONFIG, DROP_INS, EXAMPLES, PASSWORDS, Site, drop_in};
-use crate::support::Process;
-use crate::support::check::assert_whole;
+use crate::support::{Process, Stream, check};
 
 /// `WatchdogSec=` of the unit, and what systemd and the start may take.
 const WATCHED: Duration = Duration::from_secs(30 + 5);
@@ -58,12 +57,19 @@ pub(crate) fn secrets(b: &mut Bench) -> String {
 /// Asked of the kernel, once a second: an answer of EPERM would be the filter's.
 pub(crate) fn clock(b: &mut Bench) -> String {
     let c = &b.container;
-    let trace = format!("exec strace -f -qq -e trace=adjtimex,clock_adjtime -p {} 2>&1", main_pid(c));
-    let mut calls = c.start(&["sh", "-c", &trace]);
+    let mut trace = c.command("timeout");
+    trace.args([
+        "10",
+        "sh",
+        "-c",
+        &format!("exec strace -f -qq -e trace=adjtimex,clock_adjtime -p {} 2>&1", main_pid(c)),
+    ]);
+    let mut calls = Process::start(trace, Stream::Stdout);
     let call = calls.wait_for("a look at the clock", |line| line.contains("adjtime") && line.contains(" = "));
     assert!(!call.contains("EPERM"), "{call}");
-    // The tracer lives inside; ended, it lets go of the service.
+    // Let go of the service before it is hurt.
     c.run(&["pkill", "strace"]);
+    calls.wait();
     format!("answer{}", call.rsplit_once(" =").map_or("", |(_, answer)| answer))
 }
 
@@ -79,7 +85,9 @@ pub(crate) fn held(b: &mut Bench) -> String {
     watchdog(b, "held", |c| {
         let pid = main_pid(c);
         let thread = c.shell(&format!("grep -lx infer /proc/{pid}/task/*/comm | cut -d/ -f5"));
-        let mut holder = c.start(&["perl", "/opt/kinewatch-hold.pl", thread.trim()]);
+        let mut holder = c.command("perl");
+        holder.args(["/opt/kinewatch-hold.pl", thread.trim()]);
+        let mut holder = Process::start(holder, Stream::Stdout);
         holder.wait_for("the thread to be held", |line| line == "held");
         Some(holder)
     })
@@ -175,7 +183,7 @@ pub(crate) fn misconfigured(b: &mut Bench) -> String {
     let said = alarm.wait_for("kinewatch.service is down on");
     assert_eq!((property(c, "ActiveState"), property(c, "ExecMainStatus")), ("failed".into(), "78".into()));
     let journal = c.run(&["journalctl", "--no-pager", "--unit=kinewatch", "--lines=30"]);
-    assert!(journal.contains("did you mean \"source\"?"), "{journal}");
+    assert!(journal.contains("did you mean `source`?"), "{journal}");
     c.write(CONFIG, &good);
     c.run(&["systemctl", "restart", "kinewatch"]);
     format!("exit 78, not started again, the line and key in the journal; alarm: \"{said}\"")
