@@ -8,7 +8,8 @@ use crate::Bench;
 use crate::container::Container;
 use crate::service::{Journal, main_pid, page, property, restarts, seconds};
 use crate::site::{CONFIG, DROP_INS, EXAMPLES, PASSWORDS, Site, drop_in};
-use crate::support::{Process, Stream, check};
+use crate::support::check::assert_whole;
+use crate::support::{Process, Stream};
 
 /// `WatchdogSec=` of the unit, and what systemd and the start may take.
 const WATCHED: Duration = Duration::from_secs(30 + 5);
