@@ -145,7 +145,7 @@ fn a_camera_whose_thread_hangs_is_begun_anew_alone() {
 #[test]
 fn a_panic_anywhere_ends_the_process_with_a_report() {
     // A thread of ours, the task of the MQTT client, the thread of a camera, the thread that opens models.
-    for (stage, thread) in [("store", "store"), ("publisher", "control"), ("capture", "cam-front"), ("models", "open")]
+    for (stage, thread) in [("store", "store"), ("publisher", "control"), ("capture", "cam-front"), ("opening", "open")]
     {
         let dir = tempfile::tempdir().unwrap();
         let mut program = example("faulty");
@@ -203,7 +203,7 @@ fn a_signal_while_models_are_opened_stops_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let mut manager = Manager::listen(dir.path());
         let mut program = manager.start(example("faulty"), None);
-        program.env("KINEWATCH_TEST_STICK", "models:0");
+        program.env("KINEWATCH_TEST_STICK", "opening:0");
         let mut daemon = Daemon::start_program(program, dir.path(), &config("mqtt://127.0.0.1:1", &["front"]));
         manager.wait_for("the extension", |told| told.starts_with("EXTEND_TIMEOUT_USEC="));
         assert!(manager.told().iter().any(|t| t == "STATUS=opening model m"), "{:?}", manager.told);
@@ -244,6 +244,30 @@ fn a_second_signal_ends_the_process_at_once_whatever_hangs() {
     assert!(daemon.log.wait().success());
     assert!(begun.elapsed() < Duration::from_secs(5), "stopped after {:?}", begun.elapsed());
     assert!(daemon.log.seen().iter().any(|l| l.contains("the infer thread did not end")), "{:?}", daemon.log.seen());
+}
+
+#[test]
+fn a_process_that_was_held_up_as_a_whole_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut manager = Manager::listen(dir.path());
+    let program = manager.start(kinewatch(), Some(Duration::from_secs(6)));
+    let mut daemon = Daemon::start_program(program, dir.path(), &config("mqtt://127.0.0.1:1", &["front"]));
+    manager.wait_for("the first feeding", |told| told == "WATCHDOG=1");
+    daemon.log.signal("STOP");
+    // Longer than any stage may be silent.
+    std::thread::park_timeout(Duration::from_secs(6));
+    daemon.log.signal("CONT");
+    daemon.log.wait_for("that to be noticed", |line| line.contains("the process was held up for"));
+    manager.told();
+    manager.told.clear();
+    for _ in 0..4 {
+        manager.wait_for("the next feeding", |told| told == "WATCHDOG=1");
+    }
+    assert_eq!(daemon.get("/healthz").unwrap(), "ok\n");
+    daemon.log.signal("TERM");
+    assert!(daemon.log.wait().success());
+    let judged = daemon.log.seen().iter().filter(|l| l.contains("makes no progress") || l.contains("has hung")).count();
+    assert_eq!(judged, 0, "{:?}", daemon.log.seen());
 }
 
 #[test]

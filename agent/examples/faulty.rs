@@ -6,8 +6,8 @@
 //! KINEWATCH_TEST_PANIC=STAGE:SECONDS  it panics instead
 //! ```
 //!
-//! STAGE is `inference`, `store`, `publisher`, `capture` (the first camera that comes by), `capture NAME`, or `models`
-//! (while they are opened). The command line is that of `kinewatch`. Once: a thread that takes the stuck one's place runs.
+//! STAGE is `inference`, `store`, `publisher`, `capture` (the first camera that comes by), `capture NAME`, or `opening`
+//! (of the models). The command line is that of `kinewatch`. Once: a thread that takes the stuck one's place runs.
 
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -65,7 +65,7 @@ fn on_beat(stage: &str) {
     let Some(fault) = FAULT.get() else { return };
     let concerned = stage == fault.stage || stage.strip_prefix(&fault.stage).is_some_and(|rest| rest.starts_with(' '));
     // Whoever waits for the models gives the sign of life too.
-    if !concerned || stage == "models" && thread::current().name() != Some("open") {
+    if !concerned || stage == "opening" && thread::current().name() != Some("open") {
         return;
     }
     if fault.begun.get_or_init(Instant::now).elapsed() < fault.after || fault.done.swap(true, Ordering::Relaxed) {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use kinewatch_mqtt::Client;
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::cameras::Cameras;
@@ -30,7 +30,8 @@ use crate::mailbox::{Mailbox, Overflow};
 use crate::prepare::{MAILBOX_FRAMES, Preparer};
 use crate::reload::{self, Pending, Reloader};
 use crate::supervise::{self, Opened, StopSignals};
-use crate::{broker, camera_states, clock, inference, systemd, web};
+use crate::web::{self, Web};
+use crate::{broker, camera_states, clock, inference, systemd};
 
 // Deadlines of a stop; with that of the cameras their sum is below 5 s.
 const INFERENCE_STOP: Duration = Duration::from_millis(1000);
@@ -64,11 +65,7 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
     let requests = supervise::spawn(Arc::clone(&shared)).context("the supervise thread cannot be started")?;
     let disk = Disk::open(&plan.device.state_dir, plan.outbox.store.clone(), Arc::clone(&shared))?;
     let session = disk.session();
-    let (stop_web, web_stopped) = watch::channel(false);
-    if let Some(address) = plan.web {
-        let listener = runtime.block_on(web::bind(address))?;
-        runtime.spawn(web::serve(listener, Arc::clone(&shared), web_stopped));
-    }
+    let web = plan.web.map(|address| web::start(address, Arc::clone(&shared))).transpose()?;
     broker::start_embedded(&plan)?;
 
     let (mut client, mqtt_signals) = Client::spawn(broker::options(&plan, &shared, session), runtime.handle());
@@ -93,18 +90,18 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
     let open = {
         let (plan, shared) = (plan.clone(), Arc::clone(&shared));
         move || {
-            shared.stages.models.touch(Instant::now());
+            shared.stages.opening.touch(Instant::now());
             preparer.prepare(&Difference::from_nothing(&plan), &plan).map(|prepared| (preparer, prepared))
         }
     };
-    let opening = supervise::interruptible(&mut signals, &shared.stages.models, plan.models.len(), open);
+    let opening = supervise::interruptible(&mut signals, &shared.stages.opening, plan.models.len(), open);
     let (preparer, (handover, _none_leaves)) =
         match runtime.block_on(opening).context("the open thread cannot be started")? {
             Opened::Done(opened) => opened?,
             Opened::Interrupted(name) => {
                 begin_stop(&shared, name);
                 let client = Arc::new(client);
-                close(runtime, Closing { commands, states: None, client, store_thread, stop_web });
+                close(runtime, Closing { commands, states: None, client, store_thread, web });
                 return Ok(());
             }
         };
@@ -142,7 +139,7 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
     cameras.stop_all();
     mailbox.close();
     infer_thread.join(INFERENCE_STOP);
-    close(runtime, Closing { commands, states: Some(states), client, store_thread, stop_web });
+    close(runtime, Closing { commands, states: Some(states), client, store_thread, web });
     ended.map(|_signal| ())
 }
 
@@ -158,11 +155,11 @@ struct Closing {
     states: Option<JoinHandle<()>>,
     client: Arc<Client>,
     store_thread: Worker,
-    stop_web: watch::Sender<bool>,
+    web: Option<Web>,
 }
 
 fn close(runtime: Runtime, closing: Closing) {
-    let Closing { commands, states, client, store_thread, stop_web } = closing;
+    let Closing { commands, states, client, store_thread, web } = closing;
     let (drained, when_drained) = oneshot::channel();
     runtime.block_on(async {
         let drain = async {
@@ -182,7 +179,7 @@ fn close(runtime: Runtime, closing: Closing) {
         let _late = tokio::time::timeout(STORE_STOP, commands.send(Command::Stop)).await;
     });
     store_thread.join(STORE_STOP);
-    let _nobody_listens = stop_web.send(true);
+    drop(web);
     runtime.shutdown_timeout(Duration::from_millis(100));
 }
 

@@ -22,6 +22,7 @@ use kinewatch_core::beat;
 use self::judge::{Judge, Verdict};
 pub use self::opening::{Opened, interruptible};
 pub use self::signals::StopSignals;
+use self::stages::Stuck;
 use self::status::StatusLine;
 use crate::health::{CameraView, Shared};
 use crate::systemd;
@@ -30,6 +31,8 @@ use crate::systemd;
 const TICK: Duration = Duration::from_millis(500);
 /// From naming a stage that hangs to ending the process.
 const GRACE: Duration = Duration::from_secs(5);
+/// A look that comes so late says that the whole process was held up, not a stage.
+const HELD_UP: Duration = Duration::from_secs(3);
 /// Requests that may wait.
 const REQUESTS: usize = 8;
 /// So many threads of cameras left behind are borne: each holds memory, and perhaps a device.
@@ -110,6 +113,9 @@ struct Supervisor {
     requests: Receiver<Request>,
     begun: Instant,
     judge: Judge,
+    last_look: Instant,
+    /// Until then nobody is judged: all were held up alike.
+    lenient_until: Instant,
     status: StatusLine,
     /// How often the watchdog is fed, and when it was last.
     feeding: Option<(Duration, Option<Instant>)>,
@@ -127,7 +133,8 @@ impl Supervisor {
         }
         let feeding = watchdog.map(|limit| (limit / 4, None));
         let (judge, status) = (Judge::new(grace), StatusLine::new(begun));
-        Self { shared, requests, begun, judge, status, feeding, stopping_since: None }
+        let (last_look, lenient_until) = (begun, begun);
+        Self { shared, requests, begun, judge, last_look, lenient_until, status, feeding, stopping_since: None }
     }
 
     fn run(mut self) {
@@ -146,13 +153,10 @@ impl Supervisor {
         if self.shared.stopping.load(Relaxed) {
             return self.look_at_stop(now);
         }
-        for camera in self.shared.cameras.load().iter() {
-            replace_if_hung(camera, now);
-        }
+        let stuck = self.overdue(now);
         if let Some(why) = self.beyond_bearing(now) {
             self.give_up(&why);
         }
-        let stuck = self.shared.stuck(now);
         let well = match self.judge.look(now, stuck.clone()) {
             Verdict::Well => true,
             Verdict::Stuck(stuck) => {
@@ -177,6 +181,22 @@ impl Supervisor {
             *last = Some(now);
             systemd::feed_watchdog();
         }
+    }
+
+    /// Replaces the threads of cameras that hang, and names the stage that does.
+    fn overdue(&mut self, now: Instant) -> Option<Stuck> {
+        let since = now.saturating_duration_since(std::mem::replace(&mut self.last_look, now));
+        if since >= HELD_UP {
+            tracing::warn!("the process was held up for {:.0} s", since.as_secs_f64());
+            self.lenient_until = now + GRACE;
+        }
+        if now < self.lenient_until {
+            return None;
+        }
+        for camera in self.shared.cameras.load().iter() {
+            replace_if_hung(camera, now);
+        }
+        self.shared.stuck(now)
     }
 
     /// Stages end one after another, so none is judged; the whole has a limit.

@@ -17,7 +17,7 @@ const OPENING_LIMIT: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub struct Stages {
     /// Opening of models at start.
-    pub models: Arc<Beat>,
+    pub opening: Arc<Beat>,
     /// The `infer` thread: each round, and each call of a model.
     pub inference: Arc<Beat>,
     /// The `store` thread: each round, and each commit.
@@ -39,7 +39,7 @@ impl Default for Stages {
     fn default() -> Self {
         let beat = |name, limit| Arc::new(Beat::new(name, limit, Instant::now()));
         Self {
-            models: beat("models", OPENING_LIMIT),
+            opening: beat("opening", OPENING_LIMIT),
             inference: beat("inference", beat::LIMIT),
             store: beat("store", beat::LIMIT),
             publisher: beat("publisher", beat::LIMIT),
@@ -50,7 +50,7 @@ impl Default for Stages {
 impl Stages {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Beat> {
-        [&*self.models, &*self.inference, &*self.store, &*self.publisher].into_iter()
+        [&*self.opening, &*self.inference, &*self.store, &*self.publisher].into_iter()
     }
 
     /// A shorter limit for those that run, so that a short `WatchdogSec=` does not fire first, unnamed.

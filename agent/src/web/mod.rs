@@ -1,12 +1,13 @@
 //! HTTP on the loopback address: `/metrics`, `/healthz`, `/readyz`, `/status`.
 //!
 //! Reads [`Shared`] and changes nothing. There is no authentication, so nothing here may show a secret, and nothing here
-//! may be costly. Runs on the control runtime.
+//! may be costly. Runs on a thread of its own: it must answer while anything else hangs, the control runtime included.
 
 mod status;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
 use axum::Router;
@@ -30,13 +31,37 @@ pub struct BindError {
     pub detail: String,
 }
 
+/// The running server; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Web {
+    _stop: watch::Sender<bool>,
+}
+
 #[derive(Clone)]
 struct Served {
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
 }
 
-/// Takes the address, so that a port in use is known at start-up.
+/// Takes the address, so that a port in use is known at start-up, and answers on the thread `web`.
+///
+/// # Errors
+/// [`BindError`], which names the key.
+pub fn start(address: SocketAddr, shared: Arc<Shared>) -> Result<Web, BindError> {
+    let refused = |e: std::io::Error| BindError { address, detail: format!("no thread to serve it ({e})") };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(refused)?;
+    let listener = runtime.block_on(bind(address))?;
+    let (stop, stopped) = watch::channel(false);
+    let serving = move || {
+        if let Err(error) = runtime.block_on(serve(listener, shared, stopped)) {
+            tracing::error!(%error, "the web server has ended: no metrics and no status any more");
+        }
+    };
+    thread::Builder::new().name("web".into()).spawn(serving).map_err(refused)?;
+    Ok(Web { _stop: stop })
+}
+
+/// Takes the address.
 ///
 /// # Errors
 /// [`BindError`], which names the key.
