@@ -12,8 +12,7 @@ use super::{Analytics, LoadedModel, NewCamera, Sink};
 
 impl Analytics {
     /// From here on frames of `slot` are `camera`'s. Where one is there already, it is the same camera with other models:
-    /// its open actions end with `model_swap`, its stream goes on, and what it will be told of time is not forgotten.
-    /// Allocates.
+    /// its open actions end with `model_swap`, its session and its clock go on, its windows begin anew. Allocates.
     ///
     /// # Errors
     /// As [`Analytics::leave`]; the camera has joined all the same.
