@@ -54,6 +54,11 @@ impl Bench {
     pub(crate) fn keep(&self, name: &str, text: &str) {
         std::fs::write(self.seen.join(name), text).unwrap();
     }
+
+    /// What was kept.
+    pub(crate) fn seen(&self, name: &str) -> String {
+        std::fs::read_to_string(self.seen.join(name)).unwrap()
+    }
 }
 
 impl Drop for Bench {
@@ -89,10 +94,12 @@ fn main() {
     bench.rows.push(("boot", version, begun.elapsed().as_secs_f64()));
 
     bench.step("dpkg -i on a machine with nothing configured", package::install);
+    bench.step("kinewatch doctor, as root", package::doctor);
     bench.step("exposure by systemd-analyze security, unit and drop-ins", package::exposures);
     bench.step("cameras and broker by name, passwords by LoadCredential", watched::configure);
     bench.step("passwords are readable by the service alone, and told nowhere", watched::secrets);
     bench.step("the kernel's clock may be read under the system call filter", watched::clock);
+    bench.step("systemctl reload", watched::reload);
     bench.step("SIGSTOP of the process", watched::stopped);
     bench.step("the inference thread is held", watched::held);
     bench.step("SIGKILL of the process", watched::killed);

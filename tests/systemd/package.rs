@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::Bench;
-use crate::service::{exposure, main_pid, page, property, seconds};
+use crate::service::{exposure, main_pid, page, property, property_with, seconds};
 use crate::site::{CONFIG, DROP_INS, EXAMPLES, drop_in};
 
 /// The promise of the unit, as systemd counts.
@@ -49,7 +49,7 @@ pub(crate) fn install(b: &mut Bench) -> String {
     ] {
         assert_eq!(property(c, name), value, "{name}");
     }
-    assert!(property(c, "StatusText").contains("waiting for a camera"), "{}", property(c, "StatusText"));
+    let status = property_with(c, "StatusText", "waiting for a camera");
     let owner = c.run(&["ps", "-o", "user:20=,group:20=,supgrp:40=", "-p", &main_pid(c)]);
     assert_eq!(owner.split_whitespace().collect::<Vec<_>>(), ["kinewatch", "kinewatch", "video,kinewatch,render"]);
     assert!(page(c, "/readyz").contains("200 OK"), "{}", page(c, "/readyz"));
@@ -57,7 +57,22 @@ pub(crate) fn install(b: &mut Bench) -> String {
     assert!(journal.contains("no [[camera]] yet"), "{journal}");
     c.run(&["systemd-analyze", "verify", "--man=no", "kinewatch.service"]);
     b.keep("installed.txt", &c.run(&["systemctl", "status", "--no-pager", "--full", "kinewatch"]));
-    format!("active in {}: \"{}\"", seconds(took), property(c, "StatusText"))
+    format!("active in {}: \"{status}\"", seconds(took))
+}
+
+/// What a newcomer asks next.
+pub(crate) fn doctor(b: &mut Bench) -> String {
+    let output = b.container.attempt(&["kinewatch", "doctor"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    b.keep("doctor.txt", &said);
+    assert_eq!(output.status.code(), Some(1), "no broker is a failure: {said}");
+    let finding =
+        |check: &str| said.lines().find(|line| line.split_whitespace().nth(1) == Some(check)).unwrap_or_default();
+    assert!(finding("broker").starts_with("fail") && finding("broker").contains("refused"), "{said}");
+    assert!(finding("config").starts_with("warn"), "{said}");
+    assert!(finding("service").starts_with("ok") && finding("model").starts_with("ok"), "{said}");
+    let count = |verdict: &str| said.lines().filter(|line| line.starts_with(verdict)).count();
+    format!("{} ok, {} to look at, {} missing: \"{}\"", count("ok"), count("warn"), count("fail"), finding("broker"))
 }
 
 pub(crate) fn exposures(b: &mut Bench) -> String {

@@ -1,13 +1,26 @@
 //! The service as systemd sees it, and its journal.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::container::Container;
-use crate::support::{Process, Stream};
+use crate::support::{DEADLINE, Process, Stream};
 
 /// What systemd knows of it now.
 pub(crate) fn property(c: &Container, name: &str) -> String {
     c.run(&["systemctl", "show", "--property", name, "--value", "kinewatch"]).trim().to_owned()
+}
+
+/// Waits until systemd knows it so: the daemon tells its state at most every three seconds.
+pub(crate) fn property_with(c: &Container, name: &str, wanted: &str) -> String {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        let value = property(c, name);
+        if value.contains(wanted) {
+            return value;
+        }
+        assert!(Instant::now() < end, "{name} is \"{value}\", without `{wanted}`");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// The process that systemd started last.

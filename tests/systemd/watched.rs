@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use crate::Bench;
 use crate::container::Container;
-use crate::service::{Journal, main_pid, page, property, restarts, seconds};
+use crate::service::{Journal, main_pid, page, property, property_with, restarts, seconds};
 use crate::site::{CONFIG, DROP_INS, EXAMPLES, PASSWORDS, Site, drop_in};
-use crate::support::check::assert_whole;
+use crate::support::check::{Checker, Closure};
 use crate::support::{Process, Stream};
 
 /// `WatchdogSec=` of the unit, and what systemd and the start may take.
@@ -23,8 +23,27 @@ pub(crate) fn configure(b: &mut Bench) -> String {
     assert_eq!(ended["data"]["end_reason"], "boundary", "{ended}");
     b.site = Some(site);
     let c = &b.container;
+    let status = property_with(c, "StatusText", "watching 2 cameras");
     b.keep("configured.txt", &c.run(&["systemctl", "status", "--no-pager", "--full", "kinewatch"]));
-    format!("an action of the RTSP camera, begun and ended; \"{}\"", property(c, "StatusText"))
+    format!("an action of the RTSP camera, begun and ended; \"{status}\"")
+}
+
+/// A camera more, then a mistake: neither is a restart.
+pub(crate) fn reload(b: &mut Bench) -> String {
+    let c = &b.container;
+    let (good, pid) = (c.run(&["cat", CONFIG]), main_pid(c));
+    let more = format!("{good}\n[[camera]]\nname = \"yard\"\nsource = \"test:white?size=160x120&fps=10\"\n");
+    c.write(CONFIG, &more);
+    c.run(&["systemctl", "reload", "kinewatch"]);
+    b.site().event("yard", "started");
+    let c = &b.container;
+    c.write(CONFIG, &format!("{more}sorce = \"test:\"\n"));
+    assert!(!c.attempt(&["systemctl", "reload", "kinewatch"]).status.success(), "systemctl tells of the mistake");
+    c.write(CONFIG, &good);
+    c.run(&["systemctl", "reload", "kinewatch"]);
+    b.site().event("yard", "ended");
+    assert_eq!((main_pid(&b.container), property(&b.container, "ActiveState")), (pid, "active".into()));
+    "a camera more watches at once, a mistake is refused, the process is the same".into()
 }
 
 pub(crate) fn secrets(b: &mut Bench) -> String {
@@ -83,7 +102,7 @@ pub(crate) fn stopped(b: &mut Bench) -> String {
 
 /// One thread of the shipped binary is stopped, and only that: what a driver that never answers does.
 pub(crate) fn held(b: &mut Bench) -> String {
-    watchdog(b, "held", |c| {
+    let told = watchdog(b, "held", |c| {
         let pid = main_pid(c);
         let thread = c.shell(&format!("grep -lx infer /proc/{pid}/task/*/comm | cut -d/ -f5"));
         let mut holder = c.command("perl");
@@ -91,7 +110,10 @@ pub(crate) fn held(b: &mut Bench) -> String {
         let mut holder = Process::start(holder, Stream::Stdout);
         holder.wait_for("the thread to be held", |line| line == "held");
         Some(holder)
-    })
+    });
+    let journal = b.seen("held.txt");
+    assert!(journal.contains("inference"), "the stage is named: {journal}");
+    told
 }
 
 /// Hurts the service while an action is open, and waits for systemd and for the event that ends the action. What `hurt`
@@ -203,8 +225,14 @@ pub(crate) fn stop(b: &mut Bench) -> String {
         .message("the end of the open action", |_, e| e["data"]["action_id"] == open && e["data"]["status"] == "ended");
     assert_eq!(end["data"]["end_reason"], "shutdown", "{end}");
     b.site().message("the farewell", |topic, status| topic.ends_with("/status") && status["state"] == "stopped");
-    let lines = b.site().lines();
-    assert_whole(&lines);
-    let events = lines.iter().filter(|line| line.contains("/evt/")).count();
-    format!("in {}; of {events} events since the first none is missing and every action has ended", seconds(took))
+    let mut checker = Checker::default();
+    b.site().lines().iter().for_each(|line| checker.line(line));
+    let verdict = checker.verdict(Closure::Required);
+    verdict.assert_kept();
+    assert_eq!(verdict.holes, 0, "{verdict:?}");
+    let (events, actions) = (verdict.messages - verdict.duplicates, verdict.actions);
+    format!(
+        "in {}; since the first start {events} events of {actions} actions, none missing, each ended",
+        seconds(took)
+    )
 }

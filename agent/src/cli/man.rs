@@ -72,9 +72,9 @@ fn configuration() -> String {
     roff.control("TH", ["kinewatch.toml", "5", "", concat!("kinewatch ", env!("CARGO_PKG_VERSION")), MANUAL]);
     roff.control("SH", ["NAME"]).text([roman("kinewatch.toml - configuration of kinewatch")]);
     roff.control("SH", ["DESCRIPTION"]).text([
-        roman("TOML, read once when "),
+        roman("TOML, read when "),
         bold("kinewatch run"),
-        roman(" starts; "),
+        roman(" starts and when it is told to reload; "),
         bold("kinewatch check-config"),
         roman(" finds every mistake. This is the reference, with every key:"),
     ]);

@@ -13,7 +13,7 @@ pub const NAME: &str = "kinewatch.service";
 const LIMIT: Duration = Duration::from_secs(5);
 const PROPERTIES: &str = "LoadState,ActiveState,SubState,Result,StatusText,UnitFileState,NRestarts,NeedDaemonReload,\
      ExecMainCode,ExecMainStatus,MainPID,ExecStart,WatchdogUSec,User,SupplementaryGroups,DynamicUser,LoadCredential,\
-     Environment,MemoryMax,MemoryCurrent,ControlGroup";
+     Environment,MemoryMax,MemoryCurrent,ControlGroup,PrivateTmp";
 
 /// The service, as far as there is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,6 +147,7 @@ ActiveState=active
 SubState=running
 UnitFileState=enabled
 NeedDaemonReload=no
+PrivateTmp=yes
 ";
 
     #[test]

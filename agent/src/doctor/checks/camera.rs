@@ -142,6 +142,10 @@ fn csi(context: &Context, sensor: u32, about: &About) -> Finding {
     if !context.root.has(SOCKET) {
         return about.fail(format!("csi:{sensor}: {SOCKET} is missing; systemctl restart nvargus-daemon"));
     }
+    if context.unit.known().is_some_and(|unit| unit.text("PrivateTmp") == "yes") {
+        let advice = "make its example csi-cameras.conf a drop-in (/usr/share/doc/kinewatch/examples/systemd)";
+        return about.fail(format!("csi:{sensor}: the service does not see {SOCKET} (PrivateTmp=); {advice}"));
+    }
     about.ok(format!("csi:{sensor}: the sensor is there and nvargus-daemon runs"))
 }
 
@@ -149,6 +153,8 @@ fn csi(context: &Context, sensor: u32, about: &About) -> Finding {
 mod tests {
     use super::*;
     use crate::doctor::tests::context;
+    use crate::doctor::unit::Unit;
+    use crate::doctor::unit::tests::RUNNING;
 
     #[test]
     fn a_csi_camera_needs_its_node_and_the_argus_daemon() {
@@ -159,7 +165,9 @@ mod tests {
         assert!(message(&bare).contains("/dev/video0 is missing"));
         let wired = context(dir.path(), &[("/dev/video0", "")]);
         assert!(message(&wired).contains("restart nvargus-daemon"));
-        let whole = context(dir.path(), &[("/tmp/argus_socket", "")]);
+        let mut whole = context(dir.path(), &[("/tmp/argus_socket", "")]);
         assert_eq!(message(&whole), "csi:0: the sensor is there and nvargus-daemon runs");
+        whole.unit = Unit::parse(RUNNING);
+        assert!(message(&whole).contains("csi-cameras.conf"));
     }
 }
