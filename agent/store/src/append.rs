@@ -180,6 +180,35 @@ mod tests {
     use super::*;
     use crate::{Disposition, StoreOptions};
 
+    /// That a level does what it says is SQLite's business, and tested there.
+    #[test]
+    fn what_a_subscriber_may_have_seen_is_synced_and_what_may_be_done_twice_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = Stamp::default();
+        let mut store = Store::open(dir.path().join("events.db"), StoreOptions::default(), &now, None).unwrap();
+        let level =
+            |store: &Store| -> i64 { store.connection.query_row("PRAGMA synchronous", [], |r| r.get(0)).unwrap() };
+        const NORMAL: i64 = 1;
+        const FULL: i64 = 2;
+        let build = |_, _| vec![];
+        let (topic, label, camera, status, rev) = ("t", "l", "c", Status::Started, 0);
+        let draft = || Draft { topic, action_id: "a".into(), label, camera, status, rev, build: &build };
+        store.append(&now, &[draft(), draft()], Handing::Later).unwrap();
+        assert_eq!(level(&store), FULL);
+        store.acked(&[7]).unwrap();
+        assert_eq!(level(&store), NORMAL);
+        store.offer(&now, 0, u64::MAX, 9).unwrap();
+        assert_eq!(level(&store), FULL, "told for the first time");
+        store.offer(&now, 0, u64::MAX, 9).unwrap();
+        assert_eq!(level(&store), NORMAL, "told again");
+        store.park(&now, 1, 0x97).unwrap();
+        assert_eq!(level(&store), FULL);
+        store.stated(&[1]).unwrap();
+        assert_eq!(level(&store), NORMAL);
+        store.next_session(0).unwrap();
+        assert_eq!(level(&store), FULL);
+    }
+
     #[test]
     fn a_full_disk_loses_nothing_and_is_overcome() {
         let dir = tempfile::tempdir().unwrap();

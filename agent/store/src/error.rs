@@ -150,6 +150,9 @@ impl StoreError {
 
     pub(crate) fn sqlite(path: &Path, operation: &'static str, source: rusqlite::Error) -> Self {
         let path = path.to_owned();
+        if is_content(&source) {
+            return Self::Corrupt { path, reason: source.to_string() };
+        }
         match source.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::DiskFull { path },
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Self::ReadOnly { path },
@@ -173,5 +176,21 @@ impl StoreError {
             K::NotFound | K::NotADirectory | K::AlreadyExists => Self::Open { path, reason: source.to_string() },
             _ => Self::Io { path, operation, source },
         }
+    }
+}
+
+/// Whether the error comes of what is in the file: what we ask never changes, so a question that SQLite does not understand,
+/// or an answer of the wrong kind, means that the file is not what we wrote.
+fn is_content(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error as E;
+    match error {
+        E::SqliteFailure(failure, _) => failure.extended_code == rusqlite::ffi::SQLITE_ERROR,
+        E::SqlInputError { .. }
+        | E::FromSqlConversionFailure(..)
+        | E::IntegralValueOutOfRange(..)
+        | E::Utf8Error(..)
+        | E::InvalidColumnType(..)
+        | E::QueryReturnedNoRows => true,
+        _ => false,
     }
 }
