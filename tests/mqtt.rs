@@ -12,11 +12,15 @@ use support::{Broker, Daemon, root};
 
 /// A daemon with a test picture; `mqtt` is added to its `[mqtt]`.
 fn daemon(folder: &Path, broker: &Broker, mqtt: &str) -> Daemon {
+    watching(folder, broker, mqtt, "test:")
+}
+
+fn watching(folder: &Path, broker: &Broker, mqtt: &str, source: &str) -> Daemon {
     std::fs::create_dir_all(folder).unwrap();
     let model = root().join("tests/data/packages/tiny-bright");
     let text = format!(
         "[mqtt]\nurl = \"{}\"\n{mqtt}\n\n[engine]\nbackend = \"tract\"\n\n[[model]]\nname = \"m\"\npath = \"{}\"\n\n\
-         [[camera]]\nname = \"front\"\nsource = \"test:\"\n",
+         [[camera]]\nname = \"front\"\nsource = \"{source}\"\n",
         broker.url(),
         model.display()
     );
@@ -98,6 +102,78 @@ fn commands_are_done_and_answered() {
     assert!(!subscriber.lines().iter().any(|l| l.starts_with(abuse) && l.contains("\"ok\"")));
     daemon.log.signal("TERM");
     assert!(daemon.log.wait().success());
+}
+
+/// What is done about cameras and the configuration is done by the parts that own them: here it is asked for over MQTT.
+#[test]
+fn cameras_and_configuration_are_reached() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path(), "");
+    let mut daemon = daemon(dir.path(), &broker, "");
+    daemon.log.wait_for("frames", |l| l.contains("frames arrive"));
+    let restarted = ask(&broker, "camera-restart", r#"{"camera":"front"}"#);
+    assert_eq!(restarted["result"], json!({"camera": "front"}));
+    daemon.log.wait_for("frames again", |l| l.contains("frames arrive"));
+    assert_eq!(ask(&broker, "camera-restart", r#"{"camera":"back"}"#)["error"]["code"], "unknown_camera");
+    let reloaded = ask(&broker, "reload", "");
+    assert_eq!((&reloaded["ok"], &reloaded["result"]["result"]), (&json!(true), &json!("applied")), "{reloaded}");
+    let file = dir.path().join("kinewatch.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("source = \"test:\"", "source = \"tset:\"")).unwrap();
+    let refused = ask(&broker, "reload", "");
+    assert_eq!(refused["error"]["code"], "failed");
+    assert!(refused["error"]["message"].as_str().unwrap().contains("kinewatch.toml:"), "{refused}");
+    daemon.log.signal("TERM");
+    assert!(daemon.log.wait().success());
+}
+
+/// A consumer that lost something has it sent again, and then lets it go.
+#[test]
+fn a_consumer_asks_for_events_again_and_acknowledges_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path(), "");
+    let mut subscriber = broker.subscribe();
+    let source = format!("file:{}", root().join("tests/data/bright.mp4").display());
+    let mut daemon = watching(dir.path(), &broker, "[outbox]\nkeep_until = \"consumer\"", &source);
+    let sequence = |e: &Value| e["sequence"].as_str().unwrap().parse::<u64>().unwrap();
+    let ended = subscriber.event("an action to end", |t, e| t.contains("/evt/") && e["data"]["status"] == "ended");
+    let again = ask(&broker, "resend", r#"{"from":1}"#);
+    assert_eq!(
+        (&again["result"]["first"], &again["result"]["messages"]),
+        (&json!(1), &json!(sequence(&ended))),
+        "{again}"
+    );
+    let is_again = |e: &Value| e["data"]["replayed"] == true && e["data"]["status"] == "ended";
+    let once_more = subscriber.event("the same again", |t, e| t.contains("/evt/") && is_again(e));
+    assert_eq!((&once_more["id"], &once_more["sequence"]), (&ended["id"], &ended["sequence"]));
+    let far = format!(r#"{{"upto":{}}}"#, sequence(&ended) + 1000);
+    assert_eq!(ask(&broker, "ack", &far)["error"]["code"], "unavailable", "of numbers that are still to come");
+    let acked = ask(&broker, "ack", &format!(r#"{{"upto":{}}}"#, sequence(&ended)));
+    assert_eq!(
+        (&acked["result"]["released"], &acked["result"]["kept"]),
+        (&json!(sequence(&ended)), &json!(0)),
+        "{acked}"
+    );
+    let nothing = ask(&broker, "resend", r#"{"from":1}"#);
+    assert_eq!(nothing["result"]["messages"], 0, "{nothing}");
+    daemon.log.signal("TERM");
+    assert!(daemon.log.wait().success());
+}
+
+/// Two boxes with one name and identifiers of their own: nobody throws anybody out, so it takes an ear.
+#[test]
+fn a_device_of_the_same_name_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path(), "");
+    let mut first = daemon(&dir.path().join("a"), &broker, "client_id = \"one\"");
+    first.log.wait_for("the first to watch", |l| l.contains("watching"));
+    ask(&broker, "ping", "");
+    let second = daemon(&dir.path().join("b"), &broker, "client_id = \"two\"");
+    first.log.wait_for("the other to be noticed", |l| l.contains("another device has the same name"));
+    assert_eq!(first.metric("kinewatch_namesakes_total "), Some(1.0));
+    drop(second);
+    first.log.signal("TERM");
+    assert!(first.log.wait().success());
 }
 
 /// A flood costs the flooder its answers, and nobody else anything.

@@ -50,10 +50,11 @@ pub fn options(plan: &Plan, shared: &Shared, session: u64) -> Options {
     let mut options = plan.mqtt.options();
     options.beat = Arc::clone(&shared.stages.publisher);
     options.will = retained(DeviceStatus::will(session, VERSION));
-    options.birth = retained(DeviceStatus::birth(session, VERSION));
+    options.birth = retained(DeviceStatus::birth(session, VERSION).of_instance(&shared.instance));
     options.stopped = retained(DeviceStatus::stopped(session, VERSION));
     if plan.mqtt.commands {
         options.subscriptions = topic::commands(&plan.device.group, &plan.device.name).into();
+        options.subscriptions.push(topic.clone());
         options.max_incoming = kinewatch_core::command::MAX_PAYLOAD;
     }
     options

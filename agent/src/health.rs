@@ -30,6 +30,8 @@ pub struct Shared {
     pub device: String,
     /// Device group.
     pub group: String,
+    /// Random: tells this start of the agent from every other, of any device.
+    pub instance: String,
     /// When the process started.
     pub started: Instant,
     /// Cameras, in the order of the configuration; another list after each reload. Who goes on keeps its view.
@@ -285,6 +287,7 @@ impl Shared {
         Self {
             device: device.to_owned(),
             group: group.to_owned(),
+            instance: format!("{:016x}", fastrand::u64(..)),
             started: Instant::now(),
             cameras: ArcSwap::from_pointee(cameras.into_iter().map(Arc::new).collect()),
             models: ArcSwap::from_pointee(models.into_iter().map(|name| Arc::new(ModelView::new(name))).collect()),

@@ -316,6 +316,8 @@ impl Snapshot<'_> {
         let reasons = [("too_many", &c.too_many), ("unread", &c.unread), ("retained", &c.retained)];
         let rows = reasons.into_iter().map(|(reason, n)| (vec![("reason", reason)], n.load(Relaxed))).collect();
         counters(e, "commands_dropped", "Commands that were not even tried, by reason", rows)?;
+        let rows = vec![(vec![], c.namesakes.load(Relaxed))];
+        counters(e, "namesakes", "Times that another device of the same name was heard", rows)?;
         let rows = vec![(vec![], c.unanswered.load(Relaxed))];
         counters(e, "command_answers_dropped", "Answers that found no room on the way to the broker", rows)
     }

@@ -20,6 +20,8 @@ pub struct Counts {
     pub unread: AtomicU64,
     /// Ignored because they were retained.
     pub retained: AtomicU64,
+    /// Times that another device of our name was heard.
+    pub namesakes: AtomicU64,
     /// Answers that found no room on the way to the broker.
     pub unanswered: AtomicU64,
 }

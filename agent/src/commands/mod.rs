@@ -7,6 +7,7 @@
 
 mod counts;
 mod execute;
+mod namesake;
 mod rate;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -23,6 +24,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 pub use self::counts::{Counts, Outcomes};
+use self::namesake::{Heard, Namesakes};
 use self::rate::Bucket;
 use crate::delivery;
 use crate::health::Shared;
@@ -84,6 +86,7 @@ struct Desk {
     within: Duration,
     /// Topics of retained commands that were mentioned.
     mentioned: BTreeSet<String>,
+    namesakes: Namesakes,
 }
 
 /// A command that is to be done.
@@ -105,7 +108,8 @@ impl Desk {
     fn new(parts: Parts, replies: mpsc::Sender<Reply>, within: Duration) -> Self {
         let now = Instant::now();
         let (rate, refusals) = (Bucket::new(RATE, now), Bucket::new(REFUSALS, now));
-        Self { parts, replies, rate, refusals, spread: VecDeque::new(), within, mentioned: BTreeSet::new() }
+        let (spread, mentioned, namesakes) = (VecDeque::new(), BTreeSet::new(), Namesakes::default());
+        Self { parts, replies, rate, refusals, spread, within, mentioned, namesakes }
     }
 
     fn counts(&self) -> &Counts {
@@ -115,6 +119,9 @@ impl Desk {
     async fn take(&mut self, message: Incoming, now: Instant) {
         self.counts().unread.fetch_add(message.missed, Relaxed);
         let shared = Arc::clone(&self.parts.shared);
+        if message.topic == topic::status(&shared.group, &shared.device) {
+            return self.hear_status(&message, now);
+        }
         let Some((audience, name)) = topic::parse_command(&message.topic, &shared.group, &shared.device) else {
             return;
         };
@@ -146,6 +153,22 @@ impl Desk {
                 let place = self.spread.partition_point(|(other, _)| *other <= due);
                 self.spread.insert(place, (due, job));
             }
+        }
+    }
+
+    fn hear_status(&mut self, message: &Incoming, now: Instant) {
+        let shared = &self.parts.shared;
+        let Some(payload) = message.payload.as_ref().filter(|_| !message.retained) else { return };
+        let Heard::Namesake { news } = self.namesakes.hear(payload, &shared.instance, now) else { return };
+        shared.commands.namesakes.fetch_add(1, Relaxed);
+        if news {
+            let (group, device) = (&shared.group, &shared.device);
+            tracing::error!(
+                group,
+                device,
+                "another device has the same name: consumers cannot tell its events and sequence numbers from ours; give each \
+                 its own [device] name"
+            );
         }
     }
 

@@ -212,6 +212,20 @@ async fn a_retained_command_is_not_done() {
     assert_eq!(office.desk.mentioned.len(), MENTIONS, "a stranger fills neither log nor memory");
 }
 
+#[tokio::test]
+async fn a_namesake_is_counted() {
+    use kinewatch_core::event::DeviceStatus;
+    let mut office = office();
+    let ours = office.desk.parts.shared.instance.clone();
+    for (instance, retained) in [(ours.as_str(), false), ("another", true), ("another", false)] {
+        let status = DeviceStatus::birth(7, "1").of_instance(instance);
+        let payload = Some(Bytes::from(serde_json::to_vec(&status).unwrap()));
+        let topic = "kinewatch/v1/home/box/status".to_owned();
+        assert!(office.take(Incoming { topic, payload, retained, ..incoming("box", "ping", "") }).await.is_none());
+    }
+    assert_eq!(office.desk.counts().namesakes.load(Relaxed), 1);
+}
+
 /// What a full queue of answers does not take is counted, and nobody waits for it.
 #[tokio::test]
 async fn answers_that_find_no_room_are_counted() {

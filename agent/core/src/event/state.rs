@@ -80,13 +80,22 @@ pub struct DeviceStatus {
     pub session: u64,
     /// Version of the agent.
     pub version: String,
+    /// In a birth: random, and another at each start of the agent. It tells two devices of one name apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
 }
 
 impl DeviceStatus {
     /// Published on each connection.
     #[must_use]
     pub fn birth(session: u64, version: &str) -> Self {
-        Self { state: DeviceState::Online, session, version: version.to_owned() }
+        Self { state: DeviceState::Online, session, version: version.to_owned(), instance: None }
+    }
+
+    /// With what tells this start of the agent from every other.
+    #[must_use]
+    pub fn of_instance(self, instance: &str) -> Self {
+        Self { instance: Some(instance.to_owned()), ..self }
     }
 
     /// Left with the broker, which publishes it when the connection is lost.
