@@ -14,8 +14,10 @@ fn corpus() -> PathBuf {
 fn every_kept_input_is_borne() {
     for (name, _) in targets::TARGETS {
         let folder = corpus().join(name);
-        let inputs: Vec<PathBuf> =
-            fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())).map(|e| e.unwrap().path()).collect();
+        let inputs: Vec<PathBuf> = fs::read_dir(&folder)
+            .unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
+            .map(|e| e.unwrap().path())
+            .collect();
         assert!(!inputs.is_empty(), "{name} has no corpus");
         for input in &inputs {
             println!("{}", input.display());

@@ -29,11 +29,14 @@ pub fn config(data: &[u8]) {
 pub fn broker_url(data: &[u8]) {
     let Some(text) = text(data) else { return };
     match Endpoint::parse(text) {
-        Ok(endpoint) => assert_eq!(Endpoint::parse(&endpoint.to_string()), Ok(endpoint), "what is printed is what was meant"),
+        Ok(endpoint) => {
+            assert_eq!(Endpoint::parse(&endpoint.to_string()), Ok(endpoint), "what is printed is what was meant")
+        }
         Err(e) => is_told(&e.to_string()),
     }
     for scheme in ["mqtt", "mqtts", "tcp", ""] {
-        let told = Endpoint::parse(&format!("{scheme}://joe:{PLANTED}@{text}")).map_or_else(|e| e.to_string(), |e| e.to_string());
+        let told = Endpoint::parse(&format!("{scheme}://joe:{PLANTED}@{text}"))
+            .map_or_else(|e| e.to_string(), |e| e.to_string());
         assert!(!told.contains(PLANTED), "{told}");
     }
 }
