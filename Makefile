@@ -12,9 +12,10 @@ PEER ?=
 DATA ?= ../shared/data
 ONLY ?=
 SOAK ?= 2h
+SECONDS ?= 20
 SCORE ?= $(wildcard ../shared/contract/score_intervals.py)
 
-.PHONY: help app demo run deb test test-systemd test-models test-deps lint fmt faults bench models build deps clean
+.PHONY: help app demo run deb test test-systemd test-models test-deps lint fmt faults fuzz bench models build deps clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +78,9 @@ bench: build ## Measure speed and memory; prints a table of ratios (PEER=DIR: ag
 	$(if $(PEER),@.ci/venv $(VENV) peer)
 	. .ci/ort $(VENV); $(VENV)/bin/python -m kinewatch_models.bench $(BUILD)/release/kinewatch $(if $(PEER),--peer "$(PEER)")
 	$(BUILD)/release/kinewatch model bench models/falls --ort-library $$(. .ci/ort $(VENV); echo $$ORT_DYLIB_PATH)
+
+fuzz: deps ## Fuzz everything that is parsed from outside (SECONDS=1800: half an hour each, else 20 s)
+	tests/fuzz/run $(SECONDS) $(BUILD)/fuzz
 
 models: build ## Rebuild the model packages and their report from a folder of clips (DATA=…; hours; goes on after a kill)
 	@.ci/apt build run test

@@ -244,7 +244,9 @@ fn a_configuration_that_cannot_be_used_is_78_and_hides_nothing_else() {
     let seen = scene.doctor(&[]);
     assert_eq!(seen.code, 78, "{}", seen.out);
     assert!(seen.line("config").contains("/dev/video77 does not exist"), "{}", seen.out);
-    assert!(seen.line("camera").starts_with("ok") && seen.line("broker").starts_with("ok"), "{}", seen.out);
+    let cameras = seen.lines("camera");
+    assert!(cameras[0].starts_with("fail") && cameras[1].starts_with("ok"), "{}", seen.out);
+    assert!(seen.line("broker").starts_with("ok"), "{}", seen.out);
     assert!(seen.line("model").starts_with("ok"), "{}", seen.out);
 
     let mut command = kinewatch();

@@ -256,7 +256,9 @@ fn no_password_comes_out() {
     assert_eq!(search.command("events tail", &mut tail), 0);
     daemon.signal("TERM");
     daemon.wait();
-    search.look("log, let in", daemon.seen().join("\n"));
+    let log = daemon.seen().join("\n");
+    assert!(log.contains("channel=1&password=***"), "the address is there, without its secret");
+    search.look("log, let in", log);
     search.files("state", &scene.path("state"));
     search.files("dots", &scene.path("dots"));
 

@@ -273,8 +273,11 @@ fn dispatch(cli: Cli, on_beat: Option<fn(&str)>) -> Outcome {
     // `run` starts the log itself, once it has read the configuration.
     if !matches!(cli.command, Command::Run(_)) {
         let format = cli.log_format.unwrap_or(LogFormat::Human);
-        // What capture warns of, a one-shot command returns as its error.
-        let level = "warn,kinewatch_capture=error".into();
+        // What capture warns of, a one-shot command returns as its error; what `doctor` finds stands in its report.
+        let level = match cli.command {
+            Command::Doctor(_) => "error,kinewatch_capture=off,kinewatch_mqtt=off".into(),
+            _ => "warn,kinewatch_capture=error".into(),
+        };
         logging::init(&logging::Options { format, level, verbose: cli.verbose }).map_err(Failure::Usage)?;
     }
     match cli.command {

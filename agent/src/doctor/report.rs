@@ -81,6 +81,10 @@ impl Report {
                 Cell::new(&finding.message),
             ]);
         }
+        // Two blanks between columns, none before the first.
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
         let lines = table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n");
         format!("{}\n\n{lines}\n\n{}", self.head, self.summary())
     }

@@ -9,7 +9,7 @@ use kinewatch_core::frame::{Filter, FrameSpec, Resize, ScaleOrder};
 use super::duration;
 use crate::config::file;
 use crate::config::plan::CameraPlan;
-use crate::doctor::identity::Want;
+use crate::doctor::identity::{Denied, Want};
 use crate::doctor::{About, Context, Finding, Network};
 
 /// How long a camera may take to answer.
@@ -71,13 +71,15 @@ fn rtsp(context: &Context, camera: &CameraPlan, elements: &Elements, about: &Abo
         Ok(offered) => streams(context, camera, elements, &offered, begin.elapsed(), about),
         Err(e) => {
             let repair = match &e {
-                CaptureError::Unauthorized { .. } if camera.login.is_none() => "give a login with credentials_file",
-                CaptureError::Unauthorized { .. } => "check the file that holds user and password",
-                CaptureError::NoStream { .. } => "check the path of the URL in the camera's manual",
-                CaptureError::Silent { .. } => "check address, port and firewall",
-                _ => "check address and network",
+                CaptureError::Unauthorized { .. } if camera.login.is_none() => "; give a login with credentials_file",
+                CaptureError::Unauthorized { .. } => "; check the file that holds user and password",
+                CaptureError::NoStream { .. } => "; check the path of the URL in the camera's manual",
+                CaptureError::Silent { .. } => "; check address, port and firewall",
+                // It has been asked already what is wrong.
+                CaptureError::Unreachable { detail, .. } if detail.contains('?') => "",
+                _ => "; check address and network",
             };
-            about.fail(format!("{e}; {repair}"))
+            about.fail(format!("{e}{repair}"))
         }
     }
 }
@@ -111,11 +113,16 @@ fn streams(
 }
 
 fn v4l2(context: &Context, camera: &CameraPlan, device: &str, about: &About) -> Finding {
-    if let Err(e) = context.identity.may(&context.root, &context.root.at(device), Want::Write) {
-        let user = &context.identity.name;
-        return about.fail(format!("{e}; usermod -a -G video {user}, then restart kinewatch"));
+    match context.identity.may(&context.root, &context.root.at(device), Want::Write) {
+        Ok(()) => offers(&camera.source, about),
+        Err(Denied::Missing { .. }) => {
+            about.fail(format!("{device} does not exist; is the camera plugged in? `kinewatch devices` lists what is"))
+        }
+        Err(e) => {
+            let user = &context.identity.name;
+            about.fail(format!("{e}; usermod -a -G video {user}, then restart kinewatch"))
+        }
     }
-    offers(&camera.source, about)
 }
 
 #[cfg(feature = "v4l")]

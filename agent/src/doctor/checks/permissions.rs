@@ -37,7 +37,10 @@ pub(super) fn check(context: &Context, about: &About) -> Vec<Finding> {
     if found.is_empty() {
         let who = &context.identity;
         let groups = who.groups(&context.root).join(", ");
-        found.push(about.ok(format!("{} (groups {groups}) may read and write what it has to", who.name)));
+        found.push(match who.is_root() {
+            true => about.ok("root may read and write everything; a service needs a user of its own"),
+            false => about.ok(format!("{} (groups {groups}) may read and write what it has to", who.name)),
+        });
     }
     found
 }
