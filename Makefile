@@ -51,7 +51,7 @@ deb: app ## Build the Debian package from the release build; prints where it is
 
 test-systemd: app ## Install, hurt, upgrade and purge the package in a container with a real systemd (as root, some minutes)
 	@.ci/apt build run test systemd
-	container=$$(tests/systemd/root.sh $(BUILD)); deb=$$(cross/deb.sh $(BUILD)); \
+	container=$$(tests/systemd/root.sh $(BUILD)); deb=$$(STRICT=yes cross/deb.sh $(BUILD)); \
 	  KINEWATCH_CONTAINER=$$container KINEWATCH_DEB=$$deb KINEWATCH_SEEN=$(abspath $(BUILD))/systemd/seen \
 	  $(CARGO) test --release --workspace $(FEATURES) --test systemd
 
