@@ -222,11 +222,14 @@ impl Stage {
         ensure!(loss == Loss::Stated || verdict.gaps_stated == 0, "events were lost: {verdict:?}");
         self.recorder.look(|h| stored.compare(|id| h.checker.sequence_of(id)))?;
         let lost = if verdict.gaps_stated == 0 {
-            "none lost".to_owned()
+            "none lost, every action ended".to_owned()
         } else {
-            format!("{} ranges stated as lost", verdict.gaps_stated)
+            format!(
+                "{} ranges stated as lost, {} actions torn by them, every other ended",
+                verdict.gaps_stated, verdict.torn
+            )
         };
-        Ok(format!("{} events, {lost}, 0 holes, all actions ended", verdict.messages - verdict.duplicates))
+        Ok(format!("{} events, {lost}, 0 holes", verdict.messages - verdict.duplicates))
     }
 }
 

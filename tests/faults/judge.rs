@@ -86,6 +86,10 @@ pub(crate) fn run(_: &Context) -> anyhow::Result<Outcome> {
     torn.remove(1);
     let stated = judge(&torn, &["kinewatch/v1/replay/replay/sys/gap\t{\"data\":{\"first\":8,\"last\":8}}"]);
     ensure!((stated.holes, stated.gaps_stated) == (0, 1), "a stated gap is no hole: {stated:?}");
+    let mut unended = kept();
+    unended.truncate(5);
+    let stated = judge(&unended, &["kinewatch/v1/replay/replay/sys/gap\t{\"data\":{\"first\":12,\"last\":12}}"]);
+    ensure!((stated.faults, stated.torn) == (0, 1), "an end that is stated as lost is missed by nobody: {stated:?}");
     Ok(Outcome::new(
         "a stream that keeps every promise, and each promise broken once",
         format!("the first passed, all {} others were found", SPOILED.len()),

@@ -1,6 +1,6 @@
 //! Videos and model packages that the scenarios need and the repository does not hold: made by ffmpeg from drawn shapes, once.
 //!
-//! Every video is dark, but white from 2 s to 4 s of its 6 s: what `tests/data/packages/tiny-bright` calls an action.
+//! Every video (but [`Clip::Dark`]) is dark, but white from 2 s to 4 s of its 6 s: what `tests/data/packages/tiny-bright` calls an action.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,8 @@ use crate::support::root;
 pub(crate) enum Clip {
     /// 160x120, 25 fps, H.264: the one of the repository.
     Plain,
+    /// 160x120, 25 fps, H.264, without the action.
+    Dark,
     /// 320x240, 5 fps, H.264.
     Slow,
     /// 320x240, H.264.
@@ -40,6 +42,7 @@ pub(crate) fn clip(clip: Clip) -> anyhow::Result<PathBuf> {
     let jpeg = "-c:v mjpeg -q:v 5 -huffman default -pix_fmt yuvj420p";
     let (name, picture, codec) = match clip {
         Clip::Plain => return Ok(root().join("tests/data/bright.mp4")),
+        Clip::Dark => ("dark.mp4", "size=160x120:rate=25", h264),
         Clip::Slow => ("slow.mp4", "size=320x240:rate=5", h264),
         Clip::Large => ("large.mp4", "size=320x240:rate=25", h264),
         Clip::Noisy => ("noisy.mp4", "size=320x240:rate=25", h264),
@@ -56,7 +59,8 @@ pub(crate) fn clip(clip: Clip) -> anyhow::Result<PathBuf> {
         return Ok(path);
     }
     let source = format!("color=black:{picture}:duration=6");
-    let white = format!("drawbox=c=white:t=fill:enable='gte(t,2)*lt(t,4)'{grain}");
+    let colour = if clip == Clip::Dark { "black" } else { "white" };
+    let white = format!("drawbox=c={colour}:t=fill:enable='gte(t,2)*lt(t,4)'{grain}");
     let mut command = Command::new("ffmpeg");
     command.args(["-v", "error", "-y", "-f", "lavfi", "-i", &source, "-vf", &white]).args(codec.split(' '));
     let out = command.arg("-an").arg(&unfinished).output().context("ffmpeg")?;

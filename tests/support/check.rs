@@ -36,6 +36,8 @@ pub struct Verdict {
     pub gaps_stated: u64,
     /// Sequence numbers that neither came nor were stated as lost.
     pub holes: u64,
+    /// Actions whose begin, end or a message between is in a range stated as lost: the lease closes them.
+    pub torn: u64,
     /// Broken promises.
     pub faults: u64,
     /// The first of them, with their line.
@@ -74,19 +76,21 @@ pub struct Checker {
     /// By id: sequence, and a hash of what must not change when the message comes again.
     by_id: HashMap<Uuid, (u64, u64)>,
     devices: HashMap<String, Device>,
-    actions: HashMap<Uuid, Vec<Rev>>,
 }
 
 #[derive(Debug, Default)]
 struct Device {
     sequences: BTreeSet<u64>,
     newest: u64,
+    /// Ranges stated as lost.
     gaps: Vec<(u64, u64)>,
+    actions: HashMap<Uuid, Vec<Rev>>,
 }
 
 #[derive(Clone, Debug)]
 struct Rev {
     rev: u64,
+    sequence: u64,
     line: u64,
     status: Status,
     told: Told,
@@ -137,14 +141,10 @@ impl Checker {
         self.by_id.get(&id).map(|(sequence, _)| *sequence)
     }
 
-    /// Whether a `sys/gap` of any device covers the number.
-    pub fn is_stated(&self, sequence: u64) -> bool {
-        self.devices.values().any(|d| d.stated(sequence))
-    }
-
     /// Every action, by its newest message.
     pub fn told(&self) -> impl Iterator<Item = &Told> {
-        self.actions.values().filter_map(|revs| revs.iter().max_by_key(|r| r.rev)).map(|r| &r.told)
+        let actions = self.devices.values().flat_map(|device| device.actions.values());
+        actions.filter_map(|revs| revs.iter().max_by_key(|r| r.rev)).map(|r| &r.told)
     }
 
     /// Judges what was read so far.
@@ -152,9 +152,9 @@ impl Checker {
         let mut out = Self { counts: self.counts.clone(), ..Self::default() };
         for (name, device) in &self.devices {
             out.judge_sequence(name, device);
-        }
-        for (id, revs) in &self.actions {
-            out.judge_action(*id, revs, closure);
+            for (id, revs) in &device.actions {
+                out.judge_action(*id, revs, device, closure);
+            }
         }
         out.counts
     }
@@ -193,7 +193,7 @@ impl Checker {
             }
             Entry::Vacant(place) => place.insert((envelope.sequence, envelope.identity)),
         };
-        let device = self.devices.entry(envelope.device).or_default();
+        let device = self.devices.entry(envelope.device.clone()).or_default();
         let newest = device.newest;
         device.newest = newest.max(envelope.sequence);
         let unused = device.sequences.insert(envelope.sequence);
@@ -202,8 +202,8 @@ impl Checker {
         } else if envelope.sequence < newest {
             self.fault(format!("sequence {} came for the first time after {newest}", envelope.sequence));
         }
-        let (action, rev) = read_action(&message["data"], self.line)?;
-        self.actions.entry(action).or_default().push(rev);
+        let (action, rev) = read_action(&message["data"], envelope.sequence, self.line)?;
+        self.devices.entry(envelope.device).or_default().actions.entry(action).or_default().push(rev);
         Ok(())
     }
 
@@ -217,18 +217,21 @@ impl Checker {
         }
     }
 
-    fn judge_action(&mut self, id: Uuid, revs: &[Rev], closure: Closure) {
+    fn judge_action(&mut self, id: Uuid, revs: &[Rev], device: &Device, closure: Closure) {
         let mut revs: Vec<_> = revs.iter().collect();
         revs.sort_by_key(|r| r.rev);
         let (Some(first), Some(last)) = (revs.first(), revs.last()) else { return };
         self.counts.actions += 1;
         self.line = last.line;
-        if let Some((want, found)) = revs.iter().enumerate().find(|(want, r)| r.rev != *want as u64) {
-            self.fault(format!("action {id}: rev {} where {want} was due", found.rev));
+        let mut torn = false;
+        for missing in missing(&revs, closure) {
+            if device.states_between(missing.after, missing.before) {
+                torn = true;
+            } else {
+                self.fault(format!("action {id} ({} of {}): {}", last.told.label, last.told.camera, missing.what));
+            }
         }
-        if first.status != Status::Started {
-            self.fault(format!("action {id} begins with {:?}", first.status));
-        }
+        self.counts.torn += u64::from(torn);
         if revs.iter().skip(1).any(|r| r.status == Status::Started) {
             self.fault(format!("action {id} starts twice"));
         }
@@ -236,11 +239,9 @@ impl Checker {
         if ends > 1 || ends == 1 && last.status != Status::Ended {
             self.fault(format!("action {id}: something follows its end"));
         }
-        if let Some(end) = last.told.end.as_ref() {
+        if let Some(end) = &last.told.end {
             self.counts.ended += 1;
             *self.counts.reasons.entry(end.reason.clone()).or_default() += 1;
-        } else if closure == Closure::Required {
-            self.fault(format!("action {id} ({} of {}) never ended", last.told.label, last.told.camera));
         }
         let same = |r: &Rev| {
             (&r.told.label, &r.told.camera, r.told.epoch) == (&first.told.label, &first.told.camera, first.told.epoch)
@@ -251,7 +252,38 @@ impl Checker {
     }
 }
 
+/// Messages of an action that did not come, between two sequence numbers.
+struct Missing {
+    what: String,
+    after: u64,
+    before: u64,
+}
+
+/// What is missing of an action, whose messages are in the order of `rev`.
+fn missing(revs: &[&Rev], closure: Closure) -> Vec<Missing> {
+    let mut all = Vec::new();
+    let (mut due, mut after) = (0, 0);
+    for r in revs {
+        if r.rev != due {
+            all.push(Missing { what: format!("rev {} where {due} was due", r.rev), after, before: r.sequence });
+        } else if due == 0 && r.status != Status::Started {
+            all.push(Missing { what: format!("begins with {:?}", r.status), after, before: r.sequence });
+        }
+        (due, after) = (r.rev + 1, r.sequence);
+    }
+    let open = !revs.iter().any(|r| r.status == Status::Ended);
+    if open && closure == Closure::Required {
+        all.push(Missing { what: "never ended".into(), after, before: u64::MAX });
+    }
+    all
+}
+
 impl Device {
+    /// Whether a range that was stated as lost has a number between these two.
+    fn states_between(&self, after: u64, before: u64) -> bool {
+        self.gaps.iter().any(|(first, last)| *first < before && *last > after)
+    }
+
     fn stated(&self, sequence: u64) -> bool {
         self.gaps.iter().any(|(first, last)| (*first..=*last).contains(&sequence))
     }
@@ -315,7 +347,7 @@ fn identity(data: &Value) -> u64 {
     hasher.finish()
 }
 
-fn read_action(data: &Value, line: u64) -> Result<(Uuid, Rev), String> {
+fn read_action(data: &Value, sequence: u64, line: u64) -> Result<(Uuid, Rev), String> {
     for key in ["confidence", "model", "clock"] {
         if !data[key].is_object() {
             return Err(format!("data lacks {key}"));
@@ -359,7 +391,7 @@ fn read_action(data: &Value, line: u64) -> Result<(Uuid, Rev), String> {
         end,
     };
     let rev = data["rev"].as_u64().ok_or("data lacks rev")?;
-    Ok((action, Rev { rev, line, status, told }))
+    Ok((action, Rev { rev, sequence, line, status, told }))
 }
 
 fn read_end(data: &Value, start_ns: i64, decided_ns: i64) -> Result<End, String> {

@@ -212,7 +212,7 @@ pub(crate) const GARBAGE: Fault = Fault {
 
 impl super::Stage {
     /// The camera is set to another codec, which closes its connections, as cameras do.
-    fn offer(&mut self, clip: Clip) -> anyhow::Result<()> {
+    pub(super) fn offer(&mut self, clip: Clip) -> anyhow::Result<()> {
         self.server.order(&format!("offer cam={}", media::clip(clip)?.display()))?;
         self.server.order("drop")?;
         // A session that has ended is what the frames to come are told from.

@@ -73,7 +73,7 @@ pub(crate) enum Pictures {
 
 /// Runs the scenario of one fault.
 pub(crate) fn run(fault: &Fault, context: &Context) -> anyhow::Result<Outcome> {
-    let mut stage = Stage::start(&context.folder, fault.clip, fault.transport)?;
+    let mut stage = Stage::start(&context.folder, [fault.clip, Clip::Plain], fault.transport)?;
     stage.await_open_action()?;
     let before = stage.look()?;
     (fault.begin)(&mut stage)?;

@@ -44,7 +44,7 @@ pub(crate) fn run(context: &Context) -> anyhow::Result<Outcome> {
         nsswitch.display()
     );
     let wrapper = ["unshare", "--mount", "sh", "-c", &script, "sh"].map(str::to_owned).to_vec();
-    let mut stage = Stage::start_at(&context.folder, Clip::Plain, "tcp", HOST, wrapper)?;
+    let mut stage = Stage::start_at(&context.folder, [Clip::Plain; 2], "tcp", HOST, wrapper)?;
     let mut again = Vec::new();
     let mut first = None;
     for wrong in [SILENT, REFUSES] {

@@ -44,15 +44,15 @@ pub(crate) struct Look {
 }
 
 impl Stage {
-    /// Sets it up; both cameras are up.
-    pub(crate) fn start(folder: &Path, clip: Clip, transport: &str) -> anyhow::Result<Self> {
-        Self::start_at(folder, clip, transport, "127.0.0.1", Vec::new())
+    /// Sets it up; both cameras are up. `clips`: what patient and neighbour show.
+    pub(crate) fn start(folder: &Path, clips: [Clip; 2], transport: &str) -> anyhow::Result<Self> {
+        Self::start_at(folder, clips, transport, "127.0.0.1", Vec::new())
     }
 
     /// The same with a patient that the agent knows by the name `host`, and an agent that is started through `wrapper`.
     pub(crate) fn start_at(
         folder: &Path,
-        clip: Clip,
+        clips: [Clip; 2],
         transport: &str,
         host: &str,
         wrapper: Vec<String>,
@@ -61,9 +61,9 @@ impl Stage {
         let recorder = Recorder::start(broker.port, folder)?;
         let login = ["--user", LOGIN.0, "--password", LOGIN.1].map(str::to_owned);
         let shows = |clip| anyhow::Ok(format!("cam={}", media::clip(clip)?.display()));
-        let arguments: Vec<_> = login.into_iter().chain(["--loop".to_owned(), shows(clip)?]).collect();
+        let arguments: Vec<_> = login.into_iter().chain(["--loop".to_owned(), shows(clips[0])?]).collect();
         let server = Server::start(folder, &arguments)?;
-        let neighbour = Server::start(folder, &["--loop".to_owned(), shows(Clip::Plain)?])?;
+        let neighbour = Server::start(folder, &["--loop".to_owned(), shows(clips[1])?])?;
         let proxy = Proxy::start(server.address());
         let port = proxy.address.port();
         // Media over UDP do not pass the proxy; the connection that controls them does.
