@@ -273,7 +273,7 @@ fn the_daemon_watches_on_a_full_disk_and_says_so() {
     let told = ready(&daemon).unwrap();
     assert!(told.starts_with("events cannot be stored: ") && told.lines().count() == 1, "{told}");
     let status: Value = serde_json::from_str(&daemon.get("/status").unwrap()).unwrap();
-    assert_eq!((&status["store"]["state"], &status["ready"]), (&"full".into(), &true.into()));
+    assert_eq!((&status["store"]["state"], &status["ready"]), (&"full".into(), &false.into()));
     assert_eq!(daemon.metric("kinewatch_store_up "), Some(0.0));
     assert!(daemon.metric("kinewatch_store_errors_total{kind=\"full\"}").is_some_and(|n| n >= 1.0));
     assert_eq!(sequences(subscriber.lines()), [0; 0], "nothing is sent that is not stored");

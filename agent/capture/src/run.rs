@@ -27,6 +27,9 @@ use crate::teardown::Teardowns;
 /// How often the thread looks at the clock while frames flow.
 const TICK: gst::ClockTime = gst::ClockTime::from_mseconds(200);
 
+/// Why a session ended whose thread was replaced.
+const HUNG: &str = "the thread of the camera hung";
+
 /// A camera that keeps setting its clock is told of this often.
 const REPEAT: Duration = Duration::from_secs(60);
 
@@ -149,7 +152,7 @@ impl CameraThread {
         self.alive();
         // What the thread before this one left open, if it hung.
         self.generation = self.delivery.next_generation();
-        self.delivery.close(self.generation, GapReason::Lost("the thread of the camera hung".into()));
+        self.delivery.close(self.generation, GapReason::Lost(HUNG.into()));
         let mut backoff = Backoff::new(self.options.backoff);
         loop {
             if self.stop.is_raised() || self.wait_for_abandoned() {
@@ -294,6 +297,7 @@ impl CameraThread {
     /// Ends the session, if one began, before the slow teardown.
     fn close(&self, end: &End) {
         let reason = match end {
+            End::Stopped if self.stop.is_disowned() => GapReason::Lost(HUNG.into()),
             End::Stopped => GapReason::Stopped,
             End::Rebuild => GapReason::Lost("restarted".into()),
             End::Drained => match self.options.source {

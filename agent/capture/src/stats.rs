@@ -41,7 +41,7 @@ pub struct CameraStats {
     pub pool_exhausted: AtomicU64,
     /// Dropped: scaled, but unreadable or not matching the frame that was chosen.
     pub unreadable: AtomicU64,
-    /// Pipelines rebuilt after a failure.
+    /// Pipelines rebuilt after a failure, or on request.
     pub reconnects: AtomicU64,
     /// Of those, because of silence.
     pub stalls: AtomicU64,

@@ -1,8 +1,7 @@
 //! The command line: what can be asked, with examples, and which exit code says what.
 //!
 //! Standard output carries data alone (tables, JSON, events); everything told to a person goes to standard error.
-//! Exit codes: 0 done, 1 failed, 2 wrong usage, 78 the configuration cannot be used,
-//! 101 a panic.
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, 78 the configuration cannot be used, 101 a panic.
 
 mod annotated;
 mod args;
@@ -42,7 +41,7 @@ use crate::{logging, supervise};
   kinewatch run --config kinewatch.toml                                watch the cameras
   kinewatch events tail --broker mqtt://127.0.0.1                      see actions as they are published
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 78 the configuration cannot be used.")]
+Exit codes: 0 done, 1 failed, 2 wrong usage, 78 the configuration cannot be used, 101 a fault of kinewatch itself.")]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -9,7 +9,9 @@ use crate::{logging, systemd};
 pub(super) fn run(args: RunArgs, verbose: u8, log_format: Option<LogFormat>, on_beat: Option<fn(&str)>) -> Outcome {
     let mut report = config::check(&args.config, &Environment::of_process(), Probe::Machine);
     let Some(plan) = report.plan.take().filter(|_| report.is_ok()) else {
-        return Err(Failure::Config(report.lines(Severity::Error)));
+        let problems = report.lines(Severity::Error);
+        systemd::status(&format!("configuration refused: {}", problems.first().map_or("", String::as_str)));
+        return Err(Failure::Config(problems));
     };
     let format = log_format.unwrap_or(plan.log.format);
     logging::init(&logging::Options { format, level: plan.log.level.clone(), verbose }).map_err(Failure::Usage)?;
