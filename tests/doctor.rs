@@ -275,7 +275,8 @@ fn a_running_daemon_is_not_disturbed() {
     subscriber.event("another action", |topic, e| topic.contains("/evt/") && e["data"]["status"] == "ended");
     assert_eq!(daemon.metric("kinewatch_stream_reconnects_total{camera=\"front\"}"), Some(0.0));
     let status: Value = serde_json::from_str(&daemon.get("/status").unwrap()).unwrap();
-    assert_eq!((&status["mqtt"]["connections"], &status["outbox"]["store_errors"]), (&1.into(), &0.into()));
+    assert_eq!((&status["mqtt"]["connections"], &status["store"]["state"]), (&1.into(), &"ok".into()));
+    assert!(!daemon.get("/metrics").unwrap().contains("kinewatch_store_errors_total{"), "no attempt has failed");
     daemon.log.signal("TERM");
     assert!(daemon.log.wait().success());
     let mut command = kinewatch();

@@ -64,10 +64,8 @@ fn commands_are_done_and_answered() {
     });
     let pong = ask(&broker, "ping", r#"{"id":"one"}"#);
     assert_eq!((&pong["ok"], &pong["id"]), (&json!(true), &json!("one")), "{pong}");
-    assert_eq!(
-        (&pong["result"]["session"], &pong["result"]["version"]),
-        (&json!(1), &json!(env!("CARGO_PKG_VERSION")))
-    );
+    assert_eq!(pong["result"]["version"], json!(env!("CARGO_PKG_VERSION")));
+    assert!(pong["result"]["session"].as_u64() >= Some(1), "{pong}");
     let status = ask(&broker, "status", "");
     let cameras = &status["result"]["cameras"];
     assert_eq!(
