@@ -6,6 +6,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use support::check::assert_whole;
 use support::{Broker, DEADLINE, Daemon, RtspServer, root};
 
 fn config(broker: &Broker, model: &str, cameras: &[(&str, String)]) -> String {
@@ -28,29 +29,6 @@ fn is(event: &Value, status: &str) -> bool {
 
 fn seconds(event: &Value, key: &str) -> f64 {
     event["data"][key]["pts_ns"].as_f64().unwrap() / 1e9
-}
-
-/// Checks everything that was received with the promises of the event format.
-fn check(lines: &[String]) {
-    let mut revs: std::collections::BTreeMap<String, Vec<(u64, String)>> = std::collections::BTreeMap::new();
-    let mut sequences = std::collections::BTreeSet::new();
-    for line in lines.iter().filter(|l| l.contains('\t') && l.contains("/evt/")) {
-        let event: Value = serde_json::from_str(line.split_once('\t').unwrap().1).unwrap();
-        let data = &event["data"];
-        if sequences.insert(event["sequence"].as_str().unwrap().parse::<u64>().unwrap()) {
-            let status = data["status"].as_str().unwrap().to_owned();
-            let of_action = revs.entry(data["action_id"].to_string()).or_default();
-            of_action.push((data["rev"].as_u64().unwrap(), status));
-        }
-    }
-    let (first, last) = (sequences.first().copied().unwrap(), sequences.last().copied().unwrap());
-    assert_eq!(last - first + 1, sequences.len() as u64, "holes in the sequence: {sequences:?}");
-    for (action, revs) in revs {
-        assert!(revs.iter().enumerate().all(|(i, (rev, _))| *rev == i as u64), "{action}: {revs:?}");
-        assert_eq!(revs.first().unwrap().1, "started", "{action}");
-        assert_eq!(revs.iter().filter(|(_, s)| s == "ended").count(), 1, "{action}: {revs:?}");
-        assert_eq!(revs.last().unwrap().1, "ended", "{action}");
-    }
 }
 
 #[test]
@@ -120,7 +98,7 @@ fn one_camera_down_touches_no_other_and_its_action_ends() {
     assert!(daemon.log.wait().success());
     assert!(stop.elapsed() < Duration::from_secs(5), "stopped after {:?}", stop.elapsed());
     subscriber.event("the farewell", |t, e| t.ends_with("/status") && e["state"] == "stopped");
-    check(subscriber.lines());
+    assert_whole(subscriber.lines());
 }
 
 fn frames(daemon: &Daemon) -> Vec<f64> {
@@ -181,7 +159,7 @@ fn events_wait_for_a_broker_and_survive_its_death_and_ours() {
     subscriber.event("the farewell", |t, e| t.ends_with("/status") && e["state"] == "stopped");
     let mut lines = lines_before;
     lines.extend(subscriber.lines().to_vec());
-    check(&lines);
+    assert_whole(&lines);
 }
 
 #[test]
@@ -239,7 +217,7 @@ fn too_slow_a_model_still_tells_every_camera_s_action_and_when() {
     assert!(daemon.log.wait().success());
     let said = daemon.log.seen().iter().filter(|line| line.contains("does not keep up")).count();
     assert_eq!(said, 1, "said once, not for every window");
-    check(subscriber.lines());
+    assert_whole(subscriber.lines());
     let events = subscriber.lines().iter().filter(|l| l.contains("/evt/") && l.contains("\"ended\"")).count();
     assert_eq!(events, count, "nothing was invented");
 }

@@ -5,14 +5,19 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use kinewatch_capture::{CameraControl, CameraState, CameraStats};
 use kinewatch_core::beat::{self, Beat};
-use kinewatch_core::event::ClockRecord;
+use kinewatch_core::event::{ClockRecord, StoreCondition, StoreStatus};
+use kinewatch_store::{Gap, StoreError};
+
+use crate::reload::ReloadView;
 
 use crate::supervise::stages::{Stages, Stuck};
+
+use crate::commands::Counts;
 
 /// Upper bounds of the inference duration histogram, seconds.
 pub const DURATION_BOUNDS: [f64; 14] =
@@ -25,14 +30,22 @@ pub struct Shared {
     pub device: String,
     /// Device group.
     pub group: String,
+    /// Random: tells this start of the agent from every other, of any device.
+    pub instance: String,
     /// When the process started.
     pub started: Instant,
-    /// Cameras, in the order of the configuration.
-    pub cameras: Vec<CameraView>,
-    /// Models, in the order of the configuration.
-    pub models: Vec<ModelView>,
+    /// Cameras, in the order of the configuration; another list after each reload. Who goes on keeps its view.
+    pub cameras: ArcSwap<Vec<Arc<CameraView>>>,
+    /// Models, likewise.
+    pub models: ArcSwap<Vec<Arc<ModelView>>>,
     /// Outbox and broker.
     pub delivery: DeliveryView,
+    /// How reloads of the configuration went.
+    pub reloads: ReloadView,
+    /// Whether events can be stored.
+    pub store: StoreView,
+    /// Commands that came from the broker.
+    pub commands: Counts,
     /// How the system clock was set since boot; set once the store is open.
     pub clock: ArcSwapOption<ClockRecord>,
     /// Whether the system clock is synchronised.
@@ -45,6 +58,8 @@ pub struct Shared {
     pub stopping: AtomicBool,
     /// Signs of life of what the agent cannot do without.
     pub stages: Stages,
+    /// Called with its name at each sign of life, for tests that make a stage hang.
+    pub on_beat: Option<fn(&str)>,
 }
 
 /// One camera.
@@ -54,7 +69,7 @@ pub struct CameraView {
     pub name: String,
     /// Source, without passwords.
     pub source: String,
-    /// Names of the models that watch it.
+    /// Names of the models that watch it, by [`crate::analytics::Origin::watcher`].
     pub models: Vec<String>,
     /// Counters of the capture thread; set when the camera was spawned.
     pub capture: OnceLock<Arc<CameraStats>>,
@@ -62,8 +77,8 @@ pub struct CameraView {
     pub control: OnceLock<CameraControl>,
     /// Sign of life of its thread.
     pub beat: Arc<Beat>,
-    /// Frames dropped because inference did not keep up.
-    pub overflow: AtomicU64,
+    /// Frames dropped because inference did not keep up; counted by the mailbox.
+    pub overflow: Arc<AtomicU64>,
     /// Windows that were scored.
     pub windows: AtomicU64,
     /// Windows not scored, by model: in the order of `models`.
@@ -164,20 +179,105 @@ pub struct DeliveryView {
     pub acked: AtomicU64,
     /// Events that the broker refused for good.
     pub refused: AtomicU64,
-    /// Events in the outbox.
+    /// Times that the broker put an event off.
+    pub deferred: AtomicU64,
+    /// Events in the outbox that wait for the broker.
     pub outbox_messages: AtomicU64,
-    /// Bytes of them.
+    /// Bytes of the outbox.
     pub outbox_bytes: AtomicU64,
-    /// Unix time of the oldest, nanoseconds; 0 when the outbox is empty.
-    pub outbox_oldest_unix_ns: AtomicI64,
+    /// When the oldest that waits was stored, on the clock of [`crate::clock::boot_ns`]; `i64::MAX` when none does.
+    pub outbox_oldest_boot_ns: OldestBootNs,
     /// Events put aside because the broker refuses them.
     pub outbox_parked: AtomicU64,
+    /// Events that the broker has and that wait for a consumer.
+    pub outbox_kept: AtomicU64,
     /// Events dropped to keep within the quota, each stated in a `sys/gap`.
     pub outbox_dropped: AtomicU64,
-    /// Writes to the store that failed.
-    pub store_errors: AtomicU64,
+    /// Events that a damaged or lost database may have taken with it, each stated in a `sys/gap`.
+    pub outbox_damaged: AtomicU64,
     /// Decisions lost because the store could not take them.
     pub decisions_lost: AtomicU64,
+}
+
+impl DeliveryView {
+    /// Counts a range that will never be delivered.
+    pub fn note_dropped(&self, gap: &Gap) {
+        let count =
+            if gap.reason == "quota" || gap.reason == "age" { &self.outbox_dropped } else { &self.outbox_damaged };
+        count.fetch_add(gap.last.saturating_sub(gap.first) + 1, Relaxed);
+    }
+}
+
+/// A time since boot, nanoseconds; `i64::MAX` for none.
+#[derive(Debug)]
+pub struct OldestBootNs(AtomicI64);
+
+impl Default for OldestBootNs {
+    fn default() -> Self {
+        Self(AtomicI64::new(i64::MAX))
+    }
+}
+
+impl OldestBootNs {
+    /// Sets it.
+    pub fn set(&self, boot_ns: Option<i64>) {
+        self.0.store(boot_ns.unwrap_or(i64::MAX), Relaxed);
+    }
+
+    /// How long ago that was, seconds; `None` for none.
+    #[must_use]
+    pub fn age_s(&self) -> Option<f64> {
+        let then = Some(self.0.load(Relaxed)).filter(|ns| *ns != i64::MAX)?;
+        Some(crate::clock::boot_ns().saturating_sub(then).max(0) as f64 / 1e9)
+    }
+}
+
+/// Whether events can be stored.
+#[derive(Debug, Default)]
+pub struct StoreView {
+    /// As it is told on MQTT too; `None` until the store was first tried.
+    pub status: ArcSwapOption<StoreStatus>,
+    /// Events in memory that wait to be stored.
+    pub waiting: AtomicU64,
+    /// Attempts to open, read or write that failed, by [`StoreView::KINDS`].
+    errors: [AtomicU64; StoreView::KINDS.len()],
+}
+
+impl StoreView {
+    /// What goes wrong, with the words of metrics.
+    pub const KINDS: [(StoreCondition, &'static str); 6] = [
+        (StoreCondition::Full, "full"),
+        (StoreCondition::ReadOnly, "read_only"),
+        (StoreCondition::Missing, "missing"),
+        (StoreCondition::Damaged, "damaged"),
+        (StoreCondition::Busy, "busy"),
+        (StoreCondition::Failing, "failing"),
+    ];
+
+    /// Counts a failure.
+    pub fn note(&self, error: &StoreError) {
+        let condition = crate::delivery::condition(error);
+        if let Some(index) = Self::KINDS.iter().position(|(kind, _)| *kind == condition) {
+            self.errors[index].fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Failures by kind.
+    pub fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Self::KINDS.iter().zip(&self.errors).map(|((_, name), n)| (*name, n.load(Relaxed)))
+    }
+
+    /// What is wrong, in one line; `None` while events can be stored, or the store was not tried yet.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        self.status.load().as_ref().and_then(|status| status.error.clone())
+    }
+
+    /// Whether events can be stored now.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.status.load().as_ref().is_some_and(|status| status.state == StoreCondition::Ok)
+    }
 }
 
 impl Shared {
@@ -187,16 +287,21 @@ impl Shared {
         Self {
             device: device.to_owned(),
             group: group.to_owned(),
+            instance: format!("{:016x}", fastrand::u64(..)),
             started: Instant::now(),
-            cameras,
-            models: models.into_iter().map(ModelView::new).collect(),
+            cameras: ArcSwap::from_pointee(cameras.into_iter().map(Arc::new).collect()),
+            models: ArcSwap::from_pointee(models.into_iter().map(|name| Arc::new(ModelView::new(name))).collect()),
+            reloads: ReloadView::default(),
             delivery: DeliveryView { broker: broker.to_owned(), ..DeliveryView::default() },
+            store: StoreView::default(),
+            commands: Counts::default(),
             clock: ArcSwapOption::empty(),
             clock_synced: AtomicBool::new(false),
             clock_steps: AtomicU64::new(0),
             ready: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             stages: Stages::default(),
+            on_beat: None,
         }
     }
 
@@ -219,10 +324,17 @@ impl Shared {
             return Some("stopping".into());
         }
         if !self.ready.load(Relaxed) {
-            let opening = self.models.iter().find(|m| m.info.load().is_none());
+            let models = self.models.load();
+            let opening = models.iter().find(|m| m.info.load().is_none());
             return Some(opening.map_or_else(|| "starting".into(), |m| format!("opening model {}", m.name)));
         }
-        self.failing()
+        self.failing().or_else(|| self.unstored())
+    }
+
+    /// Why events wait in memory, in one line.
+    #[must_use]
+    pub fn unstored(&self) -> Option<String> {
+        self.store.fault().map(|fault| format!("events cannot be stored: {fault}"))
     }
 
     /// The models that give nothing but failures, in one line.
@@ -232,14 +344,14 @@ impl Shared {
             let failing = camera.models.iter().zip(&camera.dropped).filter(|(_, d)| d.failing.load(Relaxed));
             failing.map(|(model, _)| format!("model {model} fails at {}", camera.name)).collect::<Vec<_>>()
         };
-        let failing: Vec<_> = self.cameras.iter().flat_map(fails).collect();
+        let failing: Vec<_> = self.cameras.load().iter().flat_map(|camera| fails(camera)).collect();
         (!failing.is_empty()).then(|| failing.join(", "))
     }
 
     /// Cameras whose stream is up.
     #[must_use]
     pub fn cameras_up(&self) -> usize {
-        self.cameras.iter().filter(|c| c.is_up()).count()
+        self.cameras.load().iter().filter(|c| c.is_up()).count()
     }
 }
 
@@ -255,12 +367,34 @@ impl CameraView {
             capture: OnceLock::new(),
             control: OnceLock::new(),
             beat: Arc::new(Beat::new(format!("capture {name}"), beat::LIMIT, Instant::now())),
-            overflow: AtomicU64::new(0),
+            overflow: Arc::default(),
             windows: AtomicU64::new(0),
             age: DurationHistogram::default(),
             active: ArcSwap::default(),
             events: labels.into_iter().map(|label| LabelEvents { label, ..LabelEvents::default() }).collect(),
         }
+    }
+
+    /// The same camera under other models: what its stream has counted goes on.
+    #[must_use]
+    pub fn with_stream_of(mut self, before: &Self) -> Self {
+        self.overflow = Arc::clone(&before.overflow);
+        if let Some(capture) = before.capture.get() {
+            self.capture = OnceLock::from(Arc::clone(capture));
+        }
+        if let Some(control) = before.control.get() {
+            self.control = OnceLock::from(control.clone());
+        }
+        self.beat = Arc::clone(&before.beat);
+        self
+    }
+
+    /// Whether both have the same name, source, models and labels.
+    #[must_use]
+    pub fn shows_the_same(&self, other: &Self) -> bool {
+        let labels = |view: &Self| view.events.iter().map(|event| event.label.clone()).collect::<Vec<_>>();
+        (&self.name, &self.source, &self.models) == (&other.name, &other.source, &other.models)
+            && labels(self) == labels(other)
     }
 
     /// Windows not scored for one reason, over all models.
@@ -277,7 +411,9 @@ impl CameraView {
 }
 
 impl ModelView {
-    fn new(name: String) -> Self {
+    /// A model that has not been opened.
+    #[must_use]
+    pub fn new(name: String) -> Self {
         Self {
             name,
             info: ArcSwapOption::empty(),
@@ -316,13 +452,6 @@ impl DurationHistogram {
     }
 }
 
-/// Seconds since a Unix time; `None` when it is 0 or lies ahead.
-#[must_use]
-pub fn age_s(unix_ns: i64) -> Option<f64> {
-    let then = UNIX_EPOCH + Duration::from_nanos(u64::try_from(unix_ns).ok().filter(|ns| *ns > 0)?);
-    SystemTime::now().duration_since(then).ok().map(|d| d.as_secs_f64())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -345,7 +474,7 @@ mod tests {
         assert_eq!(shared.unready().as_deref(), Some("opening model falls"));
         shared.ready.store(true, Relaxed);
         assert!(shared.is_ready());
-        shared.cameras[0].dropped[0].failing.store(true, Relaxed);
+        shared.cameras.load()[0].dropped[0].failing.store(true, Relaxed);
         assert_eq!(shared.unready().as_deref(), Some("model falls fails at front"));
         shared.stopping.store(true, Relaxed);
         assert_eq!(shared.unready().as_deref(), Some("stopping"));

@@ -5,9 +5,12 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
+pub mod check;
+pub mod proxy;
+
 use std::cell::RefCell;
-use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -28,6 +31,18 @@ pub fn kinewatch() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kinewatch"));
     command.env_remove("RUST_LOG").env_remove("JOURNAL_STREAM").stdin(Stdio::null());
     command
+}
+
+/// Status and body of a GET; `None` while nobody answers.
+pub fn http_get(address: &str, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    // A process that is stopped accepts and says nothing.
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: box\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }
 
 /// A program of `examples` beside the binary under test.
@@ -118,6 +133,11 @@ impl Process {
         }
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills it at once.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
@@ -182,13 +202,24 @@ impl Broker {
         Subscriber { process }
     }
 
+    /// What it has logged so far.
+    pub fn log(&self) -> Vec<String> {
+        self.process.borrow_mut().seen().to_vec()
+    }
+
+    /// Waits for the first line of its log that satisfies `wanted`, of those not yet seen.
+    pub fn wait_for(&self, what: &str, wanted: impl FnMut(&str) -> bool) {
+        self.process.borrow_mut().wait_for(what, wanted);
+    }
+
     /// Kills it, without a goodbye to its clients.
     pub fn kill(&mut self) {
         self.process.get_mut().kill();
     }
 }
 
-fn mosquitto() -> &'static str {
+/// The broker's program; Debian keeps it out of users' paths.
+pub fn mosquitto() -> &'static str {
     if Path::new("/usr/sbin/mosquitto").exists() { "/usr/sbin/mosquitto" } else { "mosquitto" }
 }
 
@@ -205,6 +236,15 @@ impl Subscriber {
             serde_json::from_str::<Value>(payload).is_ok_and(|value| wanted(topic, &value))
         });
         serde_json::from_str(line.split_once('\t').unwrap().1).unwrap()
+    }
+
+    /// Waits until the retained message of a topic that ends so has been removed.
+    pub fn removed(&mut self, topic: &str) {
+        let removes =
+            |line: &str| line.split_once('\t').is_some_and(|(t, payload)| t.ends_with(topic) && payload.is_empty());
+        if !self.lines().iter().any(|line| removes(line)) {
+            self.process.wait_for(&format!("{topic} to be removed"), removes);
+        }
     }
 
     /// Every line so far.
@@ -250,6 +290,17 @@ impl RtspServer {
     }
 }
 
+/// Writes a configuration to which device and web are added.
+fn configure(folder: &Path, web: &str, config: &str) -> PathBuf {
+    let (path, state) = (folder.join("kinewatch.toml"), folder.join("state"));
+    let head = format!(
+        "[device]\nname = \"box\"\ngroup = \"test\"\nstate_dir = \"{}\"\n\n[web]\nlisten = \"{web}\"\n\n",
+        state.display()
+    );
+    std::fs::write(&path, head + config).unwrap();
+    path
+}
+
 /// The daemon with a configuration of the test's.
 pub struct Daemon {
     /// Its log, line by line.
@@ -267,25 +318,21 @@ impl Daemon {
     /// The same with another program, or with an environment of its own.
     pub fn start_program(mut command: Command, folder: &Path, config: &str) -> Self {
         let web = format!("127.0.0.1:{}", free_port());
-        let path = folder.join("kinewatch.toml");
-        let state = folder.join("state");
-        let head = format!(
-            "[device]\nname = \"box\"\ngroup = \"test\"\nstate_dir = \"{}\"\n\n[web]\nlisten = \"{web}\"\n\n",
-            state.display()
-        );
-        std::fs::write(&path, head + config).unwrap();
+        let path = configure(folder, &web, config);
         command.args(["run", "--config"]).arg(&path);
         Self { log: Process::start(command, Stream::Stderr), web }
     }
 
+    /// Writes another configuration and sends SIGHUP; gives the path of the file.
+    pub fn reload(&self, folder: &Path, config: &str) -> PathBuf {
+        let path = configure(folder, &self.web, config);
+        self.log.signal("HUP");
+        path
+    }
+
     /// Body of a GET on the daemon's web server; `None` while it does not answer.
     pub fn get(&self, path: &str) -> Option<String> {
-        use std::io::Write;
-        let mut stream = std::net::TcpStream::connect(&self.web).ok()?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: box\r\nConnection: close\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
+        http_get(&self.web, path).map(|(_, body)| body)
     }
 
     /// Value of a metric whose line begins with `prefix` (name and labels).

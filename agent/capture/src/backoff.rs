@@ -7,20 +7,15 @@ use std::time::Duration;
 pub struct BackoffOptions {
     /// After the first failure; doubles from there.
     pub first: Duration,
-    /// At most, during the first minute of an outage: most outages are a restart.
-    pub early_max: Duration,
-    /// At most, later.
+    /// At most. A try costs a few milliseconds, a camera that is back and not asked costs what it sees meanwhile.
     pub max: Duration,
 }
 
 impl Default for BackoffOptions {
     fn default() -> Self {
-        Self { first: Duration::from_millis(500), early_max: Duration::from_secs(2), max: Duration::from_secs(30) }
+        Self { first: Duration::from_millis(500), max: Duration::from_secs(3) }
     }
 }
-
-/// An outage lasts `EARLY` before the longer limit holds.
-const EARLY: Duration = Duration::from_secs(60);
 
 /// A stream that ran so long ends the outage before it.
 pub(crate) const HEALTHY: Duration = Duration::from_secs(10);
@@ -41,13 +36,12 @@ impl Backoff {
         self.failures = 0;
     }
 
-    /// The next wait. `outage` is the time since the stream was last well, `chance` lies in 0..1 and spreads the wait
-    /// over 80 to 120 %, so that cameras behind one switch do not return together.
-    pub(crate) fn next(&mut self, outage: Duration, chance: f64) -> Duration {
+    /// The next wait. `chance` lies in 0..1 and spreads it over 80 to 120 %, so that cameras behind one switch do not return
+    /// together.
+    pub(crate) fn next(&mut self, chance: f64) -> Duration {
         let factor = 2_u32.saturating_pow(self.failures.min(16));
         self.failures += 1;
-        let limit = if outage < EARLY { self.options.early_max } else { self.options.max };
-        self.options.first.saturating_mul(factor).min(limit).mul_f64(0.8 + 0.4 * chance.clamp(0.0, 1.0))
+        self.options.first.saturating_mul(factor).min(self.options.max).mul_f64(0.8 + 0.4 * chance.clamp(0.0, 1.0))
     }
 }
 
@@ -56,13 +50,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_within_their_limits() {
+    fn waits_grow_to_their_limit() {
         let mut backoff = Backoff::new(BackoffOptions::default());
-        let mut wait = |outage| backoff.next(Duration::from_secs(outage), 0.5).as_millis();
-        assert_eq!([wait(0), wait(1), wait(2), wait(5)], [500, 1000, 2000, 2000]);
-        assert_eq!([wait(60), wait(80)], [8000, 16000]);
-        assert_eq!(wait(4000), 30_000);
+        let waits: Vec<_> = (0..5).map(|_| backoff.next(0.5).as_millis()).collect();
+        assert_eq!(waits, [500, 1000, 2000, 3000, 3000]);
+        for _ in 0..100 {
+            assert_eq!(backoff.next(1.0).as_millis(), 3600);
+        }
         backoff.reset();
-        assert_eq!(backoff.next(Duration::ZERO, 1.0).as_millis(), 600);
+        assert_eq!(backoff.next(1.0).as_millis(), 600);
     }
 }

@@ -115,6 +115,8 @@ pub(crate) enum Offer {
 
 impl Delivery {
     pub(crate) fn new(branches: &[Branch], pace: Pace, stats: Arc<CameraStats>, on: Consumer) -> Self {
+        let begun = u32::try_from(stats.sessions.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+        let next_session = SessionId(begun).next();
         let branches = branches
             .iter()
             .map(|branch| BranchState {
@@ -129,7 +131,7 @@ impl Delivery {
             newest: 0,
             open: None,
             session: None,
-            next_session: SessionId(1),
+            next_session,
             segment: None,
             frame_duration: None,
             previous: None,

@@ -1,4 +1,5 @@
-//! Starts GStreamer once for the process and takes its log over, so that no password gets out that way.
+//! Starts GStreamer once for the process: bounds what its threads make the allocator keep, and takes its log over, so that
+//! no password gets out that way.
 
 use std::sync::OnceLock;
 
@@ -15,10 +16,27 @@ pub fn init() -> Result<(), InitError> {
     if DONE.get().is_some() {
         return Ok(());
     }
+    limit_arenas();
     gst::init().map_err(InitError)?;
     DONE.get_or_init(take_log);
     Ok(())
 }
+
+/// glibc gives threads arenas of their own, eight for each processor, and keeps what was once used in each. Every connection
+/// of a camera brings new threads, so that memory would grow with reconnects for days. Whoever has set `MALLOC_ARENA_MAX`
+/// has decided already.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[expect(unsafe_code, reason = "no crate sets it; the environment is read before any code of ours")]
+fn limit_arenas() {
+    const ARENAS: i32 = 2;
+    if std::env::var_os("MALLOC_ARENA_MAX").is_none() {
+        // SAFETY: takes two numbers, may be called at any time from any thread, and changes nothing that is allocated.
+        let _refused = unsafe { libc::mallopt(libc::M_ARENA_MAX, ARENAS) };
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn limit_arenas() {}
 
 fn take_log() {
     gst::log::remove_default_log_function();

@@ -32,6 +32,11 @@ pub(crate) struct Streams {
 }
 
 impl Streams {
+    /// Whether a video stream showed: from RTSP servers with its first packet.
+    pub(crate) fn has_video(&self) -> bool {
+        self.has_video.load(Ordering::Relaxed)
+    }
+
     /// The media types found when none is video.
     pub(crate) fn without_video(&self) -> Option<String> {
         let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);

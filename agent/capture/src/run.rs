@@ -19,7 +19,7 @@ use crate::clock::mono_ns;
 use crate::delivery::{Delivery, Generation};
 use crate::diagnose::why_unreachable;
 use crate::error::CaptureError;
-use crate::pipeline;
+use crate::pipeline::{self, Streams};
 use crate::source::Source;
 use crate::stats::{CameraState, CameraStats, count};
 use crate::teardown::Teardowns;
@@ -32,6 +32,9 @@ const HUNG: &str = "the thread of the camera hung";
 
 /// A camera that keeps setting its clock is told of this often.
 const REPEAT: Duration = Duration::from_secs(60);
+
+/// A server that is known to be quicker is given this long for its first packet.
+const FIRST_PACKET: Duration = Duration::from_secs(4);
 
 /// Tells the thread to end, or to build a new pipeline; wakes it from bus and backoff.
 #[derive(Debug, Default)]
@@ -128,6 +131,8 @@ pub(crate) struct CameraThread {
     delivery: Arc<Delivery>,
     teardowns: Arc<Teardowns>,
     generation: Generation,
+    /// The longest that any connection took to its first frame; `None` before the first.
+    slowest_start: Option<Duration>,
 }
 
 impl CameraThread {
@@ -139,7 +144,7 @@ impl CameraThread {
         teardowns: Arc<Teardowns>,
     ) -> Self {
         let source_name = options.source.to_string();
-        Self { options, source_name, stats, stop, delivery, teardowns, generation: 0 }
+        Self { options, source_name, stats, stop, delivery, teardowns, generation: 0, slowest_start: None }
     }
 
     /// Runs until stopped, finished or failed for good.
@@ -149,7 +154,6 @@ impl CameraThread {
         self.generation = self.delivery.next_generation();
         self.delivery.close(self.generation, GapReason::Lost(HUNG.into()));
         let mut backoff = Backoff::new(self.options.backoff);
-        let mut outage = Instant::now();
         loop {
             if self.stop.is_raised() || self.wait_for_abandoned() {
                 break;
@@ -159,7 +163,6 @@ impl CameraThread {
             let end = self.run_once();
             if self.stats.state() == CameraState::Up && began.elapsed() >= HEALTHY {
                 backoff.reset();
-                outage = Instant::now();
             }
             match self.settle(end) {
                 Next::Leave => break,
@@ -167,7 +170,7 @@ impl CameraThread {
                 Next::Wait => {
                     self.stats.enter(CameraState::Down);
                     count(&self.stats.reconnects);
-                    let wait = backoff.next(outage.elapsed(), chance());
+                    let wait = backoff.next(chance());
                     self.options.beat.allow(Instant::now(), wait);
                     if self.stop.wait(wait) {
                         break;
@@ -201,7 +204,7 @@ impl CameraThread {
         let started = pipeline.set_state(gst::State::Playing);
         self.alive();
         let end = match started {
-            Ok(_) => match self.watch(&bus) {
+            Ok(_) => match self.watch(&bus, &streams) {
                 End::Drained => streams.without_video().map_or(End::Drained, |found| {
                     End::Failed(CaptureError::NoVideoTrack { source_name: self.source_name.clone(), found })
                 }),
@@ -219,7 +222,7 @@ impl CameraThread {
     }
 
     /// Waits for the end of the stream, an error, silence, or a stop.
-    fn watch(&self, bus: &gst::Bus) -> End {
+    fn watch(&mut self, bus: &gst::Bus, streams: &Streams) -> End {
         let kinds = [gst::MessageType::Error, gst::MessageType::Eos, gst::MessageType::Application];
         let began = mono_ns();
         let mut reported = false;
@@ -244,6 +247,8 @@ impl CameraThread {
             let last = self.stats.last_frame_mono_ns.load(Relaxed);
             if !reported && last >= began {
                 reported = true;
+                let took = Duration::from_nanos(u64::try_from(last - began).unwrap_or(0));
+                self.slowest_start = self.slowest_start.max(Some(took));
                 info!(camera = self.options.name, source = self.source_name, "frames arrive");
             }
             let now = self.stats.clock_steps.load(Relaxed);
@@ -255,7 +260,7 @@ impl CameraThread {
                 );
                 (steps, said) = (now, Some(Instant::now()));
             }
-            if let Some(silence) = self.silence(began, last) {
+            if let Some(silence) = self.silence(began, last, streams.has_video()) {
                 count(&self.stats.stalls);
                 return End::Failed(CaptureError::silent(self.source_name.clone(), silence));
             }
@@ -263,13 +268,17 @@ impl CameraThread {
     }
 
     /// How long nothing came, when that is too long. A file may pause between two frames, and a consumer that holds a
-    /// frame is no silence of the camera.
-    fn silence(&self, began: i64, last: i64) -> Option<Duration> {
+    /// frame is no silence of the camera. `flows`: packets come, if no picture yet.
+    fn silence(&self, began: i64, last: i64, flows: bool) -> Option<Duration> {
         let first = last < began;
         if self.delivery.is_busy() || self.options.source.is_file() && !first {
             return None;
         }
-        let allowed = if first { self.options.first_frame_timeout } else { self.options.stall_timeout };
+        let allowed = match self.slowest_start {
+            _ if !first => self.options.stall_timeout,
+            Some(slowest) if !flows => (slowest * 2).max(FIRST_PACKET).min(self.options.first_frame_timeout),
+            _ => self.options.first_frame_timeout,
+        };
         let silence = Duration::from_nanos(u64::try_from(mono_ns() - last.max(began)).unwrap_or(0));
         (silence > allowed).then_some(silence)
     }
@@ -322,7 +331,7 @@ impl CameraThread {
             End::Drained => self.ended(),
             End::Failed(error) => error,
         };
-        let error = self.explain(error);
+        let error = self.explain(error, had_frames);
         let text = error.to_string();
         if self.stats.fail(&text) || had_frames {
             warn!(camera, error = text, "no frames");
@@ -340,14 +349,19 @@ impl CameraThread {
         Next::Leave
     }
 
-    /// Says more about a server that cannot be reached than GStreamer does.
-    fn explain(&self, error: CaptureError) -> CaptureError {
-        match (error, &self.options.source) {
-            (CaptureError::Unreachable { source_name, detail }, Source::Rtsp { url, .. }) => {
+    /// Says more about a server that cannot be reached, or gives nothing, than GStreamer does.
+    fn explain(&self, error: CaptureError, had_frames: bool) -> CaptureError {
+        let Source::Rtsp { url, .. } = &self.options.source else { return error };
+        match error {
+            CaptureError::Unreachable { source_name, detail } => {
                 let detail = why_unreachable(url).unwrap_or(detail);
                 CaptureError::Unreachable { source_name, detail }
             }
-            (error, _) => error,
+            CaptureError::Silent { source_name, seconds } if !had_frames => match why_unreachable(url) {
+                Some(detail) => CaptureError::Unreachable { source_name, detail },
+                None => CaptureError::Silent { source_name, seconds },
+            },
+            error => error,
         }
     }
 

@@ -45,7 +45,7 @@ pub struct CameraStats {
     pub reconnects: AtomicU64,
     /// Of those, because of silence.
     pub stalls: AtomicU64,
-    /// Sessions begun (first frames).
+    /// Sessions begun (first frames), with those of [`crate::CameraOptions::sessions_before`].
     pub sessions: AtomicU64,
     /// Times that the camera set its clock while frames went on.
     pub clock_steps: AtomicU64,

@@ -34,7 +34,7 @@ fn a_restart_ends_the_session_and_begins_the_next_at_once() {
 fn a_camera_that_waits_to_try_again_tries_at_once_when_asked() {
     let mut options = options("down", "rtsp://127.0.0.1:1/none", 10.0);
     options.backoff.first = Duration::from_secs(3600);
-    options.backoff.early_max = Duration::from_secs(3600);
+    options.backoff.max = Duration::from_secs(3600);
     let watched = Watched::spawn(options);
     let stats = watched.camera.stats();
     until(|| stats.reconnects.load(Relaxed) == 1);

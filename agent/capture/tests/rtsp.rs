@@ -3,8 +3,12 @@
 
 #[path = "../examples/rtsp-serve/clip.rs"]
 mod clip;
+#[path = "../examples/rtsp-serve/player.rs"]
+mod player;
 #[path = "../examples/rtsp-serve/server.rs"]
 mod server;
+#[path = "../examples/rtsp-serve/wire.rs"]
+mod wire;
 
 mod support;
 

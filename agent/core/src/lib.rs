@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod beat;
+pub mod command;
 pub mod decode;
 pub mod event;
 pub mod frame;

@@ -7,8 +7,8 @@ use crate::config::{self, Environment, Probe, Severity};
 use crate::{logging, systemd};
 
 pub(super) fn run(args: RunArgs, verbose: u8, log_format: Option<LogFormat>, on_beat: Option<fn(&str)>) -> Outcome {
-    let report = config::check(&args.config, &Environment::of_process(), Probe::Machine);
-    let Some(plan) = report.plan.as_ref().filter(|_| report.is_ok()) else {
+    let mut report = config::check(&args.config, &Environment::of_process(), Probe::Machine);
+    let Some(plan) = report.plan.take().filter(|_| report.is_ok()) else {
         let problems = report.lines(Severity::Error);
         systemd::status(&format!("configuration refused: {}", problems.first().map_or("", String::as_str)));
         return Err(Failure::Config(problems));

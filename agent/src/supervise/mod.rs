@@ -77,11 +77,18 @@ impl Requests {
     /// It makes no sense, or too many wait.
     pub fn send(&self, request: Request) -> Result<(), RequestError> {
         let Request::RestartCamera(name) = &request;
-        if !self.shared.cameras.iter().any(|c| c.name == *name) {
+        if !self.shared.cameras.load().iter().any(|c| c.name == *name) {
             return Err(RequestError::UnknownCamera(name.clone()));
         }
         self.queue.try_send(request).map_err(|_| RequestError::Busy)
     }
+}
+
+/// The queue of requests about the cameras of `shared`.
+#[must_use]
+pub fn requests(shared: Arc<Shared>) -> (Requests, Receiver<Request>) {
+    let (queue, requests) = sync_channel(REQUESTS);
+    (Requests { shared, queue }, requests)
 }
 
 /// Starts the thread.
@@ -89,10 +96,10 @@ impl Requests {
 /// # Errors
 /// The operating system gives no thread.
 pub fn spawn(shared: Arc<Shared>) -> io::Result<Requests> {
-    let (queue, requests) = sync_channel(REQUESTS);
-    let supervisor = Supervisor::new(Arc::clone(&shared), requests, systemd::watchdog_limit());
+    let (asking, asked) = requests(Arc::clone(&shared));
+    let supervisor = Supervisor::new(shared, asked, systemd::watchdog_limit());
     thread::Builder::new().name("supervise".into()).spawn(move || supervisor.run())?;
-    Ok(Requests { shared, queue })
+    Ok(asking)
 }
 
 /// Ends the process without the exit handlers of the libraries in it: they would run beside threads that still use them,
@@ -186,7 +193,7 @@ impl Supervisor {
         if now < self.lenient_until {
             return None;
         }
-        for camera in &self.shared.cameras {
+        for camera in self.shared.cameras.load().iter() {
             replace_if_hung(camera, now);
         }
         self.shared.stuck(now)
@@ -204,7 +211,8 @@ impl Supervisor {
     }
 
     fn restart(&self, name: &str) {
-        let control = self.shared.cameras.iter().find(|c| c.name == name).and_then(|c| c.control.get());
+        let cameras = self.shared.cameras.load();
+        let control = cameras.iter().find(|c| c.name == name).and_then(|c| c.control.get());
         let Some(control) = control else {
             tracing::warn!(camera = name, "not restarted: it has not been started yet");
             return;
@@ -219,7 +227,8 @@ impl Supervisor {
         if now.saturating_duration_since(self.begun) < HOLD_OFF {
             return None;
         }
-        let stats = || self.shared.cameras.iter().filter_map(|c| Some((c, c.capture.get()?)));
+        let cameras = self.shared.cameras.load();
+        let stats = || cameras.iter().filter_map(|c| Some((c, c.capture.get()?)));
         if let Some((camera, _)) = stats().find(|(_, s)| s.clogged.load(Relaxed)) {
             return Some(format!("camera {}: its pipelines do not stop", camera.name));
         }

@@ -10,7 +10,7 @@ use kinewatch_capture::CameraState;
 
 use super::stages::Stuck;
 use crate::clock;
-use crate::health::{CameraView, Shared, age_s};
+use crate::health::{CameraView, Shared};
 
 /// At most this often.
 const EVERY: Duration = Duration::from_secs(3);
@@ -61,17 +61,17 @@ impl StatusLine {
         if !shared.ready.load(Relaxed) {
             return shared.unready().unwrap_or_default();
         }
-        let parts = [shared.failing(), Some(self.cameras(shared)), Some(self.broker(shared))];
+        let parts = [shared.failing(), shared.unstored(), Some(self.cameras(shared)), Some(self.broker(shared))];
         parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
     }
 
     fn cameras(&self, shared: &Shared) -> String {
-        let views: Vec<&CameraView> = shared.cameras.iter().collect();
+        let views = shared.cameras.load();
         let up = views.iter().filter(|c| c.is_up()).count();
-        let ended = |c: &&CameraView| c.capture.get().is_some_and(|s| s.state() == CameraState::Stopped);
+        let ended = |c: &CameraView| c.capture.get().is_some_and(|s| s.state() == CameraState::Stopped);
         let away: Vec<&str> = views.iter().filter(|c| !c.is_up() && !ended(c)).map(|c| c.name.as_str()).collect();
         match (up, views.as_slice()) {
-            (_, []) => "no camera to watch".into(),
+            (_, []) => "waiting for a camera: add one to the configuration, then reload".into(),
             (0, _) if away.is_empty() => "nothing to watch: every source has ended".into(),
             (0, [one]) => format!("waiting for camera {}: it does not answer", one.name),
             (0, _) => "waiting for cameras: none answers".into(),
@@ -83,8 +83,9 @@ impl StatusLine {
 
     /// Of the cameras that are up; nothing before it has been measured.
     fn fps(&self, shared: &Shared) -> String {
-        let up = shared.cameras.iter().zip(&self.rates).filter(|(c, _)| c.is_up());
-        let rates: Vec<f64> = up.clone().map(|(_, r)| r.fps).collect();
+        let cameras = shared.cameras.load();
+        let up = cameras.iter().zip(&self.rates).filter(|(c, _)| c.is_up());
+        let rates: Vec<f64> = up.map(|(_, r)| r.fps).collect();
         let (least, most) = rates.iter().fold((f64::MAX, 0.0_f64), |(a, b), r| (a.min(*r), b.max(*r)));
         let each = if rates.len() > 1 { " each" } else { "" };
         if most == 0.0 {
@@ -101,7 +102,7 @@ impl StatusLine {
         let waiting = d.outbox_messages.load(Relaxed).saturating_sub(d.outbox_parked.load(Relaxed));
         if d.connected.load(Relaxed) {
             self.away_since = None;
-            let late = age_s(d.outbox_oldest_unix_ns.load(Relaxed)).is_some_and(|age| age > ON_THEIR_WAY_S);
+            let late = d.outbox_oldest_boot_ns.age_s().is_some_and(|age| age > ON_THEIR_WAY_S);
             return match waiting {
                 0 => "broker connected, outbox empty".into(),
                 _ if late => format!("broker connected, {} on the way", events(waiting)),
@@ -117,11 +118,12 @@ impl StatusLine {
     fn rate(&mut self, shared: &Shared, now: Instant) {
         let over = now.saturating_duration_since(self.rated_at);
         let taken = |c: &CameraView| c.capture.get().map_or(0, |s| s.taken.load(Relaxed));
-        if self.rates.len() != shared.cameras.len() {
-            self.rates = shared.cameras.iter().map(|c| Rate { taken: taken(c), fps: 0.0 }).collect();
+        let cameras = shared.cameras.load();
+        if self.rates.len() != cameras.len() {
+            self.rates = cameras.iter().map(|c| Rate { taken: taken(c), fps: 0.0 }).collect();
             self.rated_at = now;
         } else if over >= RATE_OVER {
-            for (rate, camera) in self.rates.iter_mut().zip(&shared.cameras) {
+            for (rate, camera) in self.rates.iter_mut().zip(cameras.iter()) {
                 let fps = taken(camera).saturating_sub(rate.taken) as f64 / over.as_secs_f64();
                 rate.taken = taken(camera);
                 if (fps - rate.fps).abs() > 0.2 * rate.fps {
@@ -185,7 +187,7 @@ mod tests {
         let since = away.strip_prefix("waiting for cameras: none answers; broker away since ").unwrap();
         assert_eq!(&since[2..3], ":");
         assert_eq!(&since[5..], ", 214 events wait");
-        shared.cameras[1].dropped[0].failing.store(true, Relaxed);
+        shared.cameras.load()[1].dropped[0].failing.store(true, Relaxed);
         assert!(told(&mut line, &shared, at(30)).starts_with("model falls fails at porch; waiting"));
     }
 

@@ -125,7 +125,13 @@ fn answer(well: &str, trouble: Option<impl std::fmt::Display>) -> (StatusCode, S
 }
 
 async fn status(State(served): State<Served>) -> axum::Json<serde_json::Value> {
-    axum::Json(status::render(&served.shared))
+    axum::Json(status_json(&served.shared))
+}
+
+/// What `/status` says.
+#[must_use]
+pub fn status_json(shared: &Shared) -> serde_json::Value {
+    status::render(shared)
 }
 
 #[cfg(test)]
@@ -165,6 +171,9 @@ mod tests {
         assert!(get(address, "/healthz").await.contains("ok"));
         shared.stages.store.limit_to(Duration::ZERO);
         shared.stages.store.touch(shared.started);
+        while shared.stages.store.silence(Instant::now()).is_zero() {
+            tokio::task::yield_now().await;
+        }
         let unwell = get(address, "/healthz").await;
         assert!(
             unwell.starts_with("HTTP/1.1 503") && unwell.contains("\r\nstore makes no progress since "),

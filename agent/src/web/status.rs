@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use kinewatch_capture::{CameraState, CameraStats};
 use serde_json::{Map, Value, json};
 
-use crate::health::{CameraView, ModelView, Shared, age_s};
+use crate::health::{CameraView, ModelView, Shared, StoreView};
 
 pub(super) fn render(shared: &Shared) -> Value {
     let (d, now) = (&shared.delivery, Instant::now());
@@ -20,8 +20,13 @@ pub(super) fn render(shared: &Shared) -> Value {
         "not_ready_because": shared.unready(),
         "alive": shared.stuck(now).is_none(),
         "silence_s": shared.stages.iter().map(|b| (b.name().to_owned(), seconds(b.silence(now)))).collect::<Map<_, _>>(),
-        "cameras": shared.cameras.iter().map(camera).collect::<Vec<_>>(),
-        "models": shared.models.iter().map(model).collect::<Vec<_>>(),
+        "configuration": {
+            "reloads": get(&shared.reloads.applied),
+            "refused": get(&shared.reloads.refused),
+            "last_reload": shared.reloads.last.load().as_deref(),
+        },
+        "cameras": shared.cameras.load().iter().map(|view| camera(view)).collect::<Vec<_>>(),
+        "models": shared.models.load().iter().map(|view| model(view)).collect::<Vec<_>>(),
         "mqtt": {
             "broker": d.broker,
             "connected": d.connected.load(Relaxed),
@@ -30,16 +35,32 @@ pub(super) fn render(shared: &Shared) -> Value {
             "connections": get(&d.connections),
             "acked": get(&d.acked),
             "refused": get(&d.refused),
+            "deferred": get(&d.deferred),
+            "commands": shared.commands.listening.load(Relaxed),
         },
         "outbox": {
             "messages": get(&d.outbox_messages),
             "bytes": get(&d.outbox_bytes),
-            "oldest_age_s": age_s(d.outbox_oldest_unix_ns.load(Relaxed)),
+            "oldest_age_s": d.outbox_oldest_boot_ns.age_s(),
             "parked": get(&d.outbox_parked),
+            "kept": get(&d.outbox_kept),
             "dropped": get(&d.outbox_dropped),
-            "store_errors": get(&d.store_errors),
+            "damaged": get(&d.outbox_damaged),
         },
+        "store": store(&shared.store),
     })
+}
+
+fn store(view: &StoreView) -> Value {
+    let status = view.status.load();
+    let mut value = json!({ "state": "starting" });
+    if let Some(status) = status.as_deref() {
+        value = json!(status);
+    }
+    value["waiting"] = view.waiting.load(Relaxed).into();
+    value["errors"] =
+        view.errors().map(|(kind, n)| (kind.to_owned(), n.into())).collect::<serde_json::Map<_, _>>().into();
+    value
 }
 
 fn camera(view: &CameraView) -> Value {

@@ -1,12 +1,15 @@
 //! Serves video files over RTSP on loopback, each from its beginning for every client: cameras for demo and tests.
 //!
-//! `rtsp-serve [--port N] [--user NAME --password WORD] [--loop] NAME=FILE…`; prints one URL a line when it is ready,
-//! and runs until SIGTERM or SIGINT ends it (the system's default: there is nothing to put away).
+//! `rtsp-serve [--port N] [--user NAME --password WORD] [--loop] NAME=FILE…`; prints one URL a line when it is ready, takes
+//! orders on its standard input ([`orders`]), and runs until SIGTERM or SIGINT ends it (the system's default: there is
+//! nothing to put away).
 
 mod clip;
+mod orders;
+mod player;
 mod server;
+mod wire;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use gstreamer::glib;
@@ -17,7 +20,7 @@ fn main() -> ExitCode {
     let options = match parse(std::env::args().skip(1)) {
         Ok(options) => options,
         Err(reason) => {
-            eprintln!("rtsp-serve: {reason}\n{USAGE}");
+            eprintln!("rtsp-serve: {reason}\n{USAGE}\norders on standard input:\n{}", orders::ORDERS);
             return ExitCode::from(2);
         }
     };
@@ -37,6 +40,11 @@ fn serve(options: &server::Options) -> Result<(), String> {
     for url in server.urls() {
         println!("{url}");
     }
+    std::thread::spawn(move || {
+        orders::run(&server, std::io::stdin().lock());
+        // Without orders it goes on as it is.
+        std::thread::park();
+    });
     main_loop.run();
     Ok(())
 }
@@ -51,10 +59,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<server::Options, Stri
             "--user" => user = Some(value()?),
             "--password" => password = Some(value()?),
             "--loop" => options.looped = true,
-            mount => {
-                let (name, path) = mount.split_once('=').ok_or(format!("`{mount}` is not NAME=FILE"))?;
-                options.mounts.push((name.to_owned(), PathBuf::from(path)));
-            }
+            mount => options.mounts.push(orders::mount(mount)?),
         }
     }
     options.credentials = match (user, password) {

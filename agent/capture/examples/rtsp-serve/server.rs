@@ -1,8 +1,9 @@
-//! An RTSP server on loopback that plays clips from their beginning to each client.
+//! An RTSP server on loopback that plays clips from their beginning to each client, and does to them what it is told.
 
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use gstreamer as gst;
@@ -13,6 +14,8 @@ use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::prelude::*;
 
 use crate::clip::Clip;
+use crate::player::{Next, Player, Programme};
+use crate::wire::Wire;
 
 /// What to serve, and how.
 #[derive(Clone, Debug, Default)]
@@ -30,10 +33,11 @@ pub(crate) struct Options {
 /// A running server. Dropping it closes every connection and frees the port.
 pub(crate) struct Server {
     port: u16,
-    mounts: Vec<String>,
-    muted: Arc<AtomicBool>,
-    /// Added to RTP time stamps.
-    set_by: Arc<AtomicU32>,
+    looped: bool,
+    programmes: Mutex<BTreeMap<String, Arc<Programme>>>,
+    wire: Arc<Wire>,
+    /// User, and what is now accepted as its login.
+    login: Mutex<Option<Login>>,
     server: rtsp::RTSPServer,
     source: Option<glib::SourceId>,
     context: glib::MainContext,
@@ -41,65 +45,129 @@ pub(crate) struct Server {
     thread: Option<JoinHandle<()>>,
 }
 
+struct Login {
+    auth: rtsp::RTSPAuth,
+    user: String,
+    basic: glib::GString,
+}
+
+/// Of the time stamps of every video format.
+const RTP_HZ: i32 = 90_000;
+
 impl Server {
     /// Loads the clips and listens on 127.0.0.1.
     pub(crate) fn start(options: &Options) -> Result<Self, String> {
         let server = rtsp::RTSPServer::new();
         server.set_address("127.0.0.1");
         server.set_service(&options.port.to_string());
-        let mount_points = server.mount_points().ok_or("no mount points")?;
-        let muted = Arc::new(AtomicBool::new(false));
-        let set_by = Arc::new(AtomicU32::new(0));
-        for (name, path) in &options.mounts {
-            let clip = Arc::new(Clip::load(path)?);
-            let factory = factory(clip, options.looped, Arc::clone(&muted), Arc::clone(&set_by));
-            if options.credentials.is_some() {
-                let role = gst::Structure::builder("user").field("media.factory.access", true);
-                factory.add_role_from_structure(&role.field("media.factory.construct", true).build());
-            }
-            mount_points.add_factory(&format!("/{name}"), factory);
-        }
-        if let Some((user, password)) = &options.credentials {
-            let auth = rtsp::RTSPAuth::new();
-            let token = rtsp::RTSPToken::builder().field("media.factory.role", "user").build();
-            auth.add_basic(&rtsp::RTSPAuth::make_basic(user, password), &token);
-            server.set_auth(Some(&auth));
-        }
+        let login = options.credentials.as_ref().map(|(user, password)| Login::new(&server, user, password));
         let context = glib::MainContext::new();
         let main_loop = glib::MainLoop::new(Some(&context), false);
-        let source = server.attach(Some(&context)).map_err(|e| format!("port {}: {e}", options.port))?;
-        let port = u16::try_from(server.bound_port()).map_err(|_| "no port")?;
-        let running = main_loop.clone();
-        let own = context.clone();
-        let thread = std::thread::spawn(move || {
+        let mut this = Self {
+            port: 0,
+            looped: options.looped,
+            programmes: Mutex::default(),
+            wire: Arc::default(),
+            login: Mutex::new(login),
+            server,
+            source: None,
+            context,
+            main_loop,
+            thread: None,
+        };
+        for (name, path) in &options.mounts {
+            this.offer(name, path)?;
+        }
+        let source = this.server.attach(Some(&this.context)).map_err(|e| format!("port {}: {e}", options.port))?;
+        this.source = Some(source);
+        this.port = u16::try_from(this.server.bound_port()).map_err(|_| "no port")?;
+        let (running, own) = (this.main_loop.clone(), this.context.clone());
+        this.thread = Some(std::thread::spawn(move || {
             let _ = own.with_thread_default(|| running.run());
-        });
-        let mounts = options.mounts.iter().map(|(name, _)| name.clone()).collect();
-        let (source, thread) = (Some(source), Some(thread));
-        Ok(Self { port, mounts, muted, set_by, server, source, context, main_loop, thread })
+        }));
+        Ok(this)
     }
 
     /// One URL for each mount.
     pub(crate) fn urls(&self) -> Vec<String> {
-        self.mounts.iter().map(|name| format!("rtsp://127.0.0.1:{}/{name}", self.port)).collect()
+        self.programmes().keys().map(|name| format!("rtsp://127.0.0.1:{}/{name}", self.port)).collect()
     }
 
+    /// Clients that come to `name` get this clip.
+    pub(crate) fn offer(&self, name: &str, path: &Path) -> Result<(), String> {
+        let clip = Arc::new(Clip::load(path)?);
+        let payloader = clip.payloader;
+        let programme = Arc::new(Programme::new(clip, self.looped));
+        let factory = factory(payloader, &programme, &self.wire);
+        if self.login.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+            let role = gst::Structure::builder("user").field("media.factory.access", true);
+            factory.add_role_from_structure(&role.field("media.factory.construct", true).build());
+        }
+        let mounts = self.server.mount_points().ok_or("no mount points")?;
+        mounts.add_factory(&format!("/{name}"), factory);
+        self.programmes().insert(name.to_owned(), programme);
+        Ok(())
+    }
+
+    fn programmes(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<Programme>>> {
+        self.programmes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[allow(dead_code, reason = "each test orders a part of it")]
+impl Server {
     /// Listening port.
-    #[allow(dead_code, reason = "the tests restart a server on its port")]
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// A muted server keeps its connections and sends nothing on them.
-    #[allow(dead_code, reason = "the tests silence a server")]
     pub(crate) fn mute(&self, muted: bool) {
-        self.muted.store(muted, Ordering::Relaxed);
+        self.programmes().values().for_each(|p| p.muted.store(muted, Relaxed));
     }
 
     /// Sets the clock that stamps pictures, as seconds from what it would show, while pictures go on.
-    #[allow(dead_code, reason = "the tests set the clock of a server")]
     pub(crate) fn set_clock(&self, seconds: i32) {
-        self.set_by.store(seconds.wrapping_mul(RTP_HZ) as u32, Ordering::Relaxed);
+        self.wire.set_by.store(seconds.wrapping_mul(RTP_HZ) as u32, Relaxed);
+    }
+
+    /// Stops that clock.
+    pub(crate) fn freeze(&self, frozen: bool) {
+        self.wire.frozen.store(frozen, Relaxed);
+    }
+
+    /// Loses packets.
+    pub(crate) fn lose(&self, per_mille: u32) {
+        self.wire.lost_per_mille.store(per_mille, Relaxed);
+    }
+
+    /// Sends noise instead of pictures.
+    pub(crate) fn garble(&self, garbage: bool) {
+        self.wire.garbage.store(garbage, Relaxed);
+    }
+
+    /// Ends the stream of every client.
+    pub(crate) fn end(&self) {
+        self.programmes().values().for_each(|p| p.end());
+    }
+
+    /// Closes every connection.
+    pub(crate) fn drop_clients(&self) {
+        self.server.client_filter(Some(&mut |_, _| rtsp::RTSPFilterResult::Remove));
+    }
+
+    /// Asks for another password from now on.
+    pub(crate) fn change_password(&self, password: &str) -> Result<(), String> {
+        let mut login = self.login.lock().unwrap_or_else(PoisonError::into_inner);
+        login.as_mut().ok_or("nobody is asked for one")?.change(password);
+        Ok(())
+    }
+
+    /// Clients that play `name` go on with this clip.
+    pub(crate) fn play(&self, name: &str, path: &Path) -> Result<(), String> {
+        let clip = Clip::load(path)?;
+        self.programmes().get(name).ok_or("no such mount")?.play(Arc::new(clip));
+        Ok(())
     }
 }
 
@@ -108,7 +176,7 @@ impl Drop for Server {
         if let Some(source) = self.source.take().and_then(|id| self.context.find_source_by_id(&id)) {
             source.destroy();
         }
-        self.server.client_filter(Some(&mut |_, _| rtsp::RTSPFilterResult::Remove));
+        self.drop_clients();
         self.main_loop.quit();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -116,89 +184,78 @@ impl Drop for Server {
     }
 }
 
-/// Of the time stamps of every video format.
-const RTP_HZ: i32 = 90_000;
+impl Login {
+    fn new(server: &rtsp::RTSPServer, user: &str, password: &str) -> Self {
+        let auth = rtsp::RTSPAuth::new();
+        let basic = rtsp::RTSPAuth::make_basic(user, password);
+        auth.add_basic(&basic, &Self::token());
+        server.set_auth(Some(&auth));
+        Self { auth, user: user.to_owned(), basic }
+    }
 
-fn factory(clip: Arc<Clip>, looped: bool, muted: Arc<AtomicBool>, set_by: Arc<AtomicU32>) -> rtsp::RTSPMediaFactory {
+    fn change(&mut self, password: &str) {
+        self.auth.remove_basic(&self.basic);
+        self.basic = rtsp::RTSPAuth::make_basic(&self.user, password);
+        self.auth.add_basic(&self.basic, &Self::token());
+    }
+
+    fn token() -> rtsp::RTSPToken {
+        rtsp::RTSPToken::builder().field("media.factory.role", "user").build()
+    }
+}
+
+fn factory(payloader: &str, programme: &Arc<Programme>, wire: &Arc<Wire>) -> rtsp::RTSPMediaFactory {
     let factory = rtsp::RTSPMediaFactory::new();
-    factory.set_launch(&format!("( appsrc name=pictures format=time ! {} )", clip.payloader));
+    factory.set_launch(&format!("( appsrc name=pictures format=time ! {payloader} )"));
     factory.set_shared(false);
+    let (programme, wire) = (Arc::clone(programme), Arc::clone(wire));
     factory.connect_media_configure(move |_, media| {
         let Ok(bin) = media.element().downcast::<gst::Bin>() else { return };
         if let Some(pad) = bin.by_name("pay0").and_then(|payloader| payloader.static_pad("src")) {
-            restamp(&pad, Arc::clone(&set_by));
+            wire.attach(&pad);
         }
         let source = bin.by_name("pictures").and_then(|e| e.downcast::<gst_app::AppSrc>().ok());
         let Some(source) = source else { return };
-        source.set_caps(Some(&clip.caps));
-        let player = Mutex::new(Player { clip: Arc::clone(&clip), next: 0, lap: 0, looped });
-        let muted = Arc::clone(&muted);
+        let player = Player::new(Arc::clone(&programme));
+        source.set_caps(Some(player.caps()));
+        let player = Arc::new(Mutex::new(player));
         let need_data = move |source: &gst_app::AppSrc, _| {
-            if muted.load(Ordering::Relaxed) {
-                return;
+            if !push(source, &player) {
+                later(source, &player);
             }
-            let picture = player.lock().ok().and_then(|mut player| player.next());
-            let _ = match picture {
-                Some(picture) => source.push_buffer(picture),
-                None => source.end_of_stream(),
-            };
         };
         source.set_callbacks(gst_app::AppSrcCallbacks::builder().need_data(need_data).build());
     });
     factory
 }
 
-/// Adds to the time stamp of each RTP packet (RFC 3550 section 5.1: bytes 4 to 7).
-fn restamp(pad: &gst::Pad, set_by: Arc<AtomicU32>) {
-    let add = move |packet: &mut gst::BufferRef| {
-        let by = set_by.load(Ordering::Relaxed);
-        if by == 0 {
-            return;
-        }
-        if let Ok(mut bytes) = packet.map_writable()
-            && let Some(stamp) = bytes.get_mut(4..8)
-            && let Ok(old) = <[u8; 4]>::try_from(&*stamp)
-        {
-            stamp.copy_from_slice(&u32::from_be_bytes(old).wrapping_add(by).to_be_bytes());
-        }
-    };
-    let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
-    pad.add_probe(kinds, move |_, info| {
-        match &mut info.data {
-            Some(gst::PadProbeData::Buffer(packet)) => add(packet.make_mut()),
-            Some(gst::PadProbeData::BufferList(packets)) => packets.make_mut().foreach_mut(|mut packet, _| {
-                add(packet.make_mut());
-                std::ops::ControlFlow::Continue(Some(packet))
-            }),
-            _ => {}
-        }
-        gst::PadProbeReturn::Ok
-    });
-}
-
-/// One client's place in a clip.
-struct Player {
-    clip: Arc<Clip>,
-    next: usize,
-    lap: u64,
-    looped: bool,
-}
-
-impl Player {
-    fn next(&mut self) -> Option<gst::Buffer> {
-        if self.next == self.clip.pictures.len() {
-            if !self.looped {
-                return None;
+/// Gives the source what comes next; false when nothing does now.
+fn push(source: &gst_app::AppSrc, player: &Mutex<Player>) -> bool {
+    match player.lock().map_or(Next::End, |mut player| player.next()) {
+        Next::Picture(picture, caps) => {
+            if let Some(caps) = caps {
+                source.set_caps(Some(&caps));
             }
-            self.next = 0;
-            self.lap += 1;
+            let _ = source.push_buffer(picture);
         }
-        let mut picture = self.clip.pictures[self.next].copy();
-        self.next += 1;
-        let shift = self.clip.period * self.lap;
-        let writable = picture.make_mut();
-        writable.set_pts(writable.pts().map(|t| t + shift));
-        writable.set_dts(writable.dts().map(|t| t + shift));
-        Some(picture)
+        Next::Silence => return false,
+        Next::End => {
+            let _ = source.end_of_stream();
+        }
     }
+    true
+}
+
+/// A source asks once and waits: it is served when the silence is over, if it still exists.
+fn later(source: &gst_app::AppSrc, player: &Arc<Mutex<Player>>) {
+    let (source, player) = (source.downgrade(), Arc::clone(player));
+    std::thread::spawn(move || {
+        loop {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            let Some(source) = source.upgrade() else { break };
+            if push(&source, &player) {
+                break;
+            }
+        }
+    });
 }

@@ -1,23 +1,22 @@
 //! A model at a camera: its sampler, its stream of the model, its decoder. Owned by the inference thread.
 
 use kinewatch_core::decode::Decoder;
-use kinewatch_core::manifest::Plan;
+use kinewatch_core::manifest::{Manifest, Plan};
 use kinewatch_core::sampling::{HoleDetector, Windower};
 use kinewatch_core::time::Pts;
 use kinewatch_engine::Stream;
 
-use crate::analytics::LoadedModel;
-use crate::layout::{CameraPlan, LayoutError};
-
 /// A model at a camera.
 #[derive(Debug)]
-pub(crate) struct Watcher {
-    pub(crate) id: usize,
-    pub(crate) model: usize,
-    pub(crate) stream: Stream,
-    pub(crate) sampler: Sampler,
-    pub(crate) decoder: Decoder,
-    pub(crate) failures: Failures,
+pub(super) struct Watcher {
+    /// In the schedule.
+    pub lane: usize,
+    /// Slot.
+    pub model: usize,
+    pub stream: Stream,
+    pub sampler: Sampler,
+    pub decoder: Decoder,
+    pub failures: Failures,
 }
 
 /// A model that has given nothing but failures for so many seconds of media time fails for good.
@@ -34,7 +33,7 @@ pub enum ModelTurn {
 
 /// Failures in a row.
 #[derive(Debug, Default)]
-pub(crate) struct Failures {
+pub(super) struct Failures {
     /// Media time of the first.
     since: Option<Pts>,
     told: bool,
@@ -42,7 +41,7 @@ pub(crate) struct Failures {
 
 impl Failures {
     /// Notes how the window at `at` went.
-    pub(crate) fn note(&mut self, at: Pts, valid: bool) -> Option<ModelTurn> {
+    pub(super) fn note(&mut self, at: Pts, valid: bool) -> Option<ModelTurn> {
         if valid {
             self.since = None;
             return std::mem::take(&mut self.told).then_some(ModelTurn::Works);
@@ -54,44 +53,29 @@ impl Failures {
     }
 
     /// Media times begin anew.
-    pub(crate) fn interrupt(&mut self) {
+    pub(super) fn interrupt(&mut self) {
         self.since = None;
     }
 }
 
 #[derive(Debug)]
-pub(crate) enum Sampler {
+pub(super) enum Sampler {
     /// Every sampled frame is a request.
     Frames(HoleDetector),
     /// Windows over the branch's ring.
     Windows(Windower),
 }
 
-impl Watcher {
-    pub(crate) fn new(
-        id: usize,
-        bit: u32,
-        model: usize,
-        loaded: &mut LoadedModel,
-        plan: &CameraPlan,
-    ) -> Result<Self, LayoutError> {
-        let manifest = &loaded.manifest;
-        let sampler = match manifest.plan {
-            Plan::Online => Sampler::Frames(HoleDetector::new(manifest.sampling.max_hole)),
-            Plan::Clip | Plan::Cached => Sampler::Windows(Windower::new(&manifest.sampling, bit)),
-        };
-        let decoder = Decoder::new(manifest, &loaded.overrides)?;
-        let stream = loaded.model.add_stream();
-        if manifest.tensors.boxes.is_some() {
-            let told = |source| LayoutError::Zones { camera: plan.name.clone(), source };
-            loaded.model.set_boxes(stream, &plan.zones).map_err(told)?;
-        }
-        Ok(Self { id, model, stream, sampler, decoder, failures: Failures::default() })
-    }
-}
-
 impl Sampler {
-    pub(crate) fn clear(&mut self) {
+    /// `bit`: of the model among the samplers of its branch.
+    pub(super) fn new(manifest: &Manifest, bit: u32) -> Self {
+        match manifest.plan {
+            Plan::Online => Self::Frames(HoleDetector::new(manifest.sampling.max_hole)),
+            Plan::Clip | Plan::Cached => Self::Windows(Windower::new(&manifest.sampling, bit)),
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
         match self {
             Self::Frames(holes) => holes.reset(),
             Self::Windows(windower) => windower.reset(),
