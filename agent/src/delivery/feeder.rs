@@ -15,9 +15,9 @@ use kinewatch_store::{Gap, Handing, Row, Stamp, Store, StoreError};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::lane::Lane;
 use super::message::{self, LATE_AFTER};
 use super::rate::Rate;
+use super::stretch::Stretch;
 use crate::health::Shared;
 
 /// How long a message that the broker did not take just now waits, at first and at most.
@@ -72,7 +72,7 @@ pub(super) struct Feeder {
     /// Connection that messages are sent on; `None` while there is none.
     generation: Option<u64>,
     /// First those that go first. Empty until it is known where the backlog ends.
-    lanes: Vec<Lane>,
+    stretches: Vec<Stretch>,
     in_flight: BTreeMap<u64, Kind>,
     put_off: BTreeMap<u64, PutOff>,
     rate: Rate,
@@ -89,7 +89,7 @@ impl Feeder {
     pub(super) fn new(options: FeedOptions, outgoing: mpsc::Sender<Outgoing>) -> Self {
         let rate = Rate::new(options.backlog_per_s);
         let (in_flight, put_off) = (BTreeMap::new(), BTreeMap::new());
-        Self { options, outgoing, generation: None, lanes: Vec::new(), in_flight, put_off, rate, wake: None }
+        Self { options, outgoing, generation: None, stretches: Vec::new(), in_flight, put_off, rate, wake: None }
     }
 
     /// A new connection: what was in flight is unknown, so all begins again with the oldest.
@@ -110,16 +110,16 @@ impl Feeder {
 
     /// Forget what was read: the store is another.
     pub(super) fn begin_again(&mut self) {
-        self.lanes.clear();
+        self.stretches.clear();
         if self.options.order == SendOrder::Sequence {
-            self.lanes.push(Lane::new(0, u64::MAX));
+            self.stretches.push(Stretch::new(0, u64::MAX));
         }
     }
 
     /// Kept messages wait again, from the number `from` on.
     pub(super) fn back_to(&mut self, from: u64) {
         let above = from.saturating_sub(1);
-        match &mut self.lanes[..] {
+        match &mut self.stretches[..] {
             [only] => only.back_to(above),
             [live, backlog] => {
                 backlog.extend_to(live.rewind());
@@ -144,14 +144,14 @@ impl Feeder {
 
     /// What is stored next goes to the client at once, when nothing older is left to be read.
     pub(super) fn handing(&self, store: &Store) -> Handing {
-        let follows = self.lanes.first().is_some_and(|lane| lane.is_at(store.last_sequence()));
+        let follows = self.stretches.first().is_some_and(|stretch| stretch.is_at(store.last_sequence()));
         if self.generation.is_some() && follows { Handing::Now } else { Handing::Later }
     }
 
     /// Messages stored with [`Handing::Now`].
     pub(super) fn push(&mut self, rows: Vec<Row>) {
-        if let Some(lane) = self.lanes.first_mut() {
-            lane.push(rows);
+        if let Some(stretch) = self.stretches.first_mut() {
+            stretch.push(rows);
         }
     }
 
@@ -166,9 +166,9 @@ impl Feeder {
         if self.generation.is_none() {
             return Ok(());
         }
-        if self.lanes.is_empty() {
+        if self.stretches.is_empty() {
             let boundary = store.newest_older_than(now, LATE_AFTER)?;
-            self.lanes = vec![Lane::new(boundary, u64::MAX), Lane::new(0, boundary)];
+            self.stretches = vec![Stretch::new(boundary, u64::MAX), Stretch::new(0, boundary)];
         }
         self.send_put_off(store, now)?;
         let mut gaps = self.gaps(store)?;
@@ -208,14 +208,14 @@ impl Feeder {
         gaps: &mut VecDeque<Gap>,
         now: &Stamp,
     ) -> Result<Next, StoreError> {
-        for index in 0..self.lanes.len() {
-            let is_last = index + 1 == self.lanes.len();
+        for index in 0..self.stretches.len() {
+            let is_last = index + 1 == self.stretches.len();
             let is_backlog = index > 0;
             if is_backlog && self.backlog_in_flight() >= self.options.window - self.options.window / 4 {
                 continue;
             }
             self.skip_known(index, store, now)?;
-            let row = self.lanes[index].peek(store, now)?;
+            let row = self.stretches[index].peek(store, now)?;
             let gap = gaps.front().filter(|gap| is_last && row.is_none_or(|row| gap.last < row.sequence));
             let old = match (gap, row) {
                 (Some(_), _) => true,
@@ -229,7 +229,7 @@ impl Feeder {
             }
             if states_gap {
                 gaps.pop_front().into_iter().for_each(|gap| self.state(gap, shared, now));
-            } else if let Some(row) = self.lanes[index].take() {
+            } else if let Some(row) = self.stretches[index].take() {
                 self.send(row, if is_backlog { Kind::Backlog } else { Kind::Event }, now);
             }
             return Ok(Next::Sent);
@@ -239,11 +239,11 @@ impl Feeder {
 
     /// Messages that are in flight, or wait for their time, are not sent a second time.
     fn skip_known(&mut self, index: usize, store: &mut Store, now: &Stamp) -> Result<(), StoreError> {
-        while let Some(row) = self.lanes[index].peek(store, now)? {
+        while let Some(row) = self.stretches[index].peek(store, now)? {
             if !self.in_flight.contains_key(&row.sequence) && !self.put_off.contains_key(&row.sequence) {
                 break;
             }
-            self.lanes[index].take();
+            self.stretches[index].take();
         }
         Ok(())
     }

@@ -8,9 +8,9 @@
 mod command;
 mod disk;
 mod feeder;
-mod lane;
 mod message;
 mod rate;
+mod stretch;
 #[cfg(test)]
 mod tests;
 
@@ -169,7 +169,8 @@ impl Delivery {
 
     /// Until when there is nothing to do unless a command comes.
     fn rest(&self) -> Duration {
-        let due = self.disk.retry_at().into_iter().chain(self.feeder.wake()).min();
+        // While there is no store, nothing can be sent.
+        let due = self.disk.retry_at().or_else(|| self.feeder.wake());
         due.map_or(IDLE, |due| due.saturating_duration_since(Instant::now()).min(IDLE))
     }
 

@@ -218,6 +218,14 @@ def decoders() -> list[Row]:
     return [(f"decoder, {what}", value, "< 2000 ns, 0 allocations") for what, value in found]
 
 
+def outbox() -> list[Row]:
+    """Storing events, on the disk that the build is on."""
+    bench = ["cargo", "bench", "-q", "--workspace", "--features", "kinewatch/embedded-broker", "--bench", "outbox"]
+    out = subprocess.run(bench, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    found = [line.split(": ", 1) for line in out.splitlines() if "commits/s" in line]
+    return [(f"outbox, {what}", value, "–") for what, value in found]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("kinewatch", type=Path, help="release binary")
@@ -234,6 +242,7 @@ def main() -> None:
         rows += memory(kinewatch, folder, small, video, backend, rss)
         rows += allocations(small)
         rows += decoders()
+        rows += outbox()
         daemon = Daemon(kinewatch, folder, [f"file:{small}"], "tract")
         cold = daemon.reach("kinewatch_backbone_runs_total", 1)
         daemon.stop()

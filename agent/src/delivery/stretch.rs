@@ -1,4 +1,5 @@
-//! A run of stored messages on its way to the client: read from the store in blocks, handed over one by one.
+//! A stretch of the outbox on its way to the client: read from the store in blocks, handed over one by one. Owned by the
+//! store thread; decides nothing about order or rate.
 
 use std::collections::VecDeque;
 
@@ -9,14 +10,14 @@ pub(super) const BLOCK: usize = 128;
 
 /// Everything in the outbox above `cursor` and up to `to`, in order.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct Stretch {
     /// Everything up to here was read.
     cursor: u64,
     to: u64,
     rows: VecDeque<Row>,
 }
 
-impl Lane {
+impl Stretch {
     pub(super) fn new(above: u64, to: u64) -> Self {
         Self { cursor: above, to, rows: VecDeque::new() }
     }
