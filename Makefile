@@ -12,9 +12,10 @@ PEER ?=
 DATA ?= ../shared/data
 ONLY ?=
 SOAK ?= 2h
+SECONDS ?= 20
 SCORE ?= $(wildcard ../shared/contract/score_intervals.py)
 
-.PHONY: help app demo run test test-models test-deps lint fmt faults bench models build deps clean
+.PHONY: help app demo run deb test test-systemd test-models test-deps lint fmt faults fuzz bench models build deps clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +46,15 @@ test: test-deps build ## Run every test that needs no PyTorch
 faults: test-deps build ## Try every fault in the numbers that are promised: 1 h and the soak (ONLY='kill rtsp' for some, SOAK=2h)
 	$(CARGO) test --release --workspace $(FEATURES) --test faults -- --long --soak $(SOAK) --report $(BUILD)/faults.md $(ONLY)
 
+deb: app ## Build the Debian package from the release build; prints where it is
+	@cross/deb.sh $(BUILD)
+
+test-systemd: app ## Install, hurt, upgrade and purge the package in a container with a real systemd (as root, some minutes)
+	@.ci/apt build run test systemd
+	container=$$(tests/systemd/root.sh $(BUILD)); deb=$$(STRICT=yes cross/deb.sh $(BUILD)); \
+	  KINEWATCH_CONTAINER=$$container KINEWATCH_DEB=$$deb KINEWATCH_SEEN=$(abspath $(BUILD))/systemd/seen \
+	  $(CARGO) test --release --workspace $(FEATURES) --test systemd
+
 test-models: ## Run the tests of training and export (installs PyTorch)
 	@.ci/apt build run test
 	@.ci/venv $(VENV) test
@@ -54,6 +64,7 @@ test-models: ## Run the tests of training and export (installs PyTorch)
 lint: test-deps ## Formatting, clippy, dependency rules and licences, ruff and mypy
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets $(FEATURES) -- -D warnings
+	$(CARGO) clippy --workspace $(FEATURES) --test systemd -- -D warnings
 	$(VENV)/bin/ruff check models && $(VENV)/bin/ruff format --check models
 	cd models && .venv/bin/mypy
 
@@ -67,6 +78,9 @@ bench: build ## Measure speed and memory; prints a table of ratios (PEER=DIR: ag
 	$(if $(PEER),@.ci/venv $(VENV) peer)
 	. .ci/ort $(VENV); $(VENV)/bin/python -m kinewatch_models.bench $(BUILD)/release/kinewatch $(if $(PEER),--peer "$(PEER)")
 	$(BUILD)/release/kinewatch model bench models/falls --ort-library $$(. .ci/ort $(VENV); echo $$ORT_DYLIB_PATH)
+
+fuzz: deps ## Fuzz everything that is parsed from outside (SECONDS=1800: half an hour each, else 20 s)
+	tests/fuzz/run $(SECONDS) $(BUILD)/fuzz
 
 models: build ## Rebuild the model packages and their report from a folder of clips (DATA=…; hours; goes on after a kill)
 	@.ci/apt build run test

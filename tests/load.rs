@@ -90,7 +90,7 @@ impl Sink for Watch {
 
     fn inferred(&mut self, _model: usize, _requests: usize, _took: Duration) {}
 
-    fn windows_dropped(&mut self, camera: usize, _model: usize, why: WindowDrop, count: u32) {
+    fn windows_dropped(&mut self, camera: usize, _watcher: usize, why: WindowDrop, count: u32) {
         match why {
             WindowDrop::Overload => self.seen[camera].overload += count,
             WindowDrop::Hole => self.seen[camera].holes += count,

@@ -45,7 +45,7 @@ impl Sink for Watch {
 
     fn inferred(&mut self, _model: usize, _requests: usize, _took: Duration) {}
 
-    fn windows_dropped(&mut self, _camera: usize, _model: usize, _why: WindowDrop, _count: u32) {}
+    fn windows_dropped(&mut self, _camera: usize, _watcher: usize, _why: WindowDrop, _count: u32) {}
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

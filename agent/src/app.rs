@@ -1,47 +1,39 @@
 //! The daemon: everything is built in the order of the data, and stopped in that order.
 //!
-//! Configuration ends here: each part takes its own options. The calling thread waits for a signal; see
-//! `agent/design/data-flow.md` for the threads.
+//! Configuration ends here: each part takes its own options. The calling thread owns the cameras, and waits for a signal or
+//! for what a reload hands over; see `agent/design/data-flow.md` for the threads.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use kinewatch_capture::{Branch, Camera, CameraOptions, Elements};
-use kinewatch_core::event::{DeviceStatus, EventContext};
-use kinewatch_core::topic;
-use kinewatch_mqtt::{Client, Retained, Signal};
-use kinewatch_store::{Store, StoreOptions};
+use kinewatch_mqtt::Client;
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
-use crate::analytics::{self, Analytics, BranchPlan};
-use crate::camera_states;
-use crate::clock;
+use crate::cameras::Cameras;
 use crate::clock_journal::ClockJournal;
-use crate::config::file::Transport;
+use crate::commands;
+use crate::config::diff::Difference;
 use crate::config::plan::{self, Plan};
-use crate::delivery::{self, Command, Delivery};
+use crate::delivery::{self, Command, Delivery, Disk};
 use crate::health::{CameraView, Shared};
 use crate::infer::Inference;
 use crate::live::LiveSink;
 use crate::mailbox::{Mailbox, Overflow};
-use crate::models::{self, OpenedModel};
-use crate::{inference, systemd, web};
+use crate::prepare::{MAILBOX_FRAMES, Preparer};
+use crate::reload::{self, Pending, Reloader};
+use crate::supervise::{self, Opened, StopSignals};
+use crate::web::{self, Web};
+use crate::{broker, camera_states, clock, inference, systemd};
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// Frames of a camera that may wait for inference.
-const MAILBOX_FRAMES: usize = 16;
-/// Buffers beyond ring, mailbox and waiting requests: in the appsink, in a batch, in a hand.
-const SPARE_FRAMES: usize = 8;
-
-// Deadlines of a stop; their sum is below 5 s.
-const CAMERAS_STOP: Duration = Duration::from_millis(1200);
+// Deadlines of a stop; with that of the cameras their sum is below 5 s.
 const INFERENCE_STOP: Duration = Duration::from_millis(1000);
 const DRAIN: Duration = Duration::from_millis(1000);
 const FAREWELL: Duration = Duration::from_millis(700);
@@ -52,101 +44,122 @@ const STORE_STOP: Duration = Duration::from_millis(400);
 pub struct RunOptions {
     /// Folder for the scores of every camera.
     pub scores: Option<PathBuf>,
+    /// Called at each sign of life of a stage, for tests that make one hang.
+    pub on_beat: Option<fn(&str)>,
 }
 
-/// Runs until SIGTERM or SIGINT; a second one ends the process at once.
+/// Runs until SIGTERM or SIGINT; a second one ends the process at once. SIGHUP reads the configuration again.
 ///
 /// # Errors
 /// Something could not be started, or a thread ended by itself.
-pub fn run(plan: &Plan, options: &RunOptions) -> anyhow::Result<()> {
+pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
     kinewatch_capture::init()?;
     if let Some(folder) = &options.scores {
         std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
     }
     let runtime = runtime().context("the control runtime cannot be started")?;
-    let signals = watch_signals(&runtime)?;
-    let (store, session) = open_store(&plan.device.state_dir)?;
-    let shared = Arc::new(shared(plan));
-    let (stop_web, web_stopped) = watch::channel(false);
-    if let Some(address) = plan.web {
-        let listener = runtime.block_on(web::bind(address))?;
-        runtime.spawn(web::serve(listener, Arc::clone(&shared), web_stopped));
-    }
-    start_broker(plan)?;
+    let mut signals = StopSignals::watch(&runtime).context("SIGTERM and SIGINT cannot be watched")?;
+    let (reloads, request_queue) = reload::requests();
+    reload::watch_hangup(&runtime, reloads.clone()).context("SIGHUP cannot be watched")?;
+    let shared = Arc::new(shared(&plan, options));
+    let requests = supervise::spawn(Arc::clone(&shared)).context("the supervise thread cannot be started")?;
+    let disk = Disk::open(&plan.device.state_dir, plan.outbox.store.clone(), Arc::clone(&shared))?;
+    let session = disk.session();
+    let web = plan.web.map(|address| web::start(address, Arc::clone(&shared))).transpose()?;
+    broker::start_embedded(&plan)?;
 
-    let (client, mqtt_signals) = Client::spawn(mqtt_options(plan, session), runtime.handle());
+    let (mut client, mqtt_signals) = Client::spawn(broker::options(&plan, &shared, session), runtime.handle());
     let (commands, command_queue) = mpsc::channel(delivery::QUEUE);
-    runtime.spawn(forward_signals(mqtt_signals, commands.clone(), Arc::clone(&shared)));
+    if let Some(incoming) = client.incoming() {
+        let (shared, delivery, cameras) = (Arc::clone(&shared), commands.clone(), requests);
+        let parts = commands::Parts { shared, session, delivery, cameras, reload: reloads };
+        runtime.spawn(commands::run(parts, incoming, client.replies()));
+    }
+    runtime.spawn(broker::forward_signals(mqtt_signals, commands.clone(), Arc::clone(&shared)));
     let now = (clock::both_ns(), &clock::state());
-    let (journal, device_clock) = ClockJournal::open(&plan.device.state_dir, session, store.last_sequence(), now);
-    let delivery = Delivery::new(store, plan.mqtt.window, client.outgoing(), Arc::clone(&shared), journal)?;
+    let (journal, device_clock, step) = ClockJournal::open(&plan.device.state_dir, session, now);
+    let (keep_until, feed) = (plan.outbox.store.keep_until, plan.outbox.feed(plan.mqtt.window));
+    let delivery = Delivery::new(disk, keep_until, feed, client.outgoing(), Arc::clone(&shared), (journal, step));
     let handle = runtime.handle().clone();
     let store_thread = Worker::spawn("store", move || delivery.run(command_queue, &handle))?;
 
-    let opened = open_models(plan, &shared)?;
-    let mut references = Vec::with_capacity(opened.len());
-    let mut loaded = Vec::with_capacity(opened.len());
-    for model in opened {
-        references.push(model.reference);
-        loaded.push(model.loaded);
-    }
-    let layout = |c: &plan::CameraPlan| analytics::CameraPlan {
-        name: c.name.clone(),
-        models: c.models.clone(),
-        zones: c.zones.clone(),
-    };
-    let camera_plans: Vec<_> = plan.cameras.iter().map(layout).collect();
-    let manifests: Vec<_> = loaded.iter().map(|m| Arc::clone(&m.manifest)).collect();
-    let analytics = Analytics::new(loaded, &camera_plans)?;
-    let contexts = analytics
-        .watchers()
-        .map(|w| EventContext {
-            group: plan.device.group.clone(),
-            device: plan.device.name.clone(),
-            camera: plan.cameras[w.camera].name.clone(),
-            model: references[w.model].clone(),
-            labels: w.decoder.published_labels().to_vec(),
-            label_ids: w.decoder.published_label_ids().to_vec(),
-        })
-        .collect();
-    let scores = options.scores.as_deref();
-    let sink = LiveSink::new(Arc::clone(&shared), commands.clone(), contexts, device_clock, scores);
-    let mailbox = Arc::new(Mailbox::new(plan.cameras.len(), MAILBOX_FRAMES, Overflow::DropOldest));
-    let inference = Inference::new(analytics, Arc::clone(&mailbox), sink, Arc::clone(&shared));
-    let infer_thread = Worker::spawn("infer", move || inference.run())?;
-
-    let elements = Elements::probe();
-    let mut cameras = Vec::with_capacity(plan.cameras.len());
-    for (index, (camera, layout)) in plan.cameras.iter().zip(&camera_plans).enumerate() {
-        let branches = analytics::branches(&manifests, layout);
-        let to = Arc::clone(&mailbox);
-        let on = Box::new(move |captured| to.push(index, captured));
-        let camera = Camera::spawn(camera_options(camera, branches, elements), on)?;
-        // Set once, here; a second value cannot come.
-        let _unset = shared.cameras[index].capture.set(camera.stats());
-        cameras.push(camera);
-    }
-    let client = Arc::new(client);
-    let states =
-        runtime.spawn(camera_states::run(Arc::clone(&shared), Arc::clone(&mailbox), Arc::clone(&client), session));
-    for beat in [&shared.inference_beat_ms, &shared.store_beat_ms] {
-        shared.beat(beat);
-    }
-    shared.ready.store(true, Relaxed);
-    systemd::ready(&format!("watching {} cameras", cameras.len()));
-    runtime.spawn(systemd::feed_watchdog(Arc::clone(&shared)));
-    tracing::info!(cameras = cameras.len(), models = manifests.len(), session, "watching");
-
-    let ended = runtime.block_on(wait(signals, [&infer_thread, &store_thread]));
-    shared.stopping.store(true, Relaxed);
-    systemd::stopping();
-    thread::scope(|scope| {
-        for camera in &cameras {
-            scope.spawn(|| camera.stop(CAMERAS_STOP));
+    // The start is a reload from nothing: everything is opened before the first thread that works on frames.
+    let cache_dir = Some(plan.device.state_dir.join("engines"));
+    let engine = inference::open_options(&plan.engine, cache_dir)?;
+    let mut preparer = Preparer::new(&plan.device.group, &plan.device.name, engine);
+    let open = {
+        let (plan, shared) = (plan.clone(), Arc::clone(&shared));
+        move || {
+            shared.stages.opening.touch(Instant::now());
+            preparer.prepare(&Difference::from_nothing(&plan), &plan).map(|prepared| (preparer, prepared))
         }
-    });
+    };
+    let opening = supervise::interruptible(&mut signals, &shared.stages.opening, plan.models.len(), open);
+    let (preparer, (handover, _none_leaves)) =
+        match runtime.block_on(opening).context("the open thread cannot be started")? {
+            Opened::Done(opened) => opened?,
+            Opened::Interrupted(name) => {
+                begin_stop(&shared, name);
+                let client = Arc::new(client);
+                close(runtime, Closing { commands, states: None, client, store_thread, web });
+                return Ok(());
+            }
+        };
+    let mailbox = Arc::new(Mailbox::new(MAILBOX_FRAMES, Overflow::DropOldest));
+    let sink = LiveSink::new(Arc::clone(&shared), commands.clone(), device_clock, options.scores.as_deref());
+    let inference = Inference::new(Arc::clone(&mailbox), sink, Arc::clone(&shared));
+    let infer_thread = Worker::spawn("infer", move || inference.run())?;
+    let mut cameras = Cameras::new(Arc::clone(&mailbox), Arc::clone(&shared));
+    if let Some(failed) = cameras.take_over(handover).into_iter().next() {
+        return Err(failed.into());
+    }
+    let (handovers, mut pending) = mpsc::channel(1);
+    let models = plan.models.len();
+    let reloader = Reloader::new(plan, preparer, handovers, Arc::clone(&shared));
+    let reload_thread = Worker::spawn("reload", move || reloader.run(request_queue))?;
+    let client = Arc::new(client);
+    let states = runtime.spawn(camera_states::run(Arc::clone(&shared), Arc::clone(&client), session));
+    shared.ready.store(true, Relaxed);
+    systemd::ready();
+    tracing::info!(cameras = cameras.count(), models, session, "watching");
+
+    let threads = [&infer_thread, &store_thread, &reload_thread];
+    let ended = loop {
+        match runtime.block_on(wait(&mut signals, &mut pending, threads)) {
+            Ok(Next::Handover(Pending { handover, done })) => {
+                // The reload thread waits for it.
+                let _gone = done.send(cameras.take_over(handover));
+            }
+            Ok(Next::Stop(name)) => break Ok(name),
+            Err(error) => break Err(error),
+        }
+    };
+    drop(pending);
+    begin_stop(&shared, ended.as_ref().copied().unwrap_or("a thread has ended"));
+    cameras.stop_all();
     mailbox.close();
     infer_thread.join(INFERENCE_STOP);
+    close(runtime, Closing { commands, states: Some(states), client, store_thread, web });
+    ended.map(|_signal| ())
+}
+
+fn begin_stop(shared: &Shared, why: &str) {
+    tracing::info!("{why}: stopping; a second signal ends the process at once");
+    shared.stopping.store(true, Relaxed);
+    systemd::stopping();
+}
+
+/// What is left to close once no more decisions come.
+struct Closing {
+    commands: mpsc::Sender<Command>,
+    states: Option<JoinHandle<()>>,
+    client: Arc<Client>,
+    store_thread: Worker,
+    web: Option<Web>,
+}
+
+fn close(runtime: Runtime, closing: Closing) {
+    let Closing { commands, states, client, store_thread, web } = closing;
     let (drained, when_drained) = oneshot::channel();
     runtime.block_on(async {
         let drain = async {
@@ -155,8 +168,10 @@ pub fn run(plan: &Plan, options: &RunOptions) -> anyhow::Result<()> {
             }
         };
         let _late = tokio::time::timeout(DRAIN, drain).await;
-        states.abort();
-        let _aborted = states.await;
+        if let Some(states) = states {
+            states.abort();
+            let _aborted = states.await;
+        }
         if let Some(client) = Arc::into_inner(client) {
             client.stop(FAREWELL).await;
         }
@@ -164,156 +179,47 @@ pub fn run(plan: &Plan, options: &RunOptions) -> anyhow::Result<()> {
         let _late = tokio::time::timeout(STORE_STOP, commands.send(Command::Stop)).await;
     });
     store_thread.join(STORE_STOP);
-    let _nobody_listens = stop_web.send(true);
+    drop(web);
     runtime.shutdown_timeout(Duration::from_millis(100));
-    ended
 }
 
 fn runtime() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("control").enable_all().build()
 }
 
-fn open_store(state_dir: &Path) -> anyhow::Result<(Store, u64)> {
-    std::fs::create_dir_all(state_dir).with_context(|| {
-        format!("{}: cannot be made; set [device] state_dir to a directory that can be written", state_dir.display())
-    })?;
-    let mut store = Store::open(state_dir.join("events.db"), StoreOptions::default())?;
-    let session = store.next_session()?;
-    Ok((store, session))
-}
-
-fn shared(plan: &Plan) -> Shared {
+/// What is to be seen until models are open.
+fn shared(plan: &Plan, options: &RunOptions) -> Shared {
     let camera = |c: &plan::CameraPlan| {
-        let models = c.models.iter().map(|&m| &plan.models[m]);
-        let labels = models.clone().flat_map(|m| m.manifest.published()).map(str::to_owned).collect();
-        CameraView::new(&c.name, &c.source.to_string(), models.map(|m| m.name.clone()).collect(), labels)
+        let models = c.models.iter().map(|&m| plan.models[m].name.clone()).collect();
+        CameraView::new(&c.name, &c.source.to_string(), models, Vec::new())
     };
     let cameras = plan.cameras.iter().map(camera).collect();
     let models = plan.models.iter().map(|m| m.name.clone()).collect();
-    Shared::new(&plan.device.group, &plan.device.name, &plan.mqtt.url, cameras, models)
-}
-
-#[cfg(feature = "embedded-broker")]
-fn start_broker(plan: &Plan) -> anyhow::Result<()> {
-    if let Some(listen) = plan.mqtt.embedded {
-        // It has no stop: it ends with the process.
-        kinewatch_mqtt::Broker::start(listen)?;
+    let mut shared = Shared::new(&plan.device.group, &plan.device.name, &plan.mqtt.url, cameras, models);
+    if let Some(f) = options.on_beat {
+        shared.stages.iter().for_each(|beat| beat.on_touch(f));
+        shared.on_beat = Some(f);
     }
-    Ok(())
+    shared
 }
 
-#[cfg(not(feature = "embedded-broker"))]
-#[expect(clippy::unnecessary_wraps, reason = "the other form can fail")]
-fn start_broker(_plan: &Plan) -> anyhow::Result<()> {
-    // The check of the configuration has refused `embedded` in this build.
-    Ok(())
+/// What the main thread is woken for.
+enum Next {
+    Handover(Pending),
+    Stop(&'static str),
 }
 
-fn mqtt_options(plan: &Plan, session: u64) -> kinewatch_mqtt::Options {
-    let topic = topic::status(&plan.device.group, &plan.device.name);
-    let retained = |status: DeviceStatus| {
-        Some(Retained { topic: topic.clone(), payload: serde_json::to_vec(&status).unwrap_or_default().into() })
-    };
-    let mut options = plan.mqtt.options();
-    options.will = retained(DeviceStatus::will(session, VERSION));
-    options.birth = retained(DeviceStatus::birth(session, VERSION));
-    options.stopped = retained(DeviceStatus::stopped(session, VERSION));
-    options
-}
-
-/// Notes what the client says for status and metrics, and hands it to the store thread.
-async fn forward_signals(mut signals: mpsc::Receiver<Signal>, commands: mpsc::Sender<Command>, shared: Arc<Shared>) {
-    let view = &shared.delivery;
-    while let Some(signal) = signals.recv().await {
-        match &signal {
-            Signal::Connected { protocol, .. } => {
-                view.connected.store(true, Relaxed);
-                view.connections.fetch_add(1, Relaxed);
-                view.protocol.store(Some(Arc::new(protocol.to_string())));
-                view.last_error.store(None);
-            }
-            Signal::Disconnected { reason } => {
-                let reason = reason.to_string();
-                let said = view.last_error.load().as_deref().is_some_and(|last| *last == reason);
-                if !said {
-                    tracing::warn!(broker = view.broker, "{reason}; events are kept and it is tried again");
-                }
-                view.connected.store(false, Relaxed);
-                view.last_error.store(Some(Arc::new(reason)));
-            }
-            Signal::Acked { .. } | Signal::Refused { .. } => {}
-        }
-        if commands.send(Command::Signal(signal)).await.is_err() {
-            return;
-        }
-    }
-}
-
-fn open_models(plan: &Plan, shared: &Shared) -> anyhow::Result<Vec<OpenedModel>> {
-    let cache_dir = Some(plan.device.state_dir.join("engines"));
-    let options = inference::open_options(&plan.engine, cache_dir)?;
-    let mut opened = Vec::with_capacity(plan.models.len());
-    for (model, view) in plan.models.iter().zip(&shared.models) {
-        let model = models::open(&model.name, &model.path, model.overrides.clone(), &options)?;
-        view.info.store(Some(Arc::new(model.info.clone())));
-        opened.push(model);
-    }
-    Ok(opened)
-}
-
-fn camera_options(camera: &plan::CameraPlan, branches: Vec<BranchPlan>, elements: Elements) -> CameraOptions {
-    let branch = |b: BranchPlan| Branch {
-        spec: b.spec,
-        pool_frames: b.ring_frames + b.waiting_frames + MAILBOX_FRAMES + SPARE_FRAMES,
-        rates_hz: b.rates_hz,
-    };
-    let branches = branches.into_iter().map(branch).collect();
-    CameraOptions {
-        credentials: camera.login.as_ref().map(Into::into),
-        transport: match camera.transport {
-            Transport::Tcp => kinewatch_capture::Transport::Tcp,
-            Transport::Udp => kinewatch_capture::Transport::Udp,
-        },
-        elements,
-        stall_timeout: camera.stall_timeout,
-        teardown_deadline: Duration::from_millis(1000),
-        ..CameraOptions::new(camera.name.clone(), camera.source.clone(), branches)
-    }
-}
-
-/// SIGTERM and SIGINT as they come.
-fn watch_signals(runtime: &Runtime) -> anyhow::Result<mpsc::Receiver<&'static str>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let _entered = runtime.enter();
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be watched")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be watched")?;
-    let (send, receive) = mpsc::channel(1);
-    runtime.spawn(async move {
-        loop {
-            let name = tokio::select! {
-                _ = terminate.recv() => "SIGTERM",
-                _ = interrupt.recv() => "SIGINT",
-            };
-            if send.try_send(name).is_err() {
-                // The first is being served: this one means now.
-                tracing::warn!("{name} again: ending at once");
-                std::process::exit(1);
-            }
-        }
-    });
-    Ok(receive)
-}
-
-/// Until a signal comes, or a thread that never ends has ended.
-async fn wait(mut signals: mpsc::Receiver<&'static str>, threads: [&Worker; 2]) -> anyhow::Result<()> {
+/// Until a handover is to be made, a signal comes, or a thread that never ends has ended.
+async fn wait(
+    signals: &mut StopSignals,
+    pending: &mut mpsc::Receiver<Pending>,
+    threads: [&Worker; 3],
+) -> anyhow::Result<Next> {
     let mut looks = tokio::time::interval(Duration::from_millis(500));
     loop {
         tokio::select! {
-            Some(name) = signals.recv() => {
-                tracing::info!("{name}: stopping");
-                // With the receiver gone, a second signal finds the channel closed and ends the process.
-                return Ok(());
-            }
+            name = signals.recv() => return Ok(Next::Stop(name)),
+            Some(pending) = pending.recv() => return Ok(Next::Handover(pending)),
             _ = looks.tick() => {
                 if let Some(dead) = threads.iter().find(|t| t.is_finished()) {
                     anyhow::bail!("the {} thread has ended by itself; see the log above, the service restarts", dead.name);

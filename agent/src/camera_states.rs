@@ -1,18 +1,19 @@
-//! The retained states of cameras and of the system clock on MQTT, and the counters that nobody else carries to the status page.
+//! The retained states of cameras, of the system clock and of the store on MQTT, and the counters that nobody else carries to the status page.
 //!
-//! A task of the control runtime that looks at snapshots twice a second; it publishes a state when it has changed.
+//! A task of the control runtime that looks at snapshots twice a second; it publishes a state when it has changed, and
+//! removes that of a camera that a reload has taken away.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use bytes::Bytes;
 use kinewatch_capture as capture;
 use kinewatch_core::event::{CameraLink, CameraState, Scoring};
 use kinewatch_core::topic;
 use kinewatch_mqtt::Client;
 
 use crate::health::{CameraView, Shared};
-use crate::mailbox::Mailbox;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Frame rates are taken over so many looks.
@@ -21,9 +22,9 @@ const RATE_LOOKS: u32 = 10;
 const CALM_LOOKS: u32 = 60;
 
 /// Runs until its task is aborted.
-pub async fn run(shared: Arc<Shared>, mailbox: Arc<Mailbox>, client: Arc<Client>, session: u64) {
-    let mut cameras: Vec<Watched> = shared.cameras.iter().map(|_| Watched::default()).collect();
-    let mut clock = None;
+pub async fn run(shared: Arc<Shared>, client: Arc<Client>, session: u64) {
+    let mut cameras: Vec<Watched> = Vec::new();
+    let (mut clock, mut store) = (None, None);
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     loop {
         ticks.tick().await;
@@ -37,23 +38,52 @@ pub async fn run(shared: Arc<Shared>, mailbox: Arc<Mailbox>, client: Arc<Client>
                 Err(error) => tracing::error!(%error, "the record of the system clock is not published"),
             }
         }
-        for (index, (view, watched)) in shared.cameras.iter().zip(&mut cameras).enumerate() {
-            view.overflow.store(mailbox.dropped(index), Relaxed);
-            let state = watched.look(view, session);
+        let status = shared.store.status.load_full();
+        if status != store
+            && let Some(status) = status
+        {
+            let topic = topic::store(&shared.group, &shared.device);
+            match client.retain(topic, serde_json::to_vec(&*status).unwrap_or_default()) {
+                Ok(()) => store = Some(status),
+                Err(error) => tracing::error!(%error, "the state of the store is not published"),
+            }
+        }
+        for camera in follow(&mut cameras, &shared.cameras.load()) {
+            // An empty payload removes what the broker has retained.
+            if let Err(error) = client.retain(topic::camera_state(&shared.group, &shared.device, &camera), Bytes::new())
+            {
+                tracing::error!(camera, %error, "the state of a camera that is gone stays with the broker");
+            }
+        }
+        for watched in &mut cameras {
+            let state = watched.look(session);
             if watched.published.as_ref() == Some(&state) {
                 continue;
             }
-            let topic = topic::camera_state(&shared.group, &shared.device, &view.name);
+            let topic = topic::camera_state(&shared.group, &shared.device, &watched.view.name);
             match client.retain(topic, serde_json::to_vec(&state).unwrap_or_default()) {
                 Ok(()) => watched.published = Some(state),
-                Err(error) => tracing::error!(camera = view.name, %error, "the camera's state is not published"),
+                Err(error) => {
+                    tracing::error!(camera = watched.view.name, %error, "the camera's state is not published");
+                }
             }
         }
     }
 }
 
-#[derive(Default)]
+/// Watches the cameras that are there now; gives the names of those that are gone.
+fn follow(watched: &mut Vec<Watched>, now: &[Arc<CameraView>]) -> Vec<String> {
+    let mut before = std::mem::take(watched);
+    for view in now {
+        let known = before.iter().position(|w| Arc::ptr_eq(&w.view, view));
+        watched.push(known.map_or_else(|| Watched::new(Arc::clone(view)), |at| before.swap_remove(at)));
+    }
+    let names = before.into_iter().map(|w| w.view.name.clone());
+    names.filter(|name| now.iter().all(|view| view.name != *name)).collect()
+}
+
 struct Watched {
+    view: Arc<CameraView>,
     published: Option<CameraState>,
     looks: u32,
     taken: u64,
@@ -64,7 +94,12 @@ struct Watched {
 }
 
 impl Watched {
-    fn look(&mut self, view: &CameraView, session: u64) -> CameraState {
+    fn new(view: Arc<CameraView>) -> Self {
+        Self { view, published: None, looks: 0, taken: 0, fps: 0.0, left_out: 0, thinned: 0 }
+    }
+
+    fn look(&mut self, session: u64) -> CameraState {
+        let view = &self.view;
         let stats = view.capture.get();
         let link = match stats.map(|s| s.state()) {
             Some(capture::CameraState::Up) => CameraLink::Up,
@@ -97,5 +132,24 @@ impl Watched {
             stream_epoch: stats.map_or(0, |s| u32::try_from(s.sessions.load(Relaxed)).unwrap_or(u32::MAX)),
             session,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_camera_that_is_gone_is_named_once_and_one_that_is_new_is_watched() {
+        let view = |name: &str| Arc::new(CameraView::new(name, "test:", vec![], vec![]));
+        let (a, b) = (view("a"), view("b"));
+        let mut watched = Vec::new();
+        assert_eq!(follow(&mut watched, &[Arc::clone(&a), Arc::clone(&b)]), [""; 0]);
+        watched[1].taken = 7;
+        let again = view("a");
+        assert_eq!(follow(&mut watched, &[Arc::clone(&b), again]), [""; 0], "another camera of the same name");
+        assert_eq!((watched[0].taken, watched.len()), (7, 2), "who stays is remembered");
+        assert_eq!(follow(&mut watched, &[Arc::clone(&b)]), ["a"]);
+        assert_eq!(follow(&mut watched, &[b]), [""; 0]);
     }
 }

@@ -5,12 +5,15 @@
 use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use kinewatch_capture::kernel_clock;
 use kinewatch_core::event::ClockState;
 use kinewatch_core::manifest::TimeOfDay;
 
-pub use kinewatch_capture::{mono_ns, wall_ns};
+use kinewatch_store::Stamp;
+
+pub use kinewatch_capture::{boot_ns, mono_ns, wall_ns};
 
 /// Made by systemd-timesyncd once it has set the clock.
 const SYNCHRONIZED: &str = "/run/systemd/timesync/synchronized";
@@ -52,6 +55,29 @@ pub fn state() -> ClockState {
 fn boot_id() -> Option<String> {
     static ID: OnceLock<Option<String>> = OnceLock::new();
     ID.get_or_init(|| fs::read_to_string(BOOT_ID).ok().map(|id| id.trim().to_owned())).clone()
+}
+
+/// Now, for ages that outlive a setting of the clock. `synced`: whether the wall clock is.
+#[must_use]
+pub fn stamp(synced: bool) -> Stamp {
+    Stamp { unix_ns: wall_ns(), boot_ns: boot_ns(), boot: boot_number(), synced }
+}
+
+/// A number for this boot; where the kernel does not name it, one for this process.
+fn boot_number() -> i64 {
+    static NUMBER: OnceLock<i64> = OnceLock::new();
+    *NUMBER.get_or_init(|| {
+        let id = boot_id().and_then(|id| uuid::Uuid::parse_str(&id).ok());
+        let number = id.map_or_else(|| fastrand::u64(..), |id| id.as_u64_pair().0 ^ id.as_u64_pair().1);
+        ((number >> 1) as i64).max(1)
+    })
+}
+
+/// What a clock on the wall showed so long ago: `12:03:05`.
+#[must_use]
+pub fn shown(ago: Duration) -> String {
+    let now = jiff::ZonedDateTime::now();
+    now.checked_sub(ago).unwrap_or(now).strftime("%H:%M:%S").to_string()
 }
 
 /// The time of day here, as the system's clock and time zone have it.

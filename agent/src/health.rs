@@ -5,11 +5,19 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use kinewatch_capture::{CameraState, CameraStats};
-use kinewatch_core::event::ClockRecord;
+use kinewatch_capture::{CameraControl, CameraState, CameraStats};
+use kinewatch_core::beat::{self, Beat};
+use kinewatch_core::event::{ClockRecord, StoreCondition, StoreStatus};
+use kinewatch_store::{Gap, StoreError};
+
+use crate::reload::ReloadView;
+
+use crate::supervise::stages::{Stages, Stuck};
+
+use crate::commands::Counts;
 
 /// Upper bounds of the inference duration histogram, seconds.
 pub const DURATION_BOUNDS: [f64; 14] =
@@ -22,14 +30,22 @@ pub struct Shared {
     pub device: String,
     /// Device group.
     pub group: String,
+    /// Random: tells this start of the agent from every other, of any device.
+    pub instance: String,
     /// When the process started.
     pub started: Instant,
-    /// Cameras, in the order of the configuration.
-    pub cameras: Vec<CameraView>,
-    /// Models, in the order of the configuration.
-    pub models: Vec<ModelView>,
+    /// Cameras, in the order of the configuration; another list after each reload. Who goes on keeps its view.
+    pub cameras: ArcSwap<Vec<Arc<CameraView>>>,
+    /// Models, likewise.
+    pub models: ArcSwap<Vec<Arc<ModelView>>>,
     /// Outbox and broker.
     pub delivery: DeliveryView,
+    /// How reloads of the configuration went.
+    pub reloads: ReloadView,
+    /// Whether events can be stored.
+    pub store: StoreView,
+    /// Commands that came from the broker.
+    pub commands: Counts,
     /// How the system clock was set since boot; set once the store is open.
     pub clock: ArcSwapOption<ClockRecord>,
     /// Whether the system clock is synchronised.
@@ -40,10 +56,10 @@ pub struct Shared {
     pub ready: AtomicBool,
     /// Set once when the agent is told to stop.
     pub stopping: AtomicBool,
-    /// Monotonic milliseconds since `started` of the last progress of the inference thread.
-    pub inference_beat_ms: AtomicU64,
-    /// The same of the store thread.
-    pub store_beat_ms: AtomicU64,
+    /// Signs of life of what the agent cannot do without.
+    pub stages: Stages,
+    /// Called with its name at each sign of life, for tests that make a stage hang.
+    pub on_beat: Option<fn(&str)>,
 }
 
 /// One camera.
@@ -53,12 +69,16 @@ pub struct CameraView {
     pub name: String,
     /// Source, without passwords.
     pub source: String,
-    /// Names of the models that watch it.
+    /// Names of the models that watch it, by [`crate::analytics::Origin::watcher`].
     pub models: Vec<String>,
     /// Counters of the capture thread; set when the camera was spawned.
     pub capture: OnceLock<Arc<CameraStats>>,
-    /// Frames dropped because inference did not keep up.
-    pub overflow: AtomicU64,
+    /// Restarts the camera; set when it was spawned.
+    pub control: OnceLock<CameraControl>,
+    /// Sign of life of its thread.
+    pub beat: Arc<Beat>,
+    /// Frames dropped because inference did not keep up; counted by the mailbox.
+    pub overflow: Arc<AtomicU64>,
     /// Windows that were scored.
     pub windows: AtomicU64,
     /// Windows not scored, by model: in the order of `models`.
@@ -80,6 +100,8 @@ pub struct DroppedWindows {
     pub failed: AtomicU64,
     /// The device does not keep up, and a newer window came.
     pub overload: AtomicU64,
+    /// For some time it has given nothing but failures.
+    pub failing: AtomicBool,
 }
 
 /// An action that goes on.
@@ -157,20 +179,105 @@ pub struct DeliveryView {
     pub acked: AtomicU64,
     /// Events that the broker refused for good.
     pub refused: AtomicU64,
-    /// Events in the outbox.
+    /// Times that the broker put an event off.
+    pub deferred: AtomicU64,
+    /// Events in the outbox that wait for the broker.
     pub outbox_messages: AtomicU64,
-    /// Bytes of them.
+    /// Bytes of the outbox.
     pub outbox_bytes: AtomicU64,
-    /// Unix time of the oldest, nanoseconds; 0 when the outbox is empty.
-    pub outbox_oldest_unix_ns: AtomicI64,
+    /// When the oldest that waits was stored, on the clock of [`crate::clock::boot_ns`]; `i64::MAX` when none does.
+    pub outbox_oldest_boot_ns: OldestBootNs,
     /// Events put aside because the broker refuses them.
     pub outbox_parked: AtomicU64,
+    /// Events that the broker has and that wait for a consumer.
+    pub outbox_kept: AtomicU64,
     /// Events dropped to keep within the quota, each stated in a `sys/gap`.
     pub outbox_dropped: AtomicU64,
-    /// Writes to the store that failed.
-    pub store_errors: AtomicU64,
+    /// Events that a damaged or lost database may have taken with it, each stated in a `sys/gap`.
+    pub outbox_damaged: AtomicU64,
     /// Decisions lost because the store could not take them.
     pub decisions_lost: AtomicU64,
+}
+
+impl DeliveryView {
+    /// Counts a range that will never be delivered.
+    pub fn note_dropped(&self, gap: &Gap) {
+        let count =
+            if gap.reason == "quota" || gap.reason == "age" { &self.outbox_dropped } else { &self.outbox_damaged };
+        count.fetch_add(gap.last.saturating_sub(gap.first) + 1, Relaxed);
+    }
+}
+
+/// A time since boot, nanoseconds; `i64::MAX` for none.
+#[derive(Debug)]
+pub struct OldestBootNs(AtomicI64);
+
+impl Default for OldestBootNs {
+    fn default() -> Self {
+        Self(AtomicI64::new(i64::MAX))
+    }
+}
+
+impl OldestBootNs {
+    /// Sets it.
+    pub fn set(&self, boot_ns: Option<i64>) {
+        self.0.store(boot_ns.unwrap_or(i64::MAX), Relaxed);
+    }
+
+    /// How long ago that was, seconds; `None` for none.
+    #[must_use]
+    pub fn age_s(&self) -> Option<f64> {
+        let then = Some(self.0.load(Relaxed)).filter(|ns| *ns != i64::MAX)?;
+        Some(crate::clock::boot_ns().saturating_sub(then).max(0) as f64 / 1e9)
+    }
+}
+
+/// Whether events can be stored.
+#[derive(Debug, Default)]
+pub struct StoreView {
+    /// As it is told on MQTT too; `None` until the store was first tried.
+    pub status: ArcSwapOption<StoreStatus>,
+    /// Events in memory that wait to be stored.
+    pub waiting: AtomicU64,
+    /// Attempts to open, read or write that failed, by [`StoreView::KINDS`].
+    errors: [AtomicU64; StoreView::KINDS.len()],
+}
+
+impl StoreView {
+    /// What goes wrong, with the words of metrics.
+    pub const KINDS: [(StoreCondition, &'static str); 6] = [
+        (StoreCondition::Full, "full"),
+        (StoreCondition::ReadOnly, "read_only"),
+        (StoreCondition::Missing, "missing"),
+        (StoreCondition::Damaged, "damaged"),
+        (StoreCondition::Busy, "busy"),
+        (StoreCondition::Failing, "failing"),
+    ];
+
+    /// Counts a failure.
+    pub fn note(&self, error: &StoreError) {
+        let condition = crate::delivery::condition(error);
+        if let Some(index) = Self::KINDS.iter().position(|(kind, _)| *kind == condition) {
+            self.errors[index].fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Failures by kind.
+    pub fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Self::KINDS.iter().zip(&self.errors).map(|((_, name), n)| (*name, n.load(Relaxed)))
+    }
+
+    /// What is wrong, in one line; `None` while events can be stored, or the store was not tried yet.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        self.status.load().as_ref().and_then(|status| status.error.clone())
+    }
+
+    /// Whether events can be stored now.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.status.load().as_ref().is_some_and(|status| status.state == StoreCondition::Ok)
+    }
 }
 
 impl Shared {
@@ -180,49 +287,71 @@ impl Shared {
         Self {
             device: device.to_owned(),
             group: group.to_owned(),
+            instance: format!("{:016x}", fastrand::u64(..)),
             started: Instant::now(),
-            cameras,
-            models: models.into_iter().map(ModelView::new).collect(),
+            cameras: ArcSwap::from_pointee(cameras.into_iter().map(Arc::new).collect()),
+            models: ArcSwap::from_pointee(models.into_iter().map(|name| Arc::new(ModelView::new(name))).collect()),
+            reloads: ReloadView::default(),
             delivery: DeliveryView { broker: broker.to_owned(), ..DeliveryView::default() },
+            store: StoreView::default(),
+            commands: Counts::default(),
             clock: ArcSwapOption::empty(),
             clock_synced: AtomicBool::new(false),
             clock_steps: AtomicU64::new(0),
             ready: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
-            inference_beat_ms: AtomicU64::new(0),
-            store_beat_ms: AtomicU64::new(0),
+            stages: Stages::default(),
+            on_beat: None,
         }
     }
 
-    /// Notes progress on one of the beats.
-    pub fn beat(&self, beat: &AtomicU64) {
-        let since = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        beat.store(since, Relaxed);
-    }
-
-    /// Time since the last progress noted on a beat.
+    /// The stage that hangs, if one does. While stopping nothing is judged: stages end one after another.
     #[must_use]
-    pub fn silence(&self, beat: &AtomicU64) -> Duration {
-        self.started.elapsed().saturating_sub(Duration::from_millis(beat.load(Relaxed)))
+    pub fn stuck(&self, now: Instant) -> Option<Stuck> {
+        if self.stopping.load(Relaxed) { None } else { self.stages.stuck(now) }
     }
 
-    /// Whether inference and store made progress within `limit`.
-    #[must_use]
-    pub fn is_alive(&self, limit: Duration) -> bool {
-        !self.ready.load(Relaxed)
-            || (self.silence(&self.inference_beat_ms) < limit && self.silence(&self.store_beat_ms) < limit)
-    }
-
-    /// Whether the agent watches: started and not stopping. A camera or broker that is away does not change it.
+    /// Whether the agent watches. A camera or broker that is away does not change it.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Relaxed) && !self.stopping.load(Relaxed)
+        self.unready().is_none()
+    }
+
+    /// Why it does not watch, in one line.
+    #[must_use]
+    pub fn unready(&self) -> Option<String> {
+        if self.stopping.load(Relaxed) {
+            return Some("stopping".into());
+        }
+        if !self.ready.load(Relaxed) {
+            let models = self.models.load();
+            let opening = models.iter().find(|m| m.info.load().is_none());
+            return Some(opening.map_or_else(|| "starting".into(), |m| format!("opening model {}", m.name)));
+        }
+        self.failing().or_else(|| self.unstored())
+    }
+
+    /// Why events wait in memory, in one line.
+    #[must_use]
+    pub fn unstored(&self) -> Option<String> {
+        self.store.fault().map(|fault| format!("events cannot be stored: {fault}"))
+    }
+
+    /// The models that give nothing but failures, in one line.
+    #[must_use]
+    pub fn failing(&self) -> Option<String> {
+        let fails = |camera: &CameraView| {
+            let failing = camera.models.iter().zip(&camera.dropped).filter(|(_, d)| d.failing.load(Relaxed));
+            failing.map(|(model, _)| format!("model {model} fails at {}", camera.name)).collect::<Vec<_>>()
+        };
+        let failing: Vec<_> = self.cameras.load().iter().flat_map(|camera| fails(camera)).collect();
+        (!failing.is_empty()).then(|| failing.join(", "))
     }
 
     /// Cameras whose stream is up.
     #[must_use]
     pub fn cameras_up(&self) -> usize {
-        self.cameras.iter().filter(|c| c.is_up()).count()
+        self.cameras.load().iter().filter(|c| c.is_up()).count()
     }
 }
 
@@ -236,12 +365,36 @@ impl CameraView {
             dropped: models.iter().map(|_| DroppedWindows::default()).collect(),
             models,
             capture: OnceLock::new(),
-            overflow: AtomicU64::new(0),
+            control: OnceLock::new(),
+            beat: Arc::new(Beat::new(format!("capture {name}"), beat::LIMIT, Instant::now())),
+            overflow: Arc::default(),
             windows: AtomicU64::new(0),
             age: DurationHistogram::default(),
             active: ArcSwap::default(),
             events: labels.into_iter().map(|label| LabelEvents { label, ..LabelEvents::default() }).collect(),
         }
+    }
+
+    /// The same camera under other models: what its stream has counted goes on.
+    #[must_use]
+    pub fn with_stream_of(mut self, before: &Self) -> Self {
+        self.overflow = Arc::clone(&before.overflow);
+        if let Some(capture) = before.capture.get() {
+            self.capture = OnceLock::from(Arc::clone(capture));
+        }
+        if let Some(control) = before.control.get() {
+            self.control = OnceLock::from(control.clone());
+        }
+        self.beat = Arc::clone(&before.beat);
+        self
+    }
+
+    /// Whether both have the same name, source, models and labels.
+    #[must_use]
+    pub fn shows_the_same(&self, other: &Self) -> bool {
+        let labels = |view: &Self| view.events.iter().map(|event| event.label.clone()).collect::<Vec<_>>();
+        (&self.name, &self.source, &self.models) == (&other.name, &other.source, &other.models)
+            && labels(self) == labels(other)
     }
 
     /// Windows not scored for one reason, over all models.
@@ -258,7 +411,9 @@ impl CameraView {
 }
 
 impl ModelView {
-    fn new(name: String) -> Self {
+    /// A model that has not been opened.
+    #[must_use]
+    pub fn new(name: String) -> Self {
         Self {
             name,
             info: ArcSwapOption::empty(),
@@ -297,13 +452,6 @@ impl DurationHistogram {
     }
 }
 
-/// Seconds since a Unix time; `None` when it is 0 or lies ahead.
-#[must_use]
-pub fn age_s(unix_ns: i64) -> Option<f64> {
-    let then = UNIX_EPOCH + Duration::from_nanos(u64::try_from(unix_ns).ok().filter(|ns| *ns > 0)?);
-    SystemTime::now().duration_since(then).ok().map(|d| d.as_secs_f64())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,13 +468,27 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_a_fault_only_once_ready() {
-        let shared = Shared::new("g", "d", "b", vec![], vec![]);
-        assert!(shared.is_alive(Duration::ZERO), "still opening models");
+    fn what_keeps_the_agent_from_watching_is_said_in_a_line() {
+        let camera = CameraView::new("front", "test:", vec!["falls".into()], vec![]);
+        let shared = Shared::new("g", "d", "b", vec![camera], vec!["falls".into()]);
+        assert_eq!(shared.unready().as_deref(), Some("opening model falls"));
         shared.ready.store(true, Relaxed);
-        assert!(!shared.is_alive(Duration::ZERO));
-        shared.beat(&shared.inference_beat_ms);
-        shared.beat(&shared.store_beat_ms);
-        assert!(shared.is_alive(Duration::from_secs(60)) && shared.is_ready());
+        assert!(shared.is_ready());
+        shared.cameras.load()[0].dropped[0].failing.store(true, Relaxed);
+        assert_eq!(shared.unready().as_deref(), Some("model falls fails at front"));
+        shared.stopping.store(true, Relaxed);
+        assert_eq!(shared.unready().as_deref(), Some("stopping"));
+    }
+
+    #[test]
+    fn a_stage_that_hangs_is_named_unless_the_agent_stops() {
+        let shared = Shared::new("g", "d", "b", vec![], vec![]);
+        let begun = Instant::now();
+        shared.stages.store.touch(begun);
+        assert_eq!(shared.stuck(begun + beat::LIMIT), None);
+        let stuck = shared.stuck(begun + beat::LIMIT + Duration::from_secs(1)).unwrap();
+        assert_eq!((stuck.stage.as_str(), stuck.silence), ("store", Duration::from_secs(21)));
+        shared.stopping.store(true, Relaxed);
+        assert_eq!(shared.stuck(begun + Duration::from_secs(3600)), None);
     }
 }

@@ -1,11 +1,11 @@
 //! The `infer` thread: empties the mailbox, makes one call of a model, and so on; closes every open action when it ends.
 //!
-//! The only place that calls a model in the daemon. Every frame that has come is taken in before each call, so that the
+//! The only place that calls a model in the daemon. Begins with no camera and no model: they come, and go, through the
+//! mailbox ([`crate::change`]). Every frame that has come is taken in before each call, so that the
 //! scheduler chooses among all that waits. Waits at most a second for frames, so its beat never grows old while it is
 //! alive; a batch across cameras waits at most [`BATCH_DEADLINE`] for company, and under overload not at all.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use kinewatch_capture::{Captured, GapReason};
@@ -15,12 +15,14 @@ use kinewatch_core::manifest::Plan;
 use kinewatch_core::schedule::Load;
 use kinewatch_core::time::DelaySource;
 use kinewatch_engine::InferError;
+use tokio::sync::oneshot;
 
 use crate::analytics::{Analytics, LoadedModel};
+use crate::change::{Change, Joining};
 use crate::health::Shared;
 use crate::layout;
 use crate::live::LiveSink;
-use crate::mailbox::{Mailbox, Round};
+use crate::mailbox::{Mail, Mailbox, Round};
 use crate::overload::{Overload, Turn};
 
 /// How long the first request of a batch waits for others.
@@ -36,7 +38,7 @@ const REPEAT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Inference {
     analytics: Analytics,
-    mailbox: Arc<Mailbox>,
+    mailbox: Arc<Mailbox<Change>>,
     sink: LiveSink,
     shared: Arc<Shared>,
     policy: BatchPolicy,
@@ -44,25 +46,35 @@ pub struct Inference {
     overload: Overload,
     last_failure: Option<Instant>,
     last_look: Option<Instant>,
-    /// By camera: where the delay of its frames was taken from when that was last said.
+    /// By slot of the camera: where the delay of its frames was taken from when that was last said.
     delays: Vec<DelaySource>,
+    /// Models that go back once no camera is watched by them: slot, and where to.
+    leaving: Vec<(usize, oneshot::Sender<LoadedModel>)>,
 }
 
 impl Inference {
-    /// Takes over the opened models.
+    /// Nothing to watch yet.
     #[must_use]
-    pub fn new(analytics: Analytics, mailbox: Arc<Mailbox>, sink: LiveSink, shared: Arc<Shared>) -> Self {
-        let batch = analytics.models().iter().map(|m| m.model.report().batch).max().unwrap_or(1);
-        // More than one request per camera and model is a backlog, not company.
-        let policy = BatchPolicy { max_batch: batch.min(analytics.watchers().count()), deadline: BATCH_DEADLINE };
+    pub fn new(mailbox: Arc<Mailbox<Change>>, sink: LiveSink, shared: Arc<Shared>) -> Self {
         let begun = Instant::now();
-        let analytics = analytics.with_time(move || begun.elapsed());
-        let (overload, delays) = (Overload::default(), vec![DelaySource::Assumed; shared.cameras.len()]);
-        Self { analytics, mailbox, sink, shared, policy, begun, overload, last_failure: None, last_look: None, delays }
+        Self {
+            analytics: Analytics::empty().with_time(move || begun.elapsed()),
+            mailbox,
+            sink,
+            shared,
+            policy: BatchPolicy { max_batch: 1, deadline: BATCH_DEADLINE },
+            begun,
+            overload: Overload::default(),
+            last_failure: None,
+            last_look: None,
+            delays: Vec::new(),
+            leaving: Vec::new(),
+        }
     }
 
     /// Runs until the mailbox is closed and empty.
     pub fn run(mut self) {
+        self.shared.stages.inference.touch(Instant::now());
         let mut round = Vec::new();
         // What has come, then what to do with it.
         while self.take_in(&mut round, Duration::ZERO) != Round::Closed {
@@ -83,20 +95,24 @@ impl Inference {
                 self.sink.look_at_clock();
                 self.say_delays();
             }
-            self.shared.beat(&self.shared.inference_beat_ms);
+            self.shared.stages.inference.touch(Instant::now());
         }
-        for camera in 0..self.shared.cameras.len() {
+        for camera in 0..self.delays.len() {
             self.gap(camera, EndReason::Shutdown);
         }
+        self.shared.stages.inference.rest(Instant::now());
     }
 
     /// Everything that is queued, after waiting for at most `wait` for the first of it.
-    fn take_in(&mut self, round: &mut Vec<(usize, Captured)>, wait: Duration) -> Round {
+    fn take_in(&mut self, round: &mut Vec<Mail<Change>>, wait: Duration) -> Round {
         let first = self.mailbox.round(round, wait);
         let mut found = first;
         while found == Round::Taken {
-            for (camera, captured) in round.drain(..) {
-                self.take(camera, captured);
+            for mail in round.drain(..) {
+                match mail {
+                    Mail::Captured(camera, captured) => self.take(camera, captured),
+                    Mail::Change(change) => self.change(change),
+                }
             }
             found = self.mailbox.round(round, Duration::ZERO);
         }
@@ -120,19 +136,64 @@ impl Inference {
             Captured::Gap { reason, .. } => {
                 self.gap(camera, end_reason(&reason));
             }
-            Captured::Finished => tracing::info!(camera = self.name(camera), "the source has played to its end"),
-            Captured::Failed(error) => tracing::error!(camera = self.name(camera), "{error}"),
+            Captured::Finished => {
+                tracing::info!(camera = self.sink.camera_name(camera), "the source has played to its end");
+            }
+            Captured::Failed(error) => tracing::error!(camera = self.sink.camera_name(camera), "{error}"),
+        }
+    }
+
+    fn change(&mut self, change: Change) {
+        match change {
+            Change::Joins { slot, camera } => {
+                let Joining { camera, live } = *camera;
+                let result = self.analytics.join(slot, camera, &mut self.sink);
+                self.note(result);
+                self.sink.set_camera(slot, Some(live));
+                self.delays.resize(self.delays.len().max(slot + 1), DelaySource::Assumed);
+            }
+            Change::Leaves { slot, reason } => {
+                let result = self.analytics.leave(slot, reason, &mut self.sink);
+                self.note(result);
+                self.sink.set_camera(slot, None);
+                self.delays[slot] = DelaySource::Assumed;
+            }
+            Change::ModelJoins { slot, model, view } => {
+                self.analytics.add_model(slot, *model);
+                self.sink.set_model(slot, Some(view));
+            }
+            Change::ModelLeaves { slot, back } => self.leaving.push((slot, back)),
+            Change::Revised { slot, overrides } => {
+                if let Err(error) = self.analytics.revise(slot, overrides) {
+                    tracing::error!(%error, "other thresholds are not taken");
+                }
+            }
+        }
+        self.send_back();
+        let batch = self.analytics.models().map(|(_, m)| m.model.report().batch).max().unwrap_or(1);
+        // More than one request per camera and model is a backlog, not company.
+        self.policy.max_batch = batch.min(self.analytics.watchers().count());
+    }
+
+    /// Models that nobody is watched by any more.
+    fn send_back(&mut self) {
+        for (slot, back) in std::mem::take(&mut self.leaving) {
+            match self.analytics.take_model(slot) {
+                Some(model) => {
+                    self.sink.set_model(slot, None);
+                    // Whoever asked may have stopped waiting.
+                    let _dropped_here = back.send(model);
+                }
+                None => self.leaving.push((slot, back)),
+            }
         }
     }
 
     fn run_next(&mut self) {
         let result = self.analytics.run_next(&mut self.sink);
         self.note(result);
-        for (loaded, view) in self.analytics.models().iter().zip(&self.shared.models) {
-            let counters = loaded.model.counters();
-            view.backbone_runs.store(counters.backbone_runs, Relaxed);
-            view.head_runs.store(counters.head_runs, Relaxed);
-            view.batches.store(counters.batches, Relaxed);
+        for (slot, loaded) in self.analytics.models() {
+            self.sink.count(slot, loaded.model.counters());
         }
     }
 
@@ -166,7 +227,7 @@ impl Inference {
             if now == DelaySource::Assumed || std::mem::replace(&mut self.delays[camera], now) == now {
                 continue;
             }
-            let camera = self.name(camera);
+            let camera = self.sink.camera_name(camera);
             if now == DelaySource::Reported {
                 tracing::info!(camera, "the camera's clock agrees with ours: its sender reports date its frames");
             } else {
@@ -181,8 +242,8 @@ impl Inference {
 
     /// Online models whose frames come further apart than they carry their state, in words: they find nothing.
     fn blind(&self) -> String {
-        let apart = |m: &&LoadedModel| layout::every(&m.manifest).as_secs_f64() * self.analytics.demand();
-        let online = self.analytics.models().iter().filter(|m| m.manifest.plan == Plan::Online);
+        let apart = |m: &LoadedModel| layout::every(&m.manifest).as_secs_f64() * self.analytics.demand();
+        let online = self.analytics.models().map(|(_, m)| m).filter(|m| m.manifest.plan == Plan::Online);
         let blind = online.filter(|m| apart(m) > m.manifest.sampling.max_hole as f64 / 1e9);
         let names: Vec<_> = blind.map(|m| m.name.as_str()).collect();
         match &names[..] {
@@ -199,10 +260,6 @@ impl Inference {
             self.last_failure = Some(Instant::now());
             tracing::error!("{error}; the windows concerned are left out and counted");
         }
-    }
-
-    fn name(&self, camera: usize) -> &str {
-        &self.shared.cameras[camera].name
     }
 }
 

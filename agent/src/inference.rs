@@ -43,7 +43,7 @@ impl From<&EngineArgs> for EnginePlan {
 /// # Errors
 /// When ONNX Runtime, or a library for it, was asked for by name and cannot be used.
 pub fn open_options(engine: &EnginePlan, cache_dir: Option<PathBuf>) -> Result<OpenOptions, NoLibrary> {
-    let search = search(engine);
+    let search = progress::spin("looking for ONNX Runtime", || search(engine));
     let asked = engine.backend == file::Backend::Ort || engine.ort_library.is_some();
     if asked && engine.backend != file::Backend::Tract && search.found.is_none() {
         return Err(NoLibrary { reason: search.summary() });
@@ -71,7 +71,9 @@ pub fn open_options(engine: &EnginePlan, cache_dir: Option<PathBuf>) -> Result<O
     })
 }
 
-fn search(engine: &EnginePlan) -> LibrarySearch {
+/// Looks for ONNX Runtime as the configuration asks for it; for nothing where tract is asked for.
+#[must_use]
+pub fn search(engine: &EnginePlan) -> LibrarySearch {
     if engine.backend == file::Backend::Tract {
         return LibrarySearch::default();
     }
@@ -79,10 +81,12 @@ fn search(engine: &EnginePlan) -> LibrarySearch {
     let command = ProbeCommand { program, args: vec!["engine-probe".into()] };
     // A relative path is the user's, relative to where the command runs.
     let library = engine.ort_library.as_ref().map(|l| std::path::absolute(l).unwrap_or_else(|_| l.clone()));
-    progress::spin("looking for ONNX Runtime", || find_library(library.as_deref(), &command))
+    find_library(library.as_deref(), &command)
 }
 
-fn provider(provider: file::Provider) -> Provider {
+/// The engine's word for a provider of the configuration.
+#[must_use]
+pub fn provider(provider: file::Provider) -> Provider {
     match provider {
         file::Provider::Tensorrt => Provider::TensorRt,
         file::Provider::Cuda => Provider::Cuda,

@@ -1,6 +1,5 @@
-//! Which camera carries which models, and what its capture and its rings need for that. Pure: computed once at the start.
+//! Which camera carries which models, and what its capture and its rings need for that. Pure.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use kinewatch_core::frame::FrameSpec;
@@ -15,7 +14,7 @@ use kinewatch_engine::InferError;
 pub struct CameraPlan {
     /// Name.
     pub name: String,
-    /// Indices of models, each at most once.
+    /// Slots of models, each at most once.
     pub models: Vec<usize>,
     /// Boxes of those models that take any.
     pub zones: Vec<Region>,
@@ -42,7 +41,7 @@ pub enum LayoutError {
 pub struct BranchPlan {
     /// Frame format.
     pub spec: FrameSpec,
-    /// Indices of models; sampler `i` of the branch belongs to `models[i]`.
+    /// Slots of models; sampler `i` of the branch belongs to `models[i]`.
     pub models: Vec<usize>,
     /// Sampling rates of those models, frames a second.
     pub rates_hz: Vec<f64>,
@@ -54,12 +53,12 @@ pub struct BranchPlan {
     pub waiting_frames: usize,
 }
 
-/// Groups the models of a camera by the frames that they read.
+/// Groups the models of a camera by the frames that they read. `manifest` is asked for each slot; a model that it does not
+/// know watches nothing.
 #[must_use]
-pub fn branches(models: &[Arc<Manifest>], camera: &CameraPlan) -> Vec<BranchPlan> {
+pub fn branches<'a>(camera: &CameraPlan, manifest: impl Fn(usize) -> Option<&'a Manifest>) -> Vec<BranchPlan> {
     let mut branches: Vec<BranchPlan> = Vec::new();
-    for &index in &camera.models {
-        let manifest = &models[index];
+    for (slot, manifest) in camera.models.iter().filter_map(|&slot| Some((slot, manifest(slot)?))) {
         let spec = manifest.input.spec;
         let at = branches.iter().position(|b| b.spec == spec).unwrap_or_else(|| {
             branches.push(BranchPlan {
@@ -72,7 +71,7 @@ pub fn branches(models: &[Arc<Manifest>], camera: &CameraPlan) -> Vec<BranchPlan
             });
             branches.len() - 1
         });
-        branches[at].models.push(index);
+        branches[at].models.push(slot);
         branches[at].rates_hz.push(manifest.sampling.rate_hz);
         // A request that has waited longest is as old as the queue is long, and its window began a stride before.
         let waits = schedule::most_waiting(every(manifest)) as f64 * every(manifest).as_secs_f64();

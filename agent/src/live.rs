@@ -2,23 +2,24 @@
 //!
 //! Lives in the `infer` thread, and watches the system clock for it. Sending an event may wait for the store thread; nothing else blocks.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use kinewatch_core::beat::Beat;
 use kinewatch_core::decode::{Decision, Status};
 use kinewatch_core::event::{ClockState, Clocks, EventContext, Ids, action_event};
 use kinewatch_core::manifest::TimeOfDay;
 use kinewatch_core::time::{DeviceClock, Pts, STEP_NS};
+use kinewatch_engine::Counters;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::analytics::{Origin, Sink, WindowDrop};
+use crate::analytics::{FAILING_AFTER_S, ModelTurn, Origin, Sink, WindowDrop};
 use crate::clock;
 use crate::delivery::{Command, NewEvent};
-use crate::health::{ActiveAction, CameraView, Shared};
+use crate::health::{ActiveAction, CameraView, ModelView, Shared};
 use crate::scores::ScoresWriter;
 
 /// Sink of the daemon.
@@ -26,14 +27,10 @@ use crate::scores::ScoresWriter;
 pub struct LiveSink {
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
-    /// Of each watcher, what its events share.
-    contexts: Vec<EventContext>,
-    /// Ids of open actions by (watcher, action).
-    ids: HashMap<(usize, u64), Uuid>,
-    /// Open actions by (camera, watcher, action).
-    active: Vec<(usize, usize, u64, ActiveAction)>,
-    /// Of each camera, the place of each model among those that watch it.
-    places: Vec<Vec<Option<usize>>>,
+    /// By slot.
+    cameras: Vec<Option<LiveCamera>>,
+    /// By slot.
+    models: Vec<Option<Arc<ModelView>>>,
     clock: DeviceClock,
     /// [`clock::both_ns`], but in tests.
     read_clocks: fn() -> (i64, i64),
@@ -42,23 +39,99 @@ pub struct LiveSink {
     scores: Option<ScoresWriter>,
 }
 
+/// A camera as its events and counters tell of it.
+#[derive(Debug)]
+pub struct LiveCamera {
+    view: Arc<CameraView>,
+    /// What the events of each model share, by [`Origin::watcher`].
+    contexts: Vec<EventContext>,
+    open: Vec<OpenAction>,
+}
+
+#[derive(Debug)]
+struct OpenAction {
+    watcher: usize,
+    action: u64,
+    id: Uuid,
+    active: ActiveAction,
+}
+
+impl LiveCamera {
+    /// `contexts` by [`Origin::watcher`], as are the models of `view`.
+    #[must_use]
+    pub fn new(view: Arc<CameraView>, contexts: Vec<EventContext>) -> Self {
+        Self { view, contexts, open: Vec::new() }
+    }
+
+    /// The id of the decision's action, which is new with its first.
+    fn action_id(&self, origin: Origin<'_>, decision: &Decision) -> Uuid {
+        self.open.iter().find(|open| open.is(origin, decision)).map_or_else(Uuid::now_v7, |open| open.id)
+    }
+
+    /// Keeps the open actions, and shows them.
+    fn note(&mut self, origin: Origin<'_>, decision: &Decision, id: Uuid, active: ActiveAction) {
+        let (watcher, action) = (origin.watcher, decision.action);
+        match decision.status {
+            Status::Started => self.open.push(OpenAction { watcher, action, id, active }),
+            Status::Updated => return,
+            Status::Ended { .. } => self.open.retain(|open| !open.is(origin, decision)),
+        }
+        self.view.active.store(Arc::new(self.open.iter().map(|open| open.active.clone()).collect()));
+    }
+}
+
+impl OpenAction {
+    fn is(&self, origin: Origin<'_>, decision: &Decision) -> bool {
+        (self.watcher, self.action) == (origin.watcher, decision.action)
+    }
+}
+
 impl LiveSink {
-    /// A sink that sends to `commands`, dates by `clock`, and writes scores of every camera into the folder `scores` when one is given.
+    /// A sink that sends to `commands`, dates by `clock`, and writes scores of every camera into the folder `scores` when
+    /// one is given.
     #[must_use]
     pub fn new(
         shared: Arc<Shared>,
         commands: mpsc::Sender<Command>,
-        contexts: Vec<EventContext>,
         clock: DeviceClock,
         scores: Option<&Path>,
     ) -> Self {
         let scores = scores.map(ScoresWriter::in_folder);
-        let (ids, active) = (HashMap::new(), Vec::new());
-        let place = |c: &CameraView| shared.models.iter().map(|m| c.models.iter().position(|n| *n == m.name)).collect();
-        let places = shared.cameras.iter().map(place).collect();
+        let (cameras, models) = (Vec::new(), Vec::new());
         let clock_state = clock::state();
         let (read_clocks, time_of_day) = (clock::both_ns as fn() -> _, None);
-        Self { shared, commands, contexts, ids, active, places, clock, read_clocks, clock_state, time_of_day, scores }
+        Self { shared, commands, cameras, models, clock, read_clocks, clock_state, time_of_day, scores }
+    }
+
+    /// What `slot` is from here on; the one before has no open action any more.
+    pub fn set_camera(&mut self, slot: usize, camera: Option<LiveCamera>) {
+        if let (Some(writer), Some(Some(before))) = (&mut self.scores, self.cameras.get(slot)) {
+            writer.close(&before.view.name);
+        }
+        set(&mut self.cameras, slot, camera);
+    }
+
+    /// The same for a model.
+    pub fn set_model(&mut self, slot: usize, model: Option<Arc<ModelView>>) {
+        set(&mut self.models, slot, model);
+    }
+
+    /// Name of the camera in a slot, for the log.
+    #[must_use]
+    pub fn camera_name(&self, slot: usize) -> &str {
+        self.camera(slot).map_or("", |camera| &camera.view.name)
+    }
+
+    /// Shows the work that a model has done.
+    pub fn count(&self, model: usize, counters: Counters) {
+        let Some(Some(view)) = self.models.get(model) else { return };
+        view.backbone_runs.store(counters.backbone_runs, Relaxed);
+        view.head_runs.store(counters.head_runs, Relaxed);
+        view.batches.store(counters.batches, Relaxed);
+    }
+
+    fn camera(&self, slot: usize) -> Option<&LiveCamera> {
+        self.cameras.get(slot)?.as_ref()
     }
 
     /// Asks the operating system how far the clock can be trusted, and tells a step.
@@ -79,33 +152,49 @@ impl LiveSink {
         if let Some(step) = self.clock.look(mono_ns, wall_ns, self.clock_state.synced) {
             self.shared.clock_steps.fetch_add(1, Relaxed);
             // In the same queue as events: what is in front of it bears the old time.
-            let _stopping = self.commands.blocking_send(Command::ClockStepped(step));
+            let _stopping = send(&self.commands, &self.shared.stages.inference, Command::ClockStepped(step));
         }
         wall_ns
     }
+}
 
-    fn note_active(&mut self, origin: Origin<'_>, decision: &Decision, label: &str) {
-        let key = (origin.camera, origin.watcher, decision.action);
-        match decision.status {
-            Status::Started => {
-                let start_unix_ns = origin.clock.wall(decision.start, self.clock.wall_minus_mono_ns()).unix_ns;
-                self.active.push((key.0, key.1, key.2, ActiveAction { label: label.to_owned(), start_unix_ns }));
-            }
-            Status::Updated => return,
-            Status::Ended { .. } => self.active.retain(|(c, w, a, _)| (*c, *w, *a) != key),
-        }
-        let now = self.active.iter().filter(|(camera, ..)| *camera == origin.camera).map(|(.., action)| action.clone());
-        self.shared.cameras[origin.camera].active.store(Arc::new(now.collect()));
+/// Waits while the queue is full. Then it is the store that makes no progress, and its own beat that tells.
+fn send(
+    commands: &mpsc::Sender<Command>,
+    inference: &Beat,
+    command: Command,
+) -> Result<(), mpsc::error::SendError<Command>> {
+    let command = match commands.try_send(command) {
+        Err(mpsc::error::TrySendError::Full(command)) => command,
+        sent => return sent.map_err(|error| mpsc::error::SendError(error.into_inner())),
+    };
+    inference.rest(Instant::now());
+    let sent = commands.blocking_send(command);
+    inference.touch(Instant::now());
+    sent
+}
+
+/// Puts a value into its slot.
+fn set<T>(slots: &mut Vec<Option<T>>, slot: usize, value: Option<T>) {
+    if slots.len() <= slot {
+        slots.resize_with(slot + 1, || None);
     }
+    slots[slot] = value;
 }
 
 impl Sink for LiveSink {
     fn decision(&mut self, origin: Origin<'_>, decision: &Decision) {
         let now_unix_ns = Some(self.follow_clock());
-        let context = &self.contexts[origin.watcher];
+        let camera = self.cameras.get_mut(origin.camera).and_then(Option::as_mut);
+        let Some(camera) = camera.filter(|camera| origin.watcher < camera.contexts.len()) else {
+            // A camera joins here before its first frame is taken.
+            self.shared.delivery.decisions_lost.fetch_add(1, Relaxed);
+            tracing::error!(slot = origin.camera, "a decision of a camera that is not known is lost");
+            return;
+        };
+        let context = &camera.contexts[origin.watcher];
         let label = context.label(decision).to_owned();
-        let camera = &self.shared.cameras[origin.camera];
-        if let Some(counts) = camera.events.iter().find(|e| e.label == label) {
+        if let Some(counts) = camera.view.events.iter().find(|e| e.label == label) {
             let count = match decision.status {
                 Status::Started => &counts.started,
                 Status::Updated => &counts.updated,
@@ -113,47 +202,68 @@ impl Sink for LiveSink {
             };
             count.fetch_add(1, Relaxed);
         }
-        let key = (origin.watcher, decision.action);
-        let action_id = *self.ids.entry(key).or_insert_with(Uuid::now_v7);
-        if matches!(decision.status, Status::Ended { .. }) {
-            self.ids.remove(&key);
-        }
-        let ids = Ids { id: Uuid::now_v7(), action_id };
+        let ids = Ids { id: Uuid::now_v7(), action_id: camera.action_id(origin, decision) };
         let wall_minus_mono_ns = self.clock.wall_minus_mono_ns();
         let clocks = Clocks { map: origin.clock, state: &self.clock_state, wall_minus_mono_ns, now_unix_ns };
         let event = action_event(context, decision, origin.session, &clocks, ids, 0);
         let topic = context.topic(decision);
-        if self.commands.blocking_send(Command::Event(Box::new(NewEvent { topic, event }))).is_err() {
+        if send(&self.commands, &self.shared.stages.inference, Command::Event(Box::new(NewEvent { topic, event })))
+            .is_err()
+        {
             self.shared.delivery.decisions_lost.fetch_add(1, Relaxed);
             tracing::error!(label, "the store thread is gone: a decision is lost");
         }
-        self.note_active(origin, decision, &label);
+        let start_unix_ns = origin.clock.wall(decision.start, wall_minus_mono_ns).unix_ns;
+        camera.note(origin, decision, ids.action_id, ActiveAction { label, start_unix_ns });
     }
 
     fn scores(&mut self, origin: Origin<'_>, at: Pts, scores: &[f32], labels: &[String]) {
-        let camera = &self.shared.cameras[origin.camera];
-        camera.windows.fetch_add(1, Relaxed);
+        let Some(Some(camera)) = self.cameras.get(origin.camera) else { return };
+        let view = &camera.view;
+        view.windows.fetch_add(1, Relaxed);
         // Both on the monotonic clock: a step of the device's clock is no age.
         let age = clock::mono_ns().saturating_sub(origin.clock.wall(at, 0).unix_ns);
-        camera.age.observe(Duration::from_nanos(u64::try_from(age).unwrap_or(0)));
+        view.age.observe(Duration::from_nanos(u64::try_from(age).unwrap_or(0)));
         if let Some(writer) = &mut self.scores {
-            writer.write(&camera.name, origin.session, at, labels, scores);
+            writer.write(&view.name, origin.session, at, labels, scores);
         }
     }
 
     fn inferred(&mut self, model: usize, _requests: usize, took: Duration) {
-        self.shared.models[model].duration.observe(took);
+        if let Some(Some(view)) = self.models.get(model) {
+            view.duration.observe(took);
+        }
+        // A gap may run many calls in a row.
+        self.shared.stages.inference.touch(Instant::now());
     }
 
-    fn windows_dropped(&mut self, camera: usize, model: usize, why: WindowDrop, dropped: u32) {
-        let Some(place) = self.places[camera][model] else { return };
-        let counts = &self.shared.cameras[camera].dropped[place];
+    fn windows_dropped(&mut self, camera: usize, watcher: usize, why: WindowDrop, dropped: u32) {
+        let Some(counts) = self.camera(camera).and_then(|camera| camera.view.dropped.get(watcher)) else { return };
         let count = match why {
             WindowDrop::Hole => &counts.hole,
             WindowDrop::Failed => &counts.failed,
             WindowDrop::Overload => &counts.overload,
         };
         count.fetch_add(u64::from(dropped), Relaxed);
+    }
+
+    fn model_turned(&mut self, camera: usize, watcher: usize, turn: ModelTurn) {
+        let Some(camera) = self.camera(camera) else { return };
+        let (view, Some(context)) = (&camera.view, camera.contexts.get(watcher)) else { return };
+        if let Some(dropped) = view.dropped.get(watcher) {
+            dropped.failing.store(turn == ModelTurn::Fails, Relaxed);
+        }
+        let (camera, model) = (&view.name, &context.model.name);
+        match turn {
+            ModelTurn::Fails => tracing::error!(
+                camera,
+                model,
+                "the model has given nothing but failures for {} s: its open actions end with stream_lost; see the \
+                 failure above, and `kinewatch model check`",
+                FAILING_AFTER_S
+            ),
+            ModelTurn::Works => tracing::info!(camera, model, "the model works again: decoding begins anew"),
+        }
     }
 
     fn time_of_day(&self) -> Option<TimeOfDay> {
@@ -170,7 +280,6 @@ mod tests {
     use kinewatch_core::time::{Arrival, ClockMap, SessionId};
 
     use super::*;
-    use crate::health::CameraView;
 
     const S: i64 = 1_000_000_000;
     static WALL_NS: AtomicI64 = AtomicI64::new(1_000 * S);
@@ -192,15 +301,16 @@ mod tests {
     #[test]
     fn a_step_is_told_between_the_events_of_before_and_of_after() {
         let (commands, mut queue) = mpsc::channel(8);
-        let camera = CameraView::new("front", "test:", vec![], vec![]);
-        let shared = Arc::new(Shared::new("g", "d", "b", vec![camera], vec![]));
+        let view = Arc::new(CameraView::new("front", "test:", vec!["m".into()], vec!["wave".into()]));
+        let shared = Arc::new(Shared::new("g", "d", "b", vec![], vec![]));
         let model = ModelRef { name: "m".into(), version: "1".into(), sha256: "0".into(), accel: "none".into() };
         let (group, device, camera) = ("g".into(), "d".into(), "front".into());
         let (labels, label_ids) = (vec!["wave".into()], vec![None]);
         let context = EventContext { group, device, camera, model, labels, label_ids };
         let synced = clock::state().synced;
         let clock = DeviceClock::new(10 * S, 1_000 * S, synced);
-        let mut sink = LiveSink::new(Arc::clone(&shared), commands, vec![context], clock, None);
+        let mut sink = LiveSink::new(Arc::clone(&shared), commands, clock, None);
+        sink.set_camera(0, Some(LiveCamera::new(Arc::clone(&view), vec![context])));
         sink.read_clocks = || (10 * S, WALL_NS.load(Relaxed));
         let mut map = ClockMap::new();
         map.observe(Pts(S), Arrival { mono_ns: 9 * S, ..Arrival::default() });
@@ -221,5 +331,6 @@ mod tests {
         // 8 s of the monotonic clock, less the 40 ms assumed.
         assert_eq!(told, ["00:16:37", "4000 s", "01:23:17", "01:23:17"]);
         assert_eq!(shared.clock_steps.load(Relaxed), 1);
+        assert_eq!((view.active.load().len(), view.events[0].started.load(Relaxed)), (3, 3));
     }
 }

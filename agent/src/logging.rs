@@ -1,10 +1,12 @@
 //! Where log lines go and in which form. Standard error or the journal only: standard output is for data.
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::config::file::LogFormat;
 
@@ -19,12 +21,15 @@ pub struct Options {
     pub verbose: u8,
 }
 
+/// What was started, for [`set_level`].
+static STARTED: OnceLock<(Options, Handle<EnvFilter, Registry>)> = OnceLock::new();
+
 /// Starts logging. Called once; later calls change nothing.
 ///
 /// # Errors
 /// In words with what to do, when the filter cannot be understood or the journal was asked for and is not there.
 pub fn init(options: &Options) -> Result<(), String> {
-    let filter = filter(options, std::env::var("RUST_LOG").ok().as_deref())?;
+    let (filter, handle) = reload::Layer::new(filter(options, rust_log().as_deref())?);
     let layer: Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync> = match resolve(options.format) {
         LogFormat::Journald => match tracing_journald::layer() {
             Ok(layer) => layer.with_syslog_identifier("kinewatch".into()).boxed(),
@@ -42,8 +47,29 @@ pub fn init(options: &Options) -> Result<(), String> {
             .boxed(),
         _ => human(),
     };
-    let _already = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
+    if tracing_subscriber::registry().with(layer.with_filter(filter)).try_init().is_ok() {
+        let _first = STARTED.set((options.clone(), handle));
+    }
     Ok(())
+}
+
+/// Another filter of the configuration, from now on.
+///
+/// # Errors
+/// In words, when the filter cannot be understood, or something stronger than the configuration decides.
+pub fn set_level(level: &str) -> Result<(), String> {
+    let Some((options, handle)) = STARTED.get() else { return Ok(()) };
+    let rust_log = rust_log().filter(|text| !text.is_empty());
+    if options.verbose > 0 || rust_log.is_some() {
+        return Err("[log] level: RUST_LOG or -v was given at the start and is stronger".into());
+    }
+    let options = Options { level: level.to_owned(), ..options.clone() };
+    let filter = filter(&options, None)?;
+    handle.reload(filter).map_err(|e| format!("[log] level: {e}"))
+}
+
+fn rust_log() -> Option<String> {
+    std::env::var("RUST_LOG").ok()
 }
 
 /// Checks a filter of the configuration.

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text};
@@ -15,7 +16,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::cli::version_commit;
-use crate::health::{CameraView, DurationHistogram, Shared, age_s};
+use crate::health::{CameraView, DroppedWindows, DurationHistogram, ModelView, Shared};
 
 /// Metrics of one agent.
 #[derive(Debug)]
@@ -46,22 +47,32 @@ impl Metrics {
 #[derive(Debug)]
 struct Reader(Arc<Shared>);
 
+/// The cameras and models of one answer: a reload between two metrics must not mix them.
+struct Snapshot<'s> {
+    shared: &'s Shared,
+    cameras: Arc<Vec<Arc<CameraView>>>,
+    models: Arc<Vec<Arc<ModelView>>>,
+}
+
 /// Values of one metric: labels and number.
 type Rows<'a, V> = Vec<(Vec<(&'a str, &'a str)>, V)>;
 
 impl Collector for Reader {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let e = &mut encoder;
-        self.build(e)?;
-        self.streams(e)?;
-        self.windows(e)?;
-        self.models(e)?;
-        self.events(e)?;
-        self.delivery(e)
+        let shared = &*self.0;
+        let now = Snapshot { shared, cameras: shared.cameras.load_full(), models: shared.models.load_full() };
+        now.build(e)?;
+        now.streams(e)?;
+        now.windows(e)?;
+        now.models(e)?;
+        now.events(e)?;
+        now.delivery(e)?;
+        now.commands(e)
     }
 }
 
-impl Reader {
+impl Snapshot<'_> {
     fn build(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let labels = vec![("version", env!("CARGO_PKG_VERSION")), ("commit", version_commit())];
         gauges(e, "build_info", "Version of the agent; always 1", vec![(labels, 1)])?;
@@ -69,32 +80,47 @@ impl Reader {
             e,
             "uptime_seconds",
             "Time since the agent started",
-            vec![(vec![], self.0.started.elapsed().as_secs_f64())],
+            vec![(vec![], self.shared.started.elapsed().as_secs_f64())],
         )?;
         gauges(
             e,
             "ready",
             "1 when every part has started and the agent is not stopping",
-            vec![(vec![], i64::from(self.0.is_ready()))],
+            vec![(vec![], i64::from(self.shared.is_ready()))],
         )?;
-        let synced = i64::from(self.0.clock_synced.load(Relaxed));
+        let synced = i64::from(self.shared.clock_synced.load(Relaxed));
         gauges(e, "clock_synced", "1 while the system clock is synchronised", vec![(vec![], synced)])?;
-        let steps = vec![(vec![], self.0.clock_steps.load(Relaxed))];
-        counters(e, "clock_steps", "Times that the system clock was set while the agent ran", steps)
+        let steps = vec![(vec![], self.shared.clock_steps.load(Relaxed))];
+        counters(e, "clock_steps", "Times that the system clock was set while the agent ran", steps)?;
+        let reloads = &self.shared.reloads;
+        let rows = [("applied", &reloads.applied), ("refused", &reloads.refused)];
+        let rows = rows.map(|(result, n)| (vec![("result", result)], n.load(Relaxed))).to_vec();
+        counters(e, "config_reloads", "Configurations read again, by what came of it", rows)?;
+        let good = vec![(vec![], i64::from(reloads.last_is_applied()))];
+        gauges(e, "config_last_reload_successful", "0 while the configuration file is one that was refused", good)?;
+        self.silences(e)
+    }
+
+    fn silences(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let now = Instant::now();
+        let stages = self.shared.stages.iter().map(|b| (vec![("stage", b.name())], b.silence(now)));
+        let camera = |c| vec![("stage", "capture"), ("camera", c)];
+        let cameras = self.cameras.iter().map(|c| (camera(c.name.as_str()), c.beat.silence(now)));
+        let rows = stages.chain(cameras).map(|(labels, silence)| (labels, silence.as_secs_f64())).collect();
+        gauges(e, "stage_silence_seconds", "Since the last sign of life of a stage; 0 while it is at rest", rows)
     }
 
     fn per_camera<V>(&self, value: impl Fn(&CameraView) -> V) -> Rows<'_, V> {
-        self.0.cameras.iter().map(|c| (vec![("camera", c.name.as_str())], value(c))).collect()
+        self.cameras.iter().map(|c| (vec![("camera", c.name.as_str())], value(c))).collect()
     }
 
     fn by_reason(&self, reasons: impl Fn(&CameraView) -> Vec<(&'static str, u64)>) -> Rows<'_, u64> {
-        let rows = |c| {
-            reasons(c)
-                .into_iter()
-                .map(|(reason, n)| (vec![("camera", c.name.as_str()), ("reason", reason)], n))
-                .collect::<Vec<_>>()
-        };
-        self.0.cameras.iter().flat_map(rows).collect()
+        let mut rows = Vec::new();
+        for camera in self.cameras.iter() {
+            let labels = |reason| vec![("camera", camera.name.as_str()), ("reason", reason)];
+            rows.extend(reasons(camera).into_iter().map(|(reason, n)| (labels(reason), n)));
+        }
+        rows
     }
 
     fn streams(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -135,6 +161,18 @@ impl Reader {
         )?;
         counters(
             e,
+            "stream_pipelines_abandoned",
+            "Pipelines left behind because they did not stop in time",
+            self.per_camera(|c| stat(c, |s| &s.abandoned)),
+        )?;
+        counters(
+            e,
+            "capture_threads_abandoned",
+            "Threads of cameras that hung and were replaced",
+            self.per_camera(|c| stat(c, |s| &s.threads_abandoned)),
+        )?;
+        counters(
+            e,
             "camera_clock_steps",
             "Times that a camera set its clock while frames went on",
             self.per_camera(|c| stat(c, |s| &s.clock_steps)),
@@ -145,7 +183,7 @@ impl Reader {
     fn windows(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
         counters(e, "windows", "Windows scored", self.per_camera(|c| c.windows.load(Relaxed)))?;
         let mut dropped = Vec::new();
-        for c in &self.0.cameras {
+        for c in self.cameras.iter() {
             for (model, d) in c.models.iter().zip(&c.dropped) {
                 for (reason, n) in [("hole", &d.hole), ("failed", &d.failed), ("overload", &d.overload)] {
                     let labels = vec![("camera", c.name.as_str()), ("model", model.as_str()), ("reason", reason)];
@@ -154,13 +192,19 @@ impl Reader {
             }
         }
         counters(e, "windows_dropped", "Windows not scored, by reason", dropped)?;
+        let failing = self.cameras.iter().flat_map(|c| {
+            let labels = move |model| vec![("camera", c.name.as_str()), ("model", model)];
+            let failing = |d: &DroppedWindows| i64::from(d.failing.load(Relaxed));
+            c.models.iter().zip(&c.dropped).map(move |(model, d)| (labels(model.as_str()), failing(d)))
+        });
+        gauges(e, "model_failing", "1 while a model gives nothing but failures at a camera", failing.collect())?;
         let mut family = e.encode_descriptor(
             "score_age_seconds",
             "From the newest frame of a window, in front of the camera, to its scores",
             None,
             MetricType::Histogram,
         )?;
-        for c in &self.0.cameras {
+        for c in self.cameras.iter() {
             let labels = [("camera", c.name.as_str())];
             histogram(&c.age, family.encode_family(&&labels[..])?)?;
         }
@@ -169,7 +213,7 @@ impl Reader {
 
     fn models(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let infos: Vec<_> =
-            self.0.models.iter().filter_map(|m| m.info.load_full().map(|i| (m.name.as_str(), i))).collect();
+            self.models.iter().filter_map(|m| m.info.load_full().map(|i| (m.name.as_str(), i))).collect();
         let rows = infos
             .iter()
             .map(|(name, i)| {
@@ -184,8 +228,8 @@ impl Reader {
             })
             .collect();
         gauges(e, "model_info", "What runs each model; always 1", rows)?;
-        let rows = |pick: fn(&crate::health::ModelView) -> &AtomicU64| {
-            self.0.models.iter().map(|m| (vec![("model", m.name.as_str())], pick(m).load(Relaxed))).collect::<Vec<_>>()
+        let rows = |pick: fn(&ModelView) -> &AtomicU64| {
+            self.models.iter().map(|m| (vec![("model", m.name.as_str())], pick(m).load(Relaxed))).collect::<Vec<_>>()
         };
         counters(e, "backbone_runs", "Frames that went through the backbone", rows(|m| &m.backbone_runs))?;
         counters(e, "head_runs", "Windows that went through the head", rows(|m| &m.head_runs))?;
@@ -196,7 +240,7 @@ impl Reader {
             None,
             MetricType::Histogram,
         )?;
-        for m in &self.0.models {
+        for m in self.models.iter() {
             let labels = [("model", m.name.as_str())];
             histogram(&m.duration, family.encode_family(&&labels[..])?)?;
         }
@@ -205,7 +249,7 @@ impl Reader {
 
     fn events(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let mut rows = Vec::new();
-        for camera in &self.0.cameras {
+        for camera in self.cameras.iter() {
             for l in &camera.events {
                 for (status, n) in [("started", &l.started), ("updated", &l.updated), ("ended", &l.ended)] {
                     rows.push((
@@ -219,7 +263,7 @@ impl Reader {
     }
 
     fn delivery(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let d = &self.0.delivery;
+        let d = &self.shared.delivery;
         let one = |n: &AtomicU64| vec![(vec![], n.load(Relaxed))];
         gauges(
             e,
@@ -230,20 +274,52 @@ impl Reader {
         counters(e, "mqtt_connections", "Connections made to the broker", one(&d.connections))?;
         counters(e, "mqtt_publish_acked", "Events that the broker acknowledged", one(&d.acked))?;
         counters(e, "mqtt_publish_refused", "Events that the broker refused for good", one(&d.refused))?;
+        counters(e, "mqtt_publish_deferred", "Times that the broker put an event off", one(&d.deferred))?;
         let gauge = |n: &AtomicU64| vec![(vec![], n.load(Relaxed) as i64)];
-        gauges(e, "outbox_messages", "Events stored and not yet acknowledged", gauge(&d.outbox_messages))?;
-        gauges(e, "outbox_bytes", "Bytes of them", gauge(&d.outbox_bytes))?;
+        gauges(e, "outbox_messages", "Events stored that wait for the broker", gauge(&d.outbox_messages))?;
+        gauges(e, "outbox_bytes", "Bytes of the outbox, as its quota counts them", gauge(&d.outbox_bytes))?;
         gauges(e, "outbox_parked", "Events put aside because the broker refuses them", gauge(&d.outbox_parked))?;
-        let oldest = age_s(d.outbox_oldest_unix_ns.load(Relaxed)).unwrap_or(0.0);
+        gauges(e, "outbox_kept", "Events that the broker has and that wait for a consumer", gauge(&d.outbox_kept))?;
         gauges(
             e,
             "outbox_oldest_age_seconds",
-            "Age of the oldest of them; 0 when there is none",
-            vec![(vec![], oldest)],
+            "Age of the oldest that waits for the broker; 0 when there is none",
+            vec![(vec![], d.outbox_oldest_boot_ns.age_s().unwrap_or(0.0))],
         )?;
         counters(e, "outbox_dropped", "Events dropped to keep within the quota", one(&d.outbox_dropped))?;
-        counters(e, "store_errors", "Writes to the store that failed", one(&d.store_errors))?;
+        counters(
+            e,
+            "outbox_damaged",
+            "Events that a damaged or lost database may have taken with it",
+            one(&d.outbox_damaged),
+        )?;
+        let store = &self.shared.store;
+        gauges(e, "store_up", "1 while events can be stored", vec![(vec![], i64::from(store.is_up()))])?;
+        gauges(e, "store_waiting", "Events in memory that wait to be stored", gauge(&store.waiting))?;
+        let errors = store.errors().map(|(kind, n)| (vec![("kind", kind)], n)).collect();
+        counters(e, "store_errors", "Attempts to open, read or write the store that failed, by kind", errors)?;
         counters(e, "decisions_lost", "Decisions that the store could not take", one(&d.decisions_lost))
+    }
+
+    fn commands(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let c = &self.shared.commands;
+        let listening = vec![(vec![], i64::from(c.listening.load(Relaxed)))];
+        gauges(e, "commands_listening", "1 while the broker lets the agent listen for commands", listening)?;
+        let mut rows = Vec::new();
+        for (command, outcomes) in c.by_name() {
+            let counts = [("ok", &outcomes.ok), ("refused", &outcomes.refused), ("failed", &outcomes.failed)];
+            for (outcome, n) in counts {
+                rows.push((vec![("command", command), ("outcome", outcome)], n.load(Relaxed)));
+            }
+        }
+        counters(e, "commands", "Commands, by what became of them", rows)?;
+        let reasons = [("too_many", &c.too_many), ("unread", &c.unread), ("retained", &c.retained)];
+        let rows = reasons.into_iter().map(|(reason, n)| (vec![("reason", reason)], n.load(Relaxed))).collect();
+        counters(e, "commands_dropped", "Commands that were not even tried, by reason", rows)?;
+        let rows = vec![(vec![], c.namesakes.load(Relaxed))];
+        counters(e, "namesakes", "Times that another device of the same name was heard", rows)?;
+        let rows = vec![(vec![], c.unanswered.load(Relaxed))];
+        counters(e, "command_answers_dropped", "Answers that found no room on the way to the broker", rows)
     }
 }
 
@@ -302,7 +378,7 @@ mod tests {
         let camera = CameraView::new("front", "test:", vec!["falls".into()], vec!["fall".into()]);
         camera.dropped[0].hole.store(3, Relaxed);
         let shared = Shared::new("home", "box", "mqtt://127.0.0.1", vec![camera], vec!["falls".into()]);
-        shared.models[0].duration.observe(std::time::Duration::from_millis(12));
+        shared.models.load()[0].duration.observe(std::time::Duration::from_millis(12));
         let text = Metrics::new(Arc::new(shared)).render().unwrap();
         let stable: Vec<&str> = text
             .lines()
@@ -316,7 +392,7 @@ mod tests {
     fn the_dashboard_asks_only_for_metrics_that_exist() {
         let camera = CameraView::new("c", "test:", vec!["m".into()], vec!["l".into()]);
         let shared = Shared::new("g", "d", "b", vec![camera], vec!["m".into()]);
-        shared.models[0].info.store(Some(Arc::new(crate::health::ModelInfo {
+        shared.models.load()[0].info.store(Some(Arc::new(crate::health::ModelInfo {
             version: "1".into(),
             architecture: "a".into(),
             sha256: "s".into(),

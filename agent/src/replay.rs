@@ -21,7 +21,7 @@ use kinewatch_engine::InferError;
 use sha2::{Digest, Sha256};
 
 use crate::analytics::{Analytics, CameraPlan, LayoutError, LoadedModel, Origin, Sink, WindowDrop, branches};
-use crate::mailbox::{Mailbox, Overflow, Round};
+use crate::mailbox::{Mail, Mailbox, Overflow, Round};
 
 /// Frames that capture may be ahead of inference.
 const AHEAD: usize = 16;
@@ -146,17 +146,17 @@ pub fn play(
     sink: &mut impl Sink,
     progress: &mut impl FnMut(Pts),
 ) -> Result<Pts, Stopped> {
-    let manifests: Vec<_> = analytics.models().iter().map(|m| Arc::clone(&m.manifest)).collect();
-    let branches = branches(&manifests, plan)
+    let manifests: Vec<_> = analytics.models().map(|(_, m)| Arc::clone(&m.manifest)).collect();
+    let branches = branches(plan, |model| Some(&**manifests.get(model)?))
         .into_iter()
         .map(|b| Branch { spec: b.spec, rates_hz: b.rates_hz, pool_frames: b.ring_frames + AHEAD + 8 })
         .collect();
     let mut options = CameraOptions::new(plan.name.clone(), source, branches);
     options.elements = elements;
     options.teardown_deadline = Duration::from_secs(5);
-    let mailbox = Arc::new(Mailbox::new(1, AHEAD, Overflow::Block));
-    let inbox = Arc::clone(&mailbox);
-    let capture = Camera::spawn(options, Box::new(move |captured| inbox.push(0, captured)))?;
+    let mailbox = Arc::new(Mailbox::new(AHEAD, Overflow::Block));
+    let inbox = mailbox.open(Arc::default());
+    let capture = Camera::spawn(options, Box::new(move |captured| inbox.push(captured)))?;
     let outcome = pump(analytics, &mailbox, sink, progress);
     mailbox.close();
     capture.stop(Duration::from_secs(5));
@@ -173,7 +173,8 @@ fn pump(
     let mut round = Vec::new();
     while mailbox.round(&mut round, TICK) != Round::Closed {
         progress(newest);
-        for (_, captured) in round.drain(..) {
+        for mail in round.drain(..) {
+            let Mail::Captured(_, captured) = mail;
             match captured {
                 Captured::Frame { branch, frame } => {
                     newest = frame.meta().pts;
@@ -274,7 +275,7 @@ impl Sink for Collect<'_> {
         }
     }
 
-    fn windows_dropped(&mut self, _camera: usize, _model: usize, _why: WindowDrop, count: u32) {
+    fn windows_dropped(&mut self, _camera: usize, _watcher: usize, _why: WindowDrop, count: u32) {
         self.replayed.windows_dropped += u64::from(count);
     }
 }

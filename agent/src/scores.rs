@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use kinewatch_core::time::{Pts, SessionId};
 
+use crate::intervals::read_bounded;
 use crate::timeline::Curve;
 
 /// Whether a command has one video or more.
@@ -93,6 +94,13 @@ impl ScoresWriter {
         Self { folder: folder.to_owned(), open: HashMap::new() }
     }
 
+    /// Ends the camera's file: it is gone, or has other labels. What comes of the same session is not written.
+    pub fn close(&mut self, camera: &str) {
+        if let Some((_, slot)) = self.open.get_mut(camera) {
+            *slot = None;
+        }
+    }
+
     /// One row. A file that cannot be written is told once in the log and given up.
     pub fn write(&mut self, camera: &str, session: SessionId, at: Pts, labels: &[String], scores: &[f32]) {
         let known = self.open.get(camera).map(|(session, _)| *session);
@@ -126,7 +134,8 @@ pub struct SavedScores {
 /// # Errors
 /// In words, with file, row and what to do.
 pub fn read_rows(path: &Path) -> Result<SavedScores, String> {
-    let mut reader = csv::Reader::from_path(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let text = read_bounded(path)?;
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
     let header = reader.headers().map_err(|e| format!("{}: {e}", path.display()))?.clone();
     if header.get(0) != Some("time_s") || header.len() < 2 {
         return Err(format!(

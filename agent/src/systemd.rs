@@ -1,33 +1,53 @@
-//! What systemd is told. Does nothing when the agent was not started by it.
+//! What systemd is told, by the protocol of `sd_notify(3)`. Does nothing when the agent was not started by it.
+//!
+//! Never waits: a message is a datagram. When what is told lies with the caller; see `agent/design/supervision.md`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-use crate::health::Shared;
-use crate::web::ALIVE_LIMIT;
+/// Everything has started, or a reload is over.
+pub fn ready() {
+    notify(&[NotifyState::Ready]);
+}
 
-/// Everything has started.
-pub fn ready(status: &str) {
-    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
+/// What `systemctl status` shows, one line.
+pub fn status(line: &str) {
+    notify(&[NotifyState::Status(line)]);
 }
 
 /// A stop has begun.
 pub fn stopping() {
-    notify(&[NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
 }
 
-/// Feeds the watchdog while inference and store make progress; a camera or broker that is away is no fault.
-pub async fn feed_watchdog(shared: Arc<Shared>) {
-    let Some(limit) = sd_notify::watchdog_enabled() else { return };
-    let mut ticks = tokio::time::interval((limit / 3).max(Duration::from_millis(100)));
-    loop {
-        ticks.tick().await;
-        if shared.is_alive(ALIVE_LIMIT.min(limit)) {
-            notify(&[NotifyState::Watchdog]);
-        }
+/// The configuration is read again; [`ready`] tells the end of it. For `Type=notify-reload`, and no harm elsewhere.
+pub fn reloading() {
+    // One message: systemd takes RELOADING= without the time for a fault.
+    if let Ok(now) = NotifyState::monotonic_usec_now() {
+        notify(&[NotifyState::Reloading, now]);
     }
+}
+
+/// Starting takes longer: `TimeoutStartSec=` ends no sooner than after `more`.
+pub fn extend(more: Duration) {
+    notify(&[NotifyState::ExtendTimeoutUsec(u32::try_from(more.as_micros()).unwrap_or(u32::MAX))]);
+}
+
+/// The limit of the unit's watchdog, when it has one for this process.
+#[must_use]
+pub fn watchdog_limit() -> Option<Duration> {
+    sd_notify::watchdog_enabled()
+}
+
+/// All is well.
+pub fn feed_watchdog() {
+    notify(&[NotifyState::Watchdog]);
+}
+
+/// To be treated as a service whose watchdog has run out.
+pub fn trigger_watchdog() {
+    notify(&[NotifyState::WatchdogTrigger]);
 }
 
 fn notify(states: &[NotifyState<'_>]) {

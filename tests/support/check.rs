@@ -417,3 +417,12 @@ fn utc(time: &str) -> Result<(), String> {
     let parsed = time.parse::<jiff::Timestamp>().is_ok() && (time.ends_with('Z') || time.ends_with("+00:00"));
     if parsed { Ok(()) } else { Err(format!("time {time:?} is not RFC 3339 in UTC")) }
 }
+
+/// Fails unless everything that was received (`topic<TAB>payload`) keeps every promise, with no hole and every action ended.
+pub fn assert_whole(lines: &[String]) {
+    let mut checker = Checker::default();
+    lines.iter().for_each(|line| checker.line(line));
+    let verdict = checker.verdict(Closure::Required);
+    verdict.assert_kept();
+    assert_eq!(verdict.holes, 0, "{verdict:?}");
+}

@@ -45,6 +45,15 @@ pub fn http_get(address: &str, path: &str) -> Option<(u16, String)> {
     Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
 }
 
+/// A program of `examples` beside the binary under test.
+pub fn example(name: &str) -> Command {
+    let program = Path::new(env!("CARGO_BIN_EXE_kinewatch")).with_file_name("examples").join(name);
+    assert!(program.exists(), "{} is missing: build with --all-targets", program.display());
+    let mut command = Command::new(program);
+    command.env_remove("RUST_LOG").env_remove("JOURNAL_STREAM").stdin(Stdio::null());
+    command
+}
+
 /// A port that nobody listens on right now.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -124,6 +133,11 @@ impl Process {
         }
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills it at once.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
@@ -188,6 +202,16 @@ impl Broker {
         Subscriber { process }
     }
 
+    /// What it has logged so far.
+    pub fn log(&self) -> Vec<String> {
+        self.process.borrow_mut().seen().to_vec()
+    }
+
+    /// Waits for the first line of its log that satisfies `wanted`, of those not yet seen.
+    pub fn wait_for(&self, what: &str, wanted: impl FnMut(&str) -> bool) {
+        self.process.borrow_mut().wait_for(what, wanted);
+    }
+
     /// Kills it, without a goodbye to its clients.
     pub fn kill(&mut self) {
         self.process.get_mut().kill();
@@ -214,6 +238,15 @@ impl Subscriber {
         serde_json::from_str(line.split_once('\t').unwrap().1).unwrap()
     }
 
+    /// Waits until the retained message of a topic that ends so has been removed.
+    pub fn removed(&mut self, topic: &str) {
+        let removes =
+            |line: &str| line.split_once('\t').is_some_and(|(t, payload)| t.ends_with(topic) && payload.is_empty());
+        if !self.lines().iter().any(|line| removes(line)) {
+            self.process.wait_for(&format!("{topic} to be removed"), removes);
+        }
+    }
+
     /// Every line so far.
     pub fn lines(&mut self) -> &[String] {
         self.process.seen()
@@ -234,9 +267,7 @@ impl RtspServer {
     }
 
     fn start_on(port: u16, arguments: &[String]) -> Self {
-        let program = Path::new(env!("CARGO_BIN_EXE_kinewatch")).with_file_name("examples").join("rtsp-serve");
-        assert!(program.exists(), "{} is missing: build with --all-targets", program.display());
-        let mut command = Command::new(program);
+        let mut command = example("rtsp-serve");
         command.current_dir(root()).arg("--port").arg(port.to_string()).args(arguments);
         let mut process = Process::start(command, Stream::Stdout);
         process.wait_for("the RTSP server", |line| line.starts_with("rtsp://"));
@@ -259,6 +290,17 @@ impl RtspServer {
     }
 }
 
+/// Writes a configuration to which device and web are added.
+fn configure(folder: &Path, web: &str, config: &str) -> PathBuf {
+    let (path, state) = (folder.join("kinewatch.toml"), folder.join("state"));
+    let head = format!(
+        "[device]\nname = \"box\"\ngroup = \"test\"\nstate_dir = \"{}\"\n\n[web]\nlisten = \"{web}\"\n\n",
+        state.display()
+    );
+    std::fs::write(&path, head + config).unwrap();
+    path
+}
+
 /// The daemon with a configuration of the test's.
 pub struct Daemon {
     /// Its log, line by line.
@@ -270,17 +312,22 @@ pub struct Daemon {
 impl Daemon {
     /// Writes the configuration (device and web are added) and starts `kinewatch run`.
     pub fn start(folder: &Path, config: &str) -> Self {
+        Self::start_program(kinewatch(), folder, config)
+    }
+
+    /// The same with another program, or with an environment of its own.
+    pub fn start_program(mut command: Command, folder: &Path, config: &str) -> Self {
         let web = format!("127.0.0.1:{}", free_port());
-        let path = folder.join("kinewatch.toml");
-        let state = folder.join("state");
-        let head = format!(
-            "[device]\nname = \"box\"\ngroup = \"test\"\nstate_dir = \"{}\"\n\n[web]\nlisten = \"{web}\"\n\n",
-            state.display()
-        );
-        std::fs::write(&path, head + config).unwrap();
-        let mut command = kinewatch();
+        let path = configure(folder, &web, config);
         command.args(["run", "--config"]).arg(&path);
         Self { log: Process::start(command, Stream::Stderr), web }
+    }
+
+    /// Writes another configuration and sends SIGHUP; gives the path of the file.
+    pub fn reload(&self, folder: &Path, config: &str) -> PathBuf {
+        let path = configure(folder, &self.web, config);
+        self.log.signal("HUP");
+        path
     }
 
     /// Body of a GET on the daemon's web server; `None` while it does not answer.

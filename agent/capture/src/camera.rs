@@ -1,15 +1,16 @@
-//! One camera: its options, what it tells its consumer, and the handle that stops it.
+//! One camera: its options, what it tells its consumer, and the handles that stop and restart it.
 //!
 //! [`Camera::spawn`] starts the thread `cam-<name>`, which owns the pipeline from building to teardown ([`crate::run`]).
 //! One camera's trouble never touches another: nothing here is shared between cameras.
 
 use std::fs::File;
-use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::Duration;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use std::{fmt, io, thread};
 
+use kinewatch_core::beat::{self, Beat};
 use kinewatch_core::frame::{Frame, FrameSpec};
 use kinewatch_core::time::{Pts, SessionId};
 
@@ -22,7 +23,8 @@ use crate::pipeline;
 use crate::run::{CameraThread, StopSignal};
 use crate::secret::Credentials;
 use crate::source::Source;
-use crate::stats::{CameraState, CameraStats};
+use crate::stats::{CameraState, CameraStats, count};
+use crate::teardown::Teardowns;
 
 /// Frames of one size and chain, for one or more samplers.
 #[derive(Clone, Debug)]
@@ -59,14 +61,20 @@ pub struct CameraOptions {
     pub backoff: BackoffOptions,
     /// A pipeline that takes longer to stop is left to itself, and counted.
     pub teardown_deadline: Duration,
+    /// Sessions that a camera of this name has begun before: their numbers are not used again.
+    pub sessions_before: u32,
+    /// Sign of life of the camera's thread: it stops when the thread hangs, not when the camera is away.
+    pub beat: Arc<Beat>,
 }
 
 impl CameraOptions {
     /// The usual times, elements by probing. [`crate::init`] must have been called.
     #[must_use]
     pub fn new(name: impl Into<String>, source: Source, branches: Vec<Branch>) -> Self {
+        let name = name.into();
         Self {
-            name: name.into(),
+            beat: Arc::new(Beat::new(format!("capture {name}"), beat::LIMIT, Instant::now())),
+            name,
             source,
             credentials: None,
             transport: Transport::default(),
@@ -76,6 +84,7 @@ impl CameraOptions {
             first_frame_timeout: Duration::from_secs(10),
             backoff: BackoffOptions::default(),
             teardown_deadline: Duration::from_secs(2),
+            sessions_before: 0,
         }
     }
 }
@@ -131,14 +140,38 @@ pub enum StopOutcome {
 
 /// A running camera. Dropping it asks the thread to end, without waiting.
 #[derive(Debug)]
-pub struct Camera {
-    name: String,
+pub struct Camera(CameraControl);
+
+/// Restarts a camera from another thread than its owner's. Does not keep it running.
+#[derive(Clone, Debug)]
+pub struct CameraControl(Arc<Inner>);
+
+struct Inner {
+    options: CameraOptions,
     stats: Arc<CameraStats>,
+    delivery: Arc<Delivery>,
+    teardowns: Arc<Teardowns>,
+    thread: Mutex<Thread>,
+}
+
+/// The thread `cam-<name>`.
+struct Thread {
     stop: Arc<StopSignal>,
-    done: Mutex<Receiver<()>>,
+    done: Receiver<()>,
+    /// The owner wants it to end: it is not started again.
+    stopping: bool,
 }
 
 impl Camera {
+    /// Whether [`Camera::spawn`] would find a file that cannot be opened, or a source that this machine cannot serve.
+    ///
+    /// # Errors
+    /// It would.
+    pub fn check(options: &CameraOptions) -> Result<(), CaptureError> {
+        check_file(&options.source)?;
+        pipeline::check(options)
+    }
+
     /// Starts the camera's thread. Returns at once; a file that cannot be opened and a source that this machine cannot
     /// serve at all are errors here.
     ///
@@ -146,53 +179,49 @@ impl Camera {
     /// time. It must be quick, except that with `speed=max` it may block to slow the file down. It must not call
     /// [`Camera::stop`].
     pub fn spawn(options: CameraOptions, on: Consumer) -> Result<Self, CaptureError> {
-        check_file(&options.source)?;
-        pipeline::check(&options)?;
-        let name = options.name.clone();
+        Self::check(&options)?;
         let stats = Arc::new(CameraStats::default());
-        let stop = Arc::new(StopSignal::default());
+        stats.sessions.store(options.sessions_before.into(), Relaxed);
         let pace = match &options.source {
             source if !source.is_real_time() => Pace::Unclocked,
             source if source.is_file() => Pace::Played,
             _ => Pace::Live,
         };
         let delivery = Arc::new(Delivery::new(&options.branches, pace, Arc::clone(&stats), on));
-        let (ended, done) = sync_channel(1);
-        let body = CameraThread::new(options, Arc::clone(&stats), Arc::clone(&stop), delivery);
-        let thread_stats = Arc::clone(&stats);
-        thread::Builder::new()
-            .name(format!("cam-{name}"))
-            .spawn(move || {
-                body.run();
-                thread_stats.enter(CameraState::Stopped);
-                let _ = ended.send(());
-            })
-            .map_err(|e| CaptureError::Thread { camera: name.clone(), reason: e.to_string() })?;
-        Ok(Self { name, stats, stop, done: Mutex::new(done) })
+        let teardowns = Arc::new(Teardowns::new(options.name.clone(), options.teardown_deadline));
+        let thread = Mutex::new(start(&options, &stats, &delivery, &teardowns)?);
+        Ok(Self(CameraControl(Arc::new(Inner { options, stats, delivery, teardowns, thread }))))
     }
 
     /// Name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        &self.0.0.options.name
     }
 
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> Arc<CameraStats> {
-        Arc::clone(&self.stats)
+        Arc::clone(&self.0.0.stats)
+    }
+
+    /// For whoever may restart it.
+    #[must_use]
+    pub fn control(&self) -> CameraControl {
+        self.0.clone()
     }
 
     /// Asks the thread to end without waiting: with several cameras, ask all, then [`Camera::stop`] each.
     pub fn request_stop(&self) {
-        self.stop.raise();
+        let mut thread = self.0.thread();
+        thread.stopping = true;
+        thread.stop.raise();
     }
 
     /// Stops the camera and waits at most `deadline`. An open session gets its gap, [`GapReason::Stopped`], first.
     pub fn stop(&self, deadline: Duration) -> StopOutcome {
-        self.stop.raise();
-        let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
-        match done.recv_timeout(deadline) {
+        self.request_stop();
+        match self.0.thread().done.recv_timeout(deadline) {
             Ok(()) | Err(RecvTimeoutError::Disconnected) => StopOutcome::Joined,
             Err(RecvTimeoutError::Timeout) => StopOutcome::Abandoned,
         }
@@ -201,8 +230,85 @@ impl Camera {
 
 impl Drop for Camera {
     fn drop(&mut self) {
-        self.stop.raise();
+        self.request_stop();
     }
+}
+
+impl CameraControl {
+    /// Asks for a new pipeline now, without the wait of a camera that is down; a camera that has ended begins again. An
+    /// open session gets its gap, [`GapReason::Lost`]. Returns at once. Nothing else is touched: sessions and counters go
+    /// on.
+    ///
+    /// # Errors
+    /// The camera had ended and the operating system gives no thread.
+    pub fn restart(&self) -> Result<(), CaptureError> {
+        let mut thread = self.thread();
+        let ended = thread.done.try_recv() != Err(TryRecvError::Empty);
+        if !ended {
+            thread.stop.rebuild();
+        } else if !thread.stopping {
+            *thread = self.start()?;
+        }
+        Ok(())
+    }
+
+    /// Leaves a thread that hangs to itself, counts it, and starts another in its place, which first ends the session
+    /// that is open. Whatever the old one does when it comes to life again has no effect.
+    ///
+    /// # Errors
+    /// The operating system gives no thread; the old one is still the camera's.
+    pub fn replace(&self) -> Result<(), CaptureError> {
+        let mut thread = self.thread();
+        if thread.stopping {
+            return Ok(());
+        }
+        // A new thread has a whole limit to give its first sign.
+        self.0.options.beat.rest(Instant::now());
+        let new = self.start()?;
+        std::mem::replace(&mut *thread, new).stop.disown();
+        count(&self.0.stats.threads_abandoned);
+        Ok(())
+    }
+
+    fn start(&self) -> Result<Thread, CaptureError> {
+        let Inner { options, stats, delivery, teardowns, .. } = &*self.0;
+        start(options, stats, delivery, teardowns)
+    }
+
+    fn thread(&self) -> MutexGuard<'_, Thread> {
+        self.0.thread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Camera").field("name", &self.options.name).field("stats", &self.stats).finish_non_exhaustive()
+    }
+}
+
+fn start(
+    options: &CameraOptions,
+    stats: &Arc<CameraStats>,
+    delivery: &Arc<Delivery>,
+    teardowns: &Arc<Teardowns>,
+) -> Result<Thread, CaptureError> {
+    let (name, beat, stats) = (options.name.clone(), Arc::clone(&options.beat), Arc::clone(stats));
+    let (stop, (ended, done)) = (Arc::new(StopSignal::default()), sync_channel(1));
+    let raised = Arc::clone(&stop);
+    let (delivery, teardowns) = (Arc::clone(delivery), Arc::clone(teardowns));
+    let body = CameraThread::new(options.clone(), Arc::clone(&stats), Arc::clone(&stop), delivery, teardowns);
+    thread::Builder::new()
+        .name(format!("cam-{name}"))
+        .spawn(move || {
+            body.run();
+            if !raised.is_disowned() {
+                stats.enter(CameraState::Stopped);
+                beat.rest(Instant::now());
+            }
+            let _ = ended.send(());
+        })
+        .map_err(|e| CaptureError::Thread { camera: name, reason: e.to_string() })?;
+    Ok(Thread { stop, done, stopping: false })
 }
 
 fn check_file(source: &Source) -> Result<(), CaptureError> {

@@ -19,6 +19,17 @@ pub fn wall_ns() -> i64 {
     i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX)
 }
 
+/// Nanoseconds since boot, suspended time included. Never set; starts anew with each boot.
+#[must_use]
+#[expect(unsafe_code, reason = "the standard library does not read CLOCK_BOOTTIME")]
+pub fn boot_ns() -> i64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a value that we own and that outlives the call.
+    let answer = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
+    debug_assert_eq!(answer, 0, "every kernel since 2.6.39 has this clock");
+    time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec)
+}
+
 /// What the kernel knows of its wall clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelClock {
@@ -54,6 +65,7 @@ mod tests {
         let (mono, wall) = (mono_ns(), wall_ns());
         assert!(mono > 0 && wall > 1_700_000_000_000_000_000);
         assert!(mono_ns() >= mono);
+        assert!(boot_ns() >= mono, "it counts suspended time on top");
         if let Some(clock) = kernel_clock() {
             assert!((0..=16_000_000).contains(&clock.max_error_us), "{clock:?}");
         }

@@ -36,6 +36,8 @@ pub(crate) struct Delivery {
 }
 
 struct Inner {
+    /// Of the pipeline that counts.
+    newest: Generation,
     open: Option<Generation>,
     session: Option<Session>,
     next_session: SessionId,
@@ -113,6 +115,8 @@ pub(crate) enum Offer {
 
 impl Delivery {
     pub(crate) fn new(branches: &[Branch], pace: Pace, stats: Arc<CameraStats>, on: Consumer) -> Self {
+        let begun = u32::try_from(stats.sessions.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+        let next_session = SessionId(begun).next();
         let branches = branches
             .iter()
             .map(|branch| BranchState {
@@ -124,9 +128,10 @@ impl Delivery {
             })
             .collect();
         let inner = Inner {
+            newest: 0,
             open: None,
             session: None,
-            next_session: SessionId(1),
+            next_session,
             segment: None,
             frame_duration: None,
             previous: None,
@@ -137,9 +142,20 @@ impl Delivery {
         Self { stats, on, pace, busy: AtomicBool::new(false), inner: Mutex::new(inner) }
     }
 
+    /// A number for a new pipeline. From here on those before it can neither open nor close: their thread may have hung
+    /// and come to life again.
+    pub(crate) fn next_generation(&self) -> Generation {
+        let mut inner = self.lock();
+        inner.newest += 1;
+        inner.newest
+    }
+
     /// Lets frames of a new pipeline in.
     pub(crate) fn open(&self, generation: Generation) {
         let mut inner = self.lock();
+        if generation != inner.newest {
+            return;
+        }
         inner.open = Some(generation);
         inner.segment = None;
         inner.frame_duration = None;
@@ -149,8 +165,11 @@ impl Delivery {
     }
 
     /// Shuts the pipeline out and ends its session, if one began. Waits for a consumer that is taking a frame.
-    pub(crate) fn close(&self, reason: GapReason) {
+    pub(crate) fn close(&self, generation: Generation, reason: GapReason) {
         let mut inner = self.lock();
+        if generation != inner.newest {
+            return;
+        }
         inner.open = None;
         for branch in &mut inner.branches {
             branch.pending = None;
@@ -379,6 +398,7 @@ mod tests {
             }
         };
         let delivery = Delivery::new(&branches, pace, Arc::clone(&stats), Box::new(on));
+        assert_eq!(delivery.next_generation(), 1);
         delivery.open(1);
         delivery.segment(1, gst::FormattedSegment::<gst::ClockTime>::new().upcast_ref());
         for k in 0..10_i64 {
@@ -390,6 +410,33 @@ mod tests {
         let gaps = gaps.lock().unwrap().clone();
         assert_eq!(last.1, if gaps.is_empty() { 360 } else { 160 }, "media time of the last frame");
         (last.0, gaps, stats.clock_steps.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn a_pipeline_of_a_thread_that_was_replaced_neither_opens_nor_closes() {
+        let gaps = Arc::new(Mutex::new(0));
+        let told = Arc::clone(&gaps);
+        let on = move |captured| {
+            if let Captured::Gap { .. } = captured {
+                *told.lock().unwrap() += 1;
+            }
+        };
+        let delivery = Delivery::new(&[], Pace::Live, Arc::default(), Box::new(on));
+        let old = delivery.next_generation();
+        delivery.open(old);
+        let session = |delivery: &Delivery| {
+            let current = Current { running: 0, arrival: None };
+            delivery.place(&mut delivery.lock(), current).0.0
+        };
+        assert_eq!(session(&delivery), 1);
+        let new = delivery.next_generation();
+        delivery.close(new, GapReason::Lost("hung".into()));
+        assert_eq!(*gaps.lock().unwrap(), 1, "the new thread ends what the old one left open");
+        delivery.open(new);
+        assert_eq!(session(&delivery), 2, "sessions are never numbered twice");
+        delivery.open(old);
+        delivery.close(old, GapReason::Stopped);
+        assert_eq!((delivery.lock().open, *gaps.lock().unwrap()), (Some(new), 1));
     }
 
     #[test]

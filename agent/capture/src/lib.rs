@@ -8,6 +8,7 @@
 //! error, end and silence, rebuilds it, and gives up a pipeline that does not stop within its deadline. Only this crate
 //! names GStreamer and V4L2. It never shows a password, never logs per frame, and never allocates per frame.
 
+mod ask;
 mod backoff;
 mod camera;
 mod clock;
@@ -19,6 +20,7 @@ mod diagnose;
 mod elements;
 mod error;
 mod init;
+mod inventory;
 mod pipeline;
 mod run;
 mod secret;
@@ -26,15 +28,17 @@ mod source;
 mod stats;
 mod teardown;
 
+pub use ask::{Offered, ask_rtsp};
 pub use backoff::BackoffOptions;
-pub use camera::{Branch, Camera, CameraOptions, Captured, GapReason, StopOutcome};
-pub use clock::{KernelClock, kernel_clock, mono_ns, wall_ns};
+pub use camera::{Branch, Camera, CameraControl, CameraOptions, Captured, GapReason, StopOutcome};
+pub use clock::{KernelClock, boot_ns, kernel_clock, mono_ns, wall_ns};
 pub use describe::{Codec, Description, Layout, Transport, describe};
 #[cfg(feature = "v4l")]
 pub use devices::{Device, DeviceError, DeviceFormat, check_device, devices};
 pub use elements::{Elements, Platform};
 pub use error::{CaptureError, DescribeError, Disposition, InitError};
 pub use init::init;
+pub use inventory::{Needed, gstreamer_version, has_element, needed, package_of};
 pub use secret::{Credentials, redact};
 pub use source::{Mode, Source, SourceError, Speed, V4l2Format};
 pub use stats::{CameraState, CameraStats};

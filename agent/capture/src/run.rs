@@ -1,11 +1,12 @@
 //! The thread `cam-<name>`: builds the pipeline, watches bus and clock, tears down, waits, and begins again.
 //!
 //! ERROR, EOS and silence of a live source lead to the same full rebuild. Never touches pixels; never waits for a
-//! pipeline longer than the teardown deadline.
+//! pipeline longer than the teardown deadline. It gives a sign of life ([`CameraOptions::beat`]) at every step, so that a
+//! thread that hangs in a driver is found and can be replaced.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
@@ -26,13 +27,16 @@ use crate::teardown::Teardowns;
 /// How often the thread looks at the clock while frames flow.
 const TICK: gst::ClockTime = gst::ClockTime::from_mseconds(200);
 
+/// Why a session ended whose thread was replaced.
+const HUNG: &str = "the thread of the camera hung";
+
 /// A camera that keeps setting its clock is told of this often.
 const REPEAT: Duration = Duration::from_secs(60);
 
 /// A server that is known to be quicker is given this long for its first packet.
 const FIRST_PACKET: Duration = Duration::from_secs(4);
 
-/// Tells the thread to end; wakes it from bus and backoff.
+/// Tells the thread to end, or to build a new pipeline; wakes it from bus and backoff.
 #[derive(Debug, Default)]
 pub(crate) struct StopSignal {
     state: Mutex<StopState>,
@@ -42,40 +46,72 @@ pub(crate) struct StopSignal {
 #[derive(Debug, Default)]
 struct StopState {
     raised: bool,
+    /// Another thread has taken this one's place.
+    disowned: bool,
+    rebuild: bool,
     bus: Option<gst::Bus>,
 }
 
 impl StopSignal {
     pub(crate) fn raise(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.raised = true;
+        self.change(|state| state.raised = true);
+    }
+
+    /// Raised, and whatever the thread says from now on is not the camera's.
+    pub(crate) fn disown(&self) {
+        self.change(|state| (state.raised, state.disowned) = (true, true));
+    }
+
+    pub(crate) fn rebuild(&self) {
+        self.change(|state| state.rebuild = true);
+    }
+
+    pub(crate) fn is_disowned(&self) -> bool {
+        self.lock().disowned
+    }
+
+    fn is_raised(&self) -> bool {
+        self.lock().raised
+    }
+
+    /// Whether a new pipeline was asked for since it was last looked.
+    fn take_rebuild(&self) -> bool {
+        std::mem::take(&mut self.lock().rebuild)
+    }
+
+    fn watch(&self, bus: Option<gst::Bus>) {
+        self.lock().bus = bus;
+    }
+
+    /// Sleeps for `wait`, until raised, or until a new pipeline is asked for; true when raised.
+    fn wait(&self, wait: Duration) -> bool {
+        let going_on = |s: &mut StopState| !s.raised && !s.rebuild;
+        let (mut state, _) =
+            self.changed.wait_timeout_while(self.lock(), wait, going_on).unwrap_or_else(PoisonError::into_inner);
+        state.rebuild = false;
+        state.raised
+    }
+
+    fn change(&self, change: impl FnOnce(&mut StopState)) {
+        let mut state = self.lock();
+        change(&mut state);
         if let Some(bus) = &state.bus {
-            let wake = gst::Structure::new_empty("kinewatch-stop");
+            let wake = gst::Structure::new_empty("kinewatch-wake");
             let _ = bus.post(gst::message::Application::new(wake));
         }
         self.changed.notify_all();
     }
 
-    fn is_raised(&self) -> bool {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).raised
-    }
-
-    fn watch(&self, bus: Option<gst::Bus>) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).bus = bus;
-    }
-
-    /// Sleeps for `wait` or until raised; true when raised.
-    fn wait(&self, wait: Duration) -> bool {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let (state, _) =
-            self.changed.wait_timeout_while(state, wait, |s| !s.raised).unwrap_or_else(PoisonError::into_inner);
-        state.raised
+    fn lock(&self) -> MutexGuard<'_, StopState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// How one pipeline ended.
 enum End {
     Stopped,
+    /// A new one was asked for.
+    Rebuild,
     Drained,
     Failed(CaptureError),
 }
@@ -93,7 +129,7 @@ pub(crate) struct CameraThread {
     stats: Arc<CameraStats>,
     stop: Arc<StopSignal>,
     delivery: Arc<Delivery>,
-    teardowns: Teardowns,
+    teardowns: Arc<Teardowns>,
     generation: Generation,
     /// The longest that any connection took to its first frame; `None` before the first.
     slowest_start: Option<Duration>,
@@ -105,14 +141,18 @@ impl CameraThread {
         stats: Arc<CameraStats>,
         stop: Arc<StopSignal>,
         delivery: Arc<Delivery>,
+        teardowns: Arc<Teardowns>,
     ) -> Self {
         let source_name = options.source.to_string();
-        let teardowns = Teardowns::new(options.name.clone(), options.teardown_deadline);
         Self { options, source_name, stats, stop, delivery, teardowns, generation: 0, slowest_start: None }
     }
 
     /// Runs until stopped, finished or failed for good.
     pub(crate) fn run(mut self) {
+        self.alive();
+        // What the thread before this one left open, if it hung.
+        self.generation = self.delivery.next_generation();
+        self.delivery.close(self.generation, GapReason::Lost(HUNG.into()));
         let mut backoff = Backoff::new(self.options.backoff);
         loop {
             if self.stop.is_raised() || self.wait_for_abandoned() {
@@ -130,7 +170,9 @@ impl CameraThread {
                 Next::Wait => {
                     self.stats.enter(CameraState::Down);
                     count(&self.stats.reconnects);
-                    if self.stop.wait(backoff.next(chance())) {
+                    let wait = backoff.next(chance());
+                    self.options.beat.allow(Instant::now(), wait);
+                    if self.stop.wait(wait) {
                         break;
                     }
                 }
@@ -139,9 +181,14 @@ impl CameraThread {
         debug!(camera = self.options.name, "camera thread ends");
     }
 
+    fn alive(&self) {
+        self.options.beat.touch(Instant::now());
+    }
+
     /// One pipeline, from building to teardown.
     fn run_once(&mut self) -> End {
-        self.generation += 1;
+        self.alive();
+        self.generation = self.delivery.next_generation();
         let built = pipeline::build(&self.options, &self.source_name, &self.delivery, self.generation);
         let (pipeline, streams) = match built {
             Ok(built) => (built.pipeline, built.streams),
@@ -153,7 +200,9 @@ impl CameraThread {
         };
         self.stop.watch(Some(bus.clone()));
         self.delivery.open(self.generation);
+        self.alive();
         let started = pipeline.set_state(gst::State::Playing);
+        self.alive();
         let end = match started {
             Ok(_) => match self.watch(&bus, &streams) {
                 End::Drained => streams.without_video().map_or(End::Drained, |found| {
@@ -165,6 +214,7 @@ impl CameraThread {
         };
         self.stop.watch(None);
         self.close(&end);
+        self.options.beat.allow(Instant::now(), self.options.teardown_deadline);
         if !self.teardowns.stop(pipeline) {
             count(&self.stats.abandoned);
         }
@@ -180,8 +230,12 @@ impl CameraThread {
         let mut said: Option<Instant> = None;
         loop {
             let message = bus.timed_pop_filtered(TICK, &kinds);
+            self.alive();
             if self.stop.is_raised() {
                 return End::Stopped;
+            }
+            if self.stop.take_rebuild() {
+                return End::Rebuild;
             }
             match message.as_ref().map(|m| m.view()) {
                 Some(gst::MessageView::Eos(_)) => return End::Drained,
@@ -243,7 +297,9 @@ impl CameraThread {
     /// Ends the session, if one began, before the slow teardown.
     fn close(&self, end: &End) {
         let reason = match end {
+            End::Stopped if self.stop.is_disowned() => GapReason::Lost(HUNG.into()),
             End::Stopped => GapReason::Stopped,
+            End::Rebuild => GapReason::Lost("restarted".into()),
             End::Drained => match self.options.source {
                 Source::File { looped: true, .. } => GapReason::Looped,
                 Source::File { .. } | Source::Test { .. } => GapReason::EndOfStream,
@@ -251,7 +307,7 @@ impl CameraThread {
             },
             End::Failed(error) => GapReason::Lost(error.to_string()),
         };
-        self.delivery.close(reason);
+        self.delivery.close(self.generation, reason);
     }
 
     /// Tells the consumer what is final, logs, and decides what comes next.
@@ -261,6 +317,11 @@ impl CameraThread {
         let once = matches!(self.options.source, Source::File { looped: false, .. } | Source::Test { .. });
         let error = match end {
             End::Stopped => return Next::Leave,
+            End::Rebuild => {
+                count(&self.stats.reconnects);
+                info!(camera, "restarts");
+                return Next::Again;
+            }
             End::Drained if self.options.source.is_file() || once => {
                 if had_frames {
                     return if once { self.finish() } else { Next::Again };
@@ -315,12 +376,17 @@ impl CameraThread {
 
     /// Holds back while too many pipelines refuse to die; true when stopped meanwhile.
     fn wait_for_abandoned(&self) -> bool {
-        while self.teardowns.is_clogged() {
+        loop {
+            self.alive();
+            let clogged = self.teardowns.is_clogged();
+            self.stats.clogged.store(clogged, Relaxed);
+            if !clogged {
+                return false;
+            }
             if self.stop.wait(Duration::from_secs(1)) {
                 return true;
             }
         }
-        false
     }
 }
 

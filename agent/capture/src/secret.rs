@@ -71,8 +71,9 @@ pub(crate) fn mask_query(text: &str) -> String {
     while let Some(at) = rest.find('=') {
         let (head, tail) = rest.split_at(at + 1);
         out.push_str(head);
-        let key_start = head.rfind(|c: char| !c.is_ascii_alphanumeric() && c != '=' && c != '_').map_or(0, |i| i + 1);
-        let key = head[key_start..head.len() - 1].to_ascii_lowercase();
+        let before = &head[..at];
+        let key = before.rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or(before);
+        let key = key.to_ascii_lowercase();
         let value_end = tail.find(|c: char| "&/?#;,\"'`".contains(c) || c.is_whitespace()).unwrap_or(tail.len());
         if KEYS.iter().any(|k| key.ends_with(k)) && value_end > 0 {
             out.push_str(MASK);
@@ -137,5 +138,6 @@ mod tests {
         assert_eq!(redact("`rtsp://c/d?password=xyz&ch=1`"), "`rtsp://c/d?password=***&ch=1`");
         assert_eq!(redact("rtsp://c/d?ch=1"), "rtsp://c/d?ch=1");
         assert_eq!(redact("no url, a = b"), "no url, a = b");
+        assert_eq!(redact("Küche=1 pässword=x ü=pw=y"), "Küche=1 pässword=*** ü=pw=***");
     }
 }

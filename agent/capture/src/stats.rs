@@ -3,7 +3,7 @@
 //! Never locks on the path of a frame: counters are relaxed atomics, each written by the camera's own threads. Only
 //! the text of the last error sits behind a mutex.
 
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 use crate::secret::redact;
@@ -41,16 +41,20 @@ pub struct CameraStats {
     pub pool_exhausted: AtomicU64,
     /// Dropped: scaled, but unreadable or not matching the frame that was chosen.
     pub unreadable: AtomicU64,
-    /// Pipelines rebuilt after a failure.
+    /// Pipelines rebuilt after a failure, or on request.
     pub reconnects: AtomicU64,
     /// Of those, because of silence.
     pub stalls: AtomicU64,
-    /// Sessions begun (first frames).
+    /// Sessions begun (first frames), with those of [`crate::CameraOptions::sessions_before`].
     pub sessions: AtomicU64,
     /// Times that the camera set its clock while frames went on.
     pub clock_steps: AtomicU64,
     /// Pipelines whose teardown did not end in time.
     pub abandoned: AtomicU64,
+    /// So many of those still hold their resources that no new one is built.
+    pub clogged: AtomicBool,
+    /// Threads of the camera that hung and were replaced.
+    pub threads_abandoned: AtomicU64,
     /// `CLOCK_MONOTONIC` of the last decoded frame, nanoseconds; 0 before the first.
     pub last_frame_mono_ns: AtomicI64,
     state: AtomicU8,

@@ -1,6 +1,8 @@
 //! The pure parts of kinewatch: no I/O, no clock, no threads, no async.
 
 pub mod batch;
+pub mod beat;
+pub mod command;
 pub mod decode;
 pub mod event;
 pub mod frame;

@@ -273,6 +273,14 @@ impl InferError {
     }
 }
 
+/// The dynamic linker does not load a library.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct LinkError {
+    /// In its words, which name the file that is missing.
+    pub detail: String,
+}
+
 /// No usable ONNX Runtime library there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -1,6 +1,7 @@
 //! Golden clips: frames of the package and the logits that the exporter computed for them.
 
 use std::fs::File;
+use std::io::{self, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -32,6 +33,17 @@ pub(crate) struct Deviation {
     pub(crate) expected: f32,
     pub(crate) found: f32,
     pub(crate) tolerance: f32,
+}
+
+/// Longest header of an npy file, bytes; ours have 118.
+const MAX_HEADER: u32 = 64 << 10;
+
+/// Reads the golden clips of a package, and runs nothing: whether the files are what the manifest says.
+///
+/// # Errors
+/// A file is missing, is no npy file, or has another shape.
+pub fn check_golden(dir: &Path, manifest: &Manifest) -> Result<(), OpenError> {
+    read(dir, manifest).map(drop)
 }
 
 /// Reads every clip of a package.
@@ -82,16 +94,37 @@ fn clip_name(path: &Path, dir: &Path) -> String {
 }
 
 fn npy<T: npyz::Deserialize>(path: &Path, wanted: &str) -> Result<(Vec<u64>, Vec<T>), OpenError> {
-    let file = File::open(path).map_err(|source| OpenError::Read { path: path.into(), source })?;
+    let read = |source| OpenError::Read { path: path.into(), source };
     let bad = |detail: String| OpenError::GoldenFile { path: path.into(), detail };
-    let npy =
-        NpyFile::new(std::io::BufReader::new(file)).map_err(|error| bad(format!("is not an npy file: {error}")))?;
+    let mut file = File::open(path).map_err(read)?;
+    let length = file.metadata().map_err(read)?.len();
+    if header_length(&mut file).map_err(read)? > MAX_HEADER {
+        return Err(bad("is not an npy file: its header is too long".to_owned()));
+    }
+    let npy = NpyFile::new(BufReader::new(file)).map_err(|error| bad(format!("is not an npy file: {error}")))?;
     let shape = npy.shape().to_vec();
     if npy.order() != npyz::Order::C {
         return Err(bad("must be in C order".to_owned()));
     }
+    let bytes = shape.iter().try_fold(size_of::<T>() as u64, |bytes, side| bytes.checked_mul(*side));
+    if bytes.is_none_or(|bytes| bytes > length) {
+        return Err(bad(format!("is cut short: {shape:?} in {length} bytes")));
+    }
     let values = npy.into_vec::<T>().map_err(|error| bad(format!("must hold {wanted} values: {error}")))?;
     Ok((shape, values))
+}
+
+/// Length of the header as the file has it (numpy/lib/format.py): two bytes in version 1, four in later ones. The library
+/// takes as much memory as is stated there. Leaves the file at its beginning.
+fn header_length(file: &mut File) -> io::Result<u32> {
+    let mut begin = Vec::with_capacity(12);
+    file.by_ref().take(12).read_to_end(&mut begin)?;
+    file.rewind()?;
+    Ok(match begin.as_slice() {
+        [_, _, _, _, _, _, 2..=u8::MAX, _, a, b, c, d] => u32::from_le_bytes([*a, *b, *c, *d]),
+        [_, _, _, _, _, _, _, _, a, b, ..] => u16::from_le_bytes([*a, *b]).into(),
+        _ => 0,
+    })
 }
 
 /// Runs every clip. The first logit that is further off than `tolerance`, if any, comes with the results.

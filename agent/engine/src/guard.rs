@@ -29,7 +29,9 @@ pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, BackendError>) -> Resu
     })
 }
 
-fn install_hook() {
+/// Sets the hook that keeps panics of guarded closures quiet, in front of the one that is set; further calls do nothing.
+/// A process that sets a hook of its own calls this right after, so that no panic meets a moment without one.
+pub fn install_hook() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let previous = take_hook();

@@ -29,9 +29,11 @@ mod report;
 mod stream;
 
 pub use bench::{BenchResult, Milliseconds, bench, check};
-pub use error::{BackendError, Disposition, InferError, OpenError, ProbeError};
+pub use error::{BackendError, Disposition, InferError, LinkError, OpenError, ProbeError};
+pub use golden::check_golden;
+pub use guard::install_hook as install_panic_guard;
 pub use library::{
-    LibraryInfo, LibrarySearch, MINIMUM_MINOR, ProbeCommand, find_library, probe_in_child, probe_library,
+    LibraryInfo, LibrarySearch, MINIMUM_MINOR, ProbeCommand, find_library, link_library, probe_in_child, probe_library,
 };
 pub use logits::Logits;
 pub use model::{Model, Request};

@@ -278,7 +278,7 @@ impl Opening<'_> {
             Backend::Ort => {
                 let library = self.options.ort_library.as_deref().ok_or_else(no_library)?;
                 let (environment, version) = load::environment(library)?;
-                learnt.library = Some(LibraryInfo { path: library.into(), version });
+                learnt.library = Some(LibraryInfo { path: library.into(), version, providers: Vec::new() });
                 let setup = OrtSetup {
                     environment: &environment,
                     model: &self.manifest.name,

@@ -83,6 +83,9 @@ pub enum Provider {
 }
 
 impl Provider {
+    /// Every provider, best first.
+    pub const ALL: [Self; 3] = [Self::TensorRt, Self::Cuda, Self::Cpu];
+
     /// As written in the configuration.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::driver::Driver;
+use crate::driver::{Driver, Ends};
 use crate::states::{States, StatesFull};
 use crate::stop::StopRequest;
 use crate::{DisconnectReason, Options, Version};
@@ -54,7 +54,54 @@ pub enum Signal {
         /// MQTT 5 reason code: 0x87 not authorised, 0x90 topic invalid, 0x95 too large, 0x97 quota, 0x99 payload format…
         code: u8,
     },
+    /// The broker does not take the message now. It is no longer in flight: hand it over again. Whatever is handed over
+    /// waits here until it is time to try again.
+    Deferred {
+        /// Of the message.
+        sequence: u64,
+        /// MQTT 5 reason code: 0x80 unspecified, 0x83 implementation specific, 0x91 identifier in use.
+        code: u8,
+    },
+    /// The broker has answered to [`Options::subscriptions`].
+    Subscribed {
+        /// Filters that it does not allow.
+        refused: Vec<String>,
+    },
 }
+
+/// A message of [`Options::subscriptions`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Incoming {
+    /// Topic.
+    pub topic: String,
+    /// Payload; `None` when it is larger than [`Options::max_incoming`].
+    pub payload: Option<Bytes>,
+    /// Bytes of the payload.
+    pub size: usize,
+    /// A retained message from before the subscription.
+    pub retained: bool,
+    /// Where an answer is wanted (MQTT 5).
+    pub response_topic: Option<String>,
+    /// To be sent back with the answer (MQTT 5).
+    pub correlation: Option<Bytes>,
+    /// Messages dropped since the one before, because nobody took them in time.
+    pub missed: u64,
+}
+
+/// An answer to an [`Incoming`]: QoS 1, not retained, sent once. Unlike an [`Outgoing`] it is lost with a connection that
+/// breaks before its acknowledgement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// Topic.
+    pub topic: String,
+    /// Payload, JSON.
+    pub payload: Bytes,
+    /// Of the request.
+    pub correlation: Option<Bytes>,
+}
+
+/// Incoming messages and replies that wait, each.
+const WAITING: usize = 32;
 
 /// How a stop went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,6 +117,8 @@ pub struct Stopped {
 #[derive(Debug)]
 pub struct Client {
     outgoing: mpsc::Sender<Outgoing>,
+    replies: mpsc::Sender<Reply>,
+    incoming: Option<mpsc::Receiver<Incoming>>,
     states: Arc<States>,
     stop: mpsc::Sender<StopRequest>,
     task: JoinHandle<()>,
@@ -84,10 +133,30 @@ impl Client {
         let (outgoing, outgoing_receiver) = mpsc::channel(window);
         let (signal_sender, signals) = mpsc::channel(2 * window + 8);
         let (stop, stop_receiver) = mpsc::channel(1);
+        let (replies, reply_receiver) = mpsc::channel(WAITING);
+        let (incoming_sender, incoming) = mpsc::channel(WAITING);
         let states = Arc::new(States::default());
-        let driver = Driver::new(options, outgoing_receiver, signal_sender, Arc::clone(&states), stop_receiver);
-        let task = handle.spawn(driver.run());
-        (Self { outgoing, states, stop, task }, signals)
+        let ends = Ends {
+            outgoing: outgoing_receiver,
+            replies: reply_receiver,
+            incoming: incoming_sender,
+            signals: signal_sender,
+            states: Arc::clone(&states),
+            stop: stop_receiver,
+        };
+        let task = handle.spawn(Driver::new(options, ends).run());
+        (Self { outgoing, replies, incoming: Some(incoming), states, stop, task }, signals)
+    }
+
+    /// What comes of [`Options::subscriptions`]; to be taken once. At most 32 wait: what comes beyond is dropped and
+    /// counted in [`Incoming::missed`].
+    pub fn incoming(&mut self) -> Option<mpsc::Receiver<Incoming>> {
+        self.incoming.take()
+    }
+
+    /// The bounded queue of replies. Use `try_send`: it is full when the connection is gone or slow.
+    pub fn replies(&self) -> mpsc::Sender<Reply> {
+        self.replies.clone()
     }
 
     /// The bounded queue to the broker. Use `try_send`, or wait in a `select` that also reads the signals: it is full

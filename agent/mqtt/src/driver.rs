@@ -1,7 +1,8 @@
 //! The client task: connect, keep the window full, report, and start all over on any error.
 //!
 //! One owner of everything about the connection; the handle talks to it through bounded channels. The loop's `next` is
-//! never dropped halfway (that could lose half a packet), except to end the connection.
+//! never dropped halfway (that could lose half a packet), except to end the connection. What goes over a connection is in
+//! [`crate::exchange`]; here is its life.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -9,90 +10,111 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, Breaks, LATELY};
 use crate::choice::Choice;
-use crate::client::{Outgoing, Signal, Stopped};
-use crate::flight::{Flight, Ticket};
-use crate::link::{self, Happened, Kind, Poller, Sender};
+use crate::client::{Incoming, Outgoing, Reply, Signal, Stopped};
+use crate::deferral::Deferrals;
+use crate::exchange::PACKET_TOO_LARGE;
+use crate::flight::Flight;
+use crate::link::{self, Happened, Poller, Sender};
+use crate::news::News;
 use crate::states::States;
 use crate::stop::{Phase, StopRequest};
+use crate::subscriptions::Subscriptions;
 use crate::{DisconnectReason, Options};
 
 /// A connection that lived this long was worth it: the next wait is short again.
 const PROVEN_AFTER: Duration = Duration::from_secs(10);
-/// So many short connections in a row are no accident.
-const MANY_SHORT_LIVES: u32 = 3;
-/// What a PUBLISH costs beside topic and payload: fixed header, identifier, properties.
-const PACKET_OVERHEAD: usize = 96;
-const PACKET_TOO_LARGE: u8 = 0x95;
-const TOPIC_INVALID: u8 = 0x90;
+/// A sign of life comes this often when nothing else happens.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
+
+/// The task's ends of the channels that its handle holds.
+pub(crate) struct Ends {
+    pub(crate) outgoing: mpsc::Receiver<Outgoing>,
+    pub(crate) replies: mpsc::Receiver<Reply>,
+    pub(crate) incoming: mpsc::Sender<Incoming>,
+    pub(crate) signals: mpsc::Sender<Signal>,
+    pub(crate) states: Arc<States>,
+    pub(crate) stop: mpsc::Receiver<StopRequest>,
+}
 
 pub(crate) struct Driver {
-    options: Options,
-    outgoing: mpsc::Receiver<Outgoing>,
-    signals: mpsc::Sender<Signal>,
-    states: Arc<States>,
-    stop: mpsc::Receiver<StopRequest>,
-    /// Signals on their way to `signals`; at most the window and a few.
-    queued: VecDeque<Signal>,
-    generation: u64,
-    choice: Choice,
-    backoff: Backoff,
-    /// Connections in a row that the broker closed within [`PROVEN_AFTER`].
-    short_lives: u32,
-    last_reason: Option<DisconnectReason>,
+    pub(crate) options: Options,
+    pub(crate) ends: Ends,
+    /// Signals on their way to `ends.signals`; at most the window and a few.
+    pub(crate) queued: VecDeque<Signal>,
+    pub(crate) generation: u64,
+    pub(crate) choice: Choice,
+    pub(crate) backoff: Backoff,
+    pub(crate) breaks: Breaks,
+    pub(crate) deferrals: Deferrals,
+    pub(crate) subscriptions: Subscriptions,
+    pub(crate) news: News,
+    /// Incoming messages dropped since the last one passed on.
+    pub(crate) missed: u64,
+    /// A reply could not be sent, and it was said.
+    pub(crate) reply_failed: bool,
 }
 
 /// State of one connection.
-struct Connection {
-    sender: Sender,
-    flight: Flight,
-    up: Option<Instant>,
-    max_packet: usize,
-    silence: Duration,
-    phase: Phase,
+pub(crate) struct Connection {
+    pub(crate) sender: Sender,
+    pub(crate) flight: Flight,
+    pub(crate) up: Option<Instant>,
+    pub(crate) max_packet: usize,
+    pub(crate) silence: Duration,
+    pub(crate) phase: Phase,
+    /// Whether the birth was sent.
+    pub(crate) born: bool,
+    pub(crate) subscribed: Asked,
+    /// Whether a message was acknowledged.
+    pub(crate) progress: bool,
+}
+
+/// How far the subscriptions are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    No,
+    Waiting,
+    Answered,
 }
 
 enum End {
-    Lost(DisconnectReason),
+    Lost { reason: DisconnectReason, progress: bool },
     Stopped,
 }
 
 impl Driver {
-    pub(crate) fn new(
-        options: Options,
-        outgoing: mpsc::Receiver<Outgoing>,
-        signals: mpsc::Sender<Signal>,
-        states: Arc<States>,
-        stop: mpsc::Receiver<StopRequest>,
-    ) -> Self {
+    pub(crate) fn new(options: Options, ends: Ends) -> Self {
         let choice = Choice::new(options.protocol);
+        let subscriptions = Subscriptions::new(options.subscriptions.clone());
         Self {
             options,
-            outgoing,
-            signals,
-            states,
-            stop,
+            ends,
             queued: VecDeque::new(),
             generation: 0,
             choice,
             backoff: Backoff::new(),
-            short_lives: 0,
-            last_reason: None,
+            breaks: Breaks::default(),
+            deferrals: Deferrals::new(),
+            subscriptions,
+            news: News::default(),
+            missed: 0,
+            reply_failed: false,
         }
     }
 
     pub(crate) async fn run(mut self) {
         loop {
-            let reason = match self.connection().await {
+            let (reason, progress) = match self.connection().await {
                 End::Stopped => return,
-                End::Lost(reason) => reason,
+                End::Lost { reason, progress } => (reason, progress),
             };
             self.choice.failed(&reason);
             let taken_over = reason == DisconnectReason::TakenOver;
-            let wait = if taken_over { self.backoff.after_takeover() } else { self.backoff.wait() };
+            let wait = if taken_over { self.backoff.after_takeover() } else { self.backoff.wait(progress) };
             self.report(&reason, wait);
             self.queued.push_back(Signal::Disconnected { reason });
             if self.rest(Instant::now() + wait).await.is_break() {
@@ -101,32 +123,33 @@ impl Driver {
         }
     }
 
-    /// The same reason again and again is said once.
     fn report(&mut self, reason: &DisconnectReason, wait: Duration) {
-        let retry_s = wait.as_secs_f32();
-        // The same reason again is no news, even if its numbers have changed.
-        if self.last_reason.as_ref().map(std::mem::discriminant) == Some(std::mem::discriminant(reason)) {
-            tracing::debug!(broker = %self.options.endpoint, retry_s, "MQTT: {reason}");
+        let (broker, client_id, retry_s) = (&self.options.endpoint, &self.options.client_id, wait.as_secs_f32());
+        if self.news.is_news(reason, std::time::Instant::now()) {
+            tracing::warn!(%broker, client_id, retry_s, "MQTT: {reason}; events are kept and it is tried again");
         } else {
-            tracing::warn!(broker = %self.options.endpoint, retry_s, "MQTT: {reason}");
+            tracing::debug!(%broker, client_id, retry_s, "MQTT: {reason}");
         }
-        self.last_reason = Some(reason.clone());
     }
 
     /// Wait for the next attempt, throwing away what is queued for the broker. Waits longer when nobody reads signals.
     async fn rest(&mut self, until: Instant) -> ControlFlow<()> {
         loop {
+            self.alive();
             if Instant::now() >= until && self.queued.len() < self.options.bounded_window() {
                 return ControlFlow::Continue(());
             }
             tokio::select! {
                 () = sleep_until(until), if Instant::now() < until => {}
-                message = self.outgoing.recv() => if message.is_none() { return ControlFlow::Break(()) },
-                permit = self.signals.reserve(), if !self.queued.is_empty() => match (permit, self.queued.pop_front()) {
-                    (Ok(permit), Some(signal)) => permit.send(signal),
-                    _ => return ControlFlow::Break(()),
-                },
-                request = self.stop.recv() => {
+                () = sleep(BEAT_EVERY) => {}
+                message = self.ends.outgoing.recv() => if message.is_none() { return ControlFlow::Break(()) },
+                permit = self.ends.signals.reserve(), if !self.queued.is_empty() => {
+                    match (permit, self.queued.pop_front()) {
+                        (Ok(permit), Some(signal)) => permit.send(signal),
+                        _ => return ControlFlow::Break(()),
+                    }
+                }
+                request = self.ends.stop.recv() => {
                     if let Some(request) = request {
                         let _ = request.reply.send(Stopped::default());
                     }
@@ -139,28 +162,37 @@ impl Driver {
     async fn connection(&mut self) -> End {
         let (sender, mut poller) = match link::open(&self.options, self.choice.version()).await {
             Ok(link) => link,
-            Err(reason) => return End::Lost(reason),
+            Err(reason) => return End::Lost { reason, progress: false },
         };
         let mut connection = Connection {
             sender,
             flight: Flight::new(self.options.bounded_window()),
             up: None,
             max_packet: usize::MAX,
-            silence: link::silence(&self.options, None),
+            silence: link::CONNECT_SILENCE,
             phase: Phase::Running,
+            born: false,
+            subscribed: Asked::No,
+            progress: false,
         };
         loop {
             let happened = {
                 let next = timeout(connection.silence, poller.next());
                 tokio::pin!(next);
                 loop {
-                    self.submit_states(&mut connection);
+                    self.alive();
+                    self.submit_own(&mut connection);
+                    self.settle(&connection);
                     if let Some(end) = self.step_out(&mut connection) {
                         return end;
                     }
                     tokio::select! {
                         happened = &mut next => break happened.unwrap_or(Err(DisconnectReason::KeepAlive)),
-                        end = self.serve(&mut connection) => if let Some(end) = end { return end },
+                        end = self.serve(&mut connection) => match end {
+                            ControlFlow::Continue(()) => {}
+                            ControlFlow::Break(Some(reason)) => break Err(reason),
+                            ControlFlow::Break(None) => return End::Stopped,
+                        },
                     }
                 }
             };
@@ -171,121 +203,55 @@ impl Driver {
         }
     }
 
-    /// Wait for one thing other than the network: a message, a signal to pass on, a state, a stop, a deadline.
-    async fn serve(&mut self, connection: &mut Connection) -> Option<End> {
+    /// Wait for one thing other than the network: a message, a signal to pass on, a state, a stop, a deadline. Breaks with a
+    /// reason to end the connection, or with none when there is nobody left to work for.
+    async fn serve(&mut self, connection: &mut Connection) -> ControlFlow<Option<DisconnectReason>> {
+        const STOPPED: ControlFlow<Option<DisconnectReason>> = ControlFlow::Break(None);
         let up = connection.up.is_some();
-        let room = !up || (connection.flight.has_room() && self.queued.len() < self.options.bounded_window());
-        let ack_due = connection.flight.oldest().map(|t| Instant::from_std(t) + self.options.ack_timeout);
+        let resume = self.deferrals.paused_until(std::time::Instant::now()).map(Instant::from_std);
+        let room = connection.flight.has_room() && self.queued.len() < self.options.bounded_window();
+        let takes = !up || (room && resume.is_none());
+        let ack_due = connection.flight.owed_since().map(|t| Instant::from_std(t) + self.options.ack_timeout);
         let phase_due = connection.phase.until();
         let running = matches!(connection.phase, Phase::Running);
         let far = Instant::now() + Duration::from_secs(3600);
-        let signals = self.signals.clone();
+        let signals = self.ends.signals.clone();
         tokio::select! {
             permit = signals.reserve(), if !self.queued.is_empty() => match (permit, self.queued.pop_front()) {
                 (Ok(permit), Some(signal)) => permit.send(signal),
-                // Nobody reads the signals any more: there is nobody to work for.
-                _ => return Some(End::Stopped),
+                _ => return STOPPED,
             },
-            message = self.outgoing.recv(), if room => match message {
+            message = self.ends.outgoing.recv(), if takes => match message {
                 Some(message) => self.submit(connection, message),
-                None => return Some(End::Stopped),
+                None => return STOPPED,
             },
-            () = self.states.changed.notified(), if up => {}
-            request = self.stop.recv(), if running => match request {
+            Some(reply) = self.ends.replies.recv(), if up && connection.flight.has_room() => {
+                self.submit_reply(connection, reply);
+            }
+            () = self.ends.states.changed.notified(), if up => {}
+            request = self.ends.stop.recv(), if running => match request {
                 Some(request) => connection.phase = Phase::Draining(request),
-                None => return Some(End::Stopped),
+                None => return STOPPED,
             },
             () = sleep_until(ack_due.unwrap_or(far)), if ack_due.is_some() => {
-                return Some(End::Lost(DisconnectReason::NoAck { seconds: self.options.ack_timeout.as_secs() }));
+                let seconds = self.options.ack_timeout.as_secs();
+                return ControlFlow::Break(Some(DisconnectReason::NoAck { seconds }));
             }
+            () = sleep_until(resume.unwrap_or(far)), if resume.is_some() => {}
             () = sleep_until(phase_due.unwrap_or(far)), if phase_due.is_some() => {}
+            () = sleep(BEAT_EVERY) => {}
         }
-        None
+        ControlFlow::Continue(())
     }
 
-    fn submit(&mut self, connection: &mut Connection, message: Outgoing) {
-        if connection.up.is_none() || message.generation != self.generation {
-            return;
-        }
-        let Outgoing { sequence, topic, payload, .. } = message;
-        let bytes = payload.len() + topic.len() + PACKET_OVERHEAD;
-        if bytes > connection.max_packet {
-            self.queued.push_back(Signal::Refused { sequence, code: PACKET_TOO_LARGE });
-        } else if connection.sender.publish(&topic, payload, Kind::Event) {
-            connection.flight.submit(Ticket::Message { sequence, bytes }, std::time::Instant::now());
-        } else {
-            self.queued.push_back(Signal::Refused { sequence, code: TOPIC_INVALID });
-        }
+    fn alive(&self) {
+        self.options.beat.touch(std::time::Instant::now());
     }
 
-    fn submit_states(&self, connection: &mut Connection) {
-        while connection.up.is_some() && connection.flight.has_room() {
-            let Some((topic, payload)) = self.states.take_unsent() else { return };
-            if connection.sender.publish(&topic, payload, Kind::Retained) {
-                connection.flight.submit(Ticket::State { topic }, std::time::Instant::now());
-            } else {
-                tracing::warn!(topic, "MQTT: this retained topic is not valid");
-            }
-        }
-    }
-
-    fn note(&mut self, connection: &mut Connection, happened: Happened) {
-        match happened {
-            Happened::Connected { receive_maximum, max_packet, keep_alive } => {
-                if let Some(maximum) = receive_maximum {
-                    connection.flight.limit(maximum);
-                }
-                connection.max_packet = max_packet.map_or(usize::MAX, |m| m as usize);
-                connection.silence = link::silence(&self.options, keep_alive);
-                self.connected(connection);
-            }
-            Happened::Sent { packet } => {
-                let known = connection.flight.sent(packet);
-                debug_assert!(known, "identifier {packet} for nothing we sent");
-            }
-            Happened::Acked { packet, code } => self.acked(connection, packet, code),
-            _ => {}
-        }
-    }
-
-    fn connected(&mut self, connection: &mut Connection) {
-        self.choice.worked();
-        self.generation += 1;
-        connection.up = Some(Instant::now());
-        self.states.all_unsent();
-        if let Some(birth) = self.options.birth.clone() {
-            self.submit_status(connection, birth);
-        }
-        let protocol = self.choice.version();
-        tracing::info!(broker = %self.options.endpoint, version = %protocol, "MQTT: connected");
-        self.queued.push_back(Signal::Connected { generation: self.generation, protocol });
-    }
-
-    fn submit_status(&self, connection: &mut Connection, status: crate::Retained) {
-        if connection.sender.publish(&status.topic, status.payload, Kind::Retained) {
-            connection.flight.submit(Ticket::Status, std::time::Instant::now());
-        } else {
-            tracing::warn!(topic = status.topic, "MQTT: the status topic is not valid");
-        }
-    }
-
-    fn acked(&mut self, connection: &mut Connection, packet: u16, code: u8) {
-        let accepted = code < 0x80;
-        match connection.flight.acked(packet) {
-            Some(Ticket::Message { sequence, .. }) if accepted => {
-                // Progress, so the next wait may be short; but not for ever, or two twins would throw each other out in a
-                // frenzy.
-                if self.short_lives < MANY_SHORT_LIVES {
-                    self.backoff.reset();
-                }
-                self.queued.push_back(Signal::Acked { sequence });
-            }
-            Some(Ticket::Message { sequence, .. }) => self.queued.push_back(Signal::Refused { sequence, code }),
-            Some(Ticket::State { topic }) if accepted => self.states.acked(&topic),
-            Some(Ticket::State { topic }) => tracing::warn!(topic, code, "MQTT: the broker refuses a retained state"),
-            Some(Ticket::Status) if !accepted => tracing::warn!(code, "MQTT: the broker refuses our status message"),
-            Some(Ticket::Status) => {}
-            None => tracing::debug!(packet, "MQTT: an acknowledgement for nothing we sent"),
+    /// After trouble that was not worth a line each time, the end of it is.
+    fn settle(&mut self, connection: &Connection) {
+        if connection.up.is_some_and(|since| since.elapsed() > LATELY) && self.news.settled() {
+            tracing::info!(broker = %self.options.endpoint, "MQTT: the connection is stable again");
         }
     }
 
@@ -301,28 +267,35 @@ impl Driver {
         {
             self.queued.push_back(Signal::Refused { sequence, code: PACKET_TOO_LARGE });
         }
+        if connection.subscribed == Asked::Waiting && self.subscriptions.died_asking(std::time::Instant::now()) {
+            tracing::warn!(
+                filters = self.options.subscriptions.join(" "),
+                "MQTT: the broker ends each connection that asks for these subscriptions; events go on without them, and \
+                 they are asked for again in an hour: allow them in the broker's access rules, or set [mqtt] commands = false"
+            );
+        }
+        let progress = connection.progress;
         let reason = self.judge(connection.up, reason);
         match connection.phase {
-            Phase::Running => End::Lost(reason),
+            Phase::Running => End::Lost { reason, progress },
             Phase::Leaving(request) => finish(request, &connection.flight, true),
             Phase::Draining(request) | Phase::Farewell(request) => finish(request, &connection.flight, false),
         }
     }
 
     fn judge(&mut self, up: Option<Instant>, reason: DisconnectReason) -> DisconnectReason {
-        match up {
-            Some(since) if since.elapsed() > PROVEN_AFTER => {
+        let Some(since) = up else { return reason };
+        let now = std::time::Instant::now();
+        let times = if matches!(reason, DisconnectReason::Closed { .. }) { self.breaks.note(now) } else { 0 };
+        let many = self.breaks.are_many(now);
+        if since.elapsed() > PROVEN_AFTER {
+            self.news.proven();
+            if !many {
                 self.backoff.reset();
-                self.short_lives = 0;
-                self.last_reason = None;
             }
-            Some(_) if matches!(reason, DisconnectReason::Closed { .. }) => {
-                self.short_lives += 1;
-                if self.short_lives >= MANY_SHORT_LIVES {
-                    return DisconnectReason::Unstable { times: self.short_lives };
-                }
-            }
-            _ => {}
+        }
+        if times > 0 && many {
+            return DisconnectReason::Unstable { times, minutes: LATELY.as_secs() / 60 };
         }
         reason
     }
@@ -330,12 +303,12 @@ impl Driver {
     /// Advance the way out when its step is done or its time is over.
     fn step_out(&mut self, connection: &mut Connection) -> Option<End> {
         let over = connection.phase.until().is_some_and(|until| Instant::now() >= until);
-        let idle = connection.flight.is_empty() && self.outgoing.is_empty();
+        let idle = connection.flight.is_empty() && self.ends.outgoing.is_empty() && self.ends.replies.is_empty();
         match std::mem::replace(&mut connection.phase, Phase::Running) {
             Phase::Draining(request) if connection.up.is_none() => Some(finish(request, &connection.flight, false)),
             Phase::Draining(request) if idle || over => {
                 if let Some(stopped) = self.options.stopped.clone() {
-                    self.submit_status(connection, stopped);
+                    Self::submit_status(connection, stopped);
                 }
                 connection.phase = Phase::Farewell(request);
                 self.step_out(connection)

@@ -3,6 +3,10 @@
 //! The library says what it sent in the order in which it was told to, so the n-th `sent` is the n-th `submit`. The ring
 //! keeps acknowledged entries until all older ones are acknowledged too: its length is the *span* of identifiers in use,
 //! and a span of at most half of them can never collide, in whatever order acknowledgements come.
+//!
+//! A connection starts with one message in flight and one more with each answer. So a line that breaks after some bytes, or a
+//! broker that chokes on a burst, gets every message in the end instead of the same burst again and again; and when a broker
+//! hangs up because of the first message, there is no doubt about which it was.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -16,6 +20,10 @@ pub(crate) enum Ticket {
     State { topic: String },
     /// Birth or farewell.
     Status,
+    /// A request for subscriptions, which takes an identifier as well.
+    Subscription,
+    /// An answer to a command.
+    Reply,
 }
 
 #[derive(Debug)]
@@ -29,12 +37,17 @@ struct Slot {
 #[derive(Debug)]
 pub(crate) struct Flight {
     window: usize,
+    /// How far the window is open.
+    open: usize,
     slots: VecDeque<Slot>,
+    /// Slots acknowledged before an older one.
+    early: usize,
+    last_ack: Option<Instant>,
 }
 
 impl Flight {
     pub(crate) fn new(window: usize) -> Self {
-        Self { window: window.max(1), slots: VecDeque::new() }
+        Self { window: window.max(1), open: 1, slots: VecDeque::new(), early: 0, last_ack: None }
     }
 
     /// The broker takes at most `receive_maximum` unacknowledged messages.
@@ -43,7 +56,7 @@ impl Flight {
     }
 
     pub(crate) fn has_room(&self) -> bool {
-        self.slots.len() < self.window
+        self.slots.len() < self.window.min(self.open)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -61,19 +74,25 @@ impl Flight {
     }
 
     /// What `packet` carried. `None` for an acknowledgement that belongs to nothing.
-    pub(crate) fn acked(&mut self, packet: u16) -> Option<Ticket> {
+    pub(crate) fn acked(&mut self, packet: u16, now: Instant) -> Option<Ticket> {
         let slot = self.slots.iter_mut().find(|s| s.packet == Some(packet) && !s.acked)?;
         slot.acked = true;
         let ticket = slot.ticket.clone();
+        self.early += 1;
+        self.open = self.window.min(self.open + 1);
+        self.last_ack = Some(now);
         while self.slots.front().is_some_and(|s| s.acked) {
             self.slots.pop_front();
+            self.early -= 1;
         }
         Some(ticket)
     }
 
-    /// When the oldest message not acknowledged was submitted.
-    pub(crate) fn oldest(&self) -> Option<Instant> {
-        self.slots.front().map(|s| s.submitted)
+    /// Since when the broker owes an acknowledgement. On a slow line a message waits for those before it, so every
+    /// acknowledgement is a new begin; but not for a message that was passed over by later ones.
+    pub(crate) fn owed_since(&self) -> Option<Instant> {
+        let submitted = self.slots.front()?.submitted;
+        if self.early > 0 { Some(submitted) } else { Some(submitted.max(self.last_ack.unwrap_or(submitted))) }
     }
 
     /// Outbox messages not acknowledged.
@@ -102,9 +121,30 @@ mod tests {
         Ticket::Message { sequence, bytes: sequence as usize }
     }
 
+    /// As after many acknowledgements.
+    fn opened(window: usize) -> Flight {
+        Flight { open: window, ..Flight::new(window) }
+    }
+
+    #[test]
+    fn opens_with_every_answer() {
+        let (mut flight, now) = (Flight::new(3), Instant::now());
+        let mut sizes = Vec::new();
+        for packet in 1..=5 {
+            while flight.has_room() {
+                flight.submit(message(1), now);
+                flight.sent(0);
+            }
+            sizes.push(flight.slots.len());
+            flight.slots[0].packet = Some(packet);
+            flight.acked(packet, now);
+        }
+        assert_eq!(sizes, [1, 2, 3, 3, 3]);
+    }
+
     #[test]
     fn maps_in_order_and_bounds_the_span() {
-        let mut flight = Flight::new(3);
+        let mut flight = opened(3);
         let now = Instant::now();
         for (sequence, packet) in [(10, 1), (11, 2), (12, 3)] {
             assert!(flight.has_room());
@@ -113,16 +153,34 @@ mod tests {
         }
         assert!(!flight.sent(4));
         assert!(!flight.has_room());
-        assert_eq!(flight.acked(3), Some(message(12)));
-        assert_eq!(flight.acked(3), None, "a repeated acknowledgement belongs to nothing");
+        assert_eq!(flight.acked(3, now), Some(message(12)));
+        assert_eq!(flight.acked(3, now), None, "a repeated acknowledgement belongs to nothing");
         assert!(!flight.has_room(), "packet 1 is still out: the span is 3");
         assert_eq!(flight.unacked(), 2);
         assert_eq!(flight.largest(), Some(11));
-        assert_eq!(flight.acked(1), Some(message(10)));
+        assert_eq!(flight.acked(1, now), Some(message(10)));
         assert!(flight.has_room());
-        assert_eq!(flight.acked(2), Some(message(11)));
+        assert_eq!(flight.acked(2, now), Some(message(11)));
         assert!(flight.is_empty());
-        assert_eq!(flight.acked(9), None);
+        assert_eq!(flight.acked(9, now), None);
+    }
+
+    #[test]
+    fn a_slow_line_is_given_time_and_a_message_passed_over_is_not() {
+        let (mut flight, start) = (Flight::new(4), Instant::now());
+        let at = |s| start + std::time::Duration::from_secs(s);
+        assert_eq!(flight.owed_since(), None);
+        for sequence in 1..=4 {
+            flight.submit(message(sequence), at(0));
+            flight.sent(sequence as u16);
+        }
+        assert_eq!(flight.owed_since(), Some(at(0)));
+        flight.acked(1, at(20));
+        assert_eq!(flight.owed_since(), Some(at(20)), "the line is slow");
+        flight.acked(3, at(40));
+        assert_eq!(flight.owed_since(), Some(at(0)), "the second was passed over");
+        flight.acked(2, at(41));
+        assert_eq!(flight.owed_since(), Some(at(41)));
     }
 
     #[test]

@@ -13,31 +13,44 @@
 //!   they cannot collide, in whatever order a broker acknowledges;
 //! - on any error of the loop, and when an acknowledgement does not come, the connection is dropped and built anew.
 //!
-//! The honest promise is "acknowledged by the broker". `PUBACK` 0 (success) and 16 (no subscriber now) count as that.
+//! The honest promise is "acknowledged by the broker". `PUBACK` 0 (success) and 16 (no subscriber now) count as that. A
+//! refusal that may pass (0x80, 0x83, 0x91) is [`Signal::Deferred`], one that concerns the message [`Signal::Refused`].
+//!
+//! # What is left out of MQTT 5, and why
+//! - *Session expiry* is 0: see clean start, above. Commands that were sent while the device was away are gone, which is
+//!   better than their being done hours later.
+//! - *Will delay*: with a session that ends with its connection a broker sends the will at once, whatever the delay.
+//! - *Topic aliases*: they belong to a connection, and every message may have to be sent again on another.
+//! - *User properties*: everything that matters is in the payload, so that 3.1.1 loses nothing.
 //!
 //! # Threads and bounds
 //! One tokio task per [`Client`]; nothing here blocks the caller. Queues: outgoing (the window), signals (twice the
-//! window and a few), retained states (one per topic, at most [`MAX_STATES`]). While disconnected, outgoing messages are
-//! taken and thrown away, so a feeder never hangs on a dead broker.
+//! window and a few), retained states (one per topic, at most [`MAX_STATES`]), incoming messages and replies (32 each).
+//! While disconnected, outgoing messages are taken and thrown away, so a feeder never hangs on a dead broker; replies wait
+//! for the next connection.
 
 mod backoff;
 #[cfg(feature = "embedded-broker")]
 mod broker;
 mod choice;
 mod client;
+mod deferral;
 mod driver;
+mod exchange;
 mod flight;
 mod link;
+mod news;
 mod options;
 mod reason;
 mod states;
 mod stop;
 mod subscribe;
+mod subscriptions;
 mod tls;
 
 #[cfg(feature = "embedded-broker")]
 pub use broker::{Broker, BrokerError};
-pub use client::{Client, Outgoing, Signal, Stopped};
+pub use client::{Client, Incoming, Outgoing, Reply, Signal, Stopped};
 pub use options::{Endpoint, EndpointError, Options, Protocol, Retained, Secret, SecretError, Tls, Version};
 pub use reason::DisconnectReason;
 pub use states::{MAX_STATES, StatesFull};

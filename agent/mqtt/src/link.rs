@@ -18,6 +18,8 @@ const CONNECT_TIMEOUT_S: u64 = 10;
 const MAX_INCOMING: u32 = 1 << 20;
 /// How long a broker keeps an event for a subscriber that is away.
 const EVENT_EXPIRY_S: u32 = 7 * 86_400;
+/// How long a reply is of interest.
+const REPLY_EXPIRY_S: u32 = 300;
 
 /// What the broker or the loop did.
 #[derive(Debug)]
@@ -27,7 +29,7 @@ pub(crate) enum Happened {
         max_packet: Option<u32>,
         keep_alive: Option<Duration>,
     },
-    /// The next submitted publish got this identifier.
+    /// The next submitted publish or subscription got this identifier.
     Sent {
         packet: u16,
     },
@@ -35,22 +37,30 @@ pub(crate) enum Happened {
         packet: u16,
         code: u8,
     },
-    Message {
-        topic: String,
-        payload: Bytes,
-        retained: bool,
-    },
+    Message(Message),
     Subscribed {
+        packet: u16,
         refused: Vec<usize>,
     },
     Disconnecting,
     Other,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A message of a subscription.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) topic: String,
+    pub(crate) payload: Bytes,
+    pub(crate) retained: bool,
+    pub(crate) response_topic: Option<String>,
+    pub(crate) correlation: Option<Bytes>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
     Event,
     Retained,
+    Reply { correlation: Option<Bytes> },
 }
 
 /// The sending half. Never blocks: the loop's queue is larger than the window.
@@ -64,6 +74,7 @@ pub(crate) struct Poller {
     events: Loop,
     endpoint: Endpoint,
     version: Version,
+    keep_alive: Duration,
     connected: bool,
 }
 
@@ -77,10 +88,13 @@ fn keep_alive(options: &Options) -> Duration {
     options.keep_alive.max(Duration::from_secs(5))
 }
 
-/// The library pings once per keep-alive (the broker's, when it sets one), so a loop that is silent for twice that is
-/// stuck: its writes have no time limit of their own.
+/// The library has a time limit of its own for all of connecting.
+pub(crate) const CONNECT_SILENCE: Duration = Duration::from_secs(CONNECT_TIMEOUT_S + 5);
+
+/// The library pings once per keep-alive (the broker's, when it sets one), so a loop that is silent for longer is stuck:
+/// its writes have no time limit of their own.
 pub(crate) fn silence(options: &Options, brokers: Option<Duration>) -> Duration {
-    2 * brokers.unwrap_or_else(|| keep_alive(options)) + Duration::from_secs(15)
+    brokers.filter(|k| !k.is_zero()).unwrap_or_else(|| keep_alive(options)).mul_f64(1.5) + Duration::from_secs(5)
 }
 
 /// Prepare a connection; nothing is sent before the first `next`. Reads the TLS files.
@@ -100,7 +114,8 @@ pub(crate) async fn open(options: &Options, version: Version) -> Result<(Sender,
             (Sender::V311(client), Loop::V311(Box::new(events)))
         }
     };
-    Ok((sender, Poller { events, endpoint: options.endpoint.clone(), version, connected: false }))
+    let (endpoint, keep_alive) = (options.endpoint.clone(), keep_alive(options));
+    Ok((sender, Poller { events, endpoint, version, keep_alive, connected: false }))
 }
 
 async fn transport(options: &Options) -> Result<Transport, DisconnectReason> {
@@ -155,11 +170,7 @@ impl Sender {
         let retain = kind == Kind::Retained;
         match self {
             Self::V5(client) => {
-                let properties = PublishProperties {
-                    content_type: Some(content_type(kind).to_owned()),
-                    message_expiry_interval: (kind == Kind::Event).then_some(EVENT_EXPIRY_S),
-                    ..PublishProperties::default()
-                };
+                let properties = properties(kind);
                 client.try_publish_with_properties(topic, QoS5::AtLeastOnce, retain, payload, properties).is_ok()
             }
             Self::V311(client) => client.try_publish(topic, QoS::AtLeastOnce, retain, payload).is_ok(),
@@ -188,11 +199,14 @@ impl Sender {
     }
 }
 
-fn content_type(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Event => "application/cloudevents+json",
-        Kind::Retained => "application/json",
-    }
+fn properties(kind: Kind) -> PublishProperties {
+    let (content_type, message_expiry_interval, correlation_data) = match kind {
+        Kind::Event => ("application/cloudevents+json", Some(EVENT_EXPIRY_S), None),
+        Kind::Retained => ("application/json", None, None),
+        Kind::Reply { correlation } => ("application/json", Some(REPLY_EXPIRY_S), correlation),
+    };
+    let content_type = Some(content_type.to_owned());
+    PublishProperties { content_type, message_expiry_interval, correlation_data, ..PublishProperties::default() }
 }
 
 impl Poller {
@@ -203,12 +217,32 @@ impl Poller {
             connected: self.connected,
             connect_timeout: CONNECT_TIMEOUT_S,
         };
+        // Whatever comes proves that the broker is there. The library counts only PINGRESP, which on a slow line waits
+        // behind everything else, and would give up a connection that delivers.
         let happened = match &mut self.events {
-            Loop::V5(events) => events.poll().await.map(from_v5).map_err(|e| context.v5(&e))?,
-            Loop::V311(events) => events.poll().await.map(from_v4).map_err(|e| context.v4(&e))?,
+            Loop::V5(events) => {
+                let event = events.poll().await.map_err(|e| context.v5(&e))?;
+                events.state.await_pingresp &= !matches!(event, v5::Event::Incoming(_));
+                from_v5(event)
+            }
+            Loop::V311(events) => {
+                let event = events.poll().await.map_err(|e| context.v4(&e))?;
+                events.state.await_pingresp &= !matches!(event, rumqttc::Event::Incoming(_));
+                from_v4(event)
+            }
         };
-        self.connected |= matches!(happened, Happened::Connected { .. });
+        if let Happened::Connected { keep_alive, .. } = &happened {
+            self.connected = true;
+            self.keep_pinging(*keep_alive);
+        }
         Ok(happened)
+    }
+
+    /// A broker that sets a keep-alive of 0 wants none; the library would then ping without a pause.
+    fn keep_pinging(&mut self, brokers: Option<Duration>) {
+        if let (Loop::V5(events), Some(Duration::ZERO)) = (&mut self.events, brokers) {
+            events.options.set_keep_alive(self.keep_alive);
+        }
     }
 
     /// Acknowledgements that came in the same read as the end of the connection and were not yet handed out.
@@ -232,16 +266,23 @@ fn from_v5(event: v5::Event) -> Happened {
             }
         }
         v5::Event::Incoming(P::PubAck(ack)) => Happened::Acked { packet: ack.pkid, code: ack_code(ack.reason) },
-        v5::Event::Incoming(P::Publish(p)) => Happened::Message {
-            topic: String::from_utf8_lossy(&p.topic).into_owned(),
-            payload: p.payload,
-            retained: p.retain,
-        },
+        v5::Event::Incoming(P::Publish(p)) => {
+            let properties = p.properties.unwrap_or_default();
+            Happened::Message(Message {
+                topic: String::from_utf8_lossy(&p.topic).into_owned(),
+                payload: p.payload,
+                retained: p.retain,
+                response_topic: properties.response_topic,
+                correlation: properties.correlation_data,
+            })
+        }
         v5::Event::Incoming(P::SubAck(ack)) => {
             let refused = |c: &SubscribeReasonCode| !matches!(c, SubscribeReasonCode::Success(_));
-            Happened::Subscribed { refused: positions(&ack.return_codes, refused) }
+            Happened::Subscribed { packet: ack.pkid, refused: positions(&ack.return_codes, refused) }
         }
-        v5::Event::Outgoing(rumqttc::Outgoing::Publish(packet)) => Happened::Sent { packet },
+        v5::Event::Outgoing(rumqttc::Outgoing::Publish(packet) | rumqttc::Outgoing::Subscribe(packet)) => {
+            Happened::Sent { packet }
+        }
         v5::Event::Outgoing(rumqttc::Outgoing::Disconnect) => Happened::Disconnecting,
         _ => Happened::Other,
     }
@@ -254,14 +295,20 @@ fn from_v4(event: rumqttc::Event) -> Happened {
             Happened::Connected { receive_maximum: None, max_packet: None, keep_alive: None }
         }
         rumqttc::Event::Incoming(P::PubAck(ack)) => Happened::Acked { packet: ack.pkid, code: 0 },
-        rumqttc::Event::Incoming(P::Publish(p)) => {
-            Happened::Message { topic: p.topic, payload: p.payload, retained: p.retain }
-        }
+        rumqttc::Event::Incoming(P::Publish(p)) => Happened::Message(Message {
+            topic: p.topic,
+            payload: p.payload,
+            retained: p.retain,
+            response_topic: None,
+            correlation: None,
+        }),
         rumqttc::Event::Incoming(P::SubAck(ack)) => {
             let refused = |c: &rumqttc::SubscribeReasonCode| matches!(c, rumqttc::SubscribeReasonCode::Failure);
-            Happened::Subscribed { refused: positions(&ack.return_codes, refused) }
+            Happened::Subscribed { packet: ack.pkid, refused: positions(&ack.return_codes, refused) }
         }
-        rumqttc::Event::Outgoing(rumqttc::Outgoing::Publish(packet)) => Happened::Sent { packet },
+        rumqttc::Event::Outgoing(rumqttc::Outgoing::Publish(packet) | rumqttc::Outgoing::Subscribe(packet)) => {
+            Happened::Sent { packet }
+        }
         rumqttc::Event::Outgoing(rumqttc::Outgoing::Disconnect) => Happened::Disconnecting,
         _ => Happened::Other,
     }

@@ -4,9 +4,11 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use kinewatch_core::beat::{self, Beat};
 
 use crate::tls::{self, TlsError};
 
@@ -216,16 +218,24 @@ pub struct Options {
     pub birth: Option<Retained>,
     /// Published by [`crate::Client::stop`].
     pub stopped: Option<Retained>,
+    /// Filters of which messages are wanted in [`crate::Client::incoming`]. Asked for on every connection; a broker that
+    /// refuses them does not stop delivery.
+    pub subscriptions: Vec<String>,
+    /// Larger payloads of `subscriptions` are reported without their content, bytes.
+    pub max_incoming: usize,
     /// Messages in flight, 1 to 1000; a broker's receive maximum may halve it further.
     pub window: usize,
     /// Ping interval; at least 5 s.
     pub keep_alive: Duration,
-    /// An acknowledgement that takes longer than this means that the connection is broken.
+    /// No acknowledgement for this long, while one is owed, means that the connection is broken.
     pub ack_timeout: Duration,
+    /// Sign of life of the client task, given every second whether or not there is a connection.
+    pub beat: Arc<Beat>,
 }
 
 impl Options {
-    /// Options with the usual values: window 32, keep-alive 30 s, acknowledgement within 30 s, no credentials.
+    /// Options with the usual values: window 32, keep-alive 30 s, acknowledgement within 30 s, no credentials, no
+    /// subscriptions.
     pub fn new(endpoint: Endpoint, client_id: impl Into<String>) -> Self {
         Self {
             endpoint,
@@ -236,9 +246,12 @@ impl Options {
             will: None,
             birth: None,
             stopped: None,
+            subscriptions: Vec::new(),
+            max_incoming: 16 << 10,
             window: 32,
             keep_alive: Duration::from_secs(30),
             ack_timeout: Duration::from_secs(30),
+            beat: Arc::new(Beat::new("publisher", beat::LIMIT, Instant::now())),
         }
     }
 

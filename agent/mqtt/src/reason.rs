@@ -47,7 +47,7 @@ pub enum DisconnectReason {
     #[error("the broker does not authorise this client: check user, password and its access rules")]
     NotAuthorized,
     /// The client identifier is refused.
-    #[error("the broker refuses the client identifier: choose another")]
+    #[error("the broker refuses the client identifier: choose another in [mqtt] client_id")]
     ClientId,
     /// The broker is overloaded or shutting down.
     #[error("the broker is not available now ({detail}); it will be tried again")]
@@ -105,7 +105,9 @@ pub enum DisconnectReason {
     #[error(transparent)]
     TlsFiles(#[from] TlsError),
     /// Another client came with our identifier (0x8E).
-    #[error("another client uses the same client identifier: give each device its own [device] name")]
+    #[error(
+        "another client uses the same client identifier, and each throws the other out: give each device its own [device] name or [mqtt] client_id"
+    )]
     TakenOver,
     /// The broker hung up and said why.
     #[error("the broker disconnected us: {detail}")]
@@ -121,14 +123,16 @@ pub enum DisconnectReason {
         /// What was seen.
         detail: String,
     },
-    /// Again and again closed soon after connecting, without a reason. mosquitto 2.0 does this to the older of two
-    /// clients of one name, without saying 0x8E.
+    /// The connection breaks again and again, without a reason. mosquitto 2.0 does this to the older of two clients of one
+    /// name, without saying 0x8E.
     #[error(
-        "the broker closed {times} connections in a row soon after they were made: does another client use this client identifier?"
+        "the connection broke {times} times within {minutes} minutes: either the network or the broker is not well, or another client uses the same client identifier; then give each device its own [device] name or [mqtt] client_id"
     )]
     Unstable {
-        /// How many.
-        times: u32,
+        /// How many times lately.
+        times: usize,
+        /// What lately means.
+        minutes: u64,
     },
     /// Pings are not answered.
     #[error("the broker does not answer pings: the network or the broker hangs")]

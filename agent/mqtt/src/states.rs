@@ -30,6 +30,8 @@ pub(crate) struct States {
 struct Inner {
     newest: BTreeMap<String, Bytes>,
     unsent: BTreeSet<String>,
+    /// Topics of `newest` of which a refusal was said.
+    refused: BTreeSet<String>,
 }
 
 impl States {
@@ -62,9 +64,23 @@ impl States {
         Some((topic, payload))
     }
 
+    /// The broker does not take this one now: it is to be sent again.
+    pub(crate) fn deferred(&self, topic: String) {
+        let mut inner = self.lock();
+        if inner.newest.contains_key(&topic) {
+            inner.unsent.insert(topic);
+        }
+    }
+
+    /// The broker refuses this one. True the first time, which should be said.
+    pub(crate) fn refused(&self, topic: &str) -> bool {
+        self.lock().refused.insert(topic.to_owned())
+    }
+
     /// An acknowledged removal need not be kept.
     pub(crate) fn acked(&self, topic: &str) {
         let mut inner = self.lock();
+        inner.refused.remove(topic);
         if !inner.unsent.contains(topic) && inner.newest.get(topic).is_some_and(Bytes::is_empty) {
             inner.newest.remove(topic);
         }
@@ -88,6 +104,20 @@ mod tests {
         states.all_unsent();
         assert_eq!(states.take_unsent(), Some(("a".into(), "2".into())));
         assert_eq!(states.take_unsent(), None);
+    }
+
+    #[test]
+    fn what_was_put_off_goes_out_again_and_a_refusal_is_said_once() {
+        let states = States::default();
+        states.set("a".into(), "1".into()).unwrap();
+        assert!(states.take_unsent().is_some());
+        states.deferred("a".into());
+        states.deferred("gone".into());
+        assert_eq!(states.take_unsent(), Some(("a".into(), "1".into())));
+        assert_eq!(states.take_unsent(), None);
+        assert!(states.refused("a") && !states.refused("a"));
+        states.acked("a");
+        assert!(states.refused("a"), "it was allowed in between");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::backoff::Backoff;
 use crate::choice::Choice;
-use crate::link::{self, Happened};
+use crate::link::{self, Happened, Message};
 use crate::{DisconnectReason, Options, Version};
 
 /// What a subscriber sees.
@@ -48,7 +48,7 @@ pub async fn subscribe(options: &Options, filters: &[String], mut on: impl FnMut
             Err(reason) => reason,
         };
         choice.failed(&reason);
-        let wait = if reason == DisconnectReason::TakenOver { backoff.after_takeover() } else { backoff.wait() };
+        let wait = if reason == DisconnectReason::TakenOver { backoff.after_takeover() } else { backoff.wait(false) };
         if on(Tail::Disconnected { reason }).is_break() {
             return;
         }
@@ -66,7 +66,7 @@ async fn once(
 ) -> Result<(), DisconnectReason> {
     let protocol = choice.version();
     let (sender, mut poller) = link::open(options, protocol).await?;
-    let mut silence = link::silence(options, None);
+    let mut silence = link::CONNECT_SILENCE;
     loop {
         let happened =
             tokio::time::timeout(silence, poller.next()).await.map_err(|_| DisconnectReason::KeepAlive)??;
@@ -79,12 +79,12 @@ async fn once(
                 }
                 continue;
             }
-            Happened::Subscribed { refused } => {
+            Happened::Subscribed { refused, .. } => {
                 backoff.reset();
                 let refused = refused.into_iter().filter_map(|i| filters.get(i).cloned()).collect();
                 Tail::Subscribed { protocol, refused }
             }
-            Happened::Message { topic, payload, retained } => Tail::Message { topic, payload, retained },
+            Happened::Message(Message { topic, payload, retained, .. }) => Tail::Message { topic, payload, retained },
             _ => continue,
         };
         if on(tail).is_break() {

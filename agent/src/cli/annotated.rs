@@ -131,7 +131,7 @@ fn replayed(
         let open = || models::open("eval", &args.model, Overrides::default(), &options);
         let opened = progress::spin("opening the model", open)?;
         accel.clone_from(&opened.reference.accel);
-        replayers.push(Replayer::new(opened.loaded, opened.reference, Vec::new())?);
+        replayers.push(Replayer::new(opened.loaded, opened.reference, args.zones.clone())?);
     }
     let mut progress = bar(&jobs);
     let results = eval::replay_all(&jobs, replayers, |done_s| progress.set(done_s as u64));

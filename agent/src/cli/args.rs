@@ -93,6 +93,9 @@ pub struct AnnotatedArgs {
     /// Models opened at once, each with its own video. Default: as many as there are processors.
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub jobs: Option<u32>,
+    /// Where a model with boxes looks in every video, as fractions of the picture; once for each zone. Default: all of it.
+    #[arg(long, value_name = "X0,Y0,X1,Y1", value_parser = zone)]
+    pub zones: Vec<Region>,
     /// Inference.
     #[command(flatten)]
     pub engine: EngineArgs,
@@ -210,6 +213,20 @@ pub struct CheckConfigArgs {
     pub file_only: bool,
 }
 
+/// `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Configuration file.
+    #[arg(short, long, default_value = DEFAULT_PATH, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Print the findings as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Ask no camera and no broker: look at this machine alone.
+    #[arg(long)]
+    pub offline: bool,
+}
+
 /// `devices`.
 #[derive(Debug, Args)]
 pub struct DevicesArgs {
@@ -294,6 +311,28 @@ pub enum EventsCommand {
   kinewatch events tail --config kinewatch.toml
   kinewatch events tail --broker mqtt://127.0.0.1 --json > events.jsonl")]
     Tail(TailArgs),
+    /// Print events that this device has stored, also while the daemon runs.
+    #[command(after_help = "Examples:
+  kinewatch events history
+  kinewatch events history --camera front --label fall --since 2h
+  kinewatch events history --since 2026-11-29 --limit 1000 --json
+
+How many are stored, and for how long: history_rows and history_age_d in [outbox] of the configuration.")]
+    History(HistoryArgs),
+    /// Print what waits on this device for the broker, what the broker refuses, and which losses are to be stated.
+    #[command(after_help = "Examples:
+  kinewatch events outbox
+  kinewatch events outbox --limit 500
+  kinewatch events outbox --state-dir /var/lib/kinewatch --json")]
+    Outbox(OutboxArgs),
+    /// Write events that this device has stored into a file.
+    #[command(after_help = "Examples:
+  kinewatch events export --out events.jsonl
+  kinewatch events export --out falls.csv --label fall --since 7d
+  kinewatch events export --out - | kinewatch events table --events /dev/stdin
+
+NAME.jsonl holds the messages as they were published, one a line; NAME.csv a table of their fields.")]
+    Export(ExportArgs),
     /// Print saved events as a table, beside the truth if there is one.
     #[command(after_help = "Examples:
   kinewatch events table --events events.jsonl
@@ -322,6 +361,76 @@ pub struct TailArgs {
     /// Stop after this many messages.
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
+}
+
+/// Whose events: the state directory of a daemon on this device.
+#[derive(Debug, Args)]
+pub struct StateArgs {
+    /// Configuration file that names the state directory.
+    #[arg(short, long, default_value = DEFAULT_PATH, value_name = "FILE")]
+    pub config: PathBuf,
+    /// State directory, instead of the configuration's.
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// Which events.
+#[derive(Debug, Args)]
+pub struct FilterArgs {
+    /// Of this camera alone.
+    #[arg(long, value_name = "NAME")]
+    pub camera: Option<String>,
+    /// Of this label alone.
+    #[arg(long, value_name = "LABEL")]
+    pub label: Option<String>,
+    /// Stored since then: how long ago (2h, 3d), a day, or a time with its zone.
+    #[arg(long, value_name = "TIME", value_parser = super::events::since)]
+    pub since: Option<jiff::Timestamp>,
+}
+
+/// `events history`.
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    /// Whose.
+    #[command(flatten)]
+    pub state: StateArgs,
+    /// Which.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// The newest so many.
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    pub limit: usize,
+    /// Print JSON, one event a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `events outbox`.
+#[derive(Debug, Args)]
+pub struct OutboxArgs {
+    /// Whose.
+    #[command(flatten)]
+    pub state: StateArgs,
+    /// Messages that are listed, oldest first.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub limit: usize,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `events export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Whose.
+    #[command(flatten)]
+    pub state: StateArgs,
+    /// Which.
+    #[command(flatten)]
+    pub filter: FilterArgs,
+    /// File to write; `-` is standard output.
+    #[arg(short, long, value_name = "FILE.jsonl|FILE.csv|-")]
+    pub out: PathBuf,
 }
 
 /// `events table`.
@@ -382,9 +491,42 @@ pub struct CompletionsArgs {
     pub shell: clap_complete::Shell,
 }
 
+/// `man`.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Directory; made when it is not there.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
 /// `engine-probe`.
 #[derive(Debug, Args)]
 pub struct EngineProbeArgs {
     /// Library.
     pub library: PathBuf,
+    /// Only load it, with all that it needs, by path or name.
+    #[arg(long)]
+    pub link: bool,
+    /// Load this library first.
+    #[arg(long, requires = "link")]
+    pub before: Option<PathBuf>,
+}
+
+/// `model-probe`.
+#[derive(Debug, Args)]
+pub struct ModelProbeArgs {
+    /// Model package.
+    pub dir: PathBuf,
+    /// Inference.
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Providers in order of preference.
+    #[arg(long, value_enum, value_delimiter = ',', required = true)]
+    pub providers: Vec<Provider>,
+    /// Requests in a batch, at most.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub max_batch: u32,
+    /// Where TensorRT keeps its engines.
+    #[arg(long)]
+    pub cache_dir: Option<PathBuf>,
 }

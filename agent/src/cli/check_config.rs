@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{CheckConfigArgs, Failure, Outcome, print};
+use crate::config::file::File;
 use crate::config::plan::Plan;
 use crate::config::{self, Environment, Probe, Report, Severity};
 
@@ -73,6 +74,46 @@ fn as_json(report: &Report) -> Value {
     json!({
         "file": report.path, "ok": report.is_ok(),
         "problems": report.problems.iter().map(problem).collect::<Vec<_>>(),
-        "config": report.file,
+        "config": report.file.as_ref().map(shown),
     })
+}
+
+/// The file as it was read, without what is secret or would be if it stood in its place.
+fn shown(file: &File) -> Value {
+    let mut value = serde_json::to_value(file).unwrap_or_default();
+    hide(&mut value);
+    value
+}
+
+fn hide(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = kinewatch_capture::redact(text),
+        Value::Array(items) => items.iter_mut().for_each(hide),
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                // A login that was written instead of a file's name.
+                let login = |text: &str| text.contains(':') && !text.starts_with("credential:");
+                if key.ends_with("_file") && value.as_str().is_some_and(login) {
+                    *value = Value::Null;
+                }
+                hide(value);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_hides_what_is_secret() {
+        let text = "[[model]]\npath = \"m\"\n[[camera]]\nname = \"a\"\nsource = \"rtsp://joe:hunter2@c/x?pw=hunter2\"\n\
+                    credentials_file = \"joe:hunter2\"\n[mqtt]\nurl = \"mqtt://joe:hunter2@b\"\n\
+                    password_file = \"credential:mqtt\"";
+        let shown = shown(&toml::from_str(text).unwrap()).to_string();
+        assert!(!shown.contains("hunter2") && shown.contains("credential:mqtt"), "{shown}");
+        assert!(shown.contains("rtsp://***@c/x?pw=***"), "{shown}");
+    }
 }

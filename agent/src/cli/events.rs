@@ -1,9 +1,11 @@
-//! `kinewatch events`: follow what is published, or judge what was saved.
+//! `kinewatch events`: follow what is published, look at what is stored, or judge what was saved.
 
+mod stored;
 mod tail;
 
 use std::path::Path;
 
+pub(super) use self::stored::{export, history, outbox, since};
 pub(super) use self::tail::run as tail;
 use super::{Failure, Outcome, TableArgs, print};
 use crate::intervals::{self, Detection};

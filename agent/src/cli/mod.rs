@@ -1,7 +1,7 @@
 //! The command line: what can be asked, with examples, and which exit code says what.
 //!
 //! Standard output carries data alone (tables, JSON, events); everything told to a person goes to standard error.
-//! Exit codes: 0 done, 1 failed, 2 wrong usage, 78 the configuration cannot be used.
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, 78 the configuration cannot be used, 101 a panic.
 
 mod annotated;
 mod args;
@@ -10,11 +10,14 @@ mod check_config;
 mod completions;
 mod decode;
 mod devices;
+mod doctor;
 mod eval;
 mod events;
 mod frames;
+mod man;
 mod model;
 mod outputs;
+mod probe;
 mod replay;
 mod run;
 mod version;
@@ -27,7 +30,7 @@ use clap::{Parser, Subcommand};
 
 pub use self::args::*;
 use crate::config::file::LogFormat;
-use crate::logging;
+use crate::{logging, supervise};
 
 /// Watches cameras, tells over MQTT what people do, and when exactly it began and ended.
 #[derive(Debug, Parser)]
@@ -38,7 +41,7 @@ use crate::logging;
   kinewatch run --config kinewatch.toml                                watch the cameras
   kinewatch events tail --broker mqtt://127.0.0.1                      see actions as they are published
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 78 the configuration cannot be used.")]
+Exit codes: 0 done, 1 failed, 2 wrong usage, 78 the configuration cannot be used, 101 a fault of kinewatch itself.")]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -60,7 +63,8 @@ pub enum Command {
   kinewatch run --config kinewatch.toml -v
   systemctl start kinewatch
 
-SIGTERM and SIGINT end open actions, deliver what the broker takes, and stop within 5 seconds.")]
+SIGTERM and SIGINT end open actions, deliver what the broker takes, and stop within 5 seconds; a second one ends the process
+at once. SIGHUP (systemctl reload kinewatch) reads the configuration again and applies what is different.")]
     Run(RunArgs),
     /// Run a model over videos as fast as possible, with the code of the daemon.
     #[command(after_help = "Examples:
@@ -111,6 +115,21 @@ Keep videos aside that are not used here, and judge the result on those with `ki
 
 Prints every mistake as FILE:LINE:COLUMN: what is wrong; what to do. Exits with 78 when there is one.")]
     CheckConfig(CheckConfigArgs),
+    /// Look at everything kinewatch needs, on this machine and around it, and say what is missing and what to do.
+    #[command(after_help = "Examples:
+  kinewatch doctor
+  sudo kinewatch doctor                     as root it looks at the service's files and passwords too
+  kinewatch doctor --config kinewatch.toml --offline
+  kinewatch doctor --json | jq '.checks[] | select(.verdict == \"fail\")'
+
+One line for each finding: ok, warn, fail or skip; what is the matter; what to do. Checked are config, permissions, gstreamer,
+each camera, inference, accelerator, each model, broker, clock, disk, database, service, web, memory, thermal and power.
+A running daemon is not disturbed: cameras are asked what they offer and play nothing; the broker gets one message on
+sys/doctor under another client identifier; a file of 4 KiB is written into the state directory and removed.
+Permissions are those of the service's user, whoever asks.
+
+Exits with 0 when nothing failed, 1 when something did, 78 when the configuration cannot be used.")]
+    Doctor(DoctorArgs),
     /// List cameras connected to this machine, with their formats.
     #[command(after_help = "Examples:
   kinewatch devices
@@ -125,11 +144,14 @@ Prints every mistake as FILE:LINE:COLUMN: what is wrong; what to do. Exits with 
   kinewatch model bench models/falls"
     )]
     Model(ModelCommand),
-    /// Follow or judge published events.
+    /// Follow, look up or judge events.
     #[command(
         subcommand,
         after_help = "Examples:
   kinewatch events tail --broker mqtt://127.0.0.1
+  kinewatch events history --since 2h
+  kinewatch events outbox
+  kinewatch events export --out events.csv
   kinewatch events table --events events.jsonl --truth annotations.json --timeline picture.png"
     )]
     Events(EventsCommand),
@@ -150,9 +172,15 @@ Writes uint8 [frames, height, width, 3] RGB, and the times in seconds to fall.ti
   kinewatch completions bash > /etc/bash_completion.d/kinewatch
   kinewatch completions fish > ~/.config/fish/completions/kinewatch.fish")]
     Completions(CompletionsArgs),
+    /// Write the manual pages into a directory; the package has them.
+    #[command(hide = true)]
+    Man(ManArgs),
     /// Load an ONNX Runtime library and say what it is; a child process of the agent.
     #[command(hide = true)]
     EngineProbe(EngineProbeArgs),
+    /// Open a model as the daemon would and say how it went; a child process of `doctor`.
+    #[command(hide = true)]
+    ModelProbe(ModelProbeArgs),
 }
 
 /// Why a command did not succeed; decides the exit code.
@@ -179,21 +207,21 @@ impl Failure {
     }
 
     /// Prints itself to standard error and gives the exit code.
-    fn report(&self) -> ExitCode {
+    fn report(&self) -> u8 {
         match self {
             Self::Failed(error) => {
                 eprintln!("kinewatch: {}", told(error));
-                ExitCode::from(1)
+                1
             }
             Self::Usage(message) => {
                 eprintln!("kinewatch: {message}");
-                ExitCode::from(2)
+                2
             }
             Self::Config(problems) => {
                 for problem in problems {
                     eprintln!("{problem}");
                 }
-                ExitCode::from(78)
+                78
             }
         }
     }
@@ -211,8 +239,16 @@ fn told(error: &anyhow::Error) -> String {
 /// What a command gives back.
 pub type Outcome = Result<(), Failure>;
 
-/// Runs the process's command. Returns its exit code; never calls `exit` itself.
+/// Runs the process's command. Returns its exit code; the daemon, and a panic, end the process themselves.
 pub fn run() -> ExitCode {
+    run_watched(None)
+}
+
+/// [`run`] with a function that is called at each sign of life of the daemon's stages, by the name of the stage. For a
+/// program that makes one hang or panic on purpose; `kinewatch` itself passes none.
+#[doc(hidden)]
+pub fn run_watched(on_beat: Option<fn(&str)>) -> ExitCode {
+    supervise::panics::install();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -221,37 +257,51 @@ pub fn run() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    match dispatch(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+    let is_daemon = matches!(cli.command, Command::Run(_));
+    let code = match dispatch(cli, on_beat) {
+        Ok(()) => 0,
         Err(failure) => failure.report(),
+    };
+    if is_daemon {
+        supervise::exit(code);
     }
+    ExitCode::from(code)
 }
 
-fn dispatch(cli: Cli) -> Outcome {
+fn dispatch(cli: Cli, on_beat: Option<fn(&str)>) -> Outcome {
     // `run` starts the log itself, once it has read the configuration.
     if !matches!(cli.command, Command::Run(_)) {
         let format = cli.log_format.unwrap_or(LogFormat::Human);
-        // What capture warns of, a one-shot command returns as its error.
-        let level = "warn,kinewatch_capture=error".into();
+        // What capture warns of, a one-shot command returns as its error; what `doctor` finds stands in its report.
+        let level = match cli.command {
+            Command::Doctor(_) => "error,kinewatch_capture=off,kinewatch_mqtt=off".into(),
+            _ => "warn,kinewatch_capture=error".into(),
+        };
         logging::init(&logging::Options { format, level, verbose: cli.verbose }).map_err(Failure::Usage)?;
     }
     match cli.command {
-        Command::Run(args) => run::run(args, cli.verbose, cli.log_format),
+        Command::Run(args) => run::run(args, cli.verbose, cli.log_format, on_beat),
         Command::Replay(args) => replay::run(args),
         Command::Decode(args) => decode::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::CheckConfig(args) => check_config::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Devices(args) => devices::run(&args),
         Command::Model(ModelCommand::Info(args)) => model::info(&args),
         Command::Model(ModelCommand::Check(args)) => model::check(&args),
         Command::Model(ModelCommand::Bench(args)) => model::bench(&args),
         Command::Events(EventsCommand::Tail(args)) => events::tail(args),
+        Command::Events(EventsCommand::History(args)) => events::history(&args),
+        Command::Events(EventsCommand::Outbox(args)) => events::outbox(&args),
+        Command::Events(EventsCommand::Export(args)) => events::export(&args),
         Command::Events(EventsCommand::Table(args)) => events::table(&args),
         Command::Frames(args) => frames::run(&args),
         Command::Version(args) => version::run(&args),
         Command::Completions(args) => completions::run(&args),
-        Command::EngineProbe(args) => model::probe(&args),
+        Command::Man(args) => man::run(&args),
+        Command::EngineProbe(args) => probe::library(&args),
+        Command::ModelProbe(args) => probe::model(&args),
     }
 }
 

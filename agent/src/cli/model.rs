@@ -7,7 +7,7 @@ use kinewatch_core::manifest::{Manifest, Overrides};
 use kinewatch_engine::{BackendChoice, BenchResult, OpenOptions, OpenReport, PrecisionChoice};
 use serde_json::{Value, json};
 
-use super::{EngineProbeArgs, Failure, ModelBenchArgs, ModelCheckArgs, ModelInfoArgs, ModelRunArgs, Outcome, print};
+use super::{Failure, ModelBenchArgs, ModelCheckArgs, ModelInfoArgs, ModelRunArgs, Outcome, print};
 use crate::chains::{self, Shift};
 use crate::config::file::{Backend, Precision};
 use crate::config::plan::EnginePlan;
@@ -273,10 +273,4 @@ fn name(options: &OpenOptions) -> String {
     let backend = if options.backend == BackendChoice::Ort { "ort" } else { "tract" };
     let precision = if options.precision == PrecisionChoice::Int8 { "int8" } else { "fp32" };
     format!("{backend} {precision}")
-}
-
-/// `engine-probe`: runs in a child process, which a broken library may kill.
-pub(super) fn probe(args: &EngineProbeArgs) -> Outcome {
-    let info = kinewatch_engine::probe_library(&args.library)?;
-    print(&info.to_line())
 }

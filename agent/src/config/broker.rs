@@ -1,10 +1,11 @@
 //! `[mqtt]`: the broker's address, login and certificates, and the broker inside this process.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kinewatch_mqtt::{Endpoint, Options, Protocol as MqttProtocol, Tls};
+use sha2::{Digest, Sha256};
 
 use super::document::key;
 use super::file::{Mqtt, Protocol};
@@ -39,7 +40,7 @@ pub(super) fn resolve(r: &mut Resolver<'_>, mqtt: &Mqtt, device: Option<&DeviceP
         endpoint: endpoint?,
         url: mqtt.url.clone(),
         embedded,
-        client_id: mqtt.client_id.clone().unwrap_or_else(|| format!("kinewatch-{}-{}", device.group, device.name)),
+        client_id: mqtt.client_id.clone().unwrap_or_else(|| client_id(device, r.environment.machine.as_deref())),
         protocol: mqtt.protocol,
         username: username.map(|(text, _)| text.expose().to_owned()),
         password: password.map(|(text, _)| text),
@@ -47,7 +48,19 @@ pub(super) fn resolve(r: &mut Resolver<'_>, mqtt: &Mqtt, device: Option<&DeviceP
         identity: tls.certificate.zip(tls.key),
         window: mqtt.window as usize,
         keep_alive: Duration::from_secs(mqtt.keep_alive_s.into()),
+        commands: mqtt.commands,
     })
+}
+
+/// `kinewatch-<device>-<ten hexadecimal digits>`: readable in a broker's log, and another on each machine, so that two boxes
+/// that were given one name do not throw each other out. The digits are a hash with our own salt, because a machine
+/// identifier is confidential (machine-id(5)). At most 85 characters: MQTT 3.1.1 promises only 23, brokers take more.
+fn client_id(device: &DevicePlan, machine: Option<&str>) -> String {
+    let (group, name) = (&device.group, &device.name);
+    let Some(machine) = machine else { return format!("kinewatch-{group}-{name}") };
+    let hash = Sha256::digest(format!("kinewatch MQTT client identifier 1\0{machine}\0{group}"));
+    let digits: String = hash.iter().take(5).map(|byte| format!("{byte:02x}")).collect();
+    format!("kinewatch-{name}-{digits}")
 }
 
 impl MqttPlan {
@@ -88,7 +101,9 @@ fn embedded(r: &mut Resolver<'_>, endpoint: &Endpoint) -> Option<SocketAddr> {
         return None;
     }
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let address = (bare, port).to_socket_addrs().ok().and_then(|mut a| a.find(|a| a.ip().is_loopback()));
+    // No name but this one is looked up: that may take minutes, and ask a server about a typing mistake.
+    let ip = if bare == "localhost" { Some(Ipv4Addr::LOCALHOST.into()) } else { bare.parse::<IpAddr>().ok() };
+    let address = ip.filter(IpAddr::is_loopback).map(|ip| SocketAddr::new(ip, port));
     if address.is_none() {
         let advice = format!("write url = \"mqtt://127.0.0.1:{port}\"");
         r.error(
@@ -131,4 +146,20 @@ fn tls(r: &mut Resolver<'_>, mqtt: &Mqtt, endpoint: Option<&Endpoint>) -> Tls {
         _ => {}
     }
     tls
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_identifier_is_the_machine_s_and_does_not_show_it() {
+        let device = |group: &str| DevicePlan { name: "box".into(), group: group.into(), state_dir: "/".into() };
+        let of = |group, machine| client_id(&device(group), machine);
+        let machine = "3f2a9c0de1b24c7f8a5b6c7d8e9f0a1b";
+        assert_eq!(of("home", Some(machine)), "kinewatch-box-3581ab7775", "stable, over restarts and versions");
+        assert_ne!(of("home", Some(machine)), of("home", Some("0f2a9c0de1b24c7f8a5b6c7d8e9f0a1b")));
+        assert_ne!(of("home", Some(machine)), of("work", Some(machine)));
+        assert_eq!(of("home", None), "kinewatch-home-box");
+    }
 }

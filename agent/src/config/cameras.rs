@@ -13,23 +13,26 @@ use super::resolve::{Resolver, twice};
 use super::secret::{self, Login};
 use super::shape::nearest;
 
-pub(super) fn resolve(r: &mut Resolver<'_>, cameras: &[Camera], models: &Models) -> Option<Vec<CameraPlan>> {
+pub(super) fn resolve(r: &mut Resolver<'_>, cameras: &[Camera], models: &Models) -> Vec<Option<CameraPlan>> {
     if cameras.is_empty() {
-        r.error(&key![], "no [[camera]]: add one with name = \"front\" and source = \"rtsp://…\"");
+        r.warn(
+            &key![],
+            "no [[camera]] yet: nothing is watched; add one with name = \"front\" and source = \"rtsp://…\"",
+        );
     }
     for (i, camera) in cameras.iter().enumerate() {
         r.name(&camera.name, &key!["camera", i, "name"], "[[camera]]");
     }
     twice(r, "camera", cameras.iter().enumerate().map(|(i, c)| (i, c.name.as_str())));
-    let plans: Vec<Option<CameraPlan>> = cameras.iter().enumerate().map(|(i, c)| one(r, i, c, models)).collect();
-    plans.into_iter().collect()
+    cameras.iter().enumerate().map(|(i, c)| one(r, i, c, models)).collect()
 }
 
 fn one(r: &mut Resolver<'_>, i: usize, camera: &Camera, models: &Models) -> Option<CameraPlan> {
     let watching = watching(r, i, camera, &models.names);
     let zones = zones(r, i, camera);
-    if let Some(plans) = &models.plans {
-        fit(r, i, camera, &watching.iter().map(|&m| &plans[m]).collect::<Vec<_>>());
+    // A model that is not usable has been told; whether it takes zones is not known.
+    if let Some(plans) = watching.iter().map(|&m| models.plans[m].as_ref()).collect::<Option<Vec<_>>>() {
+        fit(r, i, camera, &plans);
     }
     let source = source(r, i, camera);
     let login = login(r, i, camera);

@@ -19,6 +19,8 @@ pub struct File {
     pub device: Device,
     /// Where events go.
     pub mqtt: Mqtt,
+    /// How events wait on the disk.
+    pub outbox: Outbox,
     /// Status, health and metrics over HTTP.
     pub web: Web,
     /// What is logged, and how.
@@ -59,7 +61,7 @@ pub struct Mqtt {
     pub url: String,
     /// Start a broker inside this process, on the loopback address and port of `url`. For trials: it keeps nothing over a restart.
     pub embedded: bool,
-    /// Client identifier. Default: `kinewatch-GROUP-NAME`.
+    /// Client identifier, unique at the broker. Default: `kinewatch-NAME-` and ten digits that are this machine's.
     pub client_id: Option<String>,
     /// Protocol version; `auto` tries 5 first.
     pub protocol: Protocol,
@@ -79,6 +81,9 @@ pub struct Mqtt {
     /// Seconds of silence after which the connection is probed.
     #[schemars(range(min = 5, max = 3600))]
     pub keep_alive_s: u32,
+    /// Take commands from `kinewatch/v1/GROUP/NAME/cmd/…`. Whoever may publish there may give them: that is for the broker's
+    /// access rules to say.
+    pub commands: bool,
 }
 
 impl Default for Mqtt {
@@ -95,6 +100,7 @@ impl Default for Mqtt {
             key_file: None,
             window: 32,
             keep_alive_s: 30,
+            commands: true,
         }
     }
 }
@@ -112,6 +118,57 @@ pub enum Protocol {
     /// MQTT 3.1.1.
     #[serde(rename = "3.1.1")]
     V311,
+}
+
+/// How events wait on the disk: for the broker, for a consumer, and afterwards to be looked at.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Outbox {
+    /// Most that may wait, MiB of messages. What goes first when it is more: `updated` that nobody has seen. Each loss is stated
+    /// on `sys/gap`.
+    #[schemars(range(min = 1, max = 4096))]
+    pub max_mb: u32,
+    /// What has waited for more days is dropped, and stated on `sys/gap`.
+    #[schemars(range(min = 1, max = 3650))]
+    pub max_age_d: u32,
+    /// When a message leaves the disk.
+    pub keep_until: KeepUntil,
+    /// After an outage, send what is fresh first and the backlog beside it, instead of all in order.
+    pub live_first: bool,
+    /// Messages older than 10 s that are sent a second, at most.
+    #[schemars(range(min = 1, max = 10000))]
+    pub backlog_per_s: u32,
+    /// Events that have left the outbox and are kept for `kinewatch events history`, at most.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub history_rows: u32,
+    /// Days that they are kept, at most.
+    #[schemars(range(min = 1, max = 3650))]
+    pub history_age_d: u32,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self {
+            max_mb: 64,
+            max_age_d: 30,
+            keep_until: KeepUntil::Broker,
+            live_first: false,
+            backlog_per_s: 500,
+            history_rows: 10_000,
+            history_age_d: 30,
+        }
+    }
+}
+
+/// When a message leaves the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum KeepUntil {
+    /// When the broker has acknowledged it.
+    #[default]
+    Broker,
+    /// When a consumer has, with the command `ack`; until then it can ask for it again with `resend`.
+    Consumer,
 }
 
 /// Status, health and metrics over HTTP.

@@ -5,21 +5,24 @@
 
 mod broker;
 mod cameras;
+pub mod diff;
 pub(crate) mod document;
 pub mod file;
 mod models;
+mod outbox;
 pub mod plan;
 mod resolve;
 pub mod secret;
 mod shape;
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use self::document::Document;
 pub use self::document::{Position, Problem, Severity};
 use self::file::File;
-use self::plan::Plan;
+use self::plan::{Parts, Plan};
 use self::resolve::Resolver;
 pub use self::shape::{nearest, schema};
 
@@ -46,6 +49,10 @@ pub struct Environment {
     pub credentials_directory: Option<PathBuf>,
     /// `$STATE_DIRECTORY`, which systemd made for us.
     pub state_directory: Option<PathBuf>,
+    /// What tells this machine from all others. Confidential: it is only ever shown through a hash.
+    pub machine: Option<String>,
+    /// Credentials that the service is given and this process is not, by name: where systemd takes them from.
+    pub credentials: BTreeMap<String, PathBuf>,
 }
 
 impl Environment {
@@ -54,8 +61,24 @@ impl Environment {
     pub fn of_process() -> Self {
         let dir = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
-        Self { host_name, credentials_directory: dir("CREDENTIALS_DIRECTORY"), state_directory: dir("STATE_DIRECTORY") }
+        Self {
+            host_name,
+            credentials_directory: dir("CREDENTIALS_DIRECTORY"),
+            state_directory: dir("STATE_DIRECTORY"),
+            machine: machine(),
+            credentials: BTreeMap::new(),
+        }
     }
+}
+
+/// The machine identifier, and the board's serial number where the firmware tells one: boxes made from one disk image share
+/// the former.
+fn machine() -> Option<String> {
+    let read = |path| std::fs::read_to_string(path).ok();
+    let texts = [read("/etc/machine-id"), read("/proc/device-tree/serial-number")];
+    let parts: Vec<_> = texts.iter().flatten().map(|text| text.trim_matches(['\0', '\n', ' '])).collect();
+    let known: Vec<_> = parts.into_iter().filter(|part| !matches!(*part, "" | "uninitialized")).collect();
+    (!known.is_empty()).then(|| known.join(" "))
 }
 
 /// What a check found.
@@ -67,6 +90,8 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// Set when there is no error and the machine was looked at.
     pub plan: Option<Plan>,
+    /// As much of the plan as could be made, whatever is wrong with the rest.
+    pub parts: Parts,
     /// The file as it was read, with defaults, when its shape was right.
     pub file: Option<File>,
 }
@@ -93,8 +118,32 @@ pub fn check(path: &Path, environment: &Environment, probe: Probe) -> Report {
         Ok(text) => check_text(path, &text, environment, probe),
         Err(message) => {
             let problem = Problem { severity: Severity::Error, at: None, message };
-            Report { path: path.to_owned(), problems: vec![problem], plan: None, file: None }
+            Report { path: path.to_owned(), problems: vec![problem], plan: None, parts: Parts::default(), file: None }
         }
+    }
+}
+
+/// The state directory that a configuration names. Of the rest, only the form is checked.
+///
+/// # Errors
+/// The file cannot be read or understood; each problem as `FILE:LINE:COLUMN: …`.
+pub fn state_dir(path: &Path, environment: &Environment) -> Result<PathBuf, Vec<String>> {
+    let report = check(path, environment, Probe::FileOnly);
+    match &report.file {
+        Some(file) => Ok(state_dir_of(&file.device, &base_of(path), environment)),
+        None => Err(report.lines(Severity::Error)),
+    }
+}
+
+/// Paths of a configuration are relative to its directory.
+fn base_of(path: &Path) -> PathBuf {
+    path.parent().unwrap_or(Path::new("")).to_owned()
+}
+
+fn state_dir_of(device: &file::Device, base: &Path, environment: &Environment) -> PathBuf {
+    match &device.state_dir {
+        Some(dir) => base.join(dir),
+        None => environment.state_directory.clone().unwrap_or_else(|| "/var/lib/kinewatch".into()),
     }
 }
 
@@ -114,7 +163,8 @@ fn read(path: &Path) -> Result<String, String> {
 }
 
 fn check_text(path: &Path, text: &str, environment: &Environment, probe: Probe) -> Report {
-    let mut report = Report { path: path.to_owned(), problems: Vec::new(), plan: None, file: None };
+    let mut report =
+        Report { path: path.to_owned(), problems: Vec::new(), plan: None, parts: Parts::default(), file: None };
     let (document, syntax) = Document::parse(text);
     report.problems = syntax;
     if !report.is_ok() {
@@ -124,11 +174,12 @@ fn check_text(path: &Path, text: &str, environment: &Environment, probe: Probe) 
     if report.is_ok() {
         match toml::from_str::<File>(text) {
             Ok(file) => {
-                let base = path.parent().unwrap_or(Path::new("")).to_owned();
+                let base = base_of(path);
                 let resolver = Resolver { document: &document, base, environment, probe, problems: Vec::new() };
-                let (plan, problems) = resolve::resolve(path, &file, resolver);
+                let (parts, problems) = resolve::resolve(&file, resolver);
                 report.problems.extend(problems);
-                report.plan = plan;
+                report.plan = parts.clone().whole(path).filter(|_| report.is_ok());
+                report.parts = parts;
                 report.file = Some(file);
             }
             Err(e) => {

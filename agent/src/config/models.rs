@@ -16,8 +16,8 @@ use crate::inference::{self, NoLibrary};
 pub(super) struct Models {
     /// Names in the order of the file; for references.
     pub(super) names: Vec<String>,
-    /// Set when every one is usable.
-    pub(super) plans: Option<Vec<ModelPlan>>,
+    /// In the same order; `None` where one is not usable.
+    pub(super) plans: Vec<Option<ModelPlan>>,
 }
 
 pub(super) fn resolve(r: &mut Resolver<'_>, models: &[Model], engine: &EnginePlan) -> Models {
@@ -30,9 +30,8 @@ pub(super) fn resolve(r: &mut Resolver<'_>, models: &[Model], engine: &EnginePla
         r.name(name, &at, "[[model]]");
     }
     twice(r, "model", names.iter().enumerate().map(|(i, n)| (i, n.as_str())));
-    let plans: Vec<Option<ModelPlan>> =
-        models.iter().zip(&names).enumerate().map(|(i, (m, name))| one(r, i, m, name, engine)).collect();
-    Models { names, plans: plans.into_iter().collect() }
+    let plans = models.iter().zip(&names).enumerate().map(|(i, (m, name))| one(r, i, m, name, engine)).collect();
+    Models { names, plans }
 }
 
 fn name_of(model: &Model) -> String {
@@ -45,8 +44,8 @@ fn one(r: &mut Resolver<'_>, i: usize, model: &Model, name: &str, engine: &Engin
     if !r.looks_at_machine() {
         return None;
     }
-    let manifest = match kinewatch_ota::open_verified(&path) {
-        Ok(package) => package.manifest,
+    let (manifest, digest) = match kinewatch_ota::open_verified(&path) {
+        Ok(package) => (package.manifest, package.digest),
         Err(e) => {
             r.error(&key!["model", i, "path"], format!("model \"{name}\": {e}"));
             return None;
@@ -56,7 +55,7 @@ fn one(r: &mut Resolver<'_>, i: usize, model: &Model, name: &str, engine: &Engin
         r.error(&key!["model", i, "path"], format!("model \"{name}\": {e}"));
     }
     let overrides = overrides(r, i, model, name, &manifest);
-    Some(ModelPlan { name: name.to_owned(), path, manifest: Arc::new(manifest), overrides })
+    Some(ModelPlan { name: name.to_owned(), path, digest, manifest: Arc::new(manifest), overrides })
 }
 
 /// Whether this machine has what the package cannot be run without. Looks for a library only when one is needed.

@@ -1,9 +1,9 @@
 //! The configuration as the agent uses it: every name resolved, every file read, nothing left to check.
 //!
-//! Made once, at start-up, by [`super::check`]; never changed afterwards. Holds secrets, which `Debug` does not show.
+//! Made by [`super::check`], at the start and at each reload ([`super::diff`]); never changed afterwards. Holds secrets, which `Debug` does not show.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,12 +11,14 @@ use kinewatch_capture::Source;
 use kinewatch_core::manifest::{Manifest, Overrides};
 use kinewatch_core::region::Region;
 use kinewatch_mqtt::Endpoint;
+use kinewatch_store::StoreOptions;
 
 use super::file::{Backend, LogFormat, Precision, Protocol, Provider, Transport};
 use super::secret::{Login, Secret};
+use crate::delivery::SendOrder;
 
 /// What to do.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// The configuration file.
     pub file: PathBuf,
@@ -24,6 +26,8 @@ pub struct Plan {
     pub device: DevicePlan,
     /// Where events go.
     pub mqtt: MqttPlan,
+    /// How events wait on the disk.
+    pub outbox: OutboxPlan,
     /// Where status is served; `None` when it is off.
     pub web: Option<SocketAddr>,
     /// What is logged.
@@ -32,8 +36,47 @@ pub struct Plan {
     pub engine: EnginePlan,
     /// Models, at least one.
     pub models: Vec<ModelPlan>,
-    /// Cameras, at least one.
+    /// Cameras; none on a device that waits for its first.
     pub cameras: Vec<CameraPlan>,
+}
+
+/// As much of a plan as could be made of a configuration: each part by itself, so that one mistake hides no other part.
+#[derive(Clone, Debug, Default)]
+pub struct Parts {
+    /// Who this device is.
+    pub device: Option<DevicePlan>,
+    /// Where events go.
+    pub mqtt: Option<MqttPlan>,
+    /// How they wait for it.
+    pub outbox: Option<OutboxPlan>,
+    /// Where status is served; `None` when it is off.
+    pub web: Option<SocketAddr>,
+    /// What is logged.
+    pub log: Option<LogPlan>,
+    /// How models are run.
+    pub engine: Option<EnginePlan>,
+    /// Models, in the order of the file.
+    pub models: Vec<Option<ModelPlan>>,
+    /// Cameras, in the order of the file.
+    pub cameras: Vec<Option<CameraPlan>>,
+}
+
+impl Parts {
+    /// The plan, when no part is missing.
+    #[must_use]
+    pub fn whole(self, file: &Path) -> Option<Plan> {
+        Some(Plan {
+            file: file.to_owned(),
+            device: self.device?,
+            mqtt: self.mqtt?,
+            outbox: self.outbox?,
+            web: self.web,
+            log: self.log?,
+            engine: self.engine?,
+            models: self.models.into_iter().collect::<Option<_>>()?,
+            cameras: self.cameras.into_iter().collect::<Option<_>>()?,
+        })
+    }
 }
 
 /// Who this device is.
@@ -73,6 +116,19 @@ pub struct MqttPlan {
     pub window: usize,
     /// Silence after which the connection is probed.
     pub keep_alive: Duration,
+    /// Whether commands are taken from the broker.
+    pub commands: bool,
+}
+
+/// How events wait on the disk.
+#[derive(Clone, Debug)]
+pub struct OutboxPlan {
+    /// Bounds of the store.
+    pub store: StoreOptions,
+    /// Which messages go first after an outage.
+    pub order: SendOrder,
+    /// Old messages a second at most.
+    pub backlog_per_s: u32,
 }
 
 /// What is logged.
@@ -110,6 +166,8 @@ pub struct ModelPlan {
     pub name: String,
     /// Directory of the package, verified.
     pub path: PathBuf,
+    /// SHA-256 of its manifest, hex: identifies the package.
+    pub digest: String,
     /// Its contract.
     pub manifest: Arc<Manifest>,
     /// Decoder parameters that replace the package's.

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use super::document::{Document, Problem, Seg, Severity, key};
 use super::file::{Device, File, Log, Web};
-use super::plan::{DevicePlan, EnginePlan, LogPlan, Plan};
+use super::plan::{DevicePlan, EnginePlan, LogPlan, Parts};
 use super::secret::{self, Secret};
-use super::{Environment, Probe, broker, cameras, models};
+use super::{Environment, Probe, broker, cameras, models, outbox};
 
 /// Collects problems and knows where paths start.
 pub(super) struct Resolver<'r> {
@@ -22,10 +22,11 @@ pub(super) struct Resolver<'r> {
     pub(super) problems: Vec<Problem>,
 }
 
-/// The plan, when nothing was wrong and the machine was looked at; and every problem.
-pub(super) fn resolve(path: &Path, file: &File, mut r: Resolver<'_>) -> (Option<Plan>, Vec<Problem>) {
+/// As much of the plan as could be made, and every problem. Nothing of the machine is in it with [`Probe::FileOnly`].
+pub(super) fn resolve(file: &File, mut r: Resolver<'_>) -> (Parts, Vec<Problem>) {
     let device = r.device(&file.device);
     let mqtt = broker::resolve(&mut r, &file.mqtt, device.as_ref());
+    let outbox = outbox::resolve(&file.outbox);
     let web = r.web(&file.web);
     let log = r.log(&file.log);
     let engine = r.engine(&file.engine);
@@ -37,14 +38,8 @@ pub(super) fn resolve(path: &Path, file: &File, mut r: Resolver<'_>) -> (Option<
     {
         r.error(&key!["web", "listen"], format!("[web] listen: port {} is used by the embedded broker, which takes the port of [mqtt] url and the next; choose another", web.port()));
     }
-    let failed = r.problems.iter().any(|p| p.severity == Severity::Error);
-    let plan = match (device, mqtt, models.plans, cameras) {
-        (Some(device), Some(mqtt), Some(models), Some(cameras)) if !failed => {
-            Some(Plan { file: path.to_owned(), device, mqtt, web, log, engine, models, cameras })
-        }
-        _ => None,
-    };
-    (plan, r.problems)
+    let (log, outbox, engine) = (Some(log), Some(outbox), Some(engine));
+    (Parts { device, mqtt, outbox, web, log, engine, models: models.plans, cameras }, r.problems)
 }
 
 impl Resolver<'_> {
@@ -94,7 +89,19 @@ impl Resolver<'_> {
         if !self.looks_at_machine() {
             return None;
         }
-        let found = secret::locate(reference, &self.base, self.environment.credentials_directory.as_deref())
+        if secret::looks_like_login(reference, &self.base) {
+            self.error(
+                at,
+                format!("{of}: names a file, and what stands there looks like user:password; put that into a file with mode 0600, and its name here"),
+            );
+            return None;
+        }
+        let of_service = reference.strip_prefix("credential:").and_then(|name| self.environment.credentials.get(name));
+        let found = of_service
+            .map_or_else(
+                || secret::locate(reference, &self.base, self.environment.credentials_directory.as_deref()),
+                |path| Ok(path.clone()),
+            )
             .and_then(|path| secret::read(&path).map(|loaded| (loaded, path)));
         match found {
             Ok((loaded, path)) => {
@@ -112,6 +119,13 @@ impl Resolver<'_> {
 
     fn device(&mut self, device: &Device) -> Option<DevicePlan> {
         let name = match &device.name {
+            Some(name) if name == kinewatch_core::topic::ALL => {
+                self.error(
+                    &key!["device", "name"],
+                    "[device]: \"_all\" stands for every device of a group; choose another name",
+                );
+                None
+            }
             Some(name) => self.name(name, &key!["device", "name"], "[device]").then(|| name.clone()),
             None => {
                 let host = to_name(&self.environment.host_name);
@@ -122,15 +136,17 @@ impl Resolver<'_> {
             }
         };
         let group_ok = self.name(&device.group, &key!["device", "group"], "[device]");
-        let state_dir = match &device.state_dir {
-            Some(dir) => self.path(dir),
-            None => self.environment.state_directory.clone().unwrap_or_else(|| "/var/lib/kinewatch".into()),
-        };
+        let state_dir = super::state_dir_of(device, &self.base, self.environment);
         if self.looks_at_machine()
             && let Err(e) = writable(&state_dir)
         {
-            let shown = state_dir.display();
-            self.error(&key!["device", "state_dir"], format!("[device] state_dir: {shown} cannot be written: {e}; give it to the user that runs kinewatch, or name another"));
+            let (shown, at) = (state_dir.display(), key!["device", "state_dir"]);
+            use std::io::ErrorKind as Kind;
+            match e.kind() {
+                // This may pass while the daemon runs, which waits for it.
+                Kind::StorageFull | Kind::QuotaExceeded | Kind::ReadOnlyFilesystem => self.warn(&at, format!("[device] state_dir: {shown} cannot be written now: {e}; until it can, events wait in memory and are not published")),
+                _ => self.error(&at, format!("[device] state_dir: {shown} cannot be written: {e}; give it to the user that runs kinewatch, or name another")),
+            }
         }
         Some(DevicePlan { name: name?, group: group_ok.then(|| device.group.clone())?, state_dir })
     }
@@ -229,8 +245,10 @@ fn writable(dir: &Path) -> std::io::Result<()> {
         return Err(std::io::Error::other(format!("{} is not a directory", existing.display())));
     }
     let probe = existing.join(format!(".kinewatch-write-test-{}", std::process::id()));
-    std::fs::write(&probe, b"x")?;
-    std::fs::remove_file(&probe)
+    let written = std::fs::write(&probe, b"x");
+    // On a full disk the file is there all the same.
+    let removed = std::fs::remove_file(&probe);
+    written.and(removed)
 }
 
 #[cfg(test)]

@@ -72,23 +72,31 @@ pub fn locate(reference: &str, base: &Path, credentials_directory: Option<&Path>
     }
 }
 
+/// Whether a login was written where the name of a file belongs. It must not be repeated in a message then.
+#[must_use]
+pub fn looks_like_login(reference: &str, base: &Path) -> bool {
+    reference.contains(':') && !reference.starts_with("credential:") && !base.join(reference).exists()
+}
+
 /// Reads a secret file.
 ///
 /// # Errors
 /// In words with what to do.
 pub fn read(path: &Path) -> Result<Loaded, String> {
     let shown = path.display();
-    let file = fs::File::open(path).map_err(|e| match e.kind() {
+    let told = |e: std::io::Error| match e.kind() {
         std::io::ErrorKind::NotFound => format!("{shown} does not exist; create it with mode 0600"),
         std::io::ErrorKind::PermissionDenied => {
             format!("{shown} may not be read by this user; give it to the user that runs kinewatch")
         }
         _ => format!("{shown} cannot be read: {e}"),
-    })?;
-    let meta = file.metadata().map_err(|e| format!("{shown} cannot be read: {e}"))?;
+    };
+    // Looked at before it is opened: opening a pipe waits for a writer.
+    let meta = fs::metadata(path).map_err(told)?;
     if !meta.is_file() {
         return Err(format!("{shown} is not a file"));
     }
+    let file = fs::File::open(path).map_err(told)?;
     let mut text = String::new();
     file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(|e| format!("{shown} is not text: {e}"))?;
     if text.len() as u64 > MAX_BYTES {
@@ -160,6 +168,15 @@ mod tests {
         assert_eq!(locate("cam.secret", base, None).unwrap(), Path::new("/etc/kinewatch/cam.secret"));
         assert!(locate("credential:../x", base, Some(Path::new("/run/c"))).is_err());
         assert!(locate("credential:cam", base, None).unwrap_err().contains("LoadCredential"));
+    }
+
+    #[test]
+    fn a_login_in_the_place_of_a_file_is_recognised() {
+        let (dir, _path) = file("x", 0o600);
+        fs::write(dir.path().join("odd:name"), "x").unwrap();
+        assert!(looks_like_login("joe:hunter2", dir.path()));
+        assert!(!looks_like_login("odd:name", dir.path()) && !looks_like_login("credential:cam", dir.path()));
+        assert!(!looks_like_login("missing", dir.path()));
     }
 
     #[test]

@@ -23,6 +23,7 @@ impl Scene {
             host_name: "Test-Box.local".into(),
             credentials_directory: None,
             state_directory: Some(dir.path().join("state")),
+            ..Environment::default()
         };
         let package = repository().join("tests/data/packages/tiny-online");
         copy(&package, &dir.path().join("tiny"));
@@ -83,6 +84,17 @@ fn five_lines_are_enough() {
     assert_eq!(plan.web.unwrap().port(), 8089);
 }
 
+/// What a package installs has no camera yet; the daemon has to start with it.
+#[test]
+fn a_device_may_wait_for_its_first_camera() {
+    let scene = Scene::new();
+    let report = scene.check("[[model]]\npath = \"tiny\"\n");
+    assert_eq!(report.lines(Severity::Error), [""; 0]);
+    let warnings = report.lines(Severity::Warning);
+    assert!(warnings.len() == 1 && warnings[0].contains("no [[camera]] yet"), "{warnings:?}");
+    assert!(report.plan.unwrap().cameras.is_empty());
+}
+
 #[test]
 fn zones_are_the_cameras() {
     let scene = Scene::new();
@@ -122,6 +134,7 @@ fn every_mistake_says_where_it_is_and_what_to_do() {
         ("wrong choices", format!("[engine]\nbackend = \"tracked\"\nproviders = [\"cpuu\"]\n[log]\nformat = \"yaml\"\n{GOOD}")),
         ("out of range", format!("[engine]\nthreads = 0\n[mqtt]\nwindow = 5000\n{GOOD}stall_timeout_s = 0.1\n")),
         ("names", "[device]\nname = \"Box 1\"\ngroup = \"\"\n[[model]]\nname = \"Falls!\"\npath = \"tiny\"\n[[camera]]\nname = \"Küche\"\nsource = \"test:\"\n".into()),
+        ("the name of all", format!("[device]\nname = \"_all\"\n{GOOD}")),
         ("two of one name", format!("{GOOD}[[camera]]\nname = \"front\"\nsource = \"test:\"\n[[model]]\nname = \"tiny\"\npath = \"tiny\"\n")),
         ("unknown model", camera("source = \"test:\"\nmodels = [\"tinny\", \"other\", \"tiny\", \"tiny\"]")),
         ("no models", camera("source = \"test:\"\nmodels = []")),
@@ -216,7 +229,8 @@ fn the_committed_schema_is_current() {
 
 fn configurations() -> Vec<PathBuf> {
     let examples = fs::read_dir(repository().join("config/examples")).unwrap().map(|e| e.unwrap().path());
-    examples.chain([repository().join("config/kinewatch.toml")]).collect()
+    let installed = ["config/kinewatch.toml", "cross/debian/kinewatch.toml"].map(|path| repository().join(path));
+    examples.chain(installed).collect()
 }
 
 #[test]

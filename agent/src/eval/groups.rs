@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::intervals::{Truth, slug};
+use crate::intervals::{Truth, read_bounded, slug};
 
 /// Reads a CSV table with the columns `group` and `video` (or `path`), and gives the videos of `truth` that have no group
 /// theirs; gives how many of them the table does not name. A video is known by the name that the annotations give it, else by
@@ -13,7 +13,8 @@ use crate::intervals::{Truth, slug};
 /// In words, with file and what to do.
 pub fn read_groups(path: &Path, truth: &mut Truth) -> Result<usize, String> {
     let told = |e: csv::Error| format!("{}: {e}", path.display());
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path).map_err(told)?;
+    let text = read_bounded(path)?;
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
     let header = reader.headers().map_err(told)?.clone();
     let column = |names: &[&str]| header.iter().position(|h| names.contains(&h));
     let (Some(video), Some(group)) = (column(&["video", "path"]), column(&["group"])) else {

@@ -6,6 +6,8 @@ mod events;
 mod matching;
 mod truth;
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 pub use events::{Collector, read_events};
@@ -71,17 +73,20 @@ impl TrueAction {
     }
 }
 
-fn read_bounded(path: &Path) -> Result<String, String> {
-    let size = std::fs::metadata(path).map_err(|e| format!("{}: {e}", path.display()))?.len();
-    if size > MAX_BYTES {
+/// The text of a file of a user's. Not by its stated size: pipes and devices state none.
+pub(crate) fn read_bounded(path: &Path) -> Result<String, String> {
+    let told = |e: std::io::Error| format!("{}: {e}", path.display());
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes)).map_err(told)?;
+    if bytes.len() as u64 > MAX_BYTES {
         return Err(format!(
-            "{} has {} MB, more than the {} MB that are read at once; split it",
+            "{} has more than the {} MB that are read at once; split it",
             path.display(),
-            size >> 20,
             MAX_BYTES >> 20
         ));
     }
-    std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))
+    String::from_utf8(bytes)
+        .map_err(|e| format!("{}: not UTF-8 text after byte {}", path.display(), e.utf8_error().valid_up_to()))
 }
 
 /// The camera id of a video: its file stem, lower-case, with `-` for whatever is not `[a-z0-9_-]`.

@@ -1,13 +1,14 @@
 //! HTTP on the loopback address: `/metrics`, `/healthz`, `/readyz`, `/status`.
 //!
 //! Reads [`Shared`] and changes nothing. There is no authentication, so nothing here may show a secret, and nothing here
-//! may be costly. Runs on the control runtime.
+//! may be costly. Runs on a thread of its own: it must answer while anything else hangs, the control runtime included.
 
 mod status;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::State;
@@ -20,9 +21,6 @@ use tokio::sync::watch;
 use crate::health::Shared;
 use crate::metrics::Metrics;
 
-/// Inference or store without progress for this long is a fault.
-pub const ALIVE_LIMIT: Duration = Duration::from_secs(20);
-
 /// The address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error("[web] listen = \"{address}\": {detail}")]
@@ -33,13 +31,37 @@ pub struct BindError {
     pub detail: String,
 }
 
+/// The running server; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Web {
+    _stop: watch::Sender<bool>,
+}
+
 #[derive(Clone)]
 struct Served {
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
 }
 
-/// Takes the address, so that a port in use is known at start-up.
+/// Takes the address, so that a port in use is known at start-up, and answers on the thread `web`.
+///
+/// # Errors
+/// [`BindError`], which names the key.
+pub fn start(address: SocketAddr, shared: Arc<Shared>) -> Result<Web, BindError> {
+    let refused = |e: std::io::Error| BindError { address, detail: format!("no thread to serve it ({e})") };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(refused)?;
+    let listener = runtime.block_on(bind(address))?;
+    let (stop, stopped) = watch::channel(false);
+    let serving = move || {
+        if let Err(error) = runtime.block_on(serve(listener, shared, stopped)) {
+            tracing::error!(%error, "the web server has ended: no metrics and no status any more");
+        }
+    };
+    thread::Builder::new().name("web".into()).spawn(serving).map_err(refused)?;
+    Ok(Web { _stop: stop })
+}
+
+/// Takes the address.
 ///
 /// # Errors
 /// [`BindError`], which names the key.
@@ -86,29 +108,36 @@ async fn metrics(State(served): State<Served>) -> Response {
     }
 }
 
-async fn healthz(State(served): State<Served>) -> (StatusCode, &'static str) {
-    if served.shared.is_alive(ALIVE_LIMIT) {
-        (StatusCode::OK, "ok\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "inference or store makes no progress\n")
-    }
+async fn healthz(State(served): State<Served>) -> (StatusCode, String) {
+    answer("ok", served.shared.stuck(Instant::now()))
 }
 
-async fn readyz(State(served): State<Served>) -> (StatusCode, &'static str) {
-    if served.shared.is_ready() {
-        (StatusCode::OK, "ready\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "starting or stopping\n")
+async fn readyz(State(served): State<Served>) -> (StatusCode, String) {
+    answer("ready", served.shared.unready())
+}
+
+/// One plain line.
+fn answer(well: &str, trouble: Option<impl std::fmt::Display>) -> (StatusCode, String) {
+    match trouble {
+        None => (StatusCode::OK, format!("{well}\n")),
+        Some(trouble) => (StatusCode::SERVICE_UNAVAILABLE, format!("{trouble}\n")),
     }
 }
 
 async fn status(State(served): State<Served>) -> axum::Json<serde_json::Value> {
-    axum::Json(status::render(&served.shared))
+    axum::Json(status_json(&served.shared))
+}
+
+/// What `/status` says.
+#[must_use]
+pub fn status_json(shared: &Shared) -> serde_json::Value {
+    status::render(shared)
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::Ordering::Relaxed;
+    use std::time::Duration;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -135,12 +164,22 @@ mod tests {
         let (stop, stopped) = watch::channel(false);
         let server = tokio::spawn(serve(listener, Arc::clone(&shared), stopped));
 
-        assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 503"));
+        let unready = get(address, "/readyz").await;
+        assert!(unready.starts_with("HTTP/1.1 503") && unready.ends_with("\r\nopening model falls\n"), "{unready}");
         shared.ready.store(true, Relaxed);
-        shared.beat(&shared.inference_beat_ms);
-        shared.beat(&shared.store_beat_ms);
         assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
         assert!(get(address, "/healthz").await.contains("ok"));
+        shared.stages.store.limit_to(Duration::ZERO);
+        shared.stages.store.touch(shared.started);
+        while shared.stages.store.silence(Instant::now()).is_zero() {
+            tokio::task::yield_now().await;
+        }
+        let unwell = get(address, "/healthz").await;
+        assert!(
+            unwell.starts_with("HTTP/1.1 503") && unwell.contains("\r\nstore makes no progress since "),
+            "{unwell}"
+        );
+        shared.stages.store.rest(Instant::now());
         let metrics = get(address, "/metrics").await;
         assert!(
             metrics.contains("openmetrics-text") && metrics.contains("kinewatch_stream_up{camera=\"front\"} 0"),

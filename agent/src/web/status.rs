@@ -1,14 +1,15 @@
 //! The JSON of `/status`: everything a person asks first when something seems wrong.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use kinewatch_capture::{CameraState, CameraStats};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::health::{CameraView, ModelView, Shared, age_s};
+use crate::health::{CameraView, ModelView, Shared, StoreView};
 
 pub(super) fn render(shared: &Shared) -> Value {
-    let d = &shared.delivery;
+    let (d, now) = (&shared.delivery, Instant::now());
     let get = |n: &AtomicU64| n.load(Relaxed);
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -16,9 +17,16 @@ pub(super) fn render(shared: &Shared) -> Value {
         "device": shared.device,
         "uptime_s": shared.started.elapsed().as_secs(),
         "ready": shared.is_ready(),
-        "alive": shared.is_alive(super::ALIVE_LIMIT),
-        "cameras": shared.cameras.iter().map(camera).collect::<Vec<_>>(),
-        "models": shared.models.iter().map(model).collect::<Vec<_>>(),
+        "not_ready_because": shared.unready(),
+        "alive": shared.stuck(now).is_none(),
+        "silence_s": shared.stages.iter().map(|b| (b.name().to_owned(), seconds(b.silence(now)))).collect::<Map<_, _>>(),
+        "configuration": {
+            "reloads": get(&shared.reloads.applied),
+            "refused": get(&shared.reloads.refused),
+            "last_reload": shared.reloads.last.load().as_deref(),
+        },
+        "cameras": shared.cameras.load().iter().map(|view| camera(view)).collect::<Vec<_>>(),
+        "models": shared.models.load().iter().map(|view| model(view)).collect::<Vec<_>>(),
         "mqtt": {
             "broker": d.broker,
             "connected": d.connected.load(Relaxed),
@@ -27,16 +35,32 @@ pub(super) fn render(shared: &Shared) -> Value {
             "connections": get(&d.connections),
             "acked": get(&d.acked),
             "refused": get(&d.refused),
+            "deferred": get(&d.deferred),
+            "commands": shared.commands.listening.load(Relaxed),
         },
         "outbox": {
             "messages": get(&d.outbox_messages),
             "bytes": get(&d.outbox_bytes),
-            "oldest_age_s": age_s(d.outbox_oldest_unix_ns.load(Relaxed)),
+            "oldest_age_s": d.outbox_oldest_boot_ns.age_s(),
             "parked": get(&d.outbox_parked),
+            "kept": get(&d.outbox_kept),
             "dropped": get(&d.outbox_dropped),
-            "store_errors": get(&d.store_errors),
+            "damaged": get(&d.outbox_damaged),
         },
+        "store": store(&shared.store),
     })
+}
+
+fn store(view: &StoreView) -> Value {
+    let status = view.status.load();
+    let mut value = json!({ "state": "starting" });
+    if let Some(status) = status.as_deref() {
+        value = json!(status);
+    }
+    value["waiting"] = view.waiting.load(Relaxed).into();
+    value["errors"] =
+        view.errors().map(|(kind, n)| (kind.to_owned(), n.into())).collect::<serde_json::Map<_, _>>().into();
+    value
 }
 
 fn camera(view: &CameraView) -> Value {
@@ -57,14 +81,20 @@ fn camera(view: &CameraView) -> Value {
         "frames_taken": stat(|s| &s.taken),
         "frames_behind": view.overflow.load(Relaxed),
         "reconnects": stat(|s| &s.reconnects),
+        "threads_abandoned": stat(|s| &s.threads_abandoned),
         "windows": view.windows.load(Relaxed),
         "windows_dropped": {
             "hole": view.windows_dropped(|d| &d.hole),
             "failed": view.windows_dropped(|d| &d.failed),
             "overload": view.windows_dropped(|d| &d.overload),
         },
+        "failing": view.models.iter().zip(&view.dropped).filter(|(_, d)| d.failing.load(Relaxed)).map(|(m, _)| m).collect::<Vec<_>>(),
         "active": **view.active.load(),
     })
+}
+
+fn seconds(duration: Duration) -> Value {
+    json!(duration.as_millis() as f64 / 1e3)
 }
 
 fn model(view: &ModelView) -> Value {

@@ -1,14 +1,11 @@
-//! Appending events: sequence, outbox, history, open actions and the quota in one transaction.
+//! Appending events: sequence, revision, outbox, history, open actions and the quota in one transaction.
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 
-use rusqlite::{Transaction, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::counts::Counts;
-use crate::open::now_ns;
-use crate::outbox::insert_gap;
-use crate::{Gap, Store, StoreError};
+use crate::{Gap, Row, Stamp, Store, StoreError, quota};
 
 /// Where an action stands after an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,20 +36,31 @@ impl Status {
     }
 }
 
-/// An event to store. The payload is built inside the transaction because it contains the sequence number.
+/// An event to store. The payload is built inside the transaction because it contains numbers that are given out there.
 pub struct Draft<'a> {
     /// MQTT topic.
-    pub topic: String,
+    pub topic: &'a str,
     /// Action the event belongs to.
     pub action_id: String,
     /// Label of the action.
-    pub label: String,
+    pub label: &'a str,
     /// Camera of the action.
-    pub camera: String,
+    pub camera: &'a str,
     /// Where the action stands after this event.
     pub status: Status,
-    /// Payload for a sequence number. Called once per attempt to append; must not block.
-    pub build: &'a dyn Fn(u64) -> Vec<u8>,
+    /// Revision within the action, where the store does not know the action; else it counts on itself.
+    pub rev: u32,
+    /// Payload for a sequence number and a revision. Called once per attempt to append; must not block.
+    pub build: &'a dyn Fn(u64, u32) -> Vec<u8>,
+}
+
+/// When the appended messages go to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handing {
+    /// At once: they are returned, and stored as ones that a consumer may have seen.
+    Now,
+    /// When [`Store::offer`] returns them.
+    Later,
 }
 
 /// What an append did.
@@ -60,6 +68,8 @@ pub struct Draft<'a> {
 pub struct Appended {
     /// Sequence numbers of the drafts, in order.
     pub sequences: Range<u64>,
+    /// The rows as they were stored, with [`Handing::Now`]; else none.
+    pub rows: Vec<Row>,
     /// Ranges that the quota pushed out of the outbox. They are recorded as gaps already ([`Store::gaps`]).
     pub dropped: Vec<Gap>,
 }
@@ -70,115 +80,99 @@ pub(crate) const ROW_OVERHEAD: u64 = 96;
 impl Store {
     /// Store `drafts` in order, durably, or nothing at all. After `Ok` they survive `kill -9` and power cuts; only then
     /// may they be published. On an error (full disk…) no number is used up: append the same drafts again later.
-    pub fn append(&mut self, drafts: &[Draft<'_>]) -> Result<Appended, StoreError> {
+    pub fn append(&mut self, now: &Stamp, drafts: &[Draft<'_>], handing: Handing) -> Result<Appended, StoreError> {
         let first = self.next;
         let end = first + drafts.len() as u64;
         if drafts.is_empty() {
-            return Ok(Appended { sequences: first..first, dropped: Vec::new() });
+            return Ok(Appended { sequences: first..first, rows: Vec::new(), dropped: Vec::new() });
         }
         self.record.reserve(end)?;
         self.synchronous("FULL")?;
         let mut counts = self.counts.clone();
-        let mut dropped = Vec::new();
-        let path = self.path.clone();
-        let options = self.options.clone();
-        let result = (|| {
+        let (options, offered) = (&self.options, &self.offered);
+        let stored = (|| {
             let tx = self.connection.transaction()?;
-            let now = now_ns();
+            let mut rows = Vec::new();
             for (sequence, draft) in (first..end).zip(drafts) {
-                insert(&tx, sequence, draft, now, &mut counts)?;
+                let row = insert(&tx, sequence, draft, now, handing, &mut counts)?;
+                rows.extend((handing == Handing::Now).then_some(row));
             }
-            tx.execute("UPDATE meta SET value = ?1 WHERE key = 'next_sequence'", [end as i64])?;
-            shrink(&tx, options.outbox_bytes, first, &self.offered, &mut counts, &mut dropped)?;
-            counts.trim_history(&tx, &options, now)?;
-            tx.commit()
+            tx.prepare_cached("UPDATE meta SET value = ?1 WHERE key = 'next_sequence'")?.execute([end as i64])?;
+            let dropped = quota::shrink(&tx, options, first, now, offered, &mut counts)?;
+            tx.commit()?;
+            Ok((rows, dropped))
         })();
-        result.map_err(|e| StoreError::sqlite(&path, "storing events", e))?;
+        let (rows, dropped) = stored.map_err(|e| StoreError::sqlite(&self.path, "storing events", e))?;
         self.next = end;
         self.counts = counts;
         self.record.note(end, self.counts.oldest(end));
-        Ok(Appended { sequences: first..end, dropped })
+        Ok(Appended { sequences: first..end, rows, dropped })
     }
+}
+
+/// What a bit that flips on the disk is found by.
+pub(crate) fn check_sum(sequence: u64, topic: &str, payload: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&sequence.to_le_bytes());
+    hasher.update(topic.as_bytes());
+    hasher.update(payload);
+    hasher.finalize()
 }
 
 fn insert(
     tx: &Transaction<'_>,
     sequence: u64,
     draft: &Draft<'_>,
-    now: i64,
+    now: &Stamp,
+    handing: Handing,
     counts: &mut Counts,
-) -> Result<(), rusqlite::Error> {
-    let payload = (draft.build)(sequence);
-    let (topic, id, camera, label) = (&draft.topic, &draft.action_id, &draft.camera, &draft.label);
-    let (sequence, status) = (sequence as i64, draft.status.to_sql());
-    tx.prepare_cached("INSERT INTO event VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?
-        .execute(params![sequence, topic, payload, id, camera, label, status, now])?;
-    let bytes = (payload.len() + topic.len()) as u64 + ROW_OVERHEAD;
-    tx.prepare_cached("INSERT INTO outbox (sequence, status, bytes) VALUES (?1, ?2, ?3)")?.execute(params![
-        sequence,
-        status,
-        bytes as i64
+) -> Result<Row, rusqlite::Error> {
+    let (topic, id, number) = (draft.topic, &draft.action_id, sequence as i64);
+    let before: Option<u32> = tx
+        .prepare_cached("SELECT rev FROM open_action WHERE action_id = ?1")?
+        .query_row([id], |r| r.get(0))
+        .optional()?;
+    let rev = before.map_or(draft.rev, |rev| rev.saturating_add(1));
+    let payload = (draft.build)(sequence, rev);
+    tx.prepare_cached(
+        "INSERT INTO event (sequence, topic, payload, action_id, camera, label, status, created_ns, boot_ns, boot,
+                            synced, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+    )?
+    .execute(params![
+        number,
+        topic,
+        payload,
+        id,
+        draft.camera,
+        draft.label,
+        draft.status.to_sql(),
+        now.unix_ns,
+        now.boot_ns,
+        now.boot,
+        now.synced,
+        check_sum(sequence, topic, &payload)
     ])?;
-    counts.added(sequence as u64, bytes, now);
+    let bytes = (payload.len() + topic.len()) as u64 + ROW_OVERHEAD;
+    let (attempts, sent_ns) = match handing {
+        Handing::Now => (1, Some(now.unix_ns)),
+        Handing::Later => (0, None),
+    };
+    tx.prepare_cached(
+        "INSERT INTO outbox (sequence, status, bytes, attempts, first_sent_ns, action_id, rev)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute(params![number, draft.status.to_sql(), bytes as i64, attempts, sent_ns, id, rev])?;
+    counts.added(sequence, bytes, *now);
     if draft.status == Status::Ended {
         tx.prepare_cached("DELETE FROM open_action WHERE action_id = ?1")?.execute([id])?;
     } else {
-        tx.prepare_cached("INSERT OR REPLACE INTO open_action VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
-            .execute(params![id, sequence, topic, camera, label, payload])?;
+        tx.prepare_cached(
+            "INSERT OR REPLACE INTO open_action (action_id, sequence, topic, camera, label, payload, rev)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![id, number, topic, draft.camera, draft.label, payload, rev])?;
     }
-    Ok(())
-}
-
-/// Drop rows older than `before` until the outbox fits: parked ones, then the oldest `updated`, then the oldest.
-fn shrink(
-    tx: &Transaction<'_>,
-    limit: u64,
-    before: u64,
-    offered: &BTreeSet<u64>,
-    counts: &mut Counts,
-    dropped: &mut Vec<Gap>,
-) -> Result<(), rusqlite::Error> {
-    if counts.bytes <= limit {
-        return Ok(());
-    }
-    let parked = "SELECT sequence, bytes FROM outbox WHERE parked_code IS NOT NULL AND sequence < ?1 ORDER BY sequence";
-    let victims = [
-        parked,
-        "SELECT sequence, bytes FROM outbox WHERE status = 1 AND sequence < ?1 ORDER BY sequence",
-        "SELECT sequence, bytes FROM outbox WHERE sequence < ?1 ORDER BY sequence",
-    ];
-    for query in victims {
-        let mut chosen: Vec<(i64, u64)> = Vec::new();
-        let mut over = counts.bytes.saturating_sub(limit);
-        let mut statement = tx.prepare_cached(query)?;
-        let mut rows = statement.query([before as i64])?;
-        while over > 0 {
-            let Some(row) = rows.next()? else { break };
-            let bytes = row.get::<_, i64>(1)? as u64;
-            chosen.push((row.get(0)?, bytes));
-            over = over.saturating_sub(bytes);
-        }
-        drop(rows);
-        for (sequence, bytes) in chosen {
-            tx.prepare_cached("DELETE FROM outbox WHERE sequence = ?1")?.execute([sequence])?;
-            tx.prepare_cached("DELETE FROM event WHERE sequence = ?1")?.execute([sequence])?;
-            counts.removed(bytes, true);
-            if query == parked {
-                continue; // Its gap was recorded when it was parked.
-            }
-            let sequence = sequence as u64;
-            let gap = Gap { first: sequence, last: sequence, reason: "quota".to_owned(), created_unix_ns: now_ns() };
-            insert_gap(tx, &gap, offered)?;
-            match dropped.last_mut() {
-                Some(previous) if previous.last + 1 == sequence => previous.last = sequence,
-                _ => dropped.push(gap),
-            }
-        }
-        if counts.bytes <= limit {
-            break;
-        }
-    }
-    counts.refresh(tx)
+    Ok(Row { sequence, topic: topic.to_owned(), payload, stored: *now, attempts: 0 })
 }
 
 #[cfg(test)]
@@ -186,27 +180,60 @@ mod tests {
     use super::*;
     use crate::{Disposition, StoreOptions};
 
+    /// That a level does what it says is SQLite's business, and tested there.
+    #[test]
+    fn what_a_subscriber_may_have_seen_is_synced_and_what_may_be_done_twice_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = Stamp::default();
+        let mut store = Store::open(dir.path().join("events.db"), StoreOptions::default(), &now, None).unwrap();
+        let level =
+            |store: &Store| -> i64 { store.connection.query_row("PRAGMA synchronous", [], |r| r.get(0)).unwrap() };
+        const NORMAL: i64 = 1;
+        const FULL: i64 = 2;
+        let build = |_, _| vec![];
+        let (topic, label, camera, status, rev) = ("t", "l", "c", Status::Started, 0);
+        let draft = || Draft { topic, action_id: "a".into(), label, camera, status, rev, build: &build };
+        store.append(&now, &[draft(), draft()], Handing::Later).unwrap();
+        assert_eq!(level(&store), FULL);
+        store.acked(&[7]).unwrap();
+        assert_eq!(level(&store), NORMAL);
+        store.offer(&now, 0, u64::MAX, 9).unwrap();
+        assert_eq!(level(&store), FULL, "told for the first time");
+        store.offer(&now, 0, u64::MAX, 9).unwrap();
+        assert_eq!(level(&store), NORMAL, "told again");
+        store.park(&now, 1, 0x97).unwrap();
+        assert_eq!(level(&store), FULL);
+        store.stated(&[1]).unwrap();
+        assert_eq!(level(&store), NORMAL);
+        store.next_session(0).unwrap();
+        assert_eq!(level(&store), FULL);
+    }
+
     #[test]
     fn a_full_disk_loses_nothing_and_is_overcome() {
         let dir = tempfile::tempdir().unwrap();
-        let mut store = Store::open(dir.path().join("kinewatch.db"), StoreOptions::default()).unwrap();
-        let large = |sequence: u64| vec![sequence as u8; 200_000];
+        let now = Stamp::default();
+        let mut store = Store::open(dir.path().join("kinewatch.db"), StoreOptions::default(), &now, None).unwrap();
+        let large = |sequence: u64, _| vec![sequence as u8; 200_000];
         let draft = || Draft {
-            topic: "t".into(),
+            topic: "t",
             action_id: "a".into(),
-            label: "l".into(),
-            camera: "c".into(),
+            label: "l",
+            camera: "c",
             status: Status::Started,
+            rev: 0,
             build: &large,
         };
-        store.append(&[draft()]).unwrap();
+        store.append(&now, &[draft()], Handing::Later).unwrap();
         // SQLite's own limit gives the same error as a disk without space.
         store.connection.pragma_update(None, "max_page_count", 80).unwrap();
-        let error = store.append(&[draft(), draft()]).unwrap_err();
+        let error = store.append(&now, &[draft(), draft()], Handing::Later).unwrap_err();
         assert!(matches!(error, StoreError::DiskFull { .. }), "{error}");
         assert_eq!(error.disposition(), Disposition::Retry);
         assert_eq!(store.pending(0, 10).unwrap().len(), 1);
         store.connection.pragma_update(None, "max_page_count", 1_000_000).unwrap();
-        assert_eq!(store.append(&[draft(), draft()]).unwrap().sequences, 2..4, "no number was used up");
+        let appended = store.append(&now, &[draft(), draft()], Handing::Now).unwrap();
+        assert_eq!(appended.sequences, 2..4, "no number was used up");
+        assert_eq!(appended.rows.iter().map(|r| r.sequence).collect::<Vec<_>>(), [2, 3]);
     }
 }

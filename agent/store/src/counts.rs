@@ -1,26 +1,27 @@
-//! Counters that would be slow to ask for on every append; replaced only after a commit. Also the bounds of the history,
-//! which need them.
+//! Counters that would be slow to ask for on every append; replaced only after a commit.
 
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Transaction};
 
-use crate::outbox::to_sql;
-use crate::{StoreError, StoreOptions};
+use crate::stamp::COLUMNS;
+use crate::{Stamp, StoreError};
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Counts {
-    /// Rows of the outbox, parked ones included.
+    /// Rows of the outbox, parked and kept ones included.
     pub(crate) outbox: u64,
     /// Their bytes.
     pub(crate) bytes: u64,
     /// Rows of the outbox that are parked.
     pub(crate) parked: u64,
+    /// Rows of the outbox that the broker has and a consumer has not.
+    pub(crate) kept: u64,
     /// Gaps not yet stated.
     pub(crate) gaps: u64,
-    /// Oldest row of the outbox that is not parked: number and time.
-    pub(crate) oldest: Option<(u64, i64)>,
-    /// All events, acknowledged or not.
+    /// Oldest row of the outbox that waits for the broker: number and time.
+    pub(crate) oldest: Option<(u64, Stamp)>,
+    /// All events, settled or not.
     events: u64,
 }
 
@@ -34,7 +35,7 @@ impl Counts {
                 let number = |i| r.get::<_, i64>(i).map(|v| v as u64);
                 Ok(Self { outbox: number(0)?, bytes: number(1)?, events: number(2)?, ..Self::default() })
             })?;
-            counts.refresh(&tx)?;
+            counts.recount(&tx)?;
             Ok(counts)
         };
         read().map_err(|e| StoreError::sqlite(path, "counting rows", e))
@@ -45,52 +46,62 @@ impl Counts {
         self.oldest.map_or(next, |(sequence, _)| sequence)
     }
 
-    pub(crate) fn added(&mut self, sequence: u64, bytes: u64, created_ns: i64) {
+    /// Rows that wait for the broker.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.outbox.saturating_sub(self.parked + self.kept)
+    }
+
+    /// Settled events that are kept to be looked at.
+    pub(crate) fn history(&self) -> u64 {
+        self.events.saturating_sub(self.outbox)
+    }
+
+    pub(crate) fn added(&mut self, sequence: u64, bytes: u64, stored: Stamp) {
         self.outbox += 1;
         self.events += 1;
         self.bytes += bytes;
-        self.oldest.get_or_insert((sequence, created_ns));
+        self.oldest.get_or_insert((sequence, stored));
     }
 
-    pub(crate) fn removed(&mut self, bytes: u64, event_too: bool) {
+    /// A row has left the outbox and is history.
+    pub(crate) fn settled(&mut self, bytes: u64) {
         self.outbox = self.outbox.saturating_sub(1);
         self.bytes = self.bytes.saturating_sub(bytes);
-        self.events = self.events.saturating_sub(u64::from(event_too));
     }
 
-    /// Read again what removals and parking change.
+    /// A row is gone from the disk.
+    pub(crate) fn dropped(&mut self, bytes: u64) {
+        self.settled(bytes);
+        self.events = self.events.saturating_sub(1);
+    }
+
+    /// Rows of the history are gone.
+    pub(crate) fn forgotten(&mut self, rows: u64) {
+        self.events = self.events.saturating_sub(rows);
+    }
+
+    /// Read again what removals and parking change. Rows below the oldest that waited stay settled, so only what is above is
+    /// looked at; where rows come back to the outbox, [`Counts::recount`].
     pub(crate) fn refresh(&mut self, tx: &Transaction<'_>) -> Result<(), rusqlite::Error> {
-        let oldest = "SELECT o.sequence, e.created_ns FROM outbox o JOIN event e ON e.sequence = o.sequence
-                      WHERE o.parked_code IS NULL ORDER BY o.sequence LIMIT 1";
-        self.oldest =
-            tx.prepare_cached(oldest)?.query_row([], |r| Ok((r.get::<_, i64>(0)? as u64, r.get(1)?))).optional()?;
+        if let Some((from, _)) = self.oldest {
+            let sql = format!(
+                "SELECT o.sequence, {COLUMNS} FROM outbox o JOIN event e ON e.sequence = o.sequence
+                 WHERE o.sequence >= ?1 AND o.parked_code IS NULL AND o.kept = 0 ORDER BY o.sequence LIMIT 1"
+            );
+            let read = |r: &rusqlite::Row<'_>| Ok((r.get::<_, i64>(0)? as u64, Stamp::read(r, 1)?));
+            self.oldest = tx.prepare_cached(&sql)?.query_row([from as i64], read).optional()?;
+        }
         let count = |sql| tx.prepare_cached(sql)?.query_row([], |r| r.get::<_, i64>(0)).map(|n| n as u64);
         self.parked = count("SELECT COUNT(*) FROM outbox WHERE parked_code IS NOT NULL")?;
         self.gaps = count("SELECT COUNT(*) FROM gap WHERE parked_code IS NULL")?;
         Ok(())
     }
 
-    /// Forget acknowledged events beyond the bounds of the history, oldest first.
-    pub(crate) fn trim_history(
-        &mut self,
-        tx: &Transaction<'_>,
-        options: &StoreOptions,
-        now: i64,
-    ) -> Result<(), rusqlite::Error> {
-        let excess = (self.events - self.outbox).saturating_sub(options.history_rows);
-        let too_old = now.saturating_sub(i64::try_from(options.history_age.as_nanos()).unwrap_or(i64::MAX));
-        let acknowledged = "SELECT e.sequence FROM event e LEFT JOIN outbox o ON o.sequence = e.sequence
-                            WHERE o.sequence IS NULL";
-        let mut gone = 0;
-        if excess > 0 {
-            let sql = format!("DELETE FROM event WHERE sequence IN ({acknowledged} ORDER BY e.sequence LIMIT ?1)");
-            gone += tx.prepare_cached(&sql)?.execute([to_sql(excess)])?;
-        }
-        // Sequence order is age order, so looking at the oldest few is enough; what remains goes next time.
-        let oldest = format!("{acknowledged} ORDER BY e.sequence LIMIT 64");
-        let sql = format!("DELETE FROM event WHERE created_ns < ?1 AND sequence IN ({oldest})");
-        gone += tx.prepare_cached(&sql)?.execute([too_old])?;
-        self.events = self.events.saturating_sub(gone as u64);
-        Ok(())
+    /// Read everything again but the bytes.
+    pub(crate) fn recount(&mut self, tx: &Transaction<'_>) -> Result<(), rusqlite::Error> {
+        let kept = "SELECT COUNT(*) FROM outbox WHERE kept = 1 AND parked_code IS NULL";
+        self.kept = tx.query_row(kept, [], |r| r.get::<_, i64>(0)).map(|n| n as u64)?;
+        self.oldest = Some((0, Stamp::default()));
+        self.refresh(tx)
     }
 }

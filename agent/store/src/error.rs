@@ -9,9 +9,9 @@ use rusqlite::ErrorCode;
 pub enum Disposition {
     /// Keep the events in memory and try again later; the cause may go away (full disk, busy).
     Retry,
-    /// Close the store and open it again: opening sets a damaged file aside.
+    /// Close the store and open it again, now or later: opening sets a damaged file aside.
     Reopen,
-    /// Only an operator can help (wrong permissions, a newer schema).
+    /// Only an operator can help (another owner, a newer schema).
     Fatal,
 }
 
@@ -79,6 +79,30 @@ pub enum StoreError {
         /// Newest version this build can read.
         known: i64,
     },
+    /// Written by an older kinewatch, and only looked at.
+    #[error("{path}: schema {found} is older than {known}: start the daemon once, which brings it to the new schema")]
+    Older {
+        /// Database file.
+        path: PathBuf,
+        /// `user_version` of the file.
+        found: i64,
+        /// The version that this build reads.
+        known: i64,
+    },
+    /// Nothing was ever stored there.
+    #[error("{path}: no such file: name the state directory that the daemon uses, which makes it when it first starts")]
+    NoStore {
+        /// Database file.
+        path: PathBuf,
+    },
+    /// The file was removed or replaced while it was open.
+    #[error(
+        "{path}: the file was removed or replaced while it was open (was the state directory removed, or a file system mounted over it?): it is opened anew"
+    )]
+    Moved {
+        /// Database file.
+        path: PathBuf,
+    },
     /// Anything else.
     #[error("{path}: {operation} failed: {source}")]
     Sqlite {
@@ -105,16 +129,30 @@ impl StoreError {
     /// What to do next.
     pub fn disposition(&self) -> Disposition {
         match self {
-            Self::DiskFull { .. } | Self::Busy { .. } | Self::Sqlite { .. } | Self::Io { .. } => Disposition::Retry,
-            // A remount can be undone while the agent runs: the events wait for it.
-            Self::ReadOnly { .. } => Disposition::Retry,
-            Self::Corrupt { .. } => Disposition::Reopen,
-            Self::Open { .. } | Self::InUse { .. } | Self::Newer { .. } => Disposition::Fatal,
+            Self::DiskFull { .. } | Self::Busy { .. } => Disposition::Retry,
+            // After a remount, an I/O error or a lost directory the open file may be dead for good: opening anew is what helps.
+            Self::ReadOnly { .. }
+            | Self::Open { .. }
+            | Self::Corrupt { .. }
+            | Self::Moved { .. }
+            | Self::NoStore { .. }
+            | Self::Sqlite { .. }
+            | Self::Io { .. } => Disposition::Reopen,
+            Self::InUse { .. } | Self::Newer { .. } | Self::Older { .. } => Disposition::Fatal,
         }
+    }
+
+    /// Making, or moving into, a directory that the store lives in has failed.
+    #[must_use]
+    pub fn directory(path: &Path, source: std::io::Error) -> Self {
+        Self::io(path, "making the state directory", source)
     }
 
     pub(crate) fn sqlite(path: &Path, operation: &'static str, source: rusqlite::Error) -> Self {
         let path = path.to_owned();
+        if is_content(&source) {
+            return Self::Corrupt { path, reason: source.to_string() };
+        }
         match source.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => Self::DiskFull { path },
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Self::ReadOnly { path },
@@ -135,8 +173,24 @@ impl StoreError {
         match source.kind() {
             K::StorageFull | K::QuotaExceeded => Self::DiskFull { path },
             K::ReadOnlyFilesystem | K::PermissionDenied => Self::ReadOnly { path },
-            K::NotFound | K::NotADirectory => Self::Open { path, reason: source.to_string() },
+            K::NotFound | K::NotADirectory | K::AlreadyExists => Self::Open { path, reason: source.to_string() },
             _ => Self::Io { path, operation, source },
         }
+    }
+}
+
+/// Whether the error comes of what is in the file: what we ask never changes, so a question that SQLite does not understand,
+/// or an answer of the wrong kind, means that the file is not what we wrote.
+fn is_content(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error as E;
+    match error {
+        E::SqliteFailure(failure, _) => failure.extended_code == rusqlite::ffi::SQLITE_ERROR,
+        E::SqlInputError { .. }
+        | E::FromSqlConversionFailure(..)
+        | E::IntegralValueOutOfRange(..)
+        | E::Utf8Error(..)
+        | E::InvalidColumnType(..)
+        | E::QueryReturnedNoRows => true,
+        _ => false,
     }
 }

@@ -1,35 +1,70 @@
-//! Opening: lock, check, set a damaged file aside, migrate, reconcile the two records of the sequence.
+//! Opening: lock, check, set a damaged file aside, migrate, reconcile the records of the sequence.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::counts::Counts;
 use crate::outbox::insert_gap;
-use crate::record::{Numbers, Record};
-use crate::{Gap, StoreError, schema};
+use crate::record::{Numbers, Record, sync_directory};
+use crate::state::{OpenAction, salvage};
+use crate::{Gap, Stamp, StoreError, schema};
 
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a message is kept in the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KeepUntil {
+    /// Until the broker has acknowledged it.
+    #[default]
+    Broker,
+    /// Until a consumer says that it has it ([`Store::consumed`]), or the quota needs its space.
+    Consumer,
+}
 
 /// Bounds of the store.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
-    /// Upper bound of the messages waiting for the broker, in bytes (payload + topic + a fixed overhead per row). When
-    /// an append passes it, parked rows go first, then the oldest `updated`, then the oldest of all; each loss is
-    /// recorded as a [`Gap`].
+    /// Upper bound of the outbox, in bytes (payload + topic + a fixed overhead per row). What goes when an append passes
+    /// it: parked rows, kept rows, `updated` that nobody has seen, other `updated`, `started` of actions that have ended, the
+    /// oldest. Each loss is recorded as a [`Gap`].
     pub outbox_bytes: u64,
-    /// Acknowledged events kept for `events history`, at most this many.
+    /// What waits for longer is dropped ([`Store::tidy`]), and recorded as a [`Gap`].
+    pub outbox_age: Duration,
+    /// Settled events kept for `events history`, about this many at most.
     pub history_rows: u64,
-    /// Acknowledged events older than this are forgotten.
+    /// Settled events older than this are forgotten ([`Store::tidy`]).
     pub history_age: Duration,
+    /// When a message leaves the outbox.
+    pub keep_until: KeepUntil,
+    /// The payload with another revision; `None` when it cannot be read. The store knows nothing of payloads.
+    pub renumber: fn(&[u8], u32) -> Option<Vec<u8>>,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { outbox_bytes: 64 << 20, history_rows: 10_000, history_age: Duration::from_secs(30 * 86_400) }
+        let month = Duration::from_secs(30 * 86_400);
+        Self {
+            outbox_bytes: 64 << 20,
+            outbox_age: month,
+            history_rows: 10_000,
+            history_age: month,
+            keep_until: KeepUntil::Broker,
+            renumber: |_, _| None,
+        }
     }
+}
+
+/// What a process knows of the numbers from a store that it has had open before, for when that one is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Floor {
+    /// Next number.
+    pub next: u64,
+    /// Oldest number that was not settled; `next` when all were.
+    pub oldest: u64,
 }
 
 /// The store. One thread owns it; every method blocks on the disk.
@@ -45,6 +80,8 @@ pub struct Store {
     /// `last` of the gaps that the publisher was given: their statements may be under way.
     pub(crate) offered: BTreeSet<u64>,
     opened: Opened,
+    /// Device and inode of the database.
+    place: Option<(u64, u64)>,
 }
 
 /// What opening found.
@@ -54,17 +91,26 @@ pub struct Opened {
     pub set_aside: Option<PathBuf>,
     /// Events of this range may be missing (recorded as a gap until it is stated).
     pub lost: Option<Gap>,
+    /// Open actions that could still be read from a damaged database.
+    pub salvaged: Vec<OpenAction>,
 }
 
 impl Store {
     /// Open or create the database at `path` (its directory must exist); the record file `sequence` lies beside it.
     /// Checks the whole file, so it takes about a second per 200 MB. A damaged file is renamed to `.corrupt-<n>`.
-    pub fn open(path: impl AsRef<Path>, options: StoreOptions) -> Result<Self, StoreError> {
+    /// `floor`: numbering goes on at least from there, whatever the files say.
+    pub fn open(
+        path: impl AsRef<Path>,
+        options: StoreOptions,
+        now: &Stamp,
+        floor: Option<Floor>,
+    ) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
         let (mut record, known) = Record::open(&path.with_file_name("sequence"))?;
         let mut opened = Opened::default();
         let (mut connection, fresh) = match connect(&path) {
             Err(StoreError::Corrupt { reason, .. }) => {
+                opened.salvaged = salvage(&path);
                 let aside = set_aside(&path)?;
                 tracing::error!(path = %path.display(), aside = %aside.display(), reason, "database damaged: set aside, a new one begun");
                 opened.set_aside = Some(aside);
@@ -72,26 +118,25 @@ impl Store {
             }
             other => other?,
         };
-        let (next, lost) = reconcile(&mut connection, &path, fresh, known)?;
-        if let Some(gap) = &lost {
-            tracing::error!(
-                first = gap.first,
-                last = gap.last,
-                "events of this range may be lost; sys/gap will say so"
-            );
+        let stored = read_meta(&connection, &path, "next_sequence")?.max(1);
+        let (next, lost) = resume(stored, fresh, known, floor);
+        if next != stored {
+            opened.lost = lost.map(|gap| Gap { created_unix_ns: now.unix_ns, ..gap });
+            go_on_from(&mut connection, &path, next, opened.lost.as_ref())?;
         }
-        opened.lost = lost;
+        if options.keep_until == KeepUntil::Broker {
+            // Kept by an earlier configuration: the broker has them.
+            let sql = "DELETE FROM outbox WHERE kept = 1 AND parked_code IS NULL";
+            connection.execute(sql, []).map_err(|e| StoreError::sqlite(&path, "releasing kept messages", e))?;
+        }
         let counts = Counts::read(&mut connection, &path)?;
         let session = read_meta(&connection, &path, "session")?.max(known.map_or(0, |k| k.session));
         let ceiling = record.numbers().ceiling;
-        record.write_synced(Numbers {
-            ceiling,
-            next: next.min(ceiling),
-            oldest: counts.oldest(next).min(ceiling),
-            session,
-        })?;
+        let oldest = counts.oldest(next).min(ceiling);
+        record.write_synced(Numbers { ceiling, next: next.min(ceiling), oldest, session })?;
         record.reserve(next)?;
-        Ok(Self { connection, record, path, options, next, counts, offered: BTreeSet::new(), opened })
+        let place = place(&path);
+        Ok(Self { connection, record, path, options, next, counts, offered: BTreeSet::new(), opened, place })
     }
 
     /// What opening found: a damaged file set aside, a range that may be lost.
@@ -110,15 +155,55 @@ impl Store {
         self.next.saturating_sub(1)
     }
 
-    /// Count this start of the daemon; 1 for the first. Never repeats, also when the database was lost.
-    pub fn next_session(&mut self) -> Result<u64, StoreError> {
-        let session = self.record.numbers().session + 1;
+    /// What is known of the numbers now; to be given to the next [`Store::open`] of this process.
+    #[must_use]
+    pub fn floor(&self) -> Floor {
+        Floor { next: self.next, oldest: self.counts.oldest(self.next) }
+    }
+
+    /// Whether the database is still the file at its path. A file that was removed, or whose directory was, can be written
+    /// for as long as it is open, and is gone with the process.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        place(&self.path) == self.place
+    }
+
+    /// Write a copy of the whole database to `path`, where no file must be, and make it durable. For a database that is
+    /// no longer in its place.
+    pub fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
+        let target = path.to_string_lossy();
+        self.connection
+            .execute("VACUUM INTO ?1", [&*target])
+            .map_err(|e| StoreError::sqlite(path, "copying the database", e))?;
+        let copied = std::fs::File::open(path).and_then(|file| file.sync_all());
+        copied.map_err(|e| StoreError::io(path, "syncing the copy of the database", e))?;
+        sync_directory(path);
+        Ok(())
+    }
+
+    /// Move the database at `path`, which nobody has open, aside as damaged, though opening it would find it whole. Where it
+    /// went, and the open actions that could be read.
+    pub fn condemn(path: &Path) -> Result<(PathBuf, Vec<OpenAction>), StoreError> {
+        let salvaged = salvage(path);
+        set_aside(path).map(|aside| (aside, salvaged))
+    }
+
+    /// Count this start of the daemon: one more than the last, and at least `at_least`. Never repeats, also when the
+    /// database was lost.
+    pub fn next_session(&mut self, at_least: u64) -> Result<u64, StoreError> {
+        let session = self.record.numbers().session.saturating_add(1).max(at_least);
         self.record.write_synced(Numbers { session, ..self.record.numbers() })?;
         self.synchronous("FULL")?;
         self.connection
             .execute("UPDATE meta SET value = ?1 WHERE key = 'session'", [session as i64])
             .map_err(|e| StoreError::sqlite(&self.path, "counting the session", e))?;
         Ok(session)
+    }
+
+    /// The newest session that the record beside the database at `path` knows of, where it can be read. Changes nothing.
+    #[must_use]
+    pub fn last_session(path: &Path) -> Option<u64> {
+        Record::peek(&path.with_file_name("sequence")).map(|numbers| numbers.session)
     }
 
     /// `FULL` for what must survive a power cut, `NORMAL` for what may be done twice (see the crate documentation).
@@ -129,9 +214,8 @@ impl Store {
     }
 }
 
-/// Nanoseconds since the Unix epoch; the store stamps rows itself so that their order of age is one clock's.
-pub(crate) fn now_ns() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
+fn place(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|m| (m.dev(), m.ino()))
 }
 
 /// The checked and migrated database, and whether it was empty.
@@ -147,39 +231,56 @@ fn connect(path: &Path) -> Result<(Connection, bool), StoreError> {
     }
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed("setting synchronous"))?;
     connection.pragma_update(None, "foreign_keys", "OFF").map_err(failed("setting foreign_keys"))?;
+    // A temporary file would be on a disk that may be full.
+    connection.pragma_update(None, "temp_store", "MEMORY").map_err(failed("setting temp_store"))?;
     let check: String =
         connection.query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).map_err(failed("checking the file"))?;
     if check != "ok" {
         return Err(StoreError::Corrupt { path: path.to_owned(), reason: check });
     }
     let fresh = schema::migrate(&mut connection, path)?;
+    // SQLite writes to no file whose header names a format of the future; the file system has nothing against it.
+    let writable = || std::fs::OpenOptions::new().append(true).open(path).is_ok();
+    if connection.is_readonly("main").map_err(failed("asking whether it can be written"))? && writable() {
+        let reason = "its header says that it must not be written".to_owned();
+        return Err(StoreError::Corrupt { path: path.to_owned(), reason });
+    }
     Ok((connection, fresh))
 }
 
-/// The next sequence number from both records, and the range that the loss of rows may have torn.
-fn reconcile(
-    connection: &mut Connection,
-    path: &Path,
-    fresh: bool,
-    known: Option<Numbers>,
-) -> Result<(u64, Option<Gap>), StoreError> {
-    let stored = read_meta(connection, path, "next_sequence")?.max(1);
-    let Some(known) = known else { return Ok((stored, None)) };
+/// The next number to give out, and the range that the loss of rows may have torn, when the database is behind what else
+/// is known. `stored`: the next number, as the database has it.
+fn resume(stored: u64, fresh: bool, known: Option<Numbers>, floor: Option<Floor>) -> (u64, Option<Gap>) {
+    let range = |first: u64, next: u64| {
+        let (last, reason) = (next.saturating_sub(1), "database_lost".to_owned());
+        (first <= last).then_some(Gap { first, last, reason, created_unix_ns: 0 })
+    };
+    if let Some(floor) = floor {
+        let first = if fresh { floor.oldest.max(1) } else { stored };
+        return if stored < floor.next { (floor.next, range(first, floor.next)) } else { (stored, None) };
+    }
+    let Some(known) = known else { return (stored, None) };
     // The record is written after the commit, so a database that is behind it has lost commits. Beside an empty database
     // its unsynced half proves nothing: only the ceiling does.
     let whole = if fresh { known.ceiling <= 1 } else { stored >= known.next };
     if whole {
-        return Ok((stored, None));
+        return (stored, None);
     }
     let next = known.ceiling.max(stored);
-    let first = if fresh { known.oldest.max(1) } else { stored };
+    (next, range(if fresh { known.oldest.max(1) } else { stored }, next))
+}
+
+/// Record what is lost, and that what is left may have been seen: the note of that may be among what is lost.
+fn go_on_from(connection: &mut Connection, path: &Path, next: u64, lost: Option<&Gap>) -> Result<(), StoreError> {
     let failed = |e| StoreError::sqlite(path, "continuing the sequence", e);
     let tx = connection.transaction().map_err(failed)?;
     tx.execute("UPDATE meta SET value = ?1 WHERE key = 'next_sequence'", [next as i64]).map_err(failed)?;
-    let gap = Gap { first, last: next - 1, reason: "database_lost".to_owned(), created_unix_ns: now_ns() };
-    insert_gap(&tx, &gap, &BTreeSet::new()).map_err(failed)?;
-    tx.commit().map_err(failed)?;
-    Ok((next, Some(gap)))
+    tx.execute("UPDATE outbox SET attempts = 1 WHERE attempts = 0", []).map_err(failed)?;
+    if let Some(gap) = lost {
+        insert_gap(&tx, gap, &BTreeSet::new()).map_err(failed)?;
+        tracing::error!(first = gap.first, last = gap.last, "events of this range may be lost; sys/gap will say so");
+    }
+    tx.commit().map_err(failed)
 }
 
 fn read_meta(connection: &Connection, path: &Path, key: &str) -> Result<u64, StoreError> {

@@ -1,9 +1,10 @@
 //! The `sequence` record file: what must survive the loss of the database, and the lock of the state directory.
 //!
-//! One line of fixed width: `ceiling next oldest session`, each 20 digits. `ceiling` and `session` are synced before
-//! any number below the new ceiling is given out (once per [`BLOCK`] numbers). `next` and `oldest` (the oldest number
-//! not acknowledged) are written without a sync after each commit: a hint that only narrows the gap that is stated after
-//! a loss. Written in place, in one `pwrite` within one page.
+//! One line of fixed width, twice: `ceiling next oldest session`, each 20 digits. Two copies that differ are no record:
+//! a bit that flips must not move the numbers. `ceiling` and `session` are synced before any number below the new ceiling
+//! is given out (once per [`BLOCK`] numbers). `next` and `oldest` (the oldest number not settled) are written without a
+//! sync after each commit: a hint that only narrows the gap that is stated after a loss. Written in place, in one write
+//! within one sector, so it needs no free space and no second file.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -20,9 +21,9 @@ pub(crate) struct Numbers {
     pub(crate) ceiling: u64,
     /// Next number, as last seen.
     pub(crate) next: u64,
-    /// Oldest number not acknowledged, as last seen.
+    /// Oldest number not settled, as last seen.
     pub(crate) oldest: u64,
-    /// Boot counter.
+    /// Newest start of the agent.
     pub(crate) session: u64,
 }
 
@@ -34,15 +35,12 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Open or create the record and take the lock. `None` in the second place: there was no readable record.
+    /// Open or create the record, take the lock, and find out whether it can be written. `None` in the second place:
+    /// there was no readable record.
     pub(crate) fn open(path: &Path) -> Result<(Self, Option<Numbers>), StoreError> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(|e| StoreError::io(path, "opening the sequence record", e))?;
+        let failed = |e| StoreError::io(path, "opening the sequence record", e);
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { path: path.to_owned() }),
@@ -51,10 +49,19 @@ impl Record {
                 tracing::warn!(path = %path.display(), error = %e, "state directory cannot be locked")
             }
         }
-        let mut text = String::new();
-        // Unreadable bytes are as good as no record: the database is the first source, this the second.
-        let known = (&mut file).take(256).read_to_string(&mut text).ok().and_then(|_| parse(&text));
-        Ok((Self { path: path.to_owned(), file, numbers: known.unwrap_or_default() }, known))
+        let known = read(&mut file);
+        let mut record = Self { path: path.to_owned(), file, numbers: known.unwrap_or_default() };
+        // A disk that is full or read-only is found here, before the database is read from end to end.
+        record.write_synced(record.numbers)?;
+        if known.is_none() {
+            sync_directory(path);
+        }
+        Ok((record, known))
+    }
+
+    /// What the record says, without the lock and without a change. `None`: there is no readable record.
+    pub(crate) fn peek(path: &Path) -> Option<Numbers> {
+        read(&mut File::open(path).ok()?)
     }
 
     pub(crate) fn numbers(&self) -> Numbers {
@@ -89,14 +96,34 @@ impl Record {
         let line = format!("{ceiling:020} {next:020} {oldest:020} {session:020}\n");
         let failed = |e| StoreError::io(&self.path, "writing the sequence record", e);
         self.file.seek(SeekFrom::Start(0)).map_err(failed)?;
-        self.file.write_all(line.as_bytes()).map_err(failed)?;
+        self.file.write_all(line.repeat(2).as_bytes()).map_err(failed)?;
         self.numbers = numbers;
         Ok(())
     }
 }
 
+/// Make the entry of a new file in its directory durable. A file system that cannot is one where it need not.
+pub(crate) fn sync_directory(of: &Path) {
+    if let Some(Ok(directory)) = of.parent().map(File::open) {
+        let _ = directory.sync_all();
+    }
+}
+
+/// Unreadable bytes are as good as no record: the database is the first source, this the second.
+fn read(file: &mut File) -> Option<Numbers> {
+    let mut text = String::new();
+    file.take(512).read_to_string(&mut text).ok()?;
+    parse(&text)
+}
+
 fn parse(text: &str) -> Option<Numbers> {
-    let mut fields = text.lines().next()?.split(' ').map(|f| f.parse::<u64>().ok());
+    let mut lines = text.lines();
+    let line = lines.next()?;
+    // Before there were two, there was one.
+    if lines.next().is_some_and(|second| second != line) {
+        return None;
+    }
+    let mut fields = line.split(' ').map(|f| f.parse::<u64>().ok());
     let mut field = || fields.next().flatten();
     let numbers = Numbers { ceiling: field()?, next: field()?, oldest: field()?, session: field()? };
     (numbers.ceiling <= i64::MAX as u64 && numbers.next <= numbers.ceiling).then_some(numbers)
@@ -116,8 +143,10 @@ mod tests {
         record.note(5, 2);
         assert!(matches!(Record::open(&path), Err(StoreError::InUse { .. })));
         drop(record);
+        let numbers = Numbers { ceiling: 2 * BLOCK, next: 5, oldest: 2, session: 0 };
+        assert_eq!(Record::peek(&path), Some(numbers));
         let (_, known) = Record::open(&path).unwrap();
-        assert_eq!(known, Some(Numbers { ceiling: 2 * BLOCK, next: 5, oldest: 2, session: 0 }));
+        assert_eq!(known, Some(numbers));
     }
 
     #[test]
@@ -126,5 +155,7 @@ mod tests {
         {
             assert_eq!(parse(text), None, "{text:?}");
         }
+        assert!(parse("2 1 1 1\n").is_some(), "as version 1 wrote it");
+        assert_eq!(parse("2 1 1 1\n2 1 1 0\n"), None, "one copy is damaged, and nobody knows which");
     }
 }

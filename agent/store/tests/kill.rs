@@ -1,39 +1,36 @@
-//! Retained events survive `kill -9`: this test binary runs itself as a child that appends and acknowledges without end,
-//! and kills it at arbitrary moments. The child prints each number after the append returned; what was printed must be
-//! on disk, contiguous, in order.
+//! Events survive `kill -9`: this test binary runs itself as a child that appends and acknowledges without end, and kills
+//! it at arbitrary moments. The child prints each number after the append returned; what was printed must be on disk,
+//! contiguous, in order.
 #![allow(clippy::unwrap_used)]
+
+mod support;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use kinewatch_store::{Draft, Status, Store, StoreOptions};
+use kinewatch_store::{Handing, Status, Store, StoreOptions};
+use support::{at, draft, waiting};
 
 const CHILD: &str = "KINEWATCH_STORE_TEST_CHILD";
 const ROUNDS: u64 = 12;
 
 fn options() -> StoreOptions {
-    StoreOptions { history_rows: u64::MAX >> 1, ..StoreOptions::default() }
+    StoreOptions { history_rows: u64::MAX >> 1, ..support::options() }
 }
 
 fn append_for_ever(path: &str) {
-    let mut store = Store::open(path, options()).unwrap();
-    store.next_session().unwrap();
-    let payload = |sequence: u64| sequence.to_string().into_bytes();
+    let mut store = Store::open(path, options(), &at(0), None).unwrap();
+    store.next_session(0).unwrap();
     for round in 0_u64.. {
-        let draft = |status| Draft {
-            topic: "t".into(),
-            action_id: format!("{round}"),
-            label: "l".into(),
-            camera: "c".into(),
-            status,
-            build: &payload,
-        };
-        let appended = store.append(&[draft(Status::Started), draft(Status::Updated), draft(Status::Ended)]).unwrap();
+        let action = format!("{round}");
+        let drafts = [Status::Started, Status::Updated, Status::Ended].map(|status| draft(&action, status));
+        let appended = store.append(&at(0), &drafts, Handing::Later).unwrap();
         println!("stored {}", appended.sequences.end - 1);
-        store.mark_sent(&[appended.sequences.start]).unwrap();
-        store.acked(&[appended.sequences.start]).unwrap();
+        let first = appended.sequences.start;
+        store.offer(&at(0), first - 1, first, 1).unwrap();
+        store.acked(&[first]).unwrap();
     }
 }
 
@@ -43,19 +40,19 @@ fn survives_kill_nine() {
         return append_for_ever(&path);
     }
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("kinewatch.db");
+    let path = dir.path().join("events.db");
     let mut promised = 0;
     for round in 0..ROUNDS {
         promised = promised.max(run_and_kill(&path, 1 + round * 3));
-        let store = Store::open(&path, options()).unwrap();
+        let store = Store::open(&path, options(), &at(0), None).unwrap();
         assert_eq!(store.opened(), &Default::default(), "nothing damaged, nothing lost");
         let all: Vec<u64> = store.history(usize::MAX >> 1, 0).unwrap().iter().map(|h| h.sequence).collect();
         let last = *all.last().unwrap();
         assert_eq!(all, (1..=last).collect::<Vec<_>>(), "contiguous and in order");
         assert!(last >= promised, "number {promised} was promised, {last} is the last on disk");
         assert_eq!(last % 3, 0, "an append is whole or not at all");
-        let pending: BTreeSet<u64> = store.pending(0, usize::MAX >> 1).unwrap().iter().map(|r| r.sequence).collect();
-        assert!((1..=last).filter(|s| s % 3 != 1).all(|s| pending.contains(&s)), "only acknowledged ones left");
+        let waiting: BTreeSet<u64> = waiting(&store).into_iter().collect();
+        assert!((1..=last).filter(|s| s % 3 != 1).all(|s| waiting.contains(&s)), "only acknowledged ones left");
         assert_eq!(store.open_actions().unwrap(), [], "ended in the same transaction");
     }
 }

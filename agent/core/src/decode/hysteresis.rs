@@ -38,7 +38,7 @@ struct Weighted {
 impl Hysteresis {
     /// `stride_s`: usual time between scores, which bounds the window's length.
     pub(super) fn new(p: &DecoderParams, stride_s: f64) -> Self {
-        let most = (2.0 * p.smooth_s / stride_s).ceil() as usize + 2;
+        let most = most(p.smooth_s, stride_s);
         Self {
             on: logit(p.on),
             off: logit(p.off),
@@ -56,6 +56,15 @@ impl Hysteresis {
     /// Takes other thresholds.
     pub(super) fn set(&mut self, p: &DecoderParams) {
         (self.on, self.off) = (logit(p.on), logit(p.off));
+    }
+
+    /// Takes another span of the box filter; keeps as many of the newest scores as it may hold. Allocates.
+    pub(super) fn smooth_over(&mut self, smooth_s: f64, stride_s: f64) {
+        (self.smooth_s, self.smooth_ns, self.most) = (smooth_s, seconds_to_nanos(smooth_s), most(smooth_s, stride_s));
+        while self.window.len() > self.most {
+            self.pop();
+        }
+        self.window.reserve(self.most - self.window.len());
     }
 
     pub(super) fn step(&mut self, s: &Step) -> Edge {
@@ -106,4 +115,9 @@ impl Hysteresis {
         self.window.clear();
         (self.weight, self.weighted, self.active) = (0.0, 0.0, false);
     }
+}
+
+/// Scores that a window over `smooth_s` may hold.
+fn most(smooth_s: f64, stride_s: f64) -> usize {
+    (2.0 * smooth_s / stride_s).ceil() as usize + 2
 }

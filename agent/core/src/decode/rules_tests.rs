@@ -127,6 +127,62 @@ fn an_action_says_how_sure_it_is_of_itself_alone() {
     assert!(second.action == 1 && second.confidence.peak < 0.7 && second.windows == 1, "{second:?}");
 }
 
+fn example() -> Manifest {
+    Manifest::parse(&include_str!("../../testdata/model.toml").replace("publish = false\n", "")).unwrap()
+}
+
+/// Logits of the example: `falling` is likely, or nothing is.
+fn row(falling: bool) -> [f32; 3] {
+    if falling { [-2.0, 2.0, -4.0] } else { [3.0, -2.0, -2.0] }
+}
+
+#[test]
+fn an_action_that_goes_on_stays_open_under_other_thresholds() {
+    let manifest = example();
+    let mut decoder = Decoder::new(&manifest, &Overrides::default()).unwrap();
+    let mut out = Vec::new();
+    (0..20).for_each(|k| decoder.step(at(k), &row((5..20).contains(&k)), &mut out));
+    assert_eq!(out.iter().map(|d| d.status).collect::<Vec<_>>(), [Status::Started]);
+    let wrong: Overrides = toml::from_str("falling.on = 0.1\nfalling.off = 0.9").unwrap();
+    assert!(decoder.revise(&manifest, &wrong).is_err());
+    // What is quiet now is still the action.
+    let patient: Overrides = toml::from_str("falling.off = 0.000001\nfalling.h_off = 900.0\nlying.on = 0.9").unwrap();
+    decoder.revise(&manifest, &patient).unwrap();
+    (20..40).for_each(|k| decoder.step(at(k), &row(false), &mut out));
+    assert!(out.iter().all(|d| !matches!(d.status, Status::Ended { .. })), "{out:?}");
+    decoder.revise(&manifest, &Overrides::default()).unwrap();
+    (40..60).for_each(|k| decoder.step(at(k), &row(false), &mut out));
+    let ended = out.last().unwrap();
+    assert!(matches!(ended.status, Status::Ended { reason: EndReason::Boundary, .. }), "{ended:?}");
+    assert_eq!((ended.action, ended.start), (0, out[0].start), "one action, as it was told");
+    // A shorter longest duration holds for what goes on, too.
+    (60..80).for_each(|k| decoder.step(at(k), &row(true), &mut out));
+    decoder.revise(&manifest, &toml::from_str("falling.max_duration_s = 1.0").unwrap()).unwrap();
+    (80..82).for_each(|k| decoder.step(at(k), &row(true), &mut out));
+    assert!(matches!(out.last().unwrap().status, Status::Ended { reason: EndReason::MaxDuration, .. }));
+}
+
+#[test]
+fn a_schedule_comes_and_goes_with_a_revision() {
+    let manifest = example();
+    let night: Overrides =
+        toml::from_str("[[lying.schedule]]\nfrom = \"22:00\"\nto = \"06:00\"\non = 0.99\noff = 0.5\nh_on = 5.0")
+            .unwrap();
+    let mut decoder = Decoder::new(&manifest, &night).unwrap();
+    decoder.at_time("23:30".parse().ok());
+    let lying = |decoder: &mut Decoder, from: usize| {
+        let mut out = Vec::new();
+        (from..from + 20).for_each(|k| decoder.step(at(k), &[-2.0, -4.0, 0.0], &mut out));
+        out.len()
+    };
+    assert_eq!(lying(&mut decoder, 0), 0, "at night");
+    decoder.revise(&manifest, &night).unwrap();
+    assert_eq!(lying(&mut decoder, 20), 0, "it is still night");
+    decoder.revise(&manifest, &Overrides::default()).unwrap();
+    assert!(!decoder.is_scheduled());
+    assert_eq!(lying(&mut decoder, 40), 1, "there is no night any more");
+}
+
 #[test]
 fn groups_are_checked() {
     let error = |rest: &str| {
@@ -157,5 +213,30 @@ proptest! {
         for pair in found.windows(2) {
             prop_assert!(pair[0].2 <= pair[1].1, "{:?} overlaps {:?}", pair[0], pair[1]);
         }
+    }
+
+    /// To say the same again changes nothing, and what is revised before the first score is as if it had been so ever since.
+    #[test]
+    fn a_revision_that_changes_nothing_is_not_noticed(
+        smooth in prop::sample::select(&["", "falling.smooth_s = 1.0\nlying.smooth_s = 0.4"]),
+        kind in prop::sample::select(&["cusum", "hysteresis"]),
+        likely in prop::collection::vec(-4f32..4.0, 1..200),
+        at_steps in prop::collection::vec(0usize..200, 0..6),
+    ) {
+        let text = include_str!("../../testdata/model.toml").replace("\"cusum\"", &format!("\"{kind}\""));
+        let manifest = Manifest::parse(&text).unwrap();
+        let overrides: Overrides = toml::from_str(smooth).unwrap();
+        let mut plain = Decoder::new(&manifest, &overrides).unwrap();
+        let mut revised = Decoder::new(&manifest, &Overrides::default()).unwrap();
+        revised.revise(&manifest, &overrides).unwrap();
+        let (mut expected, mut found) = (Vec::new(), Vec::new());
+        for (k, l) in likely.into_iter().enumerate() {
+            if at_steps.contains(&k) {
+                revised.revise(&manifest, &overrides).unwrap();
+            }
+            plain.step(at(k), &[0.0, l, -l], &mut expected);
+            revised.step(at(k), &[0.0, l, -l], &mut found);
+        }
+        prop_assert_eq!(expected, found);
     }
 }

@@ -34,6 +34,11 @@ impl Chain {
         Self { label, parts, within, found, last_end: Pts::ZERO }
     }
 
+    /// Takes another longest pause between parts, nanoseconds.
+    pub(super) fn allow(&mut self, within: i64) {
+        self.within = within;
+    }
+
     /// Looks at what the tracks did in this step. `stride`: shortest length told, ns.
     pub(super) fn step(&mut self, tracks: &[Track], at: Pts, stride: i64, emit: &mut Emitter<'_>) {
         for k in 0..self.parts.len() {

@@ -97,6 +97,32 @@ impl Decoder {
         decoder
     }
 
+    /// Takes other changes of the configuration for the model that it was made for, from the next score on. Nothing is
+    /// decided by that: an action that goes on stays open under the new parameters, and what was told of it stays told.
+    /// Allocates.
+    ///
+    /// # Errors
+    /// The overrides do not fit the package; nothing is changed then.
+    pub fn revise(&mut self, manifest: &Manifest, overrides: &Overrides) -> Result<(), ManifestError> {
+        overrides.check(manifest)?;
+        let background = manifest.output.background;
+        let labels = manifest.labels.iter().enumerate().filter(|(i, _)| Some(*i) != background).map(|(_, label)| label);
+        let decoded = labels.filter_map(|label| Some((label.name.as_str(), label.decoder?)));
+        self.scheduled = false;
+        for (track, (label, packaged)) in self.tracks.iter_mut().zip(decoded) {
+            let schedule = overrides.schedule(label);
+            track.revise(&overrides.params(label, packaged), schedule, self.stride);
+            self.scheduled |= !schedule.is_empty();
+        }
+        for (chain, sequence) in self.chains.iter_mut().zip(&manifest.sequences) {
+            chain.allow(overrides.within(&sequence.name, sequence.within));
+        }
+        if self.scheduled {
+            self.tracks.iter_mut().for_each(|track| track.at_time(self.time_of_day));
+        }
+        Ok(())
+    }
+
     /// Whether thresholds depend on the time of day, which [`Decoder::at_time`] has to tell then.
     #[must_use]
     pub fn is_scheduled(&self) -> bool {

@@ -106,12 +106,9 @@ enum Detector {
     Hmm(Box<Hmm>),
 }
 
-#[derive(Clone, Debug)]
-pub(super) struct Track {
-    detector: Detector,
-    /// A score from here on surely belongs to an action that goes on, log-odds.
-    surely: f64,
-    pivot: f64,
+/// What of the parameters counts once an edge has been seen; nanoseconds, but for uncertainties.
+#[derive(Clone, Copy, Debug)]
+struct Rules {
     lag_start: i64,
     lag_end: i64,
     min_duration: i64,
@@ -120,6 +117,15 @@ pub(super) struct Track {
     cooldown: i64,
     uncertainty_start_ms: f64,
     uncertainty_end_ms: f64,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Track {
+    detector: Detector,
+    /// A score from here on surely belongs to an action that goes on, log-odds.
+    surely: f64,
+    pivot: f64,
+    rules: Rules,
     published: Option<u16>,
     state: State,
     start: Bound,
@@ -158,14 +164,7 @@ impl Track {
             detector,
             surely,
             pivot,
-            lag_start: seconds_to_nanos(p.lag_start_s),
-            lag_end: seconds_to_nanos(p.lag_end_s),
-            min_duration: seconds_to_nanos(p.min_duration_s),
-            merge_gap: seconds_to_nanos(p.merge_gap_s),
-            max_duration: seconds_to_nanos(p.max_duration_s),
-            cooldown: seconds_to_nanos(p.cooldown_s),
-            uncertainty_start_ms: p.uncertainty_start_ms,
-            uncertainty_end_ms: p.uncertainty_end_ms,
+            rules: Rules::from(p),
             published,
             state: State::Off,
             start: Bound::default(),
@@ -190,6 +189,17 @@ impl Track {
             Detector::Hysteresis(d) => d.set(now),
             Detector::Hmm(d) => d.set(now),
         }
+    }
+
+    /// Takes other parameters of the same kind. What goes on goes on, and what was told stays told; they count from the next
+    /// score on.
+    pub(super) fn revise(&mut self, p: &DecoderParams, schedule: &[Period], stride: i64) {
+        self.rules = Rules::from(p);
+        self.thresholds = Thresholds::new(p, schedule);
+        if let Detector::Hysteresis(d) = &mut self.detector {
+            d.smooth_over(p.smooth_s, stride as f64 / NANOS_PER_SECOND as f64);
+        }
+        self.at_time(None);
     }
 
     /// Takes the next score.
@@ -226,20 +236,20 @@ impl Track {
             (State::Open, Edge::Off { end, begin }) => {
                 // Of an action that went on after a pause, only the first begin counts.
                 if let Some(begin) = begin.filter(|_| !self.rejoined) {
-                    self.start = bound(begin, self.lag_start, self.uncertainty_start_ms);
+                    self.start = bound(begin, self.rules.lag_start, self.rules.uncertainty_start_ms);
                     self.start.at = self.start.at.max(self.last_end).clamped().min(s.at);
                 }
-                let mut end = bound(end, self.lag_end, self.uncertainty_end_ms);
+                let mut end = bound(end, self.rules.lag_end, self.rules.uncertainty_end_ms);
                 end.at = end.at.max(self.start.at).min(s.at);
-                if end.at - self.start.at >= self.max_duration {
-                    end.at = self.start.at + self.max_duration;
+                if end.at - self.start.at >= self.rules.max_duration {
+                    end.at = self.start.at + self.rules.max_duration;
                     self.finish(s.at, end, EndReason::MaxDuration, emit);
                 } else {
                     self.state = State::Closing(end);
                 }
             }
             (State::Closing(end), Edge::On(begin)) => {
-                if (begin.at - self.lag_start) - end.at < self.merge_gap {
+                if (begin.at - self.rules.lag_start) - end.at < self.rules.merge_gap {
                     self.state = State::Open;
                     self.rejoined = true;
                 } else {
@@ -257,31 +267,31 @@ impl Track {
     }
 
     fn begin(&mut self, s: &Step, begin: Change) {
-        self.start = bound(begin, self.lag_start, self.uncertainty_start_ms);
+        self.start = bound(begin, self.rules.lag_start, self.rules.uncertainty_start_ms);
         self.start.at = self.start.at.max(self.last_end).clamped().min(s.at);
         self.rejoined = false;
-        self.seen = (begin.seen - self.lag_start).max(self.start.at);
+        self.seen = (begin.seen - self.rules.lag_start).max(self.start.at);
         self.state = if self.start.at < self.cool_until { State::Spent } else { State::Candidate };
     }
 
     /// What the passing of time changes.
     fn elapse(&mut self, s: &Step, emit: &mut Emitter<'_>) {
         if matches!(self.state, State::Candidate) {
-            let seen = self.latest_end(s.at) - self.lag_end - self.seen;
-            if seen >= self.min_duration.max(0) {
+            let seen = self.latest_end(s.at) - self.rules.lag_end - self.seen;
+            if seen >= self.rules.min_duration.max(0) {
                 self.state = State::Open;
                 self.opened = true;
                 self.tell(s.at, Status::Started, emit);
             }
         }
         match self.state {
-            State::Open if s.at - self.start.at >= self.max_duration => {
-                let end = Change { at: self.start.at + self.max_duration, ..Change::at(s) };
-                let end = bound(end, 0, self.uncertainty_end_ms);
+            State::Open if s.at - self.start.at >= self.rules.max_duration => {
+                let end = Change { at: self.start.at + self.rules.max_duration, ..Change::at(s) };
+                let end = bound(end, 0, self.rules.uncertainty_end_ms);
                 self.finish(s.at, end, EndReason::MaxDuration, emit);
                 self.state = State::Spent;
             }
-            State::Closing(end) if (s.at - self.lag_start) - end.at >= self.merge_gap => {
+            State::Closing(end) if (s.at - self.rules.lag_start) - end.at >= self.rules.merge_gap => {
                 self.finish(s.at, end, EndReason::Boundary, emit);
             }
             State::Open | State::Closing(_) if s.at - self.told.at >= RENEW_NS => {
@@ -298,7 +308,7 @@ impl Track {
             State::Open => {
                 let spread_ms = (now - last).max(0) as f64 / 2e6;
                 let at = last.max(self.start.at);
-                Some(bound(Change { at, spread_ms, seen: last }, 0, self.uncertainty_end_ms))
+                Some(bound(Change { at, spread_ms, seen: last }, 0, self.rules.uncertainty_end_ms))
             }
             State::Closing(end) => Some(end),
             _ => None,
@@ -319,7 +329,7 @@ impl Track {
         self.tell(now, Status::Ended { end: end.at, end_uncertainty_ms: end.uncertainty_ms, reason }, emit);
         self.evidence.clear();
         self.last_end = end.at;
-        self.cool_until = if self.cooldown > 0 { end.at + self.cooldown } else { Pts::ZERO };
+        self.cool_until = if self.rules.cooldown > 0 { end.at + self.rules.cooldown } else { Pts::ZERO };
         self.state = State::Off;
     }
 
@@ -433,6 +443,21 @@ impl Track {
     /// Log-odds from which evidence speaks for the action.
     pub(super) fn pivot(&self) -> f64 {
         self.pivot
+    }
+}
+
+impl From<&DecoderParams> for Rules {
+    fn from(p: &DecoderParams) -> Self {
+        Self {
+            lag_start: seconds_to_nanos(p.lag_start_s),
+            lag_end: seconds_to_nanos(p.lag_end_s),
+            min_duration: seconds_to_nanos(p.min_duration_s),
+            merge_gap: seconds_to_nanos(p.merge_gap_s),
+            max_duration: seconds_to_nanos(p.max_duration_s),
+            cooldown: seconds_to_nanos(p.cooldown_s),
+            uncertainty_start_ms: p.uncertainty_start_ms,
+            uncertainty_end_ms: p.uncertainty_end_ms,
+        }
     }
 }
 

@@ -23,7 +23,7 @@ pub struct ClockRecord {
     /// Boot of the device that this is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_id: Option<String>,
-    /// Counts the starts of the agent.
+    /// Larger with each start of the agent.
     pub session: u64,
     /// Whether the clock is synchronised now.
     pub synced: bool,

@@ -125,7 +125,7 @@ pub fn recovered_event(previous: &ActionEvent, id: Uuid, now_unix_ns: i64, seque
     event.time = rfc3339(now_unix_ns);
     event.sequence = super::sequence_text(sequence);
     let data = &mut event.data;
-    data.rev += 1;
+    data.rev = data.rev.saturating_add(1);
     data.status = ActionStatus::Ended;
     data.end = Some(Instant { uncertainty_ms: millis(LEASE_NS), ..previous.data.decided_at.clone() });
     data.end_reason = Some(EndReason::Recovered);

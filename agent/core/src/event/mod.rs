@@ -16,7 +16,10 @@ pub use action::{
 pub use clock::{ClockRecord, DRIFT_PPM, MOST_STEPS, StepRecord};
 pub use ids::{Ids, replay_ids};
 pub use make::{Clocks, EventContext, action_event, recovered_event};
-pub use state::{CameraLink, CameraState, DeviceState, DeviceStatus, GAP_TYPE, GapData, GapStatement, Scoring};
+pub use state::{
+    CameraLink, CameraState, DeviceState, DeviceStatus, GAP_TYPE, GapData, GapStatement, Scoring, StoreCondition,
+    StoreStatus,
+};
 
 const SPECVERSION: &str = "1.0";
 const SCHEMA_BASE: &str = "https://raw.githubusercontent.com/kinewatch/kinewatch/main/config/schema";
@@ -34,21 +37,25 @@ pub fn sequence_text(sequence: u64) -> String {
     format!("{sequence:020}")
 }
 
-/// File names and JSON Schemas (2020-12) of everything published.
+/// File names and JSON Schemas (2020-12) of everything published, and of the commands.
 #[must_use]
 pub fn schemas() -> Vec<(&'static str, serde_json::Value)> {
-    vec![
-        ("action-event-1.json", schema::<ActionEvent>("action-event-1.json")),
-        ("gap-1.json", schema::<GapStatement>("gap-1.json")),
-        ("device-status-1.json", schema::<DeviceStatus>("device-status-1.json")),
-        ("camera-state-1.json", schema::<CameraState>("camera-state-1.json")),
-        ("clock-1.json", schema::<ClockRecord>("clock-1.json")),
-    ]
+    let events = [
+        ("action-event-1.json", schema::<ActionEvent>()),
+        ("gap-1.json", schema::<GapStatement>()),
+        ("device-status-1.json", schema::<DeviceStatus>()),
+        ("camera-state-1.json", schema::<CameraState>()),
+        ("clock-1.json", schema::<ClockRecord>()),
+        ("store-1.json", schema::<StoreStatus>()),
+    ];
+    events.into_iter().chain(crate::command::schemas()).map(|(file, schema)| (file, identified(file, schema))).collect()
 }
 
-fn schema<T: schemars::JsonSchema>(file: &str) -> serde_json::Value {
-    let mut schema =
-        schemars::generate::SchemaSettings::draft2020_12().for_serialize().into_generator().into_root_schema_for::<T>();
+fn schema<T: schemars::JsonSchema>() -> schemars::Schema {
+    schemars::generate::SchemaSettings::draft2020_12().for_serialize().into_generator().into_root_schema_for::<T>()
+}
+
+fn identified(file: &str, mut schema: schemars::Schema) -> serde_json::Value {
     schema.insert("$id".to_owned(), format!("{SCHEMA_BASE}/{file}").into());
     schema.to_value()
 }

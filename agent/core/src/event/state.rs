@@ -76,17 +76,26 @@ pub enum DeviceState {
 pub struct DeviceStatus {
     /// Whether it is there.
     pub state: DeviceState,
-    /// Counts the starts of the agent.
+    /// Larger with each start of the agent.
     pub session: u64,
     /// Version of the agent.
     pub version: String,
+    /// In a birth: random, and another at each start of the agent. It tells two devices of one name apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
 }
 
 impl DeviceStatus {
     /// Published on each connection.
     #[must_use]
     pub fn birth(session: u64, version: &str) -> Self {
-        Self { state: DeviceState::Online, session, version: version.to_owned() }
+        Self { state: DeviceState::Online, session, version: version.to_owned(), instance: None }
+    }
+
+    /// With what tells this start of the agent from every other.
+    #[must_use]
+    pub fn of_instance(self, instance: &str) -> Self {
+        Self { instance: Some(instance.to_owned()), ..self }
     }
 
     /// Left with the broker, which publishes it when the connection is lost.
@@ -141,6 +150,46 @@ pub struct CameraState {
     pub active: Vec<String>,
     /// Counts the sessions of the stream.
     pub stream_epoch: u32,
-    /// Counts the starts of the agent.
+    /// Larger with each start of the agent.
+    pub session: u64,
+}
+
+/// Whether events can be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreCondition {
+    /// They are.
+    Ok,
+    /// The disk is full.
+    Full,
+    /// The file system is read-only, or permissions are missing.
+    ReadOnly,
+    /// The state directory is not there, or was removed.
+    Missing,
+    /// The database is damaged, and could not be set aside yet.
+    Damaged,
+    /// Another program holds the database or the directory.
+    Busy,
+    /// Reading or writing fails for another reason.
+    Failing,
+}
+
+/// Retained on the device's `store` topic. While it is not `ok`, events wait in the memory of the agent: nothing new is
+/// published, and nothing is lost as long as the agent runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StoreStatus {
+    /// Whether events can be stored.
+    pub state: StoreCondition,
+    /// Since when, RFC 3339, UTC.
+    #[schemars(extend("format" = "date-time"))]
+    pub since: String,
+    /// The database on the device.
+    pub path: String,
+    /// What is wrong and what to do; null while nothing is.
+    pub error: Option<String>,
+    /// Where a damaged database was moved since the agent started; its events are stated on `sys/gap`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_aside: Option<String>,
+    /// Larger with each start of the agent.
     pub session: u64,
 }

@@ -21,6 +21,8 @@ pub(super) struct LaneState<R> {
     pub most: usize,
     /// Virtual time within the camera, ns.
     pub used: u64,
+    /// False after [`super::Scheduler::remove`]: nothing waits here, and the place serves the next lane.
+    pub held: bool,
 }
 
 /// A camera's share of the device.
@@ -37,6 +39,6 @@ pub(super) struct Share {
 impl<R> LaneState<R> {
     pub(super) fn new(lane: Lane) -> Self {
         let most = most_waiting(lane.every);
-        Self { lane, queue: VecDeque::with_capacity(most), most, used: 0 }
+        Self { lane, queue: VecDeque::with_capacity(most), most, used: 0, held: true }
     }
 }

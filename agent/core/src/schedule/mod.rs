@@ -1,6 +1,7 @@
 //! What runs next and what is let go, when several cameras and models share one device: pure, no queue of frames, no clock.
 //!
-//! A *lane* is one (camera, model) pair with the requests that wait for it, in order. While the device keeps up, every
+//! A *lane* is one (camera, model) pair with the requests that wait for it, in order; lanes come and go with their cameras,
+//! and one that comes claims nothing for the time before. While the device keeps up, every
 //! request runs, the oldest first, and lanes of one model share a batch. When it has been busy for [`PATIENCE`] without a
 //! pause it does not keep up (a queue that never empties is the definition of overload, and needs no prediction); from
 //! then until it rests, only the newest request of each lane is kept. So a request is never older than the wait for its
@@ -94,18 +95,60 @@ impl<R> Scheduler<R> {
     /// For these lanes; `batches` are the most requests that one call of each model takes.
     #[must_use]
     pub fn new(lanes: &[Lane], batches: &[usize]) -> Self {
-        let cameras = lanes.iter().map(|l| l.camera + 1).max().unwrap_or(0);
-        Self {
-            lanes: lanes.iter().map(|&lane| LaneState::new(lane)).collect(),
-            cameras: vec![Share::default(); cameras],
-            models: batches.iter().map(|&batch| Model { batch: batch.max(1), cost: 0 }).collect(),
+        let mut scheduler = Self {
+            lanes: Vec::with_capacity(lanes.len()),
+            cameras: Vec::new(),
+            models: Vec::with_capacity(batches.len()),
             turn: 0,
             waiting: 0,
             busy_since: None,
             load: Load::Kept,
-            running: Vec::with_capacity(lanes.len()),
-            riders: Vec::with_capacity(lanes.len()),
+            running: Vec::new(),
+            riders: Vec::new(),
+        };
+        batches.iter().enumerate().for_each(|(model, &batch)| scheduler.set_model(model, batch));
+        for &lane in lanes {
+            scheduler.add(lane);
         }
+        scheduler
+    }
+
+    /// A model is new, or another one has taken its index: one call takes at most `batch` requests, and what it costs is
+    /// not known.
+    pub fn set_model(&mut self, model: usize, batch: usize) {
+        if self.models.len() <= model {
+            self.models.resize(model + 1, Model { batch: 1, cost: 0 });
+        }
+        self.models[model] = Model { batch: batch.max(1), cost: 0 };
+    }
+
+    /// One lane more; gives its index, which may be that of one that was removed. A camera whose first lane it is begins
+    /// like one that has been silent. Allocates.
+    pub fn add(&mut self, lane: Lane) -> usize {
+        if self.cameras.len() <= lane.camera {
+            self.cameras.resize(lane.camera + 1, Share::default());
+        }
+        if self.models.len() <= lane.model {
+            self.set_model(lane.model, 1);
+        }
+        if !self.lanes.iter().any(|l| l.held && l.lane.camera == lane.camera) {
+            self.cameras[lane.camera] = Share::default();
+        }
+        let index = self.lanes.iter().position(|l| !l.held).unwrap_or(self.lanes.len());
+        match self.lanes.get_mut(index) {
+            Some(place) => *place = LaneState::new(lane),
+            None => self.lanes.push(LaneState::new(lane)),
+        }
+        self.running.reserve(self.lanes.len());
+        self.riders.reserve(self.lanes.len());
+        index
+    }
+
+    /// The lane is over, and its index serves another. Appends what still waits to `dropped`. Not between
+    /// [`Scheduler::next`] and [`Scheduler::done`].
+    pub fn remove(&mut self, lane: usize, dropped: &mut Vec<Ticket<R>>) {
+        self.drop_to(lane, 0, dropped);
+        self.lanes[lane].held = false;
     }
 
     /// Takes a request of `lane`, later than all before. Gives back the one that had to make room for it.
@@ -213,7 +256,7 @@ impl<R> Scheduler<R> {
     pub fn demand(&self) -> f64 {
         let asks =
             |l: &LaneState<R>| self.models[l.lane.model].cost as f64 / 1e9 / l.lane.every.as_secs_f64().max(1e-9);
-        self.lanes.iter().map(asks).sum()
+        self.lanes.iter().filter(|l| l.held).map(asks).sum()
     }
 
     /// To be told when the device stands idle although something waits, for company: that is a pause.

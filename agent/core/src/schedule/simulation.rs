@@ -21,8 +21,14 @@ pub(super) struct World {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Event {
+    /// By lane; nothing while its camera is away.
     Offer(usize),
+    /// By camera.
     Gap(usize),
+    /// By camera: its lanes are removed.
+    Leave(usize),
+    /// By camera: its lanes are added again, maybe with other indices.
+    Join(usize),
 }
 
 /// A request that ran.
@@ -77,6 +83,11 @@ impl World {
 struct Run<'w> {
     world: &'w World,
     scheduler: Scheduler<(u64, u64)>,
+    /// The scheduler's index of each lane, while its camera is there; and back.
+    index: Vec<Option<usize>>,
+    lane_of: Vec<usize>,
+    /// Of each index of the scheduler: capacity of its queue when it was added.
+    room: Vec<usize>,
     now: u64,
     next: usize,
     picked: Vec<Ticket<(u64, u64)>>,
@@ -97,6 +108,9 @@ pub(super) fn simulate(world: &World) -> Result<Outcome, TestCaseError> {
     let mut run = Run {
         world,
         scheduler: Scheduler::new(&world.lanes, &world.batches),
+        index: (0..lanes).map(Some).collect(),
+        lane_of: (0..lanes).collect(),
+        room: Vec::new(),
         now: 0,
         next: 0,
         picked: Vec::new(),
@@ -108,12 +122,13 @@ pub(super) fn simulate(world: &World) -> Result<Outcome, TestCaseError> {
         over_since: None,
         pairs: vec![None; cameras * cameras],
     };
-    let room: Vec<usize> = run.scheduler.lanes.iter().map(|l| l.queue.capacity()).collect();
+    run.room = run.scheduler.lanes.iter().map(|l| l.queue.capacity()).collect();
     while run.next < world.events.len() || run.scheduler.waiting() > 0 {
         run.take_in()?;
         run.step()?;
     }
-    prop_assert_eq!(room, run.scheduler.lanes.iter().map(|l| l.queue.capacity()).collect::<Vec<_>>(), "queues grew");
+    let room: Vec<_> = run.scheduler.lanes.iter().map(|l| l.queue.capacity()).collect();
+    prop_assert_eq!(&run.room, &room, "queues grew");
     run.out.end = run.now;
     Ok(run.out)
 }
@@ -126,16 +141,19 @@ impl Run<'_> {
             match event {
                 Event::Offer(lane) => self.offer(lane)?,
                 Event::Gap(camera) => self.gap(camera)?,
+                Event::Leave(camera) => self.leave(camera)?,
+                Event::Join(camera) => self.join(camera),
             }
         }
         Ok(())
     }
 
     fn offer(&mut self, lane: usize) -> Result<(), TestCaseError> {
+        let Some(index) = self.index[lane] else { return Ok(()) };
         self.out.offered[lane] += 1;
         self.waits[lane].get_or_insert(self.now);
         let request = (self.out.offered[lane], self.now);
-        if let Some(gone) = self.scheduler.offer(lane, request, Duration::from_nanos(self.now)) {
+        if let Some(gone) = self.scheduler.offer(index, request, Duration::from_nanos(self.now)) {
             self.note_drop(lane, gone.0)?;
         }
         Ok(())
@@ -160,6 +178,42 @@ impl Run<'_> {
         Ok(())
     }
 
+    fn leave(&mut self, camera: usize) -> Result<(), TestCaseError> {
+        for lane in self.lanes_of(camera) {
+            let Some(index) = self.index[lane].take() else { continue };
+            self.scheduler.remove(index, &mut self.dropped);
+            self.drain_dropped()?;
+            prop_assert_eq!(self.gone[lane], self.out.offered[lane], "lane {}: something stayed behind", lane);
+            self.closed[lane] = self.out.offered[lane];
+            self.waits[lane] = None;
+        }
+        let cameras = self.world.cameras();
+        for other in 0..cameras {
+            self.pairs[camera * cameras + other] = None;
+            self.pairs[other * cameras + camera] = None;
+        }
+        Ok(())
+    }
+
+    fn join(&mut self, camera: usize) {
+        for lane in self.lanes_of(camera) {
+            if self.index[lane].is_some() {
+                continue;
+            }
+            let index = self.scheduler.add(self.world.lanes[lane]);
+            self.index[lane] = Some(index);
+            let count = self.scheduler.lanes.len();
+            self.lane_of.resize(count, 0);
+            self.room.resize(count, 0);
+            self.lane_of[index] = lane;
+            self.room[index] = self.scheduler.lanes[index].queue.capacity();
+        }
+    }
+
+    fn lanes_of(&self, camera: usize) -> Vec<usize> {
+        (0..self.world.lanes.len()).filter(|&lane| self.world.lanes[lane].camera == camera).collect()
+    }
+
     /// A call, or a jump to the next event.
     fn step(&mut self) -> Result<(), TestCaseError> {
         let waiting = self.scheduler.waiting();
@@ -177,7 +231,7 @@ impl Run<'_> {
         prop_assert!(!self.picked.is_empty(), "idle while {} wait", waiting);
         self.drain_dropped()?;
         if self.scheduler.load() == Load::Kept {
-            let model = self.world.lanes[self.picked[0].lane].model;
+            let model = self.scheduler.lanes[self.picked[0].lane].lane.model;
             let of_model = self.picked.len()
                 + self.scheduler.lanes.iter().filter(|l| l.lane.model == model && !l.queue.is_empty()).count();
             // A lane whose next request still waits behind the one in the call was counted twice.
@@ -192,12 +246,13 @@ impl Run<'_> {
     }
 
     fn run_picked(&mut self) -> Result<(), TestCaseError> {
-        let model = self.world.lanes[self.picked[0].lane].model;
+        let model = self.scheduler.lanes[self.picked[0].lane].lane.model;
         let took = self.world.cost(model, self.picked.len());
         let each = took / self.picked.len() as u64;
         self.out.longest_call = self.out.longest_call.max(took);
         let load = self.scheduler.load();
-        for Ticket { lane, request: (number, offered) } in std::mem::take(&mut self.picked) {
+        for Ticket { lane: index, request: (number, offered) } in std::mem::take(&mut self.picked) {
+            let lane = self.lane_of[index];
             prop_assert_eq!(self.world.lanes[lane].model, model, "two models in a call");
             prop_assert!(number > self.gone[lane], "lane {}: {} after {}", lane, number, self.gone[lane]);
             prop_assert!(number > self.closed[lane], "lane {}: {} runs after its gap", lane, number);
@@ -219,7 +274,7 @@ impl Run<'_> {
 
     fn drain_dropped(&mut self) -> Result<(), TestCaseError> {
         for Ticket { lane, request } in std::mem::take(&mut self.dropped) {
-            self.note_drop(lane, request.0)?;
+            self.note_drop(self.lane_of[lane], request.0)?;
         }
         Ok(())
     }

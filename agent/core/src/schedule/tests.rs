@@ -139,9 +139,69 @@ fn any_world(scale: impl Strategy<Value = f64>) -> impl Strategy<Value = World> 
     })
 }
 
+/// The same, where cameras leave for a while, or for good.
+fn any_moving_world(scale: impl Strategy<Value = f64>) -> impl Strategy<Value = World> {
+    let moves = prop::collection::vec((0u64..SECONDS * 1000, 0usize..6, 0u64..4000), 0..12);
+    (any_world(scale), moves).prop_map(|(mut world, moves)| {
+        let last = world.cameras() - 1;
+        for (at, camera, away) in moves {
+            let camera = camera.min(last);
+            world.events.push((at * MS, Event::Leave(camera)));
+            world.events.push(((at + away) * MS, Event::Join(camera)));
+        }
+        world.events.sort_unstable();
+        world
+    })
+}
+
+/// A camera that comes owes nothing for the one that had its index before.
+#[test]
+fn a_camera_in_another_s_place_pays_none_of_its_debts() {
+    let lane = |camera| Lane { camera, model: 0, every: Duration::from_millis(100) };
+    let mut scheduler = Scheduler::new(&[lane(0), lane(1)], &[1]);
+    let (mut picked, mut dropped) = (Vec::new(), Vec::new());
+    let mut run = |scheduler: &mut Scheduler<()>, now: u64, took: u64| {
+        scheduler.next(Duration::from_millis(now), &mut picked, &mut dropped);
+        scheduler.done(Duration::from_millis(took));
+        picked.drain(..).map(|ticket| ticket.lane).collect::<Vec<_>>()
+    };
+    let offer = |scheduler: &mut Scheduler<()>, lane: usize, now: u64| {
+        assert_eq!(scheduler.offer(lane, (), Duration::from_millis(now)), None);
+    };
+    offer(&mut scheduler, 0, 0);
+    offer(&mut scheduler, 1, 0);
+    assert_eq!(run(&mut scheduler, 1_500, 10_000), [0], "overload begins, and ten seconds go to the first camera");
+    assert_eq!(run(&mut scheduler, 11_500, 20), [1]);
+    scheduler.remove(0, &mut Vec::new());
+    assert_eq!(scheduler.add(lane(0)), 0, "the place is used again");
+    offer(&mut scheduler, 1, 11_520);
+    offer(&mut scheduler, 0, 11_520);
+    assert_eq!(run(&mut scheduler, 11_520, 20), [0]);
+}
+
+/// Who stays shares the time of a camera that is away, and no more.
+#[test]
+fn a_camera_that_leaves_gives_its_time_to_the_others_until_it_is_back() {
+    let mut world = alike(3, 100, 100);
+    let gone = (3_000 * MS, Event::Leave(0));
+    let back = (4_000 * MS, Event::Join(0));
+    world.events.extend([gone, back]);
+    world.events.sort_unstable();
+    let outcome = simulate(&world).unwrap();
+    let runs = |lane, from: u64, to: u64| {
+        let within = (from * 1000 * MS)..(to * 1000 * MS);
+        outcome.ran.iter().filter(|r| r.lane == lane && within.contains(&r.started)).count()
+    };
+    assert_eq!(runs(0, 3, 4), 0);
+    let while_away = [1, 2].map(|lane| runs(lane, 3, 4));
+    assert!(while_away.iter().all(|n| n.abs_diff(5) <= 1), "the two share its time: {while_away:?}");
+    let after = [0, 1, 2].map(|lane| runs(lane, 4, 12));
+    assert!(after.iter().all(|n| n.abs_diff(80 / 3) <= 2), "all three alike again: {after:?}");
+}
+
 proptest! {
     #[test]
-    fn every_request_runs_or_is_dropped_once_in_order_and_under_overload_soon(world in any_world(0.1f64..8.0)) {
+    fn every_request_runs_or_is_dropped_once_in_order_and_under_overload_soon(world in any_moving_world(0.1f64..8.0)) {
         // Order, gaps, newest first, full batches, no idling and bounded queues are checked at every step.
         let outcome = simulate(&world)?;
         for (lane, offered) in outcome.offered.iter().enumerate() {
@@ -158,7 +218,7 @@ proptest! {
     }
 
     #[test]
-    fn cameras_that_wait_get_the_same_share(world in any_world(1.5f64..8.0)) {
+    fn cameras_that_wait_get_the_same_share(world in any_moving_world(1.5f64..8.0)) {
         let outcome = simulate(&world)?;
         let bound = 2 * (SLICE.as_nanos() as u64 + outcome.longest_call);
         prop_assert!(outcome.unfair <= bound, "{} ms apart, bound {} ms", outcome.unfair / MS, bound / MS);

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ort::environment::Environment;
 
-use crate::error::{BackendError, ProbeError};
+use crate::error::{BackendError, LinkError, ProbeError};
 use crate::guard::guarded;
 use crate::library::{MINIMUM_MINOR, elf};
 
@@ -60,6 +60,29 @@ struct ApiBase {
     get_version_string: Option<unsafe extern "C" fn() -> *const c_char>,
 }
 
+/// Loads a shared library by path or name, with all that it needs, as the dynamic linker finds them: what is missing is
+/// told by its name. `before` is loaded first, for its symbols. Only for the child process: initialisers run.
+///
+/// # Errors
+/// In the linker's words.
+pub fn link_library(library: &Path, before: Option<&Path>) -> Result<(), LinkError> {
+    if let Some(before) = before {
+        link(before, libc::RTLD_NOW | libc::RTLD_GLOBAL)?;
+    }
+    // Lazy: symbols of functions that are never called do not count.
+    link(library, libc::RTLD_LAZY | libc::RTLD_LOCAL)
+}
+
+#[allow(unsafe_code)]
+fn link(library: &Path, flags: i32) -> Result<(), LinkError> {
+    let name = CString::new(library.as_os_str().as_encoded_bytes())
+        .map_err(|error| LinkError { detail: error.to_string() })?;
+    // SAFETY: `name` is a C string that outlives the call. Loading runs initialisers, which is why this is for a child
+    // process alone; the library stays open until that ends.
+    let handle = unsafe { libc::dlopen(name.as_ptr(), flags) };
+    if handle.is_null() { Err(LinkError { detail: linker_error() }) } else { Ok(()) }
+}
+
 /// Opens the library and asks for its version. The library stays open, as `ort` is about to open it again.
 #[allow(unsafe_code)]
 fn version(path: &Path) -> Result<String, ProbeError> {
@@ -110,6 +133,13 @@ fn linker_error() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let error = link_library(Path::new("libkinewatch-none.so.10"), None).unwrap_err().to_string();
+        assert!(error.starts_with("libkinewatch-none.so.10: cannot open shared object file"), "{error}");
+        assert!(link_library(Path::new("libc.so.6"), Some(Path::new("libm.so.6"))).is_ok());
+    }
 
     #[test]
     fn old_and_odd_versions_are_refused() {

@@ -8,6 +8,7 @@ pub(crate) mod load;
 mod probe;
 mod search;
 
+pub use load::link_library;
 pub use probe::{LibraryInfo, ProbeCommand, probe_in_child, probe_library};
 pub use search::{LibrarySearch, find_library};
 

@@ -8,8 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::error::{ProbeError, one_line};
+use ort::ep::{CUDA, ExecutionProvider, TensorRT};
+
+use crate::error::{BackendError, ProbeError, one_line};
+use crate::guard::guarded;
 use crate::library::{elf, load};
+use crate::options::Provider;
 
 /// How long a library may take to load.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
@@ -23,18 +27,30 @@ pub struct LibraryInfo {
     pub path: PathBuf,
     /// Such as `1.32.0`.
     pub version: String,
+    /// Providers that it was built with, best first; empty where nobody asked.
+    pub providers: Vec<Provider>,
 }
 
 impl LibraryInfo {
     /// What the child prints: one line of JSON.
     #[must_use]
     pub fn to_line(&self) -> String {
-        serde_json::json!({ "path": self.path.display().to_string(), "version": self.version }).to_string()
+        let providers: Vec<&str> = self.providers.iter().map(|provider| provider.name()).collect();
+        serde_json::json!({ "path": self.path.display().to_string(), "version": self.version, "providers": providers })
+            .to_string()
     }
 
     fn from_line(path: &Path, line: &str) -> Option<Self> {
         let value: serde_json::Value = serde_json::from_str(line).ok()?;
-        Some(Self { path: path.into(), version: value.get("version")?.as_str()?.to_owned() })
+        let named = |provider: &Provider| {
+            let names = value.get("providers").and_then(serde_json::Value::as_array);
+            names.is_some_and(|names| names.iter().any(|name| name.as_str() == Some(provider.name())))
+        };
+        Some(Self {
+            path: path.into(),
+            version: value.get("version")?.as_str()?.to_owned(),
+            providers: Provider::ALL.into_iter().filter(named).collect(),
+        })
     }
 }
 
@@ -53,7 +69,25 @@ pub struct ProbeCommand {
 /// # Errors
 /// When the library cannot be used.
 pub fn probe_library(path: &Path) -> Result<LibraryInfo, ProbeError> {
-    load::environment(path).map(|(_, version)| LibraryInfo { path: path.into(), version })
+    let (_, version) = load::environment(path)?;
+    Ok(LibraryInfo { path: path.into(), version, providers: built_in(path)? })
+}
+
+/// Asks the library, which is loaded, for the providers that it was built with; whether they work shows on a model.
+fn built_in(path: &Path) -> Result<Vec<Provider>, ProbeError> {
+    let ask = |provider: &Provider| match provider {
+        Provider::TensorRt => TensorRT::is_available(),
+        Provider::Cuda => CUDA::is_available(),
+        Provider::Cpu => Ok(true),
+    };
+    let mut found = Vec::new();
+    for provider in Provider::ALL {
+        let has = guarded(|| ask(&provider).map_err(BackendError::new));
+        if has.map_err(|error| ProbeError::Load { path: path.into(), detail: error.detail })? {
+            found.push(provider);
+        }
+    }
+    Ok(found)
 }
 
 /// Runs [`probe_library`] in a child process. Blocks for at most 10 seconds.

@@ -1,7 +1,11 @@
 //! A scripted broker: speaks just enough MQTT to misbehave on demand.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 /// What the script sees.
@@ -11,6 +15,8 @@ pub(crate) enum Seen {
     Connect { level: u8 },
     /// PUBLISH with this identifier; `count` counts those of all connections, from 1.
     Publish { packet: u16, count: usize },
+    /// SUBSCRIBE with this identifier.
+    Subscribe { packet: u16 },
 }
 
 /// What the script does about it.
@@ -24,6 +30,8 @@ pub(crate) enum Reply {
 
 pub(crate) struct Fake {
     pub(crate) port: u16,
+    pings: Arc<AtomicUsize>,
+    hang_up: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
@@ -54,18 +62,40 @@ pub(crate) fn puback_v5(packet: u16, code: u8) -> Vec<u8> {
     vec![0x40, 4, (packet >> 8) as u8, packet as u8, code, 0]
 }
 
+/// An answer to a SUBSCRIBE of MQTT 5, with a code for each filter.
+pub(crate) fn suback_v5(packet: u16, codes: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0x90, 3 + codes.len() as u8, (packet >> 8) as u8, packet as u8, 0];
+    bytes.extend_from_slice(codes);
+    bytes
+}
+
 impl Fake {
     /// One connection after the other.
     pub(crate) async fn start(mut script: impl FnMut(Seen) -> Reply + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
+        let (pings, hang_up) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+        let (seen_pings, told) = (Arc::clone(&pings), Arc::clone(&hang_up));
         let task = tokio::spawn(async move {
             let mut count = 0;
             while let Ok((stream, _)) = listener.accept().await {
-                let _ = serve(stream, &mut count, &mut script).await;
+                tokio::select! {
+                    _ = serve(stream, &mut count, &seen_pings, &mut script) => {}
+                    () = told.notified() => {}
+                }
             }
         });
-        Self { port, task }
+        Self { port, pings, hang_up, task }
+    }
+
+    /// Ends the connection that stands.
+    pub(crate) fn hang_up(&self) {
+        self.hang_up.notify_one();
+    }
+
+    /// PINGREQs of all connections.
+    pub(crate) fn pings(&self) -> usize {
+        self.pings.load(SeqCst)
     }
 
     pub(crate) fn url(&self) -> String {
@@ -82,6 +112,7 @@ impl Drop for Fake {
 async fn serve(
     mut stream: TcpStream,
     count: &mut usize,
+    pings: &AtomicUsize,
     script: &mut impl FnMut(Seen) -> Reply,
 ) -> std::io::Result<()> {
     loop {
@@ -93,7 +124,11 @@ async fn serve(
                 *count += 1;
                 script(Seen::Publish { packet: u16::from_be_bytes([body[2 + topic], body[3 + topic]]), count: *count })
             }
-            12 => Reply::Bytes(vec![0xd0, 0]),
+            8 => script(Seen::Subscribe { packet: u16::from_be_bytes([body[0], body[1]]) }),
+            12 => {
+                pings.fetch_add(1, SeqCst);
+                Reply::Bytes(vec![0xd0, 0])
+            }
             14 => return Ok(()),
             _ => Reply::Nothing,
         };

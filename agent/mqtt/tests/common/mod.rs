@@ -108,10 +108,17 @@ pub(crate) struct Feeder {
     pub(crate) unacked: BTreeMap<u64, String>,
     pub(crate) acked: BTreeSet<u64>,
     pub(crate) refused: Vec<(u64, u8)>,
+    pub(crate) deferred: Vec<(u64, u8)>,
+    /// Filters refused, by answer to a subscription.
+    pub(crate) subscribed: Vec<Vec<String>>,
     pub(crate) reasons: Vec<DisconnectReason>,
     pub(crate) connections: Vec<Version>,
+    /// Blanks that make a message as large as a real one.
+    pub(crate) padding: usize,
     generation: Option<u64>,
     next: u64,
+    /// Put off by the broker: next in line.
+    again: BTreeSet<u64>,
 }
 
 pub(crate) const TOPIC: &str = "kinewatch/v1/home/box/evt/room/fall";
@@ -125,10 +132,14 @@ impl Feeder {
             unacked: messages.map(|s| (s, TOPIC.to_owned())).collect(),
             acked: BTreeSet::new(),
             refused: Vec::new(),
+            deferred: Vec::new(),
+            subscribed: Vec::new(),
             reasons: Vec::new(),
             connections: Vec::new(),
+            padding: 0,
             generation: None,
             next: 0,
+            again: BTreeSet::new(),
         }
     }
 
@@ -145,15 +156,17 @@ impl Feeder {
     async fn step(&mut self) {
         let sender = self.client.outgoing();
         let candidate = self.generation.and_then(|generation| {
-            let (sequence, topic) = self.unacked.range(self.next..).next()?;
-            let payload = Bytes::from(sequence.to_string());
+            let again = self.again.first().and_then(|sequence| self.unacked.get_key_value(sequence));
+            let (sequence, topic) = again.or_else(|| self.unacked.range(self.next..).next())?;
+            let payload = Bytes::from(format!("{sequence}{}", " ".repeat(self.padding)));
             Some(Outgoing { generation, sequence: *sequence, topic: topic.clone(), payload })
         });
         tokio::select! {
             signal = self.signals.recv() => self.signal(signal.expect("the client lives")),
             permit = sender.reserve(), if candidate.is_some() => {
                 let message = candidate.unwrap();
-                self.next = message.sequence + 1;
+                self.again.remove(&message.sequence);
+                self.next = self.next.max(message.sequence + 1);
                 permit.unwrap().send(message);
             }
         }
@@ -163,6 +176,7 @@ impl Feeder {
         match signal {
             Signal::Connected { generation, protocol } => {
                 (self.generation, self.next) = (Some(generation), 0);
+                self.again.clear();
                 self.connections.push(protocol);
             }
             Signal::Disconnected { reason } => {
@@ -177,6 +191,11 @@ impl Feeder {
                 self.unacked.remove(&sequence);
                 self.refused.push((sequence, code));
             }
+            Signal::Deferred { sequence, code } => {
+                self.again.insert(sequence);
+                self.deferred.push((sequence, code));
+            }
+            Signal::Subscribed { refused } => self.subscribed.push(refused),
         }
     }
 }
@@ -222,7 +241,7 @@ impl Subscriber {
         let mut missing: BTreeSet<u64> = wanted.into_iter().collect();
         let mut order = Vec::new();
         while !missing.is_empty() {
-            let number = self.message().await.1.parse().unwrap();
+            let number = self.message().await.1.trim().parse().unwrap();
             if missing.remove(&number) {
                 order.push(number);
             }

@@ -1,0 +1,419 @@
+//! Commands that come over MQTT, and their answers, as they are written on the wire.
+//!
+//! The topic names the command (`cmd/<name>`), the payload holds its parameters: a JSON object, or nothing. [`parse`] takes
+//! whatever a stranger sends: it is pure, bounded, never panics, and knows no field beyond those listed here. Doing what a
+//! command says is not its business. Within version 1 commands, parameters and codes are only ever added.
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::name::is_name;
+
+/// Largest payload of a command, bytes.
+pub const MAX_PAYLOAD: usize = 16 << 10;
+/// Longest `id` of a request, characters.
+pub const MAX_ID: usize = 64;
+/// Longest message of an error, characters: it may quote what was sent.
+const MAX_MESSAGE: usize = 300;
+
+/// What can be commanded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommandName {
+    /// Say that you are there.
+    Ping,
+    /// Say how you are.
+    Status,
+    /// What was heard need not be kept any longer.
+    Ack,
+    /// Publish again from here on.
+    Resend,
+    /// Build a camera's stream anew.
+    CameraRestart,
+    /// Read the configuration again.
+    Reload,
+}
+
+impl CommandName {
+    /// Every one.
+    pub const ALL: [Self; 6] = [Self::Ping, Self::Status, Self::Ack, Self::Resend, Self::CameraRestart, Self::Reload];
+
+    /// As it stands in the topic.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ping => "ping",
+            Self::Status => "status",
+            Self::Ack => "ack",
+            Self::Resend => "resend",
+            Self::CameraRestart => "camera-restart",
+            Self::Reload => "reload",
+        }
+    }
+
+    /// Whether it may be told to all devices of a group: not when its parameters are about one of them.
+    #[must_use]
+    pub fn suits_all(self) -> bool {
+        matches!(self, Self::Ping | Self::Status | Self::Reload)
+    }
+
+    fn of(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|name| name.as_str() == text)
+    }
+}
+
+/// A command with its parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// See [`CommandName::Ping`].
+    Ping,
+    /// See [`CommandName::Status`].
+    Status,
+    /// Events up to and with this `sequence` were taken over.
+    Ack {
+        /// Last of them.
+        upto: u64,
+    },
+    /// Events from this `sequence` on are wanted again.
+    Resend {
+        /// First of them.
+        from: u64,
+    },
+    /// See [`CommandName::CameraRestart`].
+    CameraRestart {
+        /// Its name in the configuration.
+        camera: String,
+    },
+    /// See [`CommandName::Reload`].
+    Reload,
+}
+
+impl Command {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> CommandName {
+        match self {
+            Self::Ping => CommandName::Ping,
+            Self::Status => CommandName::Status,
+            Self::Ack { .. } => CommandName::Ack,
+            Self::Resend { .. } => CommandName::Resend,
+            Self::CameraRestart { .. } => CommandName::CameraRestart,
+            Self::Reload => CommandName::Reload,
+        }
+    }
+}
+
+/// A command as it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandRequest {
+    /// What to do.
+    pub command: Command,
+    /// Whatever the requester wants to see again in the answer.
+    pub id: Option<String>,
+}
+
+/// Why a command was not done. Codes may be added; none is removed or gets another meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// There is no such command.
+    UnknownCommand,
+    /// The payload is not a JSON object with this command's parameters.
+    InvalidPayload,
+    /// The payload is larger than a command may be.
+    TooLarge,
+    /// Response topic or correlation data of the request are not such that this device answers there.
+    InvalidResponse,
+    /// This command is for one device, not for a whole group.
+    NotForAll,
+    /// Too many commands: this one was dropped.
+    RateLimited,
+    /// There is no such camera.
+    UnknownCamera,
+    /// Not now, or not with this configuration.
+    Unavailable,
+    /// No end within the time that a command may take; it may still come.
+    Timeout,
+    /// It was tried and failed.
+    Failed,
+}
+
+/// Why a command was not done, with words for a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, thiserror::Error)]
+#[error("{message}")]
+pub struct CommandError {
+    /// For programs.
+    pub code: ErrorCode,
+    /// For people: what is wrong and what to do. Not for programs: the words change.
+    pub message: String,
+}
+
+impl CommandError {
+    /// With words of a bounded length.
+    #[must_use]
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: shortened(&message.into()) }
+    }
+}
+
+/// The answer to a command.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CommandReply {
+    /// Whether it was done.
+    pub ok: bool,
+    /// Name of the command.
+    pub command: String,
+    /// The device that answers.
+    pub device: String,
+    /// `id` of the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// What came of it, when `ok`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Value>,
+    /// What is wrong, when not `ok`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<CommandError>,
+}
+
+impl CommandReply {
+    /// Of a command that was done, or not.
+    #[must_use]
+    pub fn new(command: &str, device: &str, id: Option<String>, outcome: Result<Value, CommandError>) -> Self {
+        let ok = outcome.is_ok();
+        let (result, error) = match outcome {
+            Ok(result) => (Some(result), None),
+            Err(error) => (None, Some(error)),
+        };
+        Self { ok, command: shortened(command), device: device.to_owned(), id, result, error }
+    }
+}
+
+/// Parameters of every command: the payload of `cmd/<name>` is `properties.<name>` of this schema.
+#[derive(JsonSchema)]
+#[schemars(title = "kinewatch commands", rename_all = "kebab-case")]
+#[allow(dead_code, reason = "it is there for its schema")]
+struct Payloads {
+    ping: Plain,
+    status: Plain,
+    ack: Ack,
+    resend: Resend,
+    camera_restart: CameraRestart,
+    reload: Plain,
+}
+
+/// A command without parameters. The payload may also be empty.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct Plain {
+    /// Comes back in the answer.
+    #[schemars(length(max = 64))]
+    id: Option<String>,
+}
+
+/// Events up to and with this `sequence` were taken over, and need not be kept for a consumer any more.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Ack {
+    /// Last `sequence` taken over.
+    upto: u64,
+    /// Comes back in the answer.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    id: Option<String>,
+}
+
+/// Events from this `sequence` on are published again, as far as they are still kept.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Resend {
+    /// First `sequence` wanted.
+    from: u64,
+    /// Comes back in the answer.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    id: Option<String>,
+}
+
+/// The stream of one camera is built anew.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct CameraRestart {
+    /// Its name in the configuration.
+    #[schemars(regex(pattern = r"^[a-z0-9_-]{1,64}$"))]
+    camera: String,
+    /// Comes back in the answer.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    id: Option<String>,
+}
+
+/// Reads a command. `name` is the last level of its topic.
+///
+/// # Errors
+/// [`ErrorCode::UnknownCommand`], [`ErrorCode::TooLarge`] or [`ErrorCode::InvalidPayload`], with words that may be sent back.
+pub fn parse(name: &str, payload: &[u8]) -> Result<CommandRequest, CommandError> {
+    let Some(name) = CommandName::of(name) else {
+        let known = CommandName::ALL.map(CommandName::as_str).join(", ");
+        let message = format!("there is no command {:?}; there are: {known}", shortened(name));
+        return Err(CommandError::new(ErrorCode::UnknownCommand, message));
+    };
+    if payload.len() > MAX_PAYLOAD {
+        let message = format!("{} bytes: the payload of a command has at most {MAX_PAYLOAD}", payload.len());
+        return Err(CommandError::new(ErrorCode::TooLarge, message));
+    }
+    let (command, id) = match name {
+        CommandName::Ping => (Command::Ping, plain(payload)?),
+        CommandName::Status => (Command::Status, plain(payload)?),
+        CommandName::Reload => (Command::Reload, plain(payload)?),
+        CommandName::Ack => {
+            let Ack { upto, id } = parameters(payload)?;
+            (Command::Ack { upto }, id)
+        }
+        CommandName::Resend => {
+            let Resend { from, id } = parameters(payload)?;
+            (Command::Resend { from }, id)
+        }
+        CommandName::CameraRestart => {
+            let CameraRestart { camera, id } = parameters(payload)?;
+            if !is_name(&camera) {
+                return Err(CommandError::new(ErrorCode::UnknownCamera, format!("no camera is called {camera:?}")));
+            }
+            (Command::CameraRestart { camera }, id)
+        }
+    };
+    if id.as_ref().is_some_and(|id| id.chars().count() > MAX_ID) {
+        let message = format!("id: at most {MAX_ID} characters come back in an answer");
+        return Err(CommandError::new(ErrorCode::InvalidPayload, message));
+    }
+    Ok(CommandRequest { command, id })
+}
+
+fn plain(payload: &[u8]) -> Result<Option<String>, CommandError> {
+    if payload.is_empty() { Ok(None) } else { parameters::<Plain>(payload).map(|plain| plain.id) }
+}
+
+fn parameters<T: DeserializeOwned>(payload: &[u8]) -> Result<T, CommandError> {
+    // serde would take a list for a struct as well.
+    let message = if payload.trim_ascii_start().first() == Some(&b'{') {
+        match serde_json::from_slice(payload) {
+            Ok(parameters) => return Ok(parameters),
+            Err(error) => error.to_string(),
+        }
+    } else {
+        "it does not begin with {".to_owned()
+    };
+    Err(CommandError::new(
+        ErrorCode::InvalidPayload,
+        format!("the payload is not this command's JSON object: {message}"),
+    ))
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(MAX_MESSAGE) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// File names and JSON Schemas (2020-12) of commands and answers.
+pub(crate) fn schemas() -> [(&'static str, schemars::Schema); 2] {
+    let settings = schemars::generate::SchemaSettings::draft2020_12();
+    let mut payloads = settings.clone().for_deserialize().into_generator().into_root_schema_for::<Payloads>();
+    // A document of schemas, not the schema of a document: no command has to be there.
+    payloads.remove("required");
+    let replies = settings.for_serialize().into_generator().into_root_schema_for::<CommandReply>();
+    [("commands-1.json", payloads), ("command-reply-1.json", replies)]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn told(name: &str, payload: &str) -> (ErrorCode, String) {
+        let error = parse(name, payload.as_bytes()).unwrap_err();
+        (error.code, error.message)
+    }
+
+    #[test]
+    fn every_command_is_read() {
+        let plain = |command| Ok(CommandRequest { command, id: None });
+        assert_eq!(parse("ping", b""), plain(Command::Ping));
+        assert_eq!(parse("status", b" {}\n"), plain(Command::Status));
+        assert_eq!(parse("ack", br#"{"upto":18446744073709551615}"#), plain(Command::Ack { upto: u64::MAX }));
+        assert_eq!(parse("resend", br#"{"from":7}"#), plain(Command::Resend { from: 7 }));
+        let restart = Command::CameraRestart { camera: "front".into() };
+        assert_eq!(parse("camera-restart", br#"{"camera":"front"}"#), plain(restart));
+        let with_id = CommandRequest { command: Command::Reload, id: Some("7".into()) };
+        assert_eq!(parse("reload", br#"{"id":"7"}"#), Ok(with_id));
+    }
+
+    #[test]
+    fn whatever_is_wrong_is_said() {
+        let (code, message) = told("reboot", "");
+        assert_eq!(code, ErrorCode::UnknownCommand);
+        assert_eq!(
+            message,
+            "there is no command \"reboot\"; there are: ping, status, ack, resend, camera-restart, reload"
+        );
+        for payload in ["", "[7]", "7", "{", "{}", r#"{"upto":-1}"#, r#"{"upto":1.5}"#, r#"{"upto":1,"upto":2}"#] {
+            assert_eq!(told("ack", payload).0, ErrorCode::InvalidPayload, "{payload}");
+        }
+        let (code, message) = told("ack", r#"{"upto":1,"force":true}"#);
+        assert_eq!(code, ErrorCode::InvalidPayload);
+        assert!(message.contains("unknown field `force`, expected `upto` or `id`"), "{message}");
+        assert_eq!(told("camera-restart", r#"{"camera":"../x"}"#).0, ErrorCode::UnknownCamera);
+        assert_eq!(told("ping", &format!(r#"{{"id":"{}"}}"#, "x".repeat(65))).0, ErrorCode::InvalidPayload);
+        assert_eq!(told("ping", &" ".repeat(MAX_PAYLOAD + 1)).0, ErrorCode::TooLarge);
+        assert_eq!(told("ping", &"[".repeat(MAX_PAYLOAD)).0, ErrorCode::InvalidPayload);
+        let deep = format!(r#"{{"id":{}"#, r#"{"a":"#.repeat(3000));
+        assert_eq!(told("ping", &deep).0, ErrorCode::InvalidPayload, "no deep recursion");
+        assert!(told("ping", &format!(r#"{{"{}":1}}"#, "x".repeat(9000))).1.len() < 400, "an echo is bounded");
+    }
+
+    #[test]
+    fn answers_look_like_this() {
+        let done = CommandReply::new("ping", "box", None, Ok(json!({"session": 7})));
+        let json = serde_json::to_string(&done).unwrap();
+        assert_eq!(json, r#"{"ok":true,"command":"ping","device":"box","result":{"session":7}}"#);
+        let error = CommandError::new(ErrorCode::NotForAll, "no");
+        let refused = CommandReply::new("ack", "box", Some("7".into()), Err(error));
+        assert_eq!(
+            serde_json::to_string(&refused).unwrap(),
+            r#"{"ok":false,"command":"ack","device":"box","id":"7","error":{"code":"not_for_all","message":"no"}}"#
+        );
+    }
+
+    #[test]
+    fn the_schema_knows_every_command() {
+        let [(_, schema), _] = schemas();
+        let known: BTreeSet<_> = schema.get("properties").unwrap().as_object().unwrap().keys().cloned().collect();
+        assert_eq!(known, CommandName::ALL.map(|name| name.as_str().to_owned()).into());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_give_a_command_or_a_bounded_error(name in ".{0,80}", payload: Vec<u8>) {
+            for name in CommandName::ALL.map(CommandName::as_str).into_iter().chain([name.as_str()]) {
+                if let Err(error) = parse(name, &payload) {
+                    prop_assert!(error.message.len() < 4 * (MAX_MESSAGE + 2));
+                }
+            }
+        }
+
+        #[test]
+        fn what_looks_like_json_does_too(payload in r#"\{("(upto|from|id|camera|x)":("[a-z]{0,3}"|-?[0-9]{1,21}|null|\{|\[|true),?){0,4}\}?"#) {
+            for name in CommandName::ALL {
+                if let Ok(request) = parse(name.as_str(), payload.as_bytes()) {
+                    prop_assert!(payload.len() <= MAX_PAYLOAD && request.id.is_none_or(|id| id.chars().count() <= MAX_ID));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! `kinewatch` with a fault on purpose, for tests of what then happens. Not part of any package: `kinewatch` itself has no
+//! way to be asked for one.
+//!
+//! ```text
+//! KINEWATCH_TEST_STICK=STAGE:SECONDS  the thread of the stage stops for ever, SECONDS after its first sign of life
+//! KINEWATCH_TEST_PANIC=STAGE:SECONDS  it panics instead
+//! ```
+//!
+//! STAGE is `inference`, `store`, `publisher`, `capture` (the first camera that comes by), `capture NAME`, or `opening`
+//! (of the models). The command line is that of `kinewatch`. Once: a thread that takes the stuck one's place runs.
+
+use std::process::ExitCode;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+#[derive(Debug)]
+struct Fault {
+    kind: Kind,
+    stage: String,
+    after: Duration,
+    begun: OnceLock<Instant>,
+    done: AtomicBool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Stick,
+    Panic,
+}
+
+static FAULT: OnceLock<Fault> = OnceLock::new();
+
+fn main() -> ExitCode {
+    match asked_for() {
+        Some(Ok(fault)) => drop(FAULT.set(fault)),
+        Some(Err(told)) => {
+            eprintln!("faulty: {told}");
+            return ExitCode::from(2);
+        }
+        None => {}
+    }
+    kinewatch::cli::run_watched(Some(on_beat))
+}
+
+fn asked_for() -> Option<Result<Fault, String>> {
+    let kinds = [("KINEWATCH_TEST_STICK", Kind::Stick), ("KINEWATCH_TEST_PANIC", Kind::Panic)];
+    kinds.into_iter().find_map(|(name, kind)| {
+        let text = std::env::var(name).ok()?;
+        let parsed = text.rsplit_once(':').and_then(|(stage, s)| Some((stage.to_owned(), s.parse::<f64>().ok()?)));
+        let fault = |(stage, s)| Fault {
+            kind,
+            stage,
+            after: Duration::from_secs_f64(s),
+            begun: OnceLock::new(),
+            done: AtomicBool::new(false),
+        };
+        Some(parsed.map(fault).ok_or_else(|| format!("{name}={text}: write STAGE:SECONDS")))
+    })
+}
+
+/// Called at each sign of life of a stage, on its thread.
+fn on_beat(stage: &str) {
+    let Some(fault) = FAULT.get() else { return };
+    let concerned = stage == fault.stage || stage.strip_prefix(&fault.stage).is_some_and(|rest| rest.starts_with(' '));
+    // Whoever waits for the models gives the sign of life too.
+    if !concerned || stage == "opening" && thread::current().name() != Some("open") {
+        return;
+    }
+    if fault.begun.get_or_init(Instant::now).elapsed() < fault.after || fault.done.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    match fault.kind {
+        Kind::Stick => loop {
+            thread::park();
+        },
+        Kind::Panic => panic!("as asked for, at rtsp://joe:hunter2@camera/1"),
+    }
+}

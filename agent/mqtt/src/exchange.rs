@@ -1,0 +1,244 @@
+//! What goes over one connection: messages, states, replies and subscriptions one way, acknowledgements and messages the
+//! other.
+//!
+//! Methods of the [`Driver`], on its task. Nothing here waits: what finds no room in the flight stays where it is.
+
+use std::time::Instant;
+
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::Retained;
+use crate::client::{Incoming, Outgoing, Reply, Signal};
+use crate::deferral::{self, Verdict};
+use crate::driver::{Asked, Connection, Driver};
+use crate::flight::Ticket;
+use crate::link::{self, Happened, Kind, Message};
+use crate::stop::Phase;
+
+/// What a PUBLISH costs beside topic and payload: fixed header, identifier, properties.
+const PACKET_OVERHEAD: usize = 96;
+pub(crate) const PACKET_TOO_LARGE: u8 = 0x95;
+const TOPIC_INVALID: u8 = 0x90;
+
+impl Driver {
+    /// What nobody hands over: birth, subscriptions and retained states, as far as there is room and the broker takes any.
+    pub(crate) fn submit_own(&mut self, connection: &mut Connection) {
+        let now = Instant::now();
+        if connection.up.is_none() || self.deferrals.paused_until(now).is_some() {
+            return;
+        }
+        let running = matches!(connection.phase, Phase::Running);
+        if running
+            && !std::mem::replace(&mut connection.born, true)
+            && let Some(birth) = self.options.birth.clone()
+        {
+            Self::submit_status(connection, birth);
+        }
+        if running
+            && connection.subscribed == Asked::No
+            && connection.flight.has_room()
+            && let Some(filters) = self.subscriptions.due(now)
+        {
+            if connection.sender.subscribe(filters) {
+                connection.flight.submit(Ticket::Subscription, now);
+                connection.subscribed = Asked::Waiting;
+            } else {
+                tracing::warn!(filters = filters.join(" "), "MQTT: these topic filters are not valid");
+                connection.subscribed = Asked::Answered;
+            }
+        }
+        while connection.flight.has_room() {
+            let Some((topic, payload)) = self.ends.states.take_unsent() else { return };
+            if connection.sender.publish(&topic, payload, Kind::Retained) {
+                connection.flight.submit(Ticket::State { topic }, now);
+            } else if self.ends.states.refused(&topic) {
+                tracing::warn!(topic, "MQTT: this retained topic is not valid");
+            }
+        }
+    }
+
+    pub(crate) fn submit(&mut self, connection: &mut Connection, message: Outgoing) {
+        if connection.up.is_none() || message.generation != self.generation {
+            return;
+        }
+        let Outgoing { sequence, topic, payload, .. } = message;
+        let bytes = payload.len() + topic.len() + PACKET_OVERHEAD;
+        if bytes > connection.max_packet {
+            self.queued.push_back(Signal::Refused { sequence, code: PACKET_TOO_LARGE });
+        } else if connection.sender.publish(&topic, payload, Kind::Event) {
+            connection.flight.submit(Ticket::Message { sequence, bytes }, Instant::now());
+        } else {
+            self.queued.push_back(Signal::Refused { sequence, code: TOPIC_INVALID });
+        }
+    }
+
+    pub(crate) fn submit_reply(&mut self, connection: &mut Connection, reply: Reply) {
+        let Reply { topic, payload, correlation } = reply;
+        let properties = correlation.as_ref().map_or(0, |c| c.len());
+        let bytes = payload.len() + topic.len() + properties + PACKET_OVERHEAD;
+        if bytes > connection.max_packet {
+            self.reply_failed("it is larger than the broker takes");
+        } else if connection.sender.publish(&topic, payload, Kind::Reply { correlation }) {
+            connection.flight.submit(Ticket::Reply, Instant::now());
+        } else {
+            self.reply_failed("its topic is not valid");
+        }
+    }
+
+    /// Said once: whoever asks can make it happen as often as it likes.
+    fn reply_failed(&mut self, why: &str) {
+        if std::mem::replace(&mut self.reply_failed, true) {
+            tracing::debug!("MQTT: a reply to a command cannot be sent: {why}");
+        } else {
+            tracing::warn!("MQTT: a reply to a command cannot be sent: {why}; further ones are not mentioned");
+        }
+    }
+
+    pub(crate) fn submit_status(connection: &mut Connection, status: Retained) {
+        if connection.sender.publish(&status.topic, status.payload, Kind::Retained) {
+            connection.flight.submit(Ticket::Status, Instant::now());
+        } else {
+            tracing::warn!(topic = status.topic, "MQTT: the status topic is not valid");
+        }
+    }
+
+    pub(crate) fn note(&mut self, connection: &mut Connection, happened: Happened) {
+        match happened {
+            Happened::Connected { receive_maximum, max_packet, keep_alive } => {
+                if let Some(maximum) = receive_maximum {
+                    connection.flight.limit(maximum);
+                }
+                connection.max_packet = max_packet.map_or(usize::MAX, |m| m as usize);
+                connection.silence = link::silence(&self.options, keep_alive);
+                connection.up = Some(tokio::time::Instant::now());
+                self.connected();
+            }
+            Happened::Sent { packet } => {
+                let known = connection.flight.sent(packet);
+                debug_assert!(known, "identifier {packet} for nothing we sent");
+            }
+            Happened::Acked { packet, code } => self.acked(connection, packet, code),
+            Happened::Subscribed { packet, refused } => {
+                connection.flight.acked(packet, Instant::now());
+                connection.subscribed = Asked::Answered;
+                self.subscribed(&refused);
+            }
+            Happened::Message(message) => self.pass_on(message),
+            Happened::Disconnecting | Happened::Other => {}
+        }
+    }
+
+    fn connected(&mut self) {
+        self.choice.worked();
+        self.generation += 1;
+        self.ends.states.all_unsent();
+        let protocol = self.choice.version();
+        let (broker, client_id) = (&self.options.endpoint, &self.options.client_id);
+        if self.news.connection_is_news() {
+            tracing::info!(%broker, client_id, version = %protocol, "MQTT: connected");
+        } else {
+            tracing::debug!(%broker, client_id, version = %protocol, "MQTT: connected");
+        }
+        self.queued.push_back(Signal::Connected { generation: self.generation, protocol });
+    }
+
+    fn subscribed(&mut self, refused: &[usize]) {
+        let (refused, news) = self.subscriptions.answered(refused);
+        if news {
+            tracing::warn!(
+                filters = refused.join(" "),
+                "MQTT: the broker does not let this client subscribe there, so no command arrives: allow it to read these \
+                 topics in the broker's access rules, or set [mqtt] commands = false"
+            );
+        }
+        self.queued.push_back(Signal::Subscribed { refused });
+    }
+
+    /// Never waits: a stranger who sends faster than is read loses messages, and costs nobody else anything.
+    fn pass_on(&mut self, message: Message) {
+        let Message { topic, payload, retained, response_topic, correlation } = message;
+        let size = payload.len();
+        // Copied: a part of the library's read buffer would keep all of it.
+        let payload = (size <= self.options.max_incoming).then(|| bytes::Bytes::copy_from_slice(&payload));
+        let missed = self.missed;
+        let incoming = Incoming { topic, payload, size, retained, response_topic, correlation, missed };
+        match self.ends.incoming.try_send(incoming) {
+            Ok(()) => self.missed = 0,
+            Err(TrySendError::Full(_)) => self.missed += 1,
+            Err(TrySendError::Closed(_)) => {}
+        }
+    }
+
+    fn acked(&mut self, connection: &mut Connection, packet: u16, code: u8) {
+        let now = Instant::now();
+        let Some(ticket) = connection.flight.acked(packet, now) else {
+            tracing::debug!(packet, "MQTT: an acknowledgement for nothing we sent");
+            return;
+        };
+        if code < 0x80 {
+            self.accepted(connection, ticket, now);
+        } else if deferral::may_pass(code) {
+            self.deferred(connection, ticket, code, now);
+        } else {
+            self.refused(ticket, code);
+        }
+    }
+
+    fn accepted(&mut self, connection: &mut Connection, ticket: Ticket, now: Instant) {
+        match ticket {
+            Ticket::Message { sequence, .. } => {
+                connection.progress = true;
+                // The next wait may be short; but not for ever, or two twins would throw each other out in a frenzy.
+                if !self.breaks.are_many(now) {
+                    self.backoff.reset();
+                }
+                self.deferrals.accepted(sequence);
+                self.queued.push_back(Signal::Acked { sequence });
+            }
+            Ticket::State { topic } => self.ends.states.acked(&topic),
+            Ticket::Status | Ticket::Subscription | Ticket::Reply => {}
+        }
+    }
+
+    fn deferred(&mut self, connection: &mut Connection, ticket: Ticket, code: u8, now: Instant) {
+        let news = match ticket {
+            Ticket::Message { sequence, .. } => match self.deferrals.deferred(sequence, now) {
+                Verdict::Later { news } => {
+                    self.queued.push_back(Signal::Deferred { sequence, code });
+                    news
+                }
+                Verdict::ToBlame => return self.queued.push_back(Signal::Refused { sequence, code }),
+            },
+            Ticket::State { topic } => {
+                self.ends.states.deferred(topic);
+                self.deferrals.pause(now)
+            }
+            // The birth; a farewell has no second chance.
+            Ticket::Status => {
+                connection.born = false;
+                self.deferrals.pause(now)
+            }
+            Ticket::Subscription | Ticket::Reply => self.deferrals.pause(now),
+        };
+        if news {
+            tracing::warn!(
+                code,
+                "MQTT: the broker does not take messages now; they are kept and it is tried again after a while"
+            );
+        }
+    }
+
+    fn refused(&mut self, ticket: Ticket, code: u8) {
+        match ticket {
+            Ticket::Message { sequence, .. } => self.queued.push_back(Signal::Refused { sequence, code }),
+            Ticket::State { topic } => {
+                if self.ends.states.refused(&topic) {
+                    tracing::warn!(topic, code, "MQTT: the broker refuses a retained state");
+                }
+            }
+            Ticket::Status => tracing::warn!(code, "MQTT: the broker refuses our status message"),
+            Ticket::Reply => self.reply_failed(&format!("the broker refuses it with 0x{code:02x}")),
+            Ticket::Subscription => {}
+        }
+    }
+}

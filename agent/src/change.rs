@@ -1,0 +1,67 @@
+//! What the `infer` thread is told between two frames: cameras and models that come and go, and other thresholds.
+//!
+//! Made on the main thread, from what was laid out and opened elsewhere; it travels through the mailbox, in order with the
+//! frames that it concerns. A camera's queue begins with [`Change::Joins`] and ends with [`Change::Leaves`]. A model is
+//! told before the cameras that it watches.
+
+use std::sync::Arc;
+
+use kinewatch_core::decode::EndReason;
+use kinewatch_core::manifest::Overrides;
+use tokio::sync::oneshot;
+
+use crate::analytics::{LoadedModel, NewCamera};
+use crate::health::ModelView;
+use crate::live::LiveCamera;
+
+/// One thing that is different from here on.
+#[derive(Debug)]
+pub enum Change {
+    /// Frames of `slot` are this camera's. Where it is there already, with other models, its open actions end with
+    /// `model_swap`.
+    Joins {
+        /// Of the camera's inbox.
+        slot: usize,
+        /// What it is.
+        camera: Box<Joining>,
+    },
+    /// The camera is no more.
+    Leaves {
+        /// Of the camera's inbox.
+        slot: usize,
+        /// Of its open actions.
+        reason: EndReason,
+    },
+    /// A model can be watched with.
+    ModelJoins {
+        /// A free one.
+        slot: usize,
+        /// The model.
+        model: Box<LoadedModel>,
+        /// Where its work is shown.
+        view: Arc<ModelView>,
+    },
+    /// The model is sent back, with all its memory, once the last camera has left it.
+    ModelLeaves {
+        /// Of the model.
+        slot: usize,
+        /// Where to.
+        back: oneshot::Sender<LoadedModel>,
+    },
+    /// Other decoder settings of a model, for scores from here on; nothing ends by that.
+    Revised {
+        /// Slot of the model.
+        slot: usize,
+        /// All of them; checked against the package.
+        overrides: Overrides,
+    },
+}
+
+/// A camera as analytics and the sink take it over.
+#[derive(Debug)]
+pub struct Joining {
+    /// Rings, samplers, decoders.
+    pub camera: NewCamera,
+    /// Events and counters.
+    pub live: LiveCamera,
+}

@@ -1,0 +1,446 @@
+//! Delivery: from decisions to the broker's acknowledgement.
+//!
+//! The `store` thread owns the SQLite store ([`Disk`]) and the feeder. Decisions come to it through a bounded queue (the
+//! sender waits: every event beats fresh frames) and are on disk before anything is published. While there is no store
+//! they wait in memory, and nothing is published. The outbox is the only truth: after each connect the feeder starts again at
+//! the oldest row without an acknowledgement. Nothing here knows models or frames. `agent/design/outbox.md` has the why.
+
+mod command;
+mod disk;
+mod feeder;
+mod lane;
+mod message;
+mod rate;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use kinewatch_core::time::ClockStep;
+use kinewatch_mqtt::{Outgoing, Signal};
+use kinewatch_store::{Draft, Gap, KeepUntil, Stamp, Status, StoreError, StoreOptions};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+pub use self::command::{Command, ConsumerAck, NewEvent, Resending};
+use self::disk::Look;
+pub use self::disk::{Disk, condition, database};
+pub use self::feeder::{FeedOptions, SendOrder};
+use self::feeder::{Feeder, Kind};
+use crate::clock::wall_ns;
+use crate::clock_journal::ClockJournal;
+use crate::health::{DeliveryView, Shared};
+
+/// Commands that may wait for the store thread before their sender does; and events that wait for the store.
+pub const QUEUE: usize = 1024;
+/// Events stored in one transaction at most.
+const GROUP: usize = 64;
+/// How long the thread sleeps when nothing comes; its heartbeat is not older than this.
+const IDLE: Duration = Duration::from_secs(1);
+/// How often what is too old is looked for.
+const TIDY: Duration = Duration::from_secs(60);
+
+/// Bounds of the store, with what it has to know of our messages.
+#[must_use]
+pub fn store_options(bounds: StoreOptions) -> StoreOptions {
+    StoreOptions { renumber: message::renumber, ..bounds }
+}
+
+/// The store thread's work.
+#[derive(Debug)]
+pub struct Delivery {
+    disk: Disk,
+    feeder: Feeder,
+    shared: Arc<Shared>,
+    clock: ClockJournal,
+    keep_until: KeepUntil,
+    /// A step of the clock that came while no agent ran.
+    first_step: Option<ClockStep>,
+    /// Steps that came while there was no store, each after so many of `unsaved`.
+    steps: Vec<(ClockStep, usize)>,
+    unsaved: Vec<NewEvent>,
+    acknowledged: Answers,
+    asked: Vec<Asked>,
+    /// Actions that this process has begun to tell of and not ended.
+    open: HashSet<Uuid>,
+    draining: Option<oneshot::Sender<()>>,
+    tidied: Instant,
+    opened: bool,
+}
+
+/// Answers of the broker that are not on disk yet.
+#[derive(Debug, Default)]
+struct Answers {
+    events: Vec<u64>,
+    gaps: Vec<u64>,
+    /// Number, kind and reason code.
+    refused: Vec<(u64, Kind, u8)>,
+}
+
+/// What a consumer asks of the store.
+#[derive(Debug)]
+enum Asked {
+    Consumed(u64, oneshot::Sender<Result<ConsumerAck, String>>),
+    Resend(u64, oneshot::Sender<Result<Resending, String>>),
+}
+
+impl Delivery {
+    /// Prepares to store on `disk` and to publish through `outgoing`. `first_step`: a step of the clock that came while no
+    /// agent ran.
+    #[must_use]
+    pub fn new(
+        disk: Disk,
+        keep_until: KeepUntil,
+        feed: FeedOptions,
+        outgoing: mpsc::Sender<Outgoing>,
+        shared: Arc<Shared>,
+        (clock, first_step): (ClockJournal, Option<ClockStep>),
+    ) -> Self {
+        let opened = disk.is_open();
+        Self {
+            disk,
+            feeder: Feeder::new(feed, outgoing),
+            shared,
+            clock,
+            keep_until,
+            first_step,
+            steps: Vec::new(),
+            unsaved: Vec::new(),
+            acknowledged: Answers::default(),
+            asked: Vec::new(),
+            open: HashSet::new(),
+            draining: None,
+            tidied: Instant::now(),
+            opened,
+        }
+    }
+
+    /// Serves commands until [`Command::Stop`]; the heartbeat is touched at least once a second.
+    pub fn run(mut self, mut commands: mpsc::Receiver<Command>, runtime: &Handle) {
+        self.alive();
+        self.work();
+        let mut stopping = false;
+        while !stopping {
+            let wait = self.rest();
+            if self.unsaved.len() >= QUEUE {
+                // A disk that fails for long: senders wait, so frames are lost and no event is.
+                runtime.block_on(tokio::time::sleep(wait));
+                stopping = self.shared.stopping.load(Relaxed);
+            } else {
+                match runtime.block_on(async { tokio::time::timeout(wait, commands.recv()).await }) {
+                    Ok(Some(command)) => stopping = self.take(command),
+                    Ok(None) => stopping = true,
+                    Err(_) => {}
+                }
+            }
+            while !stopping && self.unsaved.len() < QUEUE {
+                let Ok(command) = commands.try_recv() else { break };
+                stopping = self.take(command);
+            }
+            self.work();
+            self.alive();
+        }
+        while let Ok(command) = commands.try_recv() {
+            self.take(command);
+        }
+        self.finish();
+    }
+
+    fn alive(&self) {
+        self.shared.stages.store.touch(Instant::now());
+    }
+
+    /// One last attempt; what cannot be stored is lost, and said.
+    fn finish(mut self) {
+        self.disk.hurry();
+        self.work();
+        let lost = self.unsaved.len();
+        if lost > 0 {
+            self.view().decisions_lost.fetch_add(lost as u64, Relaxed);
+            // None of them had a number, so no subscriber sees a hole; their actions are ended at the next start.
+            tracing::error!(events = lost, "events could not be stored before the end and are lost");
+        }
+        self.shared.stages.store.rest(Instant::now());
+    }
+
+    /// Until when there is nothing to do unless a command comes.
+    fn rest(&self) -> Duration {
+        let due = self.disk.retry_at().into_iter().chain(self.feeder.wake()).min();
+        due.map_or(IDLE, |due| due.saturating_duration_since(Instant::now()).min(IDLE))
+    }
+
+    fn take(&mut self, command: Command) -> bool {
+        match command {
+            Command::Event(event) => self.unsaved.push(*event),
+            Command::ClockStepped(step) => self.steps.push((step, self.unsaved.len())),
+            Command::Signal(signal) => self.signal(signal),
+            Command::Consumed { up_to, reply } => self.asked.push(Asked::Consumed(up_to, reply)),
+            Command::Resend { from, reply } => self.asked.push(Asked::Resend(from, reply)),
+            Command::Drain(reply) => self.draining = Some(reply),
+            Command::Stop => return true,
+        }
+        false
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        match signal {
+            Signal::Connected { generation, .. } => self.feeder.connected(generation),
+            Signal::Disconnected { .. } => self.feeder.disconnected(),
+            Signal::Acked { sequence } => match self.feeder.settled(sequence) {
+                Kind::Gap => self.acknowledged.gaps.push(sequence),
+                Kind::Event | Kind::Backlog => self.acknowledged.events.push(sequence),
+            },
+            Signal::Refused { sequence, code } => {
+                let kind = self.feeder.settled(sequence);
+                self.view().refused.fetch_add(1, Relaxed);
+                tracing::error!(
+                    sequence,
+                    code,
+                    "the broker refuses this event for good; it is set aside and stated on sys/gap"
+                );
+                self.acknowledged.refused.push((sequence, kind, code));
+            }
+            Signal::Subscribed { .. } => {}
+            Signal::Deferred { sequence, .. } => self.feeder.put_off(sequence, Instant::now()),
+        }
+    }
+
+    /// Stores, forgets what was acknowledged, sends on; or waits for the store to come back.
+    fn work(&mut self) {
+        match self.disk.look() {
+            // Nothing leaves before the store is back: nobody need wait for that.
+            Look::Away => self.drained(),
+            Look::Opened => {
+                self.feeder.begin_again();
+                self.opened = true;
+                self.round();
+            }
+            Look::There => self.round(),
+        }
+        self.refuse();
+        self.note_outbox();
+    }
+
+    fn round(&mut self) {
+        match self.run_round() {
+            Ok(()) => self.disk.worked(),
+            Err(error) => self.disk.failed(error),
+        }
+    }
+
+    fn run_round(&mut self) -> Result<(), StoreError> {
+        if self.opened {
+            self.begin()?;
+            self.opened = false;
+        }
+        self.place_steps();
+        // What the broker has said first: on a full disk that makes room.
+        let forgotten = self.forget();
+        self.save()?;
+        forgotten?;
+        self.answer()?;
+        self.tidy()?;
+        let now = self.disk.stamp();
+        let Some(store) = self.disk.store() else { return Ok(()) };
+        self.feeder.feed(store, &self.shared, &now)?;
+        let stats = store.stats();
+        if stats.waiting == 0 || !self.feeder.is_connected() {
+            self.drained();
+        }
+        Ok(())
+    }
+
+    fn drained(&mut self) {
+        // Whoever asked may have stopped waiting.
+        let _gone = self.draining.take().map(|reply| reply.send(()));
+    }
+
+    /// A store was opened: what an earlier run, or a lost database, left open is ended before anything else is sent.
+    fn begin(&mut self) -> Result<(), StoreError> {
+        let Some(store) = self.disk.store() else { return Ok(()) };
+        let last_sequence = store.last_sequence();
+        let mut left = store.open_actions()?;
+        left.extend(self.disk.take_salvaged());
+        if let Some(step) = self.first_step.take() {
+            self.clock.note(&step, last_sequence);
+        }
+        let ours = |id: &str| Uuid::parse_str(id).is_ok_and(|id| self.open.contains(&id));
+        let clock = self.clock.record();
+        let recovered: Vec<_> = left
+            .iter()
+            .filter(|action| !ours(&action.action_id))
+            .filter_map(|action| message::recovered(action, clock, wall_ns()))
+            .collect();
+        if !recovered.is_empty() {
+            tracing::warn!(actions = recovered.len(), "actions left open by the last run are ended with `recovered`");
+        }
+        // From here on they are ours: a store that goes away again must not bring them a second time.
+        self.open.extend(recovered.iter().map(|new| new.event.data.action_id));
+        self.steps.iter_mut().for_each(|(_, position)| *position += recovered.len());
+        self.unsaved.splice(0..0, recovered);
+        self.clock.save();
+        self.shared.clock.store(Some(Arc::new(self.clock.record().clone())));
+        Ok(())
+    }
+
+    /// Notes steps of the clock after the events that bear the old time. Numbers are given out without a hole: what waits
+    /// to be stored will have the next ones.
+    fn place_steps(&mut self) {
+        let last_sequence = self.disk.last_sequence();
+        for (step, position) in std::mem::take(&mut self.steps) {
+            self.clock.note(&step, last_sequence + position as u64);
+            self.shared.clock.store(Some(Arc::new(self.clock.record().clone())));
+        }
+    }
+
+    fn save(&mut self) -> Result<(), StoreError> {
+        while !self.unsaved.is_empty() {
+            self.alive();
+            let now = self.disk.stamp();
+            let Some(store) = self.disk.store() else { return Ok(()) };
+            let chunk = &self.unsaved[..self.unsaved.len().min(GROUP)];
+            let build: Vec<_> =
+                chunk.iter().map(|new| move |sequence, rev| message::numbered(&new.event, sequence, rev)).collect();
+            let drafts: Vec<_> = chunk.iter().zip(&build).map(|(new, build)| draft(new, build)).collect();
+            let stored = drafts.len();
+            let appended = store.append(&now, &drafts, self.feeder.handing(store))?;
+            self.feeder.push(appended.rows);
+            for new in self.unsaved.drain(..stored) {
+                match message::status(&new.event) {
+                    Status::Ended => self.open.remove(&new.event.data.action_id),
+                    Status::Started | Status::Updated => self.open.insert(new.event.data.action_id),
+                };
+            }
+            self.note_dropped(&appended.dropped);
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self) -> Result<(), StoreError> {
+        let now = self.disk.stamp();
+        let Some(store) = self.disk.store() else { return Ok(()) };
+        let answers = &mut self.acknowledged;
+        if !answers.events.is_empty() {
+            store.acked(&answers.events)?;
+            self.shared.delivery.acked.fetch_add(answers.events.len() as u64, Relaxed);
+            answers.events.clear();
+        }
+        if !answers.gaps.is_empty() {
+            store.stated(&answers.gaps)?;
+            answers.gaps.clear();
+        }
+        while let Some(&(sequence, kind, code)) = answers.refused.last() {
+            match kind {
+                Kind::Gap => store.park_gap(sequence, code)?,
+                Kind::Event | Kind::Backlog => store.park(&now, sequence, code)?,
+            }
+            answers.refused.pop();
+        }
+        Ok(())
+    }
+
+    /// Serves what consumers have asked for.
+    fn answer(&mut self) -> Result<(), StoreError> {
+        let Some(store) = self.disk.store() else { return Ok(()) };
+        for asked in self.asked.drain(..) {
+            let fault = match (&asked, self.keep_until) {
+                (_, KeepUntil::Broker) => Some(NOT_KEPT.to_owned()),
+                (Asked::Consumed(number, _) | Asked::Resend(number, _), _) if *number > store.last_sequence() => {
+                    Some(format!("the newest sequence number is {}", store.last_sequence()))
+                }
+                _ => None,
+            };
+            match (asked, fault) {
+                (Asked::Consumed(_, reply), Some(fault)) => reply.send(Err(fault)).unwrap_or_default(),
+                (Asked::Resend(_, reply), Some(fault)) => reply.send(Err(fault)).unwrap_or_default(),
+                (Asked::Consumed(up_to, reply), None) => {
+                    let done = store.consumed(up_to)?;
+                    let ack = ConsumerAck { up_to, released: done.released, kept: done.kept };
+                    reply.send(Ok(ack)).unwrap_or_default();
+                }
+                (Asked::Resend(from, reply), None) => {
+                    let again = store.resend(from)?;
+                    self.feeder.back_to(again.first.unwrap_or(u64::MAX));
+                    let sending = Resending { from, first: again.first, messages: again.messages };
+                    reply.send(Ok(sending)).unwrap_or_default();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tidy(&mut self) -> Result<(), StoreError> {
+        if self.tidied.elapsed() < TIDY {
+            return Ok(());
+        }
+        let now = self.disk.stamp();
+        let Some(store) = self.disk.store() else { return Ok(()) };
+        let dropped = store.tidy(&now)?;
+        self.tidied = Instant::now();
+        self.note_dropped(&dropped);
+        Ok(())
+    }
+
+    /// Whoever asks while there is no store learns why.
+    fn refuse(&mut self) {
+        if self.asked.is_empty() {
+            return;
+        }
+        let why = format!("the store is away: {}", self.shared.store.fault().unwrap_or_default());
+        for asked in self.asked.drain(..) {
+            let _gone = match asked {
+                Asked::Consumed(_, reply) => reply.send(Err(why.clone())).is_err(),
+                Asked::Resend(_, reply) => reply.send(Err(why.clone())).is_err(),
+            };
+        }
+    }
+
+    fn note_dropped(&self, dropped: &[Gap]) {
+        for gap in dropped {
+            self.view().note_dropped(gap);
+            tracing::error!(
+                first = gap.first,
+                last = gap.last,
+                reason = gap.reason,
+                "the outbox is over its quota: events dropped, and stated on sys/gap"
+            );
+        }
+    }
+
+    fn note_outbox(&mut self) {
+        let now = self.disk.stamp();
+        let view = &self.shared.delivery;
+        self.shared.store.waiting.store(self.unsaved.len() as u64, Relaxed);
+        let Some(stats) = self.disk.store().map(|store| store.stats()) else { return };
+        view.outbox_messages.store(stats.waiting, Relaxed);
+        view.outbox_kept.store(stats.kept, Relaxed);
+        view.outbox_bytes.store(stats.bytes, Relaxed);
+        view.outbox_parked.store(stats.parked, Relaxed);
+        let since = |stored: Stamp| now.boot_ns.saturating_sub(now.since(&stored).as_nanos() as i64);
+        view.outbox_oldest_boot_ns.set(stats.oldest.map(since));
+    }
+
+    fn view(&self) -> &DeliveryView {
+        &self.shared.delivery
+    }
+}
+
+const NOT_KEPT: &str =
+    "messages are kept until the broker has them; set [outbox] keep_until = \"consumer\" to acknowledge them yourself";
+
+fn draft<'a>(new: &'a NewEvent, build: &'a dyn Fn(u64, u32) -> Vec<u8>) -> Draft<'a> {
+    let data = &new.event.data;
+    Draft {
+        topic: &new.topic,
+        action_id: data.action_id.to_string(),
+        label: &data.label,
+        camera: &data.camera.id,
+        status: message::status(&new.event),
+        rev: data.rev,
+        build,
+    }
+}

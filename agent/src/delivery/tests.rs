@@ -1,0 +1,484 @@
+//! The store thread's work without a thread: commands in, messages for the client out, and disks that misbehave.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use kinewatch_core::event::{ActionStatus, ClockState, StoreCondition};
+use kinewatch_core::time::DeviceClock;
+use kinewatch_mqtt::{DisconnectReason, Outgoing, Signal, Version};
+use kinewatch_store::{Handing, KeepUntil, StoreOptions};
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use super::message::tests::example;
+use super::*;
+
+/// A store thread that the test is.
+struct Bench {
+    delivery: Delivery,
+    outgoing: mpsc::Receiver<Outgoing>,
+    shared: Arc<Shared>,
+    clock: DeviceClock,
+    generation: u64,
+    state: PathBuf,
+}
+
+/// What was sent.
+#[derive(Debug)]
+struct Sent {
+    sequence: u64,
+    topic: String,
+    value: Value,
+}
+
+const FEED: FeedOptions = FeedOptions { window: 4, order: SendOrder::Sequence, backlog_per_s: 10_000 };
+
+impl Bench {
+    fn new(state: impl Into<PathBuf>, options: StoreOptions, feed: FeedOptions) -> Self {
+        let state = state.into();
+        let shared = Arc::new(Shared::new("g", "d", "b", vec![], vec![]));
+        let keep_until = options.keep_until;
+        let disk = Disk::open(&state, store_options(options), Arc::clone(&shared)).unwrap();
+        let boot = ClockState { boot_id: Some("b".into()), ..ClockState::default() };
+        let (journal, clock, step) = ClockJournal::open(&state, disk.session(), ((0, 0), &boot));
+        let (send, outgoing) = mpsc::channel(64);
+        let mut delivery = Delivery::new(disk, keep_until, feed, send, Arc::clone(&shared), (journal, step));
+        delivery.work();
+        Self { delivery, outgoing, shared, clock, generation: 0, state }
+    }
+
+    fn usual(state: impl Into<PathBuf>) -> Self {
+        Self::new(state, StoreOptions::default(), FEED)
+    }
+
+    /// An event of the action `action`; what it says of its revision does not count.
+    fn event(&mut self, action: u128, status: ActionStatus) {
+        let mut event = example();
+        (event.id, event.data.action_id, event.data.status) = (Uuid::now_v7(), Uuid::from_u128(action), status);
+        event.data.rev = 0;
+        self.delivery.take(Command::Event(Box::new(NewEvent { topic: format!("t/{action}"), event })));
+    }
+
+    fn started(&mut self, actions: std::ops::Range<u128>) {
+        actions.for_each(|action| self.event(action, ActionStatus::Started));
+        self.delivery.work();
+    }
+
+    fn connect(&mut self) {
+        self.generation += 1;
+        self.signal(Signal::Connected { generation: self.generation, protocol: Version::V5 });
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        self.delivery.take(Command::Signal(signal));
+        self.delivery.work();
+    }
+
+    fn ack(&mut self, sequence: u64) {
+        self.signal(Signal::Acked { sequence });
+    }
+
+    fn sent(&mut self) -> Vec<Sent> {
+        let mut all = Vec::new();
+        while let Ok(Outgoing { generation, sequence, topic, payload }) = self.outgoing.try_recv() {
+            assert_eq!(generation, self.generation);
+            all.push(Sent { sequence, topic, value: serde_json::from_slice(&payload).unwrap() });
+        }
+        all
+    }
+
+    fn sequences(&mut self) -> Vec<u64> {
+        self.sent().iter().map(|sent| sent.sequence).collect()
+    }
+
+    /// Sends and acknowledges until nothing more comes; numbers in the order of sending.
+    fn drain(&mut self) -> Vec<u64> {
+        let mut all = Vec::new();
+        loop {
+            let sent = self.sequences();
+            if sent.is_empty() {
+                return all;
+            }
+            sent.iter().for_each(|sequence| self.ack(*sequence));
+            all.extend(sent);
+        }
+    }
+
+    fn condition(&self) -> StoreCondition {
+        self.shared.store.status.load_full().unwrap().state
+    }
+
+    /// Lets the next round try the disk, whatever the time.
+    fn retry(&mut self) {
+        self.delivery.disk.hurry();
+        self.delivery.work();
+    }
+
+    fn waiting(&mut self) -> u64 {
+        self.delivery.disk.store().unwrap().stats().waiting
+    }
+}
+
+fn is_replayed(sent: &Sent) -> bool {
+    sent.value["data"]["replayed"] == true
+}
+
+#[test]
+fn events_go_out_in_order_and_a_new_connection_begins_with_the_oldest() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::usual(dir.path());
+    bench.started(0..6);
+    assert_eq!(bench.sequences(), [0; 0], "nobody to send to");
+    bench.connect();
+    let sent = bench.sent();
+    assert_eq!(sent.iter().map(|s| s.sequence).collect::<Vec<_>>(), [1, 2, 3, 4], "the window");
+    assert_eq!((sent[0].topic.as_str(), &sent[0].value["sequence"]), ("t/0", &"00000000000000000001".into()));
+    assert!(!sent.iter().any(is_replayed), "a moment ago is no outage");
+    bench.ack(2);
+    bench.ack(1);
+    assert_eq!(bench.sequences(), [5, 6]);
+    bench.signal(Signal::Disconnected { reason: DisconnectReason::KeepAlive });
+    bench.started(6..7);
+    bench.connect();
+    let sent = bench.sent();
+    let told: Vec<_> = sent.iter().map(|s| (s.sequence, is_replayed(s))).collect();
+    assert_eq!(told, [(3, true), (4, true), (5, true), (6, true)], "again");
+    assert_eq!(bench.drain(), [0; 0]);
+    for sequence in 3..=6 {
+        bench.ack(sequence);
+    }
+    assert_eq!(bench.drain(), [7]);
+    assert_eq!((bench.waiting(), bench.shared.delivery.acked.load(Relaxed)), (0, 7));
+}
+
+#[test]
+fn what_is_stored_while_nothing_waits_goes_out_without_being_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::usual(dir.path());
+    bench.connect();
+    bench.started(0..3);
+    assert_eq!(bench.sequences(), [1, 2, 3]);
+    let store = bench.delivery.disk.store().unwrap();
+    assert!(store.pending(0, 9).unwrap().iter().all(|row| row.attempts == 1));
+    bench.started(3..9);
+    assert_eq!(bench.sequences(), [4]);
+    (1..=4).for_each(|sequence| bench.ack(sequence));
+    assert_eq!(bench.drain(), [5, 6, 7, 8, 9]);
+}
+
+#[test]
+fn the_store_counts_the_revisions() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::usual(dir.path());
+    bench.connect();
+    for status in [ActionStatus::Started, ActionStatus::Updated, ActionStatus::Ended] {
+        bench.event(1, status);
+    }
+    bench.delivery.work();
+    let revs: Vec<_> = bench.sent().iter().map(|s| s.value["data"]["rev"].as_u64().unwrap()).collect();
+    assert_eq!(revs, [0, 1, 2]);
+}
+
+#[test]
+fn a_refused_event_is_parked_and_stated_before_what_follows() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::usual(dir.path());
+    bench.started(0..9);
+    bench.connect();
+    assert_eq!(bench.sequences(), [1, 2, 3, 4]);
+    bench.signal(Signal::Refused { sequence: 2, code: 0x97 });
+    let sent = bench.sent();
+    assert_eq!(sent[0].topic, "kinewatch/v1/g/d/sys/gap");
+    assert_eq!((&sent[0].value["data"]["first"], &sent[0].value["data"]["last"]), (&2.into(), &2.into()));
+    assert_eq!(bench.shared.delivery.outbox_parked.load(Relaxed), 1);
+    bench.ack(1);
+    assert_eq!(bench.sequences(), [5]);
+    bench.ack(2);
+    assert_eq!(bench.sequences(), [6], "the statement has arrived and is not made again");
+    [3, 4, 5, 6].into_iter().for_each(|sequence| bench.ack(sequence));
+    assert_eq!(bench.drain(), [7, 8, 9]);
+    assert_eq!((bench.waiting(), bench.shared.delivery.refused.load(Relaxed)), (0, 1));
+}
+
+#[test]
+fn a_statement_waits_for_the_answer_to_the_message_of_its_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::usual(dir.path());
+    bench.started(0..2);
+    bench.connect();
+    assert_eq!(bench.sequences(), [1, 2]);
+    // The quota takes what is in flight.
+    let now = bench.delivery.disk.stamp();
+    bench.delivery.disk.store().unwrap().park(&now, 2, 0).unwrap();
+    bench.delivery.work();
+    assert_eq!(bench.sequences(), [0; 0], "the number would have two answers");
+    bench.ack(2);
+    let sent = bench.sent();
+    assert_eq!((sent.len(), sent[0].topic.as_str()), (1, "kinewatch/v1/g/d/sys/gap"));
+}
+
+#[test]
+fn a_message_that_the_broker_does_not_take_now_goes_out_again_and_holds_up_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::usual(dir.path());
+    bench.started(0..6);
+    bench.connect();
+    assert_eq!(bench.sequences(), [1, 2, 3, 4]);
+    bench.signal(Signal::Deferred { sequence: 2, code: 0x83 });
+    assert_eq!(bench.sequences(), [5], "there is room again, but not for 2");
+    let due = bench.delivery.feeder.wake().expect("it is known when 2 goes out again");
+    assert!(bench.delivery.rest() <= IDLE);
+    while Instant::now() < due {
+        std::thread::yield_now();
+    }
+    bench.ack(1);
+    assert_eq!(bench.sequences(), [2], "what is older goes first");
+    bench.signal(Signal::Deferred { sequence: 2, code: 0x83 });
+    assert!(bench.delivery.feeder.wake().unwrap() > Instant::now() + Duration::from_millis(1500), "it waits longer");
+    // All are put off: nothing else is tried.
+    for sequence in [3, 4, 5, 6] {
+        bench.signal(Signal::Deferred { sequence, code: 0x83 });
+    }
+    assert_eq!(bench.sequences(), [6]);
+    bench.connect();
+    assert_eq!(bench.sequences(), [2, 3, 4, 5], "a new connection is a new attempt");
+}
+
+#[test]
+fn fresh_events_go_before_the_backlog_when_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let feed = FeedOptions { order: SendOrder::LiveFirst, ..FEED };
+    let mut bench = Bench::new(dir.path(), StoreOptions::default(), feed);
+    // Stored twenty seconds ago.
+    let mut then = bench.delivery.disk.stamp();
+    then.boot_ns -= 20_000_000_000;
+    let build = |sequence, rev| message::numbered(&example(), sequence, rev);
+    let new = NewEvent { topic: "t".into(), event: example() };
+    let store = bench.delivery.disk.store().unwrap();
+    for _ in 0..9 {
+        store.append(&then, &[draft(&new, &build)], Handing::Later).unwrap();
+    }
+    bench.started(0..2);
+    bench.connect();
+    assert_eq!(bench.sequences(), [10, 11, 1, 2], "three quarters of the window for the backlog, and no more");
+    bench.started(2..3);
+    bench.ack(1);
+    assert_eq!(bench.sequences(), [12]);
+    for sequence in [10, 11, 12, 2] {
+        bench.ack(sequence);
+    }
+    assert_eq!(bench.sequences(), [3, 4, 5], "one place stays free");
+    bench.started(3..4);
+    assert_eq!(bench.sequences(), [13]);
+    for sequence in [3, 4, 5, 13] {
+        bench.ack(sequence);
+    }
+    assert_eq!(bench.drain(), [6, 7, 8, 9]);
+    assert_eq!(bench.waiting(), 0);
+}
+
+#[test]
+fn the_backlog_is_held_to_its_rate_and_fresh_events_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench =
+        Bench::new(dir.path(), StoreOptions::default(), FeedOptions { backlog_per_s: 2, window: 100, ..FEED });
+    bench.started(0..9);
+    bench.connect();
+    assert_eq!(bench.sequences().len(), 9, "fresh");
+    bench.connect();
+    assert_eq!(bench.sequences(), [1, 2], "told before: one second's worth");
+    let wake = bench.delivery.feeder.wake().expect("it is known when there is more to do");
+    assert!(wake <= Instant::now() + Duration::from_millis(501));
+    while Instant::now() < wake {
+        std::thread::yield_now();
+    }
+    bench.delivery.work();
+    assert_eq!(bench.sequences(), [3]);
+}
+
+#[test]
+fn a_consumer_acknowledges_and_asks_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let keep = StoreOptions { keep_until: KeepUntil::Consumer, ..StoreOptions::default() };
+    let mut bench = Bench::new(dir.path(), keep, FEED);
+    bench.connect();
+    bench.started(0..6);
+    assert_eq!(bench.drain(), [1, 2, 3, 4, 5, 6]);
+    assert_eq!((bench.waiting(), bench.shared.delivery.outbox_kept.load(Relaxed)), (0, 6));
+    bench.connect();
+    assert_eq!(bench.drain(), [0; 0], "the broker has them: a reconnection is no reason");
+    let (reply, mut answer) = oneshot::channel();
+    bench.delivery.take(Command::Resend { from: 4, reply });
+    bench.delivery.work();
+    assert_eq!(answer.try_recv().unwrap(), Ok(Resending { from: 4, first: Some(4), messages: 3 }));
+    let sent = bench.sent();
+    assert_eq!(
+        sent.iter().map(|s| (s.sequence, is_replayed(s))).collect::<Vec<_>>(),
+        [(4, true), (5, true), (6, true)]
+    );
+    let (reply, mut answer) = oneshot::channel();
+    bench.delivery.take(Command::Consumed { up_to: 5, reply });
+    bench.delivery.work();
+    assert_eq!(answer.try_recv().unwrap(), Ok(ConsumerAck { up_to: 5, released: 5, kept: 0 }), "6 is in flight");
+    let (reply, mut answer) = oneshot::channel();
+    bench.delivery.take(Command::Consumed { up_to: 7, reply });
+    bench.delivery.work();
+    assert_eq!(answer.try_recv().unwrap(), Err("the newest sequence number is 6".into()));
+    [4, 5, 6].into_iter().for_each(|sequence| bench.ack(sequence));
+    assert_eq!(bench.shared.delivery.outbox_kept.load(Relaxed), 1);
+    drop(bench);
+    let mut bench = Bench::usual(dir.path());
+    let (reply, mut answer) = oneshot::channel();
+    bench.delivery.take(Command::Resend { from: 1, reply });
+    bench.delivery.work();
+    assert!(answer.try_recv().unwrap().unwrap_err().contains("keep_until"));
+}
+
+#[test]
+fn events_wait_for_a_directory_that_is_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("file").join("state");
+    // A file where the directory should be: it cannot be made, by root neither.
+    fs::write(dir.path().join("file"), "").unwrap();
+    let mut bench = Bench::usual(&state);
+    assert_eq!(bench.condition(), StoreCondition::Missing);
+    let session = bench.delivery.disk.session();
+    bench.connect();
+    bench.started(0..3);
+    assert_eq!((bench.sequences(), bench.shared.store.waiting.load(Relaxed)), (vec![], 3), "not on disk, not sent");
+    let (reply, mut answer) = oneshot::channel();
+    bench.delivery.take(Command::Consumed { up_to: 7, reply });
+    bench.delivery.work();
+    assert!(answer.try_recv().unwrap().unwrap_err().contains("state"));
+    let (reply, mut drained) = oneshot::channel();
+    bench.delivery.take(Command::Drain(reply));
+    bench.delivery.work();
+    assert_eq!(drained.try_recv(), Ok(()), "nothing will be sent before the end");
+    assert!(bench.shared.store.errors().any(|(kind, n)| kind == "missing" && n > 0));
+
+    fs::remove_file(dir.path().join("file")).unwrap();
+    bench.retry();
+    assert_eq!((bench.condition(), bench.sequences()), (StoreCondition::Ok, vec![1, 2, 3]));
+    assert_eq!(bench.shared.store.waiting.load(Relaxed), 0);
+    drop(bench);
+    let bench = Bench::usual(&state);
+    assert!(bench.delivery.disk.session() > session, "the number that stood in for the session is not given out again");
+}
+
+#[test]
+fn a_directory_that_is_removed_is_put_back_with_all_that_it_held() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::usual(dir.path().join("state"));
+    bench.started(0..3);
+    fs::remove_dir_all(&bench.state).unwrap();
+    bench.started(3..5);
+    assert_eq!(bench.condition(), StoreCondition::Ok, "put back and stored in one round");
+    assert!(bench.shared.store.errors().any(|(kind, n)| kind == "missing" && n == 1));
+    bench.connect();
+    assert_eq!(bench.drain(), [1, 2, 3, 4, 5]);
+    // Removed, and it cannot be put back for a while: what the open file holds is not given up.
+    bench.started(5..6);
+    fs::remove_dir_all(&bench.state).unwrap();
+    fs::write(&bench.state, "in the way").unwrap();
+    bench.started(6..7);
+    assert_eq!((bench.condition(), bench.shared.store.waiting.load(Relaxed)), (StoreCondition::Missing, 1));
+    fs::remove_file(&bench.state).unwrap();
+    bench.retry();
+    assert_eq!((bench.condition(), bench.drain()), (StoreCondition::Ok, vec![6, 7]));
+    drop(bench);
+    let mut bench = Bench::usual(dir.path().join("state"));
+    assert_eq!(bench.waiting(), 7, "actions left open are ended, and nothing else waits");
+}
+
+#[test]
+fn a_damaged_database_is_set_aside_while_events_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::usual(dir.path());
+    bench.started(0..3);
+    // The file and its log are garbage from now on, for whoever reads them from the disk.
+    let fault = || StoreError::Corrupt { path: database(dir.path()), reason: "a test".into() };
+    for suffix in ["", "-wal"] {
+        let path = dir.path().join(format!("events.db{suffix}"));
+        let bytes = fs::metadata(&path).unwrap().len() as usize;
+        fs::write(&path, vec![0x5a; bytes]).unwrap();
+    }
+    bench.delivery.disk.failed(fault());
+    bench.started(3..4);
+    let status = bench.shared.store.status.load_full().unwrap();
+    assert!(status.set_aside.as_ref().is_some_and(|path| path.ends_with("events.db.corrupt-1")), "{status:?}");
+    assert_eq!(status.state, StoreCondition::Ok);
+    bench.connect();
+    let sent = bench.sent();
+    let gap = &sent[0].value["data"];
+    assert_eq!(
+        (sent[0].topic.as_str(), &gap["first"], &gap["last"]),
+        ("kinewatch/v1/g/d/sys/gap", &1.into(), &3.into())
+    );
+    assert_eq!(sent[1].sequence, 4, "numbers go on");
+    assert_eq!(bench.shared.delivery.outbox_damaged.load(Relaxed), 3);
+    // An action of before goes on: it is known to be ours, and keeps its revisions' order.
+    bench.event(1, ActionStatus::Ended);
+    bench.delivery.work();
+    assert_eq!(bench.sent()[0].value["data"]["action_id"], Uuid::from_u128(1).to_string());
+    // Whole to look at, and failing again: it is not opened for ever.
+    bench.delivery.disk.failed(fault());
+    bench.started(4..5);
+    assert!(dir.path().join("events.db.corrupt-2").exists());
+    assert_eq!(bench.condition(), StoreCondition::Ok);
+}
+
+#[test]
+fn actions_of_an_earlier_run_are_ended_once_and_ours_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::usual(dir.path());
+    bench.started(0..2);
+    drop(bench);
+    let mut bench = Bench::usual(dir.path());
+    bench.started(2..3);
+    // A store that is opened again holds an open action of ours.
+    bench.delivery.disk.failed(StoreError::Moved { path: database(dir.path()) });
+    bench.retry();
+    bench.connect();
+    let sent = bench.sent();
+    let told: Vec<_> = sent.iter().map(|s| (s.sequence, s.value["data"]["end_reason"].as_str())).collect();
+    assert_eq!(told[2..], [(3, Some("recovered")), (4, Some("recovered"))]);
+    assert_eq!(sent[2].value["data"]["rev"], 1);
+    for sequence in 1..=4 {
+        bench.ack(sequence);
+    }
+    assert_eq!(bench.drain(), [5], "the third goes on");
+}
+
+#[test]
+fn events_that_wait_for_the_disk_are_counted_as_of_before_the_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let mut bench = Bench::usual(&state);
+    bench.started(0..1);
+    fs::remove_dir_all(&state).unwrap();
+    fs::write(&state, "in the way").unwrap();
+    bench.started(1..2);
+    let step = bench.clock.look(0, 3_600_000_000_000, true).unwrap();
+    bench.delivery.take(Command::ClockStepped(step));
+    bench.started(2..3);
+    assert!(bench.shared.clock.load_full().unwrap().steps.is_empty(), "nobody knows its number yet");
+    fs::remove_file(&state).unwrap();
+    bench.retry();
+    let record = bench.shared.clock.load_full().unwrap();
+    assert_eq!((record.steps[0].last_sequence, record.steps[0].step_ms), (2, 3_600_000.0));
+    assert_eq!(bench.delivery.disk.last_sequence(), 3);
+}
+
+#[test]
+fn a_stop_without_a_store_says_how_much_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("file"), "").unwrap();
+    let mut bench = Bench::usual(dir.path().join("file").join("state"));
+    bench.started(0..3);
+    let shared = Arc::clone(&bench.shared);
+    bench.delivery.finish();
+    assert_eq!(shared.delivery.decisions_lost.load(Relaxed), 3);
+}

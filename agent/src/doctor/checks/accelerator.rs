@@ -1,0 +1,135 @@
+//! The libraries of CUDA and TensorRT that ONNX Runtime opens by name, each tried in a child process: what is missing is
+//! named by the dynamic linker. Only on a Jetson, or where a GPU is asked for or built in.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use kinewatch_engine::Provider;
+
+use crate::config::file::{self, Backend};
+use crate::config::plan::EnginePlan;
+use crate::doctor::{About, Context, Finding, child};
+use crate::inference;
+
+const LIMIT: Duration = Duration::from_secs(15);
+/// Opened by TensorRT itself; a minimal flash lacks it.
+const DLA: (&str, &str) = ("libnvdla_compiler.so", "apt install nvidia-l4t-dla-compiler");
+
+/// A library to try.
+struct Trial {
+    provider: Provider,
+    file: PathBuf,
+    before: Option<PathBuf>,
+    repair: &'static str,
+}
+
+pub(super) fn check(context: &Context, about: &About) -> Vec<Finding> {
+    let jetson = super::jetson::is_jetson(&context.root);
+    let Some(engine) = &context.config.parts.engine else {
+        return vec![about.skip("the configuration cannot be read")];
+    };
+    let asked = engine.require_provider.filter(|p| *p != file::Provider::Cpu);
+    if engine.backend == Backend::Tract {
+        return vec![about.skip("tract runs on the processor")];
+    }
+    let Some(info) = &context.library().found else { return vec![about.skip("there is no ONNX Runtime")] };
+    let gpu: Vec<Provider> = wanted(engine).filter(|p| info.providers.contains(p)).collect();
+    if let Some(asked) = asked.filter(|a| !gpu.contains(&inference::provider(*a))) {
+        let name = inference::provider(asked).name();
+        return vec![about.fail(format!(
+            "[engine] require_provider = \"{name}\", and {} is built without it; install an ONNX Runtime for GPUs",
+            info.path.display()
+        ))];
+    }
+    if gpu.is_empty() && jetson {
+        return vec![about.warn(format!(
+            "{} is built for the processor alone, so the GPU of this Jetson idles; install an ONNX Runtime for JetPack",
+            info.path.display()
+        ))];
+    }
+    if gpu.is_empty() {
+        return vec![about.skip("no GPU is asked for, and ONNX Runtime is built without")];
+    }
+    let trials = trials(&info.path, &gpu, jetson);
+    let mut found: Vec<Finding> = trials.iter().filter_map(|t| attempt(context, t, asked.is_some(), about)).collect();
+    if found.is_empty() {
+        let names: Vec<&str> = gpu.iter().map(|p| p.name()).collect();
+        found.push(about.ok(format!(
+            "the libraries of {} can be loaded; the model check tells what really runs",
+            names.join(" and ")
+        )));
+    }
+    found
+}
+
+fn wanted(engine: &EnginePlan) -> impl Iterator<Item = Provider> {
+    engine.providers.iter().map(|p| inference::provider(*p)).filter(|p| *p != Provider::Cpu)
+}
+
+/// Providers lie beside the library and need symbols of a shared one.
+fn trials(library: &Path, gpu: &[Provider], jetson: bool) -> Vec<Trial> {
+    let beside = |name: &str| library.with_file_name(name);
+    let mut trials: Vec<Trial> = gpu
+        .iter()
+        .map(|&provider| {
+            let (name, repair) = match provider {
+                Provider::TensorRt => (
+                    "libonnxruntime_providers_tensorrt.so",
+                    "install TensorRT and cuDNN of the versions that this ONNX Runtime was built for",
+                ),
+                Provider::Cuda | Provider::Cpu => (
+                    "libonnxruntime_providers_cuda.so",
+                    "install CUDA and cuDNN of the versions that this ONNX Runtime was built for",
+                ),
+            };
+            Trial { provider, file: beside(name), before: Some(beside("libonnxruntime_providers_shared.so")), repair }
+        })
+        .collect();
+    if jetson && gpu.contains(&Provider::TensorRt) {
+        trials.push(Trial { provider: Provider::TensorRt, file: DLA.0.into(), before: None, repair: DLA.1 });
+    }
+    trials
+}
+
+/// What is wrong, if anything is.
+fn attempt(context: &Context, trial: &Trial, required: bool, about: &About) -> Option<Finding> {
+    let mut command = context.child();
+    command.args(["engine-probe", "--link"]);
+    if let Some(before) = &trial.before {
+        command.arg("--before").arg(before);
+    }
+    command.arg(&trial.file);
+    let reason = match child::run(command, LIMIT) {
+        Ok(output) if output.status.success() => return None,
+        Ok(output) => output
+            .stderr
+            .lines()
+            .last()
+            .map_or_else(|| output.status.to_string(), |l| l.trim_start_matches("kinewatch: ").to_owned()),
+        Err(e) => e.to_string(),
+    };
+    let message = format!("{}: {reason}; {}", trial.provider.name(), trial.repair);
+    Some(if required { about.fail(message) } else { about.warn(message) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_tried_follows_the_providers_and_the_board() {
+        let names = |gpu: &[Provider], jetson| -> Vec<String> {
+            let trials = trials(Path::new("/opt/ort/libonnxruntime.so"), gpu, jetson);
+            trials.iter().map(|t| t.file.display().to_string()).collect()
+        };
+        assert_eq!(
+            names(&[Provider::TensorRt, Provider::Cuda], true),
+            [
+                "/opt/ort/libonnxruntime_providers_tensorrt.so",
+                "/opt/ort/libonnxruntime_providers_cuda.so",
+                "libnvdla_compiler.so"
+            ]
+        );
+        assert_eq!(names(&[Provider::Cuda], true), ["/opt/ort/libonnxruntime_providers_cuda.so"]);
+    }
+}

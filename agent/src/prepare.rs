@@ -1,0 +1,324 @@
+//! From a plan to what the running parts are handed: models opened, cameras laid out, everything that may fail found out.
+//!
+//! The start of the daemon and each reload go through here; the start is a reload from nothing. Blocks for as long as
+//! models take to open, so never on a thread that carries frames. Changes nothing that runs: [`crate::cameras`] does.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kinewatch_capture::{Branch, Camera, CameraOptions, CaptureError, Elements};
+use kinewatch_core::decode::{Decoder, EndReason};
+use kinewatch_core::event::{EventContext, ModelRef};
+use kinewatch_core::manifest::{Manifest, Overrides};
+use kinewatch_engine::OpenOptions;
+use tokio::sync::oneshot;
+
+use crate::analytics::{LoadedModel, NewCamera};
+use crate::change::Joining;
+use crate::config::diff::{Aspect, CameraDifference, Difference, ModelDifference};
+use crate::config::file::Transport;
+use crate::config::plan::{CameraPlan, ModelPlan, Plan};
+use crate::health::{CameraView, ModelView};
+use crate::layout::{self, BranchPlan, LayoutError};
+use crate::live::LiveCamera;
+use crate::models::{self, ModelError, OpenedModel};
+
+/// Frames of a camera that may wait for inference.
+pub const MAILBOX_FRAMES: usize = 16;
+/// Buffers beyond ring, mailbox and waiting requests: in the appsink, in a batch, in a hand.
+const SPARE_FRAMES: usize = 8;
+/// How long a pipeline may take to stop before it is left behind.
+const TEARDOWN: Duration = Duration::from_millis(1000);
+
+/// Why a plan that is right cannot be carried out. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// A package cannot be opened.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// Cameras and models do not fit each other.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// This machine cannot serve a source.
+    #[error("camera {camera}: {source}")]
+    Source {
+        /// Name.
+        camera: String,
+        /// Why.
+        source: CaptureError,
+    },
+}
+
+/// Everything that is to be told and started, in this order.
+#[derive(Debug, Default)]
+pub struct Handover {
+    /// Models that come: slot, and where their work is shown.
+    pub models: Vec<(usize, LoadedModel, Arc<ModelView>)>,
+    /// Models with other decoder settings, by slot.
+    pub revised: Vec<(usize, Overrides)>,
+    /// Cameras whose stream goes on under other models, by name.
+    pub relaid: Vec<(String, Joining)>,
+    /// Cameras that stop, and what their open actions end with; some start again.
+    pub stopped: Vec<(String, EndReason)>,
+    /// Cameras that start.
+    pub started: Vec<NewStream>,
+    /// Models that go, by slot, and where they are sent back to.
+    pub leaving: Vec<(usize, oneshot::Sender<LoadedModel>)>,
+    /// What is to be seen from then on.
+    pub cameras: Vec<Arc<CameraView>>,
+    /// Likewise.
+    pub model_views: Vec<Arc<ModelView>>,
+}
+
+/// A camera to be started.
+#[derive(Debug)]
+pub struct NewStream {
+    /// Of its capture.
+    pub options: CameraOptions,
+    /// Of its inference.
+    pub joining: Joining,
+    /// Where it is shown.
+    pub view: Arc<CameraView>,
+}
+
+/// Knows what runs, as it was handed over.
+#[derive(Debug)]
+pub struct Preparer {
+    group: String,
+    device: String,
+    options: OpenOptions,
+    elements: Elements,
+    models: Vec<Known>,
+    cameras: BTreeMap<String, Laid>,
+}
+
+/// A model that is open.
+#[derive(Clone, Debug)]
+struct Known {
+    slot: usize,
+    name: String,
+    manifest: Arc<Manifest>,
+    overrides: Overrides,
+    reference: ModelRef,
+    view: Arc<ModelView>,
+}
+
+/// A camera that has been started.
+#[derive(Clone, Debug)]
+struct Laid {
+    branches: Vec<Branch>,
+    view: Arc<CameraView>,
+}
+
+/// What will be known once all is handed over.
+struct Next {
+    models: Vec<Known>,
+    cameras: BTreeMap<String, Laid>,
+    handover: Handover,
+    returning: Vec<oneshot::Receiver<LoadedModel>>,
+}
+
+impl Preparer {
+    /// Nothing runs yet. `options`: what models are opened with.
+    #[must_use]
+    pub fn new(group: &str, device: &str, options: OpenOptions) -> Self {
+        let (group, device) = (group.to_owned(), device.to_owned());
+        Self { group, device, options, elements: Elements::probe(), models: Vec::new(), cameras: BTreeMap::new() }
+    }
+
+    /// Opens and lays out what is different in `plan`. What it gives has to be handed over; models come back through the
+    /// receivers, one for each that leaves, before this is called again.
+    ///
+    /// # Errors
+    /// Something cannot be had; all is as before then.
+    pub fn prepare(
+        &mut self,
+        difference: &Difference,
+        plan: &Plan,
+    ) -> Result<(Handover, Vec<oneshot::Receiver<LoadedModel>>), PrepareError> {
+        let (models, cameras) = (self.models.clone(), self.cameras.clone());
+        let mut next = Next { models, cameras, handover: Handover::default(), returning: Vec::new() };
+        for change in &difference.models {
+            let model = plan.models.iter().find(|model| model.name == change.name);
+            match (&change.what, model) {
+                (ModelDifference::Thresholds(_), Some(model)) => next.revise(model),
+                (ModelDifference::Added | ModelDifference::Package, Some(model)) => {
+                    let opened = models::open(&model.name, &model.path, model.overrides.clone(), &self.options)?;
+                    next.close(&model.name);
+                    next.open(opened, &self.models);
+                }
+                _ => next.close(&change.name),
+            }
+        }
+        for change in &difference.cameras {
+            match (&change.what, plan.cameras.iter().find(|camera| camera.name == change.name)) {
+                (CameraDifference::Changed(aspects), Some(camera)) => self.change(camera, aspects, plan, &mut next)?,
+                (CameraDifference::Added, Some(camera)) => self.start(camera, plan, &mut next)?,
+                _ => next.stop(&change.name, EndReason::Shutdown),
+            }
+        }
+        let Next { models, cameras, mut handover, returning } = next;
+        handover.cameras = plan.cameras.iter().filter_map(|c| Some(Arc::clone(&cameras.get(&c.name)?.view))).collect();
+        let view = |model: &ModelPlan| models.iter().find(|m| m.name == model.name).map(|m| Arc::clone(&m.view));
+        handover.model_views = plan.models.iter().filter_map(view).collect();
+        (self.models, self.cameras) = (models, cameras);
+        Ok((handover, returning))
+    }
+
+    /// A camera could not be started after all.
+    pub fn forget(&mut self, camera: &str) {
+        self.cameras.remove(camera);
+    }
+
+    /// Its stream goes on where only the models are different and read the same frames; else it stops and starts.
+    fn change(
+        &self,
+        camera: &CameraPlan,
+        aspects: &[Aspect],
+        plan: &Plan,
+        next: &mut Next,
+    ) -> Result<(), PrepareError> {
+        let (new, branches) = next.lay_out(camera, plan)?;
+        let goes_on = aspects.iter().all(|aspect| aspect.keeps_stream());
+        match next.cameras.get(&camera.name) {
+            Some(before) if goes_on && serves(&before.branches, &branches) => {
+                let view = next.view(camera, &new, Some(&before.view));
+                let laid = Laid { branches: before.branches.clone(), view: Arc::clone(&view) };
+                let joining = self.joining(camera, new, view, next);
+                next.handover.relaid.push((camera.name.clone(), joining));
+                next.cameras.insert(camera.name.clone(), laid);
+                Ok(())
+            }
+            _ => {
+                let exchanged = aspects.iter().all(|aspect| *aspect == Aspect::Package);
+                next.stop(&camera.name, if exchanged { EndReason::ModelSwap } else { EndReason::Shutdown });
+                self.start(camera, plan, next)
+            }
+        }
+    }
+
+    fn start(&self, camera: &CameraPlan, plan: &Plan, next: &mut Next) -> Result<(), PrepareError> {
+        let (new, branches) = next.lay_out(camera, plan)?;
+        let options = camera_options(camera, branches.clone(), self.elements);
+        Camera::check(&options).map_err(|source| PrepareError::Source { camera: camera.name.clone(), source })?;
+        let view = next.view(camera, &new, None);
+        let joining = self.joining(camera, new, Arc::clone(&view), next);
+        next.handover.started.push(NewStream { options, joining, view: Arc::clone(&view) });
+        next.cameras.insert(camera.name.clone(), Laid { branches, view });
+        Ok(())
+    }
+
+    fn joining(&self, camera: &CameraPlan, new: NewCamera, view: Arc<CameraView>, next: &Next) -> Joining {
+        let context = |(slot, decoder): (usize, &Decoder)| {
+            Some(EventContext {
+                group: self.group.clone(),
+                device: self.device.clone(),
+                camera: camera.name.clone(),
+                model: next.known(slot)?.reference.clone(),
+                labels: decoder.published_labels().to_vec(),
+                label_ids: decoder.published_label_ids().to_vec(),
+            })
+        };
+        let contexts = new.decoders().filter_map(context).collect();
+        Joining { camera: new, live: LiveCamera::new(view, contexts) }
+    }
+}
+
+impl Next {
+    fn known(&self, slot: usize) -> Option<&Known> {
+        self.models.iter().find(|model| model.slot == slot)
+    }
+
+    fn revise(&mut self, model: &ModelPlan) {
+        if let Some(known) = self.models.iter_mut().find(|known| known.name == model.name) {
+            known.overrides = model.overrides.clone();
+            self.handover.revised.push((known.slot, model.overrides.clone()));
+        }
+    }
+
+    /// Into a slot that is free, now and before.
+    fn open(&mut self, opened: OpenedModel, before: &[Known]) {
+        let OpenedModel { loaded, reference, info } = opened;
+        let taken = |slot: usize| self.models.iter().chain(before).any(|known| known.slot == slot);
+        let slot = (0..).find(|&slot| !taken(slot)).unwrap_or(usize::MAX);
+        let view = Arc::new(ModelView::new(loaded.name.clone()));
+        view.info.store(Some(Arc::new(info)));
+        self.models.push(Known {
+            slot,
+            name: loaded.name.clone(),
+            manifest: Arc::clone(&loaded.manifest),
+            overrides: loaded.overrides.clone(),
+            reference,
+            view: Arc::clone(&view),
+        });
+        self.handover.models.push((slot, loaded, view));
+    }
+
+    fn close(&mut self, name: &str) {
+        if let Some(at) = self.models.iter().position(|known| known.name == name) {
+            let (back, comes) = oneshot::channel();
+            self.handover.leaving.push((self.models.remove(at).slot, back));
+            self.returning.push(comes);
+        }
+    }
+
+    fn stop(&mut self, camera: &str, reason: EndReason) {
+        if self.cameras.remove(camera).is_some() {
+            self.handover.stopped.push((camera.to_owned(), reason));
+        }
+    }
+
+    fn lay_out(&self, camera: &CameraPlan, plan: &Plan) -> Result<(NewCamera, Vec<Branch>), LayoutError> {
+        let names = camera.models.iter().filter_map(|&model| plan.models.get(model));
+        let slots = names.filter_map(|model| self.models.iter().find(|known| known.name == model.name));
+        let layout = layout::CameraPlan {
+            name: camera.name.clone(),
+            models: slots.map(|known| known.slot).collect(),
+            zones: camera.zones.clone(),
+        };
+        let new = NewCamera::lay_out(&layout, |slot| self.known(slot).map(|m| (&*m.manifest, &m.overrides)))?;
+        let branches = layout::branches(&layout, |slot| self.known(slot).map(|m| &*m.manifest));
+        let branch = |b: BranchPlan| Branch {
+            spec: b.spec,
+            pool_frames: b.ring_frames + b.waiting_frames + MAILBOX_FRAMES + SPARE_FRAMES,
+            rates_hz: b.rates_hz,
+        };
+        Ok((new, branches.into_iter().map(branch).collect()))
+    }
+
+    /// Where the camera is shown. Its counters go on with its stream, and all of them if it is watched as before.
+    fn view(&self, camera: &CameraPlan, new: &NewCamera, before: Option<&Arc<CameraView>>) -> Arc<CameraView> {
+        let models: Vec<&Known> = new.decoders().filter_map(|(slot, _)| self.known(slot)).collect();
+        let names = models.iter().map(|model| model.name.clone()).collect();
+        let labels = models.iter().flat_map(|model| model.manifest.published()).map(str::to_owned).collect();
+        let view = CameraView::new(&camera.name, &camera.source.to_string(), names, labels);
+        match before {
+            Some(before) if before.shows_the_same(&view) => Arc::clone(before),
+            Some(before) => Arc::new(view.with_stream_of(before)),
+            None => Arc::new(view),
+        }
+    }
+}
+
+/// Whether a running capture gives the frames that are needed, to the same samplers, with room for as many.
+fn serves(running: &[Branch], needed: &[Branch]) -> bool {
+    let one = |(have, need): (&Branch, &Branch)| {
+        have.spec == need.spec && have.rates_hz == need.rates_hz && have.pool_frames >= need.pool_frames
+    };
+    running.len() == needed.len() && running.iter().zip(needed).all(one)
+}
+
+fn camera_options(camera: &CameraPlan, branches: Vec<Branch>, elements: Elements) -> CameraOptions {
+    CameraOptions {
+        credentials: camera.login.as_ref().map(Into::into),
+        transport: match camera.transport {
+            Transport::Tcp => kinewatch_capture::Transport::Tcp,
+            Transport::Udp => kinewatch_capture::Transport::Udp,
+        },
+        elements,
+        stall_timeout: camera.stall_timeout,
+        teardown_deadline: TEARDOWN,
+        ..CameraOptions::new(camera.name.clone(), camera.source.clone(), branches)
+    }
+}

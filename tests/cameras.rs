@@ -1,0 +1,264 @@
+//! Cameras and models that come and go beside a camera that stays, with real models and decoders.
+//!
+//! The promise: whoever is not changed decides what it would have decided alone, to the bit.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kinewatch::analytics::{Analytics, CameraPlan, LoadedModel, NewCamera, Origin, Sink, WindowDrop};
+use kinewatch::models;
+use kinewatch_core::decode::{Decision, EndReason, Status};
+use kinewatch_core::frame::{Frame, FrameBuf, FrameMeta};
+use kinewatch_core::manifest::Overrides;
+use kinewatch_core::time::{Pts, SessionId};
+use kinewatch_engine::{BackendChoice, OpenOptions};
+use proptest::prelude::*;
+use support::root;
+
+const STRIDE_NS: i64 = 100_000_000;
+/// The one that stays. It is watched by all models, the others by some.
+const STAYS: usize = 0;
+const OTHERS: usize = 3;
+/// Read frame by frame, every frame, four frames each second stride, cached features: all of one frame format.
+const PACKAGES: [&str; 4] = ["tiny-online", "tiny-bright", "tiny-clip", "tiny-cached"];
+
+/// What happens next.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// A camera's next frame, and what it shows.
+    Frame(usize, u8),
+    /// A camera's stream breaks off.
+    Gap(usize),
+    /// One call of a model.
+    Call,
+    /// Another camera goes, or comes again with the models of this number's bits; what is there is exchanged.
+    Leave(usize),
+    Join(usize, usize),
+}
+
+/// Everything that was told of a camera.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Told {
+    decisions: Vec<(usize, SessionId, Decision)>,
+    /// Watcher, media time, bits of the scores.
+    scores: Vec<(usize, Pts, Vec<u32>)>,
+    dropped: u32,
+}
+
+#[derive(Default)]
+struct Watch(Vec<Told>);
+
+impl Sink for Watch {
+    fn decision(&mut self, origin: Origin<'_>, decision: &Decision) {
+        self.0[origin.camera].decisions.push((origin.watcher, origin.session, *decision));
+    }
+
+    fn scores(&mut self, origin: Origin<'_>, at: Pts, scores: &[f32], _labels: &[String]) {
+        self.0[origin.camera].scores.push((origin.watcher, at, scores.iter().map(|s| s.to_bits()).collect()));
+    }
+
+    fn inferred(&mut self, _model: usize, _requests: usize, _took: Duration) {}
+
+    fn windows_dropped(&mut self, camera: usize, _watcher: usize, _why: WindowDrop, count: u32) {
+        self.0[camera].dropped += count;
+    }
+}
+
+fn open(package: &str) -> LoadedModel {
+    let options = OpenOptions { backend: BackendChoice::Tract, ..OpenOptions::default() };
+    models::open(package, &root().join("tests/data/packages").join(package), Overrides::default(), &options)
+        .unwrap()
+        .loaded
+}
+
+fn frame(session: u32, number: i64, level: u8, models: usize) -> Frame {
+    let (session, pts) = (SessionId(session), Pts(number * STRIDE_NS));
+    let wanted = (1 << models) - 1;
+    Arc::new(FrameBuf::new(FrameMeta { session, pts, arrival: None, wanted }, vec![level; 24 * 16 * 3]))
+}
+
+/// A camera that is watched by the models of the set bits.
+fn lay_out(analytics: &Analytics, camera: usize, models: usize) -> NewCamera {
+    let models = (0..PACKAGES.len()).filter(|m| models & (1 << m) != 0).collect();
+    let plan = CameraPlan { name: format!("c{camera}"), models, zones: Vec::new() };
+    let contract =
+        |slot| analytics.models().find(|(s, _)| *s == slot).map(|(_, model)| (&*model.manifest, &model.overrides));
+    NewCamera::lay_out(&plan, contract).unwrap()
+}
+
+/// Carries the steps out, all of them or those of the camera that stays alone; gives what was told of each camera, and the
+/// models back.
+fn run(models: Vec<LoadedModel>, steps: &[Step], alone: bool) -> (Vec<Told>, Vec<LoadedModel>) {
+    let mut analytics = Analytics::new(models, &[]).unwrap();
+    let mut watch = Watch(vec![Told::default(); OTHERS + 1]);
+    let all = (1 << PACKAGES.len()) - 1;
+    let mut there = [0; OTHERS + 1];
+    let (mut sessions, mut numbers) = ([1; OTHERS + 1], [0; OTHERS + 1]);
+    let staying = lay_out(&analytics, STAYS, all);
+    analytics.join(STAYS, staying, &mut watch).unwrap();
+    there[STAYS] = all;
+    for &step in steps {
+        match step {
+            Step::Frame(camera, _) | Step::Gap(camera) | Step::Leave(camera) | Step::Join(camera, _)
+                if alone && camera != STAYS => {}
+            Step::Frame(camera, level) => {
+                let watching = usize::try_from(there[camera].count_ones()).unwrap();
+                analytics.frame(camera, 0, frame(sessions[camera], numbers[camera], level, watching), &mut watch);
+                numbers[camera] += 1;
+            }
+            Step::Gap(camera) => {
+                analytics.gap(camera, EndReason::StreamLost, &mut watch).unwrap();
+                sessions[camera] += 1;
+            }
+            Step::Call => analytics.run_next(&mut watch).unwrap(),
+            Step::Leave(camera) => {
+                analytics.leave(camera, EndReason::Shutdown, &mut watch).unwrap();
+                (there[camera], sessions[camera]) = (0, sessions[camera] + 1);
+            }
+            Step::Join(camera, models) => {
+                let new = lay_out(&analytics, camera, models);
+                analytics.join(camera, new, &mut watch).unwrap();
+                there[camera] = models;
+            }
+        }
+    }
+    analytics.run_all(&mut watch).unwrap();
+    (0..=OTHERS).for_each(|camera| analytics.leave(camera, EndReason::Shutdown, &mut watch).unwrap());
+    assert_eq!((analytics.watchers().count(), analytics.waiting()), (0, 0));
+    (watch.0, analytics.into_models())
+}
+
+fn any_steps() -> impl Strategy<Value = Vec<Step>> {
+    let other = || 1..=OTHERS;
+    // Long enough runs of dark and bright that actions begin and end.
+    let frames = (0..=OTHERS, any::<bool>(), 1usize..12).prop_map(|(camera, bright, count)| {
+        let level = if bright { 235 } else { 16 };
+        (0..count).flat_map(|_| [Step::Frame(camera, level), Step::Call, Step::Call]).collect()
+    });
+    let burst = (0..=OTHERS, any::<bool>(), 1usize..6)
+        .prop_map(|(camera, bright, count)| vec![Step::Frame(camera, if bright { 235 } else { 16 }); count]);
+    let one = |step| vec![step];
+    let steps = prop_oneof![
+        8 => frames,
+        3 => burst,
+        2 => Just(one(Step::Call)),
+        1 => (0..=OTHERS).prop_map(move |camera| one(Step::Gap(camera))),
+        2 => other().prop_map(move |camera| one(Step::Leave(camera))),
+        4 => (other(), 1usize..1 << PACKAGES.len()).prop_map(move |(camera, models)| one(Step::Join(camera, models))),
+    ];
+    prop::collection::vec(steps, 1..60).prop_map(|steps| steps.concat())
+}
+
+/// Every action that began ended, and the last word on it is its end.
+fn all_ended(told: &Told, what: &str) {
+    let mut open = BTreeSet::new();
+    for (watcher, session, decision) in &told.decisions {
+        let known = match decision.status {
+            Status::Started => open.insert((*watcher, *session, decision.action)),
+            Status::Updated => open.contains(&(*watcher, *session, decision.action)),
+            Status::Ended { .. } => open.remove(&(*watcher, *session, decision.action)),
+        };
+        assert!(known, "{what}: {decision:?}");
+    }
+    assert_eq!(open.len(), 0, "{what}: left open");
+}
+
+fn open_all() -> Vec<LoadedModel> {
+    PACKAGES.map(open).into()
+}
+
+#[test]
+fn who_stays_decides_what_it_would_have_decided_alone() {
+    // Models take long to open; they are laid out anew for each case.
+    let (models, seen) = (RefCell::new(Some(open_all())), Cell::new((0, 0)));
+    let config = ProptestConfig { cases: 400, ..ProptestConfig::default() };
+    let one = |steps: Vec<Step>| {
+        let opened = models.take().unwrap_or_else(open_all);
+        let (together, back) = run(opened, &steps, false);
+        let (alone, back) = run(back, &steps, true);
+        models.replace(Some(back));
+        prop_assert_eq!(&together[STAYS], &alone[STAYS]);
+        together.iter().enumerate().for_each(|(camera, told)| all_ended(told, &format!("camera {camera}")));
+        let (decisions, scores) = seen.get();
+        seen.set((decisions + alone[STAYS].decisions.len(), scores + alone[STAYS].scores.len()));
+        Ok(())
+    };
+    proptest::test_runner::TestRunner::new(config).run(&any_steps(), one).unwrap();
+    assert!(seen.get().0 > 100 && seen.get().1 > 5_000, "the cases decide something: {:?}", seen.get());
+}
+
+/// A model is opened in another slot, its camera goes over to it between two frames, and the old one comes back.
+#[test]
+fn a_model_is_exchanged_while_the_stream_goes_on() {
+    let mut analytics = Analytics::new(vec![open("tiny-bright")], &[]).unwrap();
+    let mut watch = Watch(vec![Told::default()]);
+    let first = lay_out(&analytics, 0, 1);
+    analytics.join(0, first, &mut watch).unwrap();
+    let feed = |analytics: &mut Analytics, watch: &mut Watch, numbers: std::ops::Range<i64>| {
+        for number in numbers {
+            analytics.frame(0, 0, frame(1, number, 235, 1), watch);
+            analytics.run_all(watch).unwrap();
+        }
+    };
+    feed(&mut analytics, &mut watch, 0..20);
+    analytics.add_model(1, open("tiny-bright"));
+    assert!(analytics.take_model(0).is_none(), "a camera is watched by it");
+    let second = lay_out(&analytics, 0, 2);
+    analytics.join(0, second, &mut watch).unwrap();
+    assert_eq!(analytics.take_model(0).unwrap().name, "tiny-bright");
+    feed(&mut analytics, &mut watch, 20..40);
+    analytics.leave(0, EndReason::Shutdown, &mut watch).unwrap();
+    assert!(analytics.take_model(1).is_some() && analytics.models().next().is_none());
+    // A frame that comes too late is nothing.
+    feed(&mut analytics, &mut watch, 40..42);
+    let seconds = |at: Pts| (at.seconds() * 10.0).round() as i64;
+    let ended = |(_, session, d): &(usize, SessionId, Decision)| match d.status {
+        Status::Ended { end, reason, .. } => Some((session.0, seconds(d.start), seconds(end), reason)),
+        _ => None,
+    };
+    let ends: Vec<_> = watch.0[0].decisions.iter().filter_map(ended).collect();
+    assert_eq!(
+        ends,
+        [(1, 0, 19, EndReason::ModelSwap), (1, 20, 39, EndReason::Shutdown)],
+        "no frame in between is lost"
+    );
+    assert_eq!(watch.0[0].scores.len(), 40);
+    all_ended(&watch.0[0], "the camera");
+}
+
+#[test]
+fn other_thresholds_hold_from_the_next_score_and_end_nothing() {
+    let mut analytics = Analytics::new(vec![open("tiny-bright")], &[]).unwrap();
+    let mut watch = Watch(vec![Told::default(); 2]);
+    for camera in 0..2 {
+        let new = lay_out(&analytics, camera, 1);
+        analytics.join(camera, new, &mut watch).unwrap();
+    }
+    let feed = |analytics: &mut Analytics, watch: &mut Watch, numbers: std::ops::Range<i64>, level: u8| {
+        for number in numbers {
+            (0..2).for_each(|camera| analytics.frame(camera, 0, frame(1, number, level, 1), watch));
+            analytics.run_all(watch).unwrap();
+        }
+    };
+    feed(&mut analytics, &mut watch, 0..20, 235);
+    let never: Overrides = toml::from_str("[wave]\nmin_duration_s = 50.0").unwrap();
+    analytics.revise(0, never).unwrap();
+    assert!(analytics.revise(0, toml::from_str("[jumping]\non = 0.5").unwrap()).is_err(), "no such label");
+    feed(&mut analytics, &mut watch, 20..60, 16);
+    feed(&mut analytics, &mut watch, 60..90, 235);
+    // Who comes later has them too.
+    let third = lay_out(&analytics, 0, 1);
+    analytics.join(0, third, &mut watch).unwrap();
+    feed(&mut analytics, &mut watch, 90..120, 235);
+    (0..2).for_each(|camera| analytics.leave(camera, EndReason::Shutdown, &mut watch).unwrap());
+    for told in &watch.0 {
+        let statuses: Vec<_> = told.decisions.iter().map(|(_, _, d)| d.status).collect();
+        let boundary = |status: &Status| matches!(status, Status::Ended { reason: EndReason::Boundary, .. });
+        assert!(statuses.len() == 2 && boundary(&statuses[1]), "one action, to its end: {statuses:?}");
+    }
+}
