@@ -10,7 +10,6 @@ use anyhow::{Context as _, ensure};
 use crate::bench::{Context, Outcome};
 use crate::decided::Decided;
 use crate::media;
-use crate::procfs;
 use crate::rig::{Agent, Mosquitto, PATIENCE, Recorder, Setup, pause, wait_until};
 use crate::support::check::Closure;
 use crate::support::proxy::{Mode, Proxy};
@@ -142,7 +141,7 @@ impl Rate {
 
 struct Outage {
     rate: Rate,
-    /// Of resident memory, between its first quarter and its end.
+    /// Of its own memory, between its first quarter and its end.
     growth_kib: u64,
 }
 
@@ -152,7 +151,7 @@ fn watch(agent: &Agent, until: f64, limit: Duration) -> anyhow::Result<Outage> {
     let mut memory = Vec::new();
     while decided(agent)? < until {
         ensure!(began.elapsed() < limit, "{:.0} of {until:.0} events were decided in {limit:?}", decided(agent)?);
-        memory.push(procfs::usage(agent.pid())?.rss_kib);
+        memory.push(agent.usage()?.own_kib);
         pause(Duration::from_millis(500));
     }
     let per_s = (windows(agent)? - before) / began.elapsed().as_secs_f64();

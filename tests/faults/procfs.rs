@@ -7,8 +7,10 @@ use anyhow::Context as _;
 /// Memory, descriptors and threads of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Usage {
-    /// Resident memory, KiB.
+    /// Resident memory, KiB: with pages of files, which come and go as the machine pleases.
     pub(crate) rss_kib: u64,
+    /// Of that, what is the process's own (heap, stacks): what grows when something is kept.
+    pub(crate) own_kib: u64,
     /// Open descriptors.
     pub(crate) fds: u64,
     /// Threads.
@@ -24,6 +26,7 @@ pub(crate) fn usage(pid: u32) -> anyhow::Result<Usage> {
     };
     Ok(Usage {
         rss_kib: field("VmRSS:").context("no VmRSS")?,
+        own_kib: field("RssAnon:").context("no RssAnon")?,
         threads: field("Threads:").context("no Threads")?,
         fds: fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64,
     })

@@ -72,16 +72,16 @@ pub(crate) fn run(context: &Context) -> anyhow::Result<Outcome> {
     let mut chance = context.chance();
     let mut samples = Vec::new();
     let mut csv = File::create(folder.join("soak.csv"))?;
-    writeln!(csv, "seconds,rss_kib,fds,threads,well,messages")?;
+    writeln!(csv, "seconds,rss_kib,own_kib,fds,threads,well,messages")?;
     let (every, mean_s) = if quick { (Duration::from_secs(1), 6.0) } else { (Duration::from_secs(5), 30.0) };
     let began = Instant::now();
     let mut next_cut = began;
     while began.elapsed() < context.soak {
         agent.must_live()?;
         let sample = Sample { at_s: began.elapsed().as_secs_f64(), usage: agent.usage()?, well: is_well(&agent) };
-        let Usage { rss_kib, fds, threads } = sample.usage;
+        let Usage { rss_kib, own_kib, fds, threads } = sample.usage;
         let messages = recorder.look(|heard| heard.checker.distinct());
-        writeln!(csv, "{:.1},{rss_kib},{fds},{threads},{},{messages}", sample.at_s, u8::from(sample.well))?;
+        writeln!(csv, "{:.1},{rss_kib},{own_kib},{fds},{threads},{},{messages}", sample.at_s, u8::from(sample.well))?;
         samples.push(sample);
         site.fill_holes(Instant::now());
         if Instant::now() >= next_cut {
@@ -188,8 +188,8 @@ fn is_well(agent: &Agent) -> bool {
 fn judge(samples: &[Sample], length: Duration) -> anyhow::Result<String> {
     let warm_s = (length.as_secs_f64() / 4.0).min(900.0);
     let warm: Vec<_> = samples.iter().filter(|s| s.at_s >= warm_s).collect();
-    let rss: Vec<_> = warm.iter().map(|s| (s.at_s / 3600.0, s.usage.rss_kib as f64)).collect();
-    let slope = procfs::slope(&rss).filter(|_| length >= JUDGED);
+    let own: Vec<_> = warm.iter().map(|s| (s.at_s / 3600.0, s.usage.own_kib as f64)).collect();
+    let slope = procfs::slope(&own).filter(|_| length >= JUDGED);
     let well: Vec<_> = warm.iter().filter(|s| s.well).map(|s| s.usage).collect();
     ensure!(well.len() >= 3, "it was well at {} of {} looks", well.len(), warm.len());
     let third = well.len() / 3;
@@ -199,8 +199,9 @@ fn judge(samples: &[Sample], length: Duration) -> anyhow::Result<String> {
         [(|u: &Usage| u.fds) as fn(&Usage) -> u64, |u: &Usage| u.threads].map(|w| (held(first, w), held(last, w)));
     ensure!(fds.1 <= fds.0, "descriptors: {} at first, {} at last", fds.0, fds.1);
     ensure!(threads.1 <= threads.0, "threads: {} at first, {} at last", threads.0, threads.1);
-    let (low, high) = (rss.iter().map(|p| p.1).fold(f64::MAX, f64::min), rss.iter().map(|p| p.1).fold(0.0, f64::max));
-    let mut memory = format!("memory between {:.1} and {:.1} MiB", low / 1024.0, high / 1024.0);
+    let (low, high) = least_and_most(&warm, |u| u.own_kib);
+    let (rss_low, rss_high) = least_and_most(&warm, |u| u.rss_kib);
+    let mut memory = format!("own memory {low:.1} to {high:.1} MiB (resident {rss_low:.1} to {rss_high:.1})");
     if let Some(slope) = slope {
         memory += &format!(", {:+.2} ± {:.2} MiB/h", slope.per_x / 1024.0, slope.error / 1024.0);
         ensure!(slope.per_x < GROWTH_KIB, "{memory}");
@@ -213,25 +214,28 @@ fn median(mut values: Vec<u64>) -> u64 {
     values.get(values.len() / 2).copied().unwrap_or(0)
 }
 
+/// MiB.
+fn least_and_most(samples: &[&Sample], what: fn(&Usage) -> u64) -> (f64, f64) {
+    let of = || samples.iter().map(|s| what(&s.usage));
+    (of().min().unwrap_or(0) as f64 / 1024.0, of().max().unwrap_or(0) as f64 / 1024.0)
+}
+
 /// What it held in each tenth of the time.
 fn tenths(samples: &[Sample]) -> String {
-    let mut text = "| from h | memory MiB, least to most | descriptors | threads |\n|---|---|---|---|\n".to_owned();
+    let head = "| from h | own memory MiB | resident MiB | descriptors | threads |\n|---|---|---|---|---|\n";
+    let mut text = head.to_owned();
     for part in samples.chunks(samples.len().div_ceil(10).max(1)) {
-        let range = |what: fn(&Usage) -> u64| {
+        let part: Vec<_> = part.iter().collect();
+        let (own, rss) = (least_and_most(&part, |u| u.own_kib), least_and_most(&part, |u| u.rss_kib));
+        let count = |what: fn(&Usage) -> u64| {
             let of = || part.iter().map(|s| what(&s.usage));
-            (of().min().unwrap_or(0), of().max().unwrap_or(0))
+            format!("{} to {}", of().min().unwrap_or(0), of().max().unwrap_or(0))
         };
-        let (rss, fds, threads) = (range(|u| u.rss_kib), range(|u| u.fds), range(|u| u.threads));
-        let mib = |kib: u64| kib as f64 / 1024.0;
+        let (fds, threads) = (count(|u| u.fds), count(|u| u.threads));
+        let from_h = part[0].at_s / 3600.0;
         text += &format!(
-            "| {:.2} | {:.1} to {:.1} | {} to {} | {} to {} |\n",
-            part[0].at_s / 3600.0,
-            mib(rss.0),
-            mib(rss.1),
-            fds.0,
-            fds.1,
-            threads.0,
-            threads.1
+            "| {from_h:.2} | {:.1} to {:.1} | {:.1} to {:.1} | {fds} | {threads} |\n",
+            own.0, own.1, rss.0, rss.1
         );
     }
     text

@@ -26,7 +26,7 @@ pub(crate) fn run(context: &Context) -> anyhow::Result<Outcome> {
     let count = context.count(200, 30) as usize;
     let (mut usages, mut slowest) = (Vec::new(), Duration::ZERO);
     let mut csv = File::create(context.folder.join("reconnects.csv"))?;
-    writeln!(csv, "reconnect,rss_kib,fds,threads")?;
+    writeln!(csv, "reconnect,rss_kib,own_kib,fds,threads")?;
     for round in 0..count {
         let sessions = |stage: &Stage| stage.look().map_or(0, |look| look.sessions);
         let at = sessions(&stage);
@@ -38,13 +38,13 @@ pub(crate) fn run(context: &Context) -> anyhow::Result<Outcome> {
         }
         wait_until("another session", AGAIN, || sessions(&stage) > at)?;
         slowest = slowest.max(cut.elapsed());
-        let usage @ Usage { rss_kib, fds, threads } = stage.agent.usage()?;
-        writeln!(csv, "{round},{rss_kib},{fds},{threads}")?;
+        let usage @ Usage { rss_kib, own_kib, fds, threads } = stage.agent.usage()?;
+        writeln!(csv, "{round},{rss_kib},{own_kib},{fds},{threads}")?;
         usages.push(usage);
     }
     stage.frames_again(Instant::now(), AGAIN)?;
     let (first, last) = (usages[WARM_UP.min(count / 2)], *usages.last().context("none")?);
-    let points: Vec<_> = usages.iter().enumerate().skip(WARM_UP).map(|(k, u)| (k as f64, u.rss_kib as f64)).collect();
+    let points: Vec<_> = usages.iter().enumerate().skip(WARM_UP).map(|(k, u)| (k as f64, u.own_kib as f64)).collect();
     let slope = procfs::slope(&points).context("too few")?;
     let flat = |what: fn(&Usage) -> u64, name: &str| {
         ensure!(
