@@ -15,7 +15,7 @@ SOAK ?= 2h
 SECONDS ?= 20
 SCORE ?= $(wildcard ../shared/contract/score_intervals.py)
 
-.PHONY: help app demo run deb test test-systemd test-models test-deps lint fmt faults fuzz bench models build deps clean
+.PHONY: help app demo run deb test test-systemd test-models test-deps lint fmt faults faults-quick fuzz bench models build deps clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ test: test-deps build ## Run every test that needs no PyTorch
 	. .ci/ort $(VENV); $(CARGO) test --release --workspace --all-targets $(FEATURES)
 	KINEWATCH=$(realpath $(BUILD)/release/kinewatch) $(VENV)/bin/python -m pytest -q models/tests
 
+faults-quick: test-deps build ## Try every fault once, in some minutes (ONLY='kill rtsp' for some)
+	$(CARGO) test --release --workspace $(FEATURES) --test faults -- $(ONLY)
+
 faults: test-deps build ## Try every fault in the numbers that are promised: 1 h and the soak (ONLY='kill rtsp' for some, SOAK=2h)
 	$(CARGO) test --release --workspace $(FEATURES) --test faults -- --long --soak $(SOAK) --report $(BUILD)/faults.md $(ONLY)
 
@@ -64,7 +67,7 @@ test-models: ## Run the tests of training and export (installs PyTorch)
 lint: test-deps ## Formatting, clippy, dependency rules and licences, ruff and mypy
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets $(FEATURES) -- -D warnings
-	$(CARGO) clippy --workspace $(FEATURES) --test systemd -- -D warnings
+	$(CARGO) clippy --workspace $(FEATURES) --test systemd --test faults -- -D warnings
 	$(VENV)/bin/ruff check models && $(VENV)/bin/ruff format --check models
 	cd models && .venv/bin/mypy
 
