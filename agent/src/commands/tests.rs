@@ -1,3 +1,5 @@
+//! Commands as they come from the broker: done, refused, answered, counted.
+
 use kinewatch_core::command::CommandName;
 use serde_json::json;
 
