@@ -223,7 +223,7 @@ def outbox() -> list[Row]:
     bench = ["cargo", "bench", "-q", "--workspace", "--features", "kinewatch/embedded-broker", "--bench", "outbox"]
     out = subprocess.run(bench, check=True, capture_output=True, text=True, cwd=ROOT).stdout
     found = [line.split(": ", 1) for line in out.splitlines() if "commits/s" in line]
-    return [(f"outbox, {what}", value, "–") for what, value in found]
+    return [(f"outbox, {what}", value, "-") for what, value in found]
 
 
 def main() -> None:
