@@ -71,7 +71,7 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
     let (mut client, mqtt_signals) = Client::spawn(broker::options(&plan, &shared, session), runtime.handle());
     let (commands, command_queue) = mpsc::channel(delivery::QUEUE);
     if let Some(incoming) = client.incoming() {
-        let (shared, delivery, cameras) = (Arc::clone(&shared), commands.clone(), requests);
+        let (shared, delivery, cameras) = (Arc::clone(&shared), commands.clone(), requests.clone());
         let parts = commands::Parts { shared, session, delivery, cameras, reload: reloads };
         runtime.spawn(commands::run(parts, incoming, client.replies()));
     }
