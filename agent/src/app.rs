@@ -62,6 +62,7 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
     let (reloads, request_queue) = reload::requests();
     reload::watch_hangup(&runtime, reloads.clone()).context("SIGHUP cannot be watched")?;
     let shared = Arc::new(shared(&plan, options));
+    // Kept to the end: the thread ends with the last of them, and watches over the stop too.
     let requests = supervise::spawn(Arc::clone(&shared)).context("the supervise thread cannot be started")?;
     let disk = Disk::open(&plan.device.state_dir, plan.outbox.store.clone(), Arc::clone(&shared))?;
     let session = disk.session();
@@ -85,13 +86,14 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
 
     // The start is a reload from nothing: everything is opened before the first thread that works on frames.
     let cache_dir = Some(plan.device.state_dir.join("engines"));
-    let engine = inference::open_options(&plan.engine, cache_dir)?;
-    let mut preparer = Preparer::new(&plan.device.group, &plan.device.name, engine);
     let open = {
         let (plan, shared) = (plan.clone(), Arc::clone(&shared));
-        move || {
+        move || -> anyhow::Result<_> {
             shared.stages.opening.touch(Instant::now());
-            preparer.prepare(&Difference::from_nothing(&plan), &plan).map(|prepared| (preparer, prepared))
+            let engine = inference::open_options(&plan.engine, cache_dir)?;
+            let mut preparer = Preparer::new(&plan.device.group, &plan.device.name, engine);
+            let prepared = preparer.prepare(&Difference::from_nothing(&plan), &plan)?;
+            Ok((preparer, prepared))
         }
     };
     let opening = supervise::interruptible(&mut signals, &shared.stages.opening, plan.models.len(), open);

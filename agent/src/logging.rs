@@ -21,6 +21,10 @@ pub struct Options {
     pub verbose: u8,
 }
 
+/// The MQTT library has a line for every message that a broker does not take; the client says the same once. A filter that names
+/// it is stronger.
+const QUIET: &str = "rumqttc=off";
+
 /// What was started, for [`set_level`].
 static STARTED: OnceLock<(Options, Handle<EnvFilter, Registry>)> = OnceLock::new();
 
@@ -109,7 +113,7 @@ fn resolve(format: LogFormat) -> LogFormat {
 fn filter(options: &Options, rust_log: Option<&str>) -> Result<EnvFilter, String> {
     let text = match (rust_log, options.verbose) {
         (Some(text), _) if !text.is_empty() => text.to_owned(),
-        (_, 0) => options.level.clone(),
+        (_, 0) => format!("{QUIET},{}", options.level),
         (_, n) => {
             let level = if n == 1 { "debug" } else { "trace" };
             let ours = [
@@ -121,7 +125,11 @@ fn filter(options: &Options, rust_log: Option<&str>) -> Result<EnvFilter, String
                 "kinewatch_mqtt",
                 "kinewatch_ota",
             ];
-            std::iter::once("info".to_owned()).chain(ours.map(|c| format!("{c}={level}"))).collect::<Vec<_>>().join(",")
+            [QUIET.to_owned(), "info".to_owned()]
+                .into_iter()
+                .chain(ours.map(|c| format!("{c}={level}")))
+                .collect::<Vec<_>>()
+                .join(",")
         }
     };
     EnvFilter::builder()
@@ -141,7 +149,9 @@ mod tests {
     fn the_environment_is_stronger_than_v_and_v_than_the_file() {
         assert_eq!(filter(&options(1), Some("error")).unwrap().to_string(), "error");
         assert!(filter(&options(1), None).unwrap().to_string().contains("kinewatch_mqtt=debug"));
-        assert_eq!(filter(&options(0), Some("")).unwrap().to_string(), "warn");
+        assert_eq!(filter(&options(0), Some("")).unwrap().to_string(), "rumqttc=off,warn");
+        let named = Options { level: "info,rumqttc=debug".into(), ..options(0) };
+        assert_eq!(filter(&named, None).unwrap().to_string(), "rumqttc=debug,info");
     }
 
     #[test]

@@ -182,7 +182,6 @@ impl Driver {
                 loop {
                     self.alive();
                     self.submit_own(&mut connection);
-                    self.settle(&connection);
                     if let Some(end) = self.step_out(&mut connection) {
                         return end;
                     }
@@ -246,13 +245,6 @@ impl Driver {
 
     fn alive(&self) {
         self.options.beat.touch(std::time::Instant::now());
-    }
-
-    /// After trouble that was not worth a line each time, the end of it is.
-    fn settle(&mut self, connection: &Connection) {
-        if connection.up.is_some_and(|since| since.elapsed() > LATELY) && self.news.settled() {
-            tracing::info!(broker = %self.options.endpoint, "MQTT: the connection is stable again");
-        }
     }
 
     /// The connection is over: save the acknowledgements that came with its end.

@@ -1,7 +1,8 @@
 //! What about the connection is worth a line in the log. Pure.
 //!
 //! Everything is said once. The same trouble again is news only after the connection was good for a while; a fight with a twin,
-//! in which connections look good until the other one takes over, only after an hour.
+//! in which connections look good until the other one takes over, only after an hour. A connection is said when the last thing
+//! said was trouble, so the last line is always true.
 
 use std::collections::HashMap;
 use std::mem::{Discriminant, discriminant};
@@ -15,7 +16,8 @@ const AGAIN: Duration = Duration::from_secs(3600);
 #[derive(Debug, Default)]
 pub(crate) struct News {
     said: HashMap<Discriminant<DisconnectReason>, Instant>,
-    quiet: bool,
+    /// The last thing said is that there is a connection.
+    said_connected: bool,
 }
 
 impl News {
@@ -25,19 +27,14 @@ impl News {
         let news = self.said.get(&kind).is_none_or(|said| now.duration_since(*said) >= AGAIN);
         if news {
             self.said.insert(kind, now);
+            self.said_connected = false;
         }
-        self.quiet = !news;
         news
     }
 
-    /// Whether to say that there is a connection: when the last thing said was that there is none, or nothing was said yet.
-    pub(crate) fn connection_is_news(&self) -> bool {
-        !self.quiet
-    }
-
-    /// The connection has lasted for long. True when nobody was told that there is one.
-    pub(crate) fn settled(&mut self) -> bool {
-        std::mem::take(&mut self.quiet)
+    /// Whether to say that there is a connection.
+    pub(crate) fn connection_is_news(&mut self) -> bool {
+        !std::mem::replace(&mut self.said_connected, true)
     }
 
     /// The connection has lasted: what ends it is news.
@@ -62,8 +59,9 @@ mod tests {
         assert!(news.is_news(&closed("a"), now) && news.connection_is_news());
         assert!(!news.is_news(&closed("b"), now) && !news.connection_is_news(), "neither the end nor the next begin");
         assert!(news.is_news(&DisconnectReason::KeepAlive, now));
+        assert!(!news.is_news(&DisconnectReason::KeepAlive, now), "however often it is tried");
         assert!(!news.is_news(&closed("a"), now), "not even when they take turns");
-        assert!(news.settled() && !news.settled(), "the last word is that all is well");
+        assert!(news.connection_is_news(), "the last word is that there is a connection");
         news.proven();
         assert!(news.is_news(&closed("a"), now));
     }

@@ -3,6 +3,7 @@
 //! Made from snapshots of [`Shared`], the gravest first. Told when it has changed, and not more often than every few
 //! seconds: it names no number that moves by itself.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -31,8 +32,9 @@ pub(super) struct StatusLine {
 }
 
 /// Frame rate of a camera, as last shown.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Rate {
+    camera: String,
     taken: u64,
     fps: f64,
 }
@@ -119,8 +121,9 @@ impl StatusLine {
         let over = now.saturating_duration_since(self.rated_at);
         let taken = |c: &CameraView| c.capture.get().map_or(0, |s| s.taken.load(Relaxed));
         let cameras = shared.cameras.load();
-        if self.rates.len() != cameras.len() {
-            self.rates = cameras.iter().map(|c| Rate { taken: taken(c), fps: 0.0 }).collect();
+        if self.rates.iter().map(|r| &r.camera).ne(cameras.iter().map(|c| &c.name)) {
+            let rate = |c: &Arc<CameraView>| Rate { camera: c.name.clone(), taken: taken(c), fps: 0.0 };
+            self.rates = cameras.iter().map(rate).collect();
             self.rated_at = now;
         } else if over >= RATE_OVER {
             for (rate, camera) in self.rates.iter_mut().zip(cameras.iter()) {
