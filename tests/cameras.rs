@@ -10,7 +10,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kinewatch::analytics::{Analytics, CameraPlan, LoadedModel, NewCamera, Origin, Sink, WindowDrop};
+use kinewatch::analytics::{
+    Analytics, CameraPlan, LoadedModel, NewCamera, Origin, Sink, Successor, Tried, WindowDrop, exchangeable,
+};
 use kinewatch::models;
 use kinewatch_core::decode::{Decision, EndReason, Status};
 use kinewatch_core::frame::{Frame, FrameBuf, FrameMeta};
@@ -51,7 +53,7 @@ struct Told {
 }
 
 #[derive(Default)]
-struct Watch(Vec<Told>);
+struct Watch(Vec<Told>, Tried);
 
 impl Sink for Watch {
     fn decision(&mut self, origin: Origin<'_>, decision: &Decision) {
@@ -66,6 +68,13 @@ impl Sink for Watch {
 
     fn windows_dropped(&mut self, camera: usize, _watcher: usize, _why: WindowDrop, count: u32) {
         self.0[camera].dropped += count;
+    }
+
+    fn tried(&mut self, _model: usize, tried: &Tried) {
+        self.1.requests += tried.requests;
+        self.1.compared += tried.compared;
+        self.1.agreed += tried.agreed;
+        self.1.failed += tried.failed;
     }
 }
 
@@ -95,7 +104,7 @@ fn lay_out(analytics: &Analytics, camera: usize, models: usize) -> NewCamera {
 /// models back.
 fn run(models: Vec<LoadedModel>, steps: &[Step], alone: bool) -> (Vec<Told>, Vec<LoadedModel>) {
     let mut analytics = Analytics::new(models, &[]).unwrap();
-    let mut watch = Watch(vec![Told::default(); OTHERS + 1]);
+    let mut watch = Watch(vec![Told::default(); OTHERS + 1], Tried::default());
     let all = (1 << PACKAGES.len()) - 1;
     let mut there = [0; OTHERS + 1];
     let (mut sessions, mut numbers) = ([1; OTHERS + 1], [0; OTHERS + 1]);
@@ -196,7 +205,7 @@ fn who_stays_decides_what_it_would_have_decided_alone() {
 #[test]
 fn a_model_is_exchanged_while_the_stream_goes_on() {
     let mut analytics = Analytics::new(vec![open("tiny-bright")], &[]).unwrap();
-    let mut watch = Watch(vec![Told::default()]);
+    let mut watch = Watch(vec![Told::default()], Tried::default());
     let first = lay_out(&analytics, 0, 1);
     analytics.join(0, first, &mut watch).unwrap();
     let feed = |analytics: &mut Analytics, watch: &mut Watch, numbers: std::ops::Range<i64>| {
@@ -234,7 +243,7 @@ fn a_model_is_exchanged_while_the_stream_goes_on() {
 #[test]
 fn other_thresholds_hold_from_the_next_score_and_end_nothing() {
     let mut analytics = Analytics::new(vec![open("tiny-bright")], &[]).unwrap();
-    let mut watch = Watch(vec![Told::default(); 2]);
+    let mut watch = Watch(vec![Told::default(); 2], Tried::default());
     for camera in 0..2 {
         let new = lay_out(&analytics, camera, 1);
         analytics.join(camera, new, &mut watch).unwrap();
@@ -261,4 +270,138 @@ fn other_thresholds_hold_from_the_next_score_and_end_nothing() {
         let boundary = |status: &Status| matches!(status, Status::Ended { reason: EndReason::Boundary, .. });
         assert!(statuses.len() == 2 && boundary(&statuses[1]), "one action, to its end: {statuses:?}");
     }
+}
+
+/// Four cameras that show an action all the time.
+struct Bright {
+    analytics: Analytics,
+    watch: Watch,
+    next: i64,
+}
+
+impl Bright {
+    fn watched_by(package: &str) -> Self {
+        let mut analytics = Analytics::new(vec![open(package)], &[]).unwrap();
+        let mut watch = Watch(vec![Told::default(); 4], Tried::default());
+        for camera in 0..4 {
+            let new = lay_out(&analytics, camera, 1);
+            analytics.join(camera, new, &mut watch).unwrap();
+        }
+        Self { analytics, watch, next: 0 }
+    }
+
+    fn feed(&mut self, frames: i64) {
+        for number in self.next..self.next + frames {
+            (0..4).for_each(|c| self.analytics.frame(c, 0, frame(1, number, 235, 1), &mut self.watch));
+            self.analytics.run_all(&mut self.watch).unwrap();
+            while self.analytics.trial_due() == Some(Duration::ZERO) {
+                self.analytics.run_trial(&mut self.watch);
+            }
+        }
+        self.next += frames;
+    }
+
+    fn exchange(&mut self, successor: Successor) -> Option<LoadedModel> {
+        self.analytics.exchange(0, successor, Overrides::default(), &mut self.watch)
+    }
+
+    /// Scores of each camera, windows left out, and the decisions.
+    fn end(mut self) -> (Vec<usize>, u32, Vec<Vec<Decision>>) {
+        (0..4).for_each(|camera| self.analytics.leave(camera, EndReason::Shutdown, &mut self.watch).unwrap());
+        let told = &self.watch.0;
+        let decisions = told.iter().map(|t| t.decisions.iter().map(|(.., d)| *d).collect()).collect();
+        (told.iter().map(|t| t.scores.len()).collect(), told.iter().map(|t| t.dropped).sum(), decisions)
+    }
+}
+
+fn ended_once(decisions: &[Vec<Decision>], with: EndReason) {
+    for camera in decisions {
+        let ends = camera.iter().filter_map(|d| match d.status {
+            Status::Ended { reason, .. } => Some(reason),
+            _ => None,
+        });
+        let begins = camera.iter().filter(|d| d.status == Status::Started).count();
+        assert_eq!((begins, ends.collect::<Vec<_>>()), (1, vec![with]), "{camera:?}");
+    }
+}
+
+#[test]
+fn a_model_takes_the_place_of_one_with_the_same_labels_and_no_window_is_left_out() {
+    for package in ["tiny-bright", "tiny-online", "tiny-cached", "tiny-clip"] {
+        let mut alone = Bright::watched_by(package);
+        alone.feed(60);
+        let (scores, _, decisions) = alone.end();
+        let mut bright = Bright::watched_by(package);
+        bright.feed(30);
+        let old = bright.exchange(Successor::Opened(Box::new(open(package))));
+        assert_eq!(old.unwrap().name, package);
+        bright.feed(30);
+        let (after, dropped, carried) = bright.end();
+        assert_eq!((&after, dropped), (&scores, 0), "{package}");
+        if package != "tiny-online" {
+            // A state cannot be carried from one model to another; windows can.
+            assert_eq!(carried, decisions, "{package}: the same model in the place of itself changes nothing");
+        }
+    }
+}
+
+#[test]
+fn a_candidate_is_compared_on_the_windows_of_the_model_and_takes_its_place_warm() {
+    for package in ["tiny-bright", "tiny-online", "tiny-cached", "tiny-clip"] {
+        let mut alone = Bright::watched_by(package);
+        alone.feed(90);
+        let (scores, _, decisions) = alone.end();
+        let mut bright = Bright::watched_by(package);
+        bright.feed(30);
+        assert!(bright.analytics.begin_trial(0, open(package)).is_none());
+        bright.feed(30);
+        let tried = bright.watch.1;
+        assert!(tried.requests >= 4 * 30 / 2, "{package}: {tried:?}");
+        if package != "tiny-online" {
+            assert_eq!((tried.compared, tried.agreed, tried.failed), (tried.requests, tried.requests, 0), "{package}");
+        }
+        assert!(bright.exchange(Successor::Tried).is_some() && bright.analytics.trial_due().is_none());
+        assert!(bright.exchange(Successor::Tried).is_none(), "there is no candidate any more");
+        bright.feed(30);
+        let (after, dropped, carried) = bright.end();
+        assert_eq!((&after, dropped), (&scores, 0), "{package}");
+        if package != "tiny-online" {
+            assert_eq!(carried, decisions, "{package}");
+        }
+    }
+}
+
+#[test]
+fn a_model_that_has_to_go_first_leaves_windows_out_and_ends_nothing() {
+    let mut bright = Bright::watched_by("tiny-bright");
+    bright.feed(20);
+    assert!(bright.analytics.withdraw(0).is_some() && bright.analytics.withdraw(0).is_none());
+    bright.feed(5);
+    assert!(bright.exchange(Successor::Opened(Box::new(open("tiny-bright")))).is_none());
+    bright.feed(20);
+    let (scores, dropped, decisions) = bright.end();
+    assert_eq!((scores, dropped), (vec![40; 4], 4 * 5));
+    ended_once(&decisions, EndReason::Shutdown);
+}
+
+#[test]
+fn a_model_that_looks_for_changes_in_another_way_ends_what_is_open() {
+    let mut bright = Bright::watched_by("tiny-bright");
+    bright.feed(30);
+    let mut other = open("tiny-bright");
+    let mut manifest = (*other.manifest).clone();
+    assert!(exchangeable(&manifest, &other.manifest));
+    let decoders = manifest.labels.iter_mut().filter_map(|label| label.decoder.as_mut());
+    decoders.for_each(|decoder| decoder.kind = kinewatch_core::manifest::DecoderKind::Hysteresis);
+    other.manifest = Arc::new(manifest);
+    bright.exchange(Successor::Opened(Box::new(other)));
+    let reasons = |told: &Told| {
+        let reason = |d: &Decision| if let Status::Ended { reason, .. } = d.status { Some(reason) } else { None };
+        told.decisions.iter().filter_map(|(.., d)| reason(d)).collect::<Vec<_>>()
+    };
+    assert!(bright.watch.0.iter().all(|told| reasons(told) == [EndReason::ModelSwap]));
+    bright.feed(30);
+    let (scores, dropped, decisions) = bright.end();
+    assert_eq!((scores, dropped), (vec![60; 4], 0), "and no window is left out");
+    assert!(decisions.iter().all(|camera| camera.iter().filter(|d| d.status == Status::Started).count() == 2));
 }

@@ -94,7 +94,7 @@ impl Sink for Watch {
         match why {
             WindowDrop::Overload => self.seen[camera].overload += count,
             WindowDrop::Hole => self.seen[camera].holes += count,
-            WindowDrop::Failed => panic!("the model failed"),
+            WindowDrop::Failed | WindowDrop::Swap => panic!("the model failed"),
         }
     }
 }

@@ -117,7 +117,7 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
     }
     let (handovers, mut pending) = mpsc::channel(1);
     let models = plan.models.len();
-    let reloader = Reloader::new(plan, preparer, handovers, Arc::clone(&shared));
+    let reloader = Reloader::new(plan, preparer, handovers, Arc::clone(&mailbox), Arc::clone(&shared));
     let reload_thread = Worker::spawn("reload", move || reloader.run(request_queue))?;
     let client = Arc::new(client);
     let states = runtime.spawn(camera_states::run(Arc::clone(&shared), Arc::clone(&client), session));

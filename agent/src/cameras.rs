@@ -64,6 +64,9 @@ impl Cameras {
         for (slot, model, view) in handover.models {
             self.mailbox.change(Change::ModelJoins { slot, model: Box::new(model), view });
         }
+        for exchange in handover.exchanged {
+            self.mailbox.change(Change::Exchanged(Box::new(exchange)));
+        }
         for (slot, overrides) in handover.revised {
             self.mailbox.change(Change::Revised { slot, overrides });
         }

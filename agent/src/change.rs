@@ -7,10 +7,11 @@
 use std::sync::Arc;
 
 use kinewatch_core::decode::EndReason;
+use kinewatch_core::event::ModelRef;
 use kinewatch_core::manifest::Overrides;
 use tokio::sync::oneshot;
 
-use crate::analytics::{LoadedModel, NewCamera};
+use crate::analytics::{LoadedModel, NewCamera, Successor};
 use crate::health::ModelView;
 use crate::live::LiveCamera;
 
@@ -48,6 +49,28 @@ pub enum Change {
         /// Where to.
         back: oneshot::Sender<LoadedModel>,
     },
+    /// Another model takes the place of one; nobody who is watched by it notices but by its scores.
+    Exchanged(Box<Exchange>),
+    /// The model in this slot is sent back although cameras are watched by it: what they ask for is left out until another
+    /// takes its place.
+    Withdrawn {
+        /// Of the model.
+        slot: usize,
+        /// Where to.
+        back: oneshot::Sender<LoadedModel>,
+    },
+    /// A candidate is tried beside the model in this slot.
+    TrialBegins {
+        /// Of the model.
+        slot: usize,
+        /// The candidate.
+        candidate: Box<LoadedModel>,
+    },
+    /// The candidate is sent back.
+    TrialEnds {
+        /// Where to.
+        back: oneshot::Sender<LoadedModel>,
+    },
     /// Other decoder settings of a model, for scores from here on; nothing ends by that.
     Revised {
         /// Slot of the model.
@@ -55,6 +78,23 @@ pub enum Change {
         /// All of them; checked against the package.
         overrides: Overrides,
     },
+}
+
+/// A model that takes the place of another which reads the same frames and has the same labels.
+#[derive(Debug)]
+pub struct Exchange {
+    /// Of both.
+    pub slot: usize,
+    /// The new one.
+    pub successor: Successor,
+    /// Its decoder settings; checked against the package.
+    pub overrides: Overrides,
+    /// Where its work is shown.
+    pub view: Arc<ModelView>,
+    /// What events say of it.
+    pub reference: ModelRef,
+    /// Where the old one goes, if it is still there; closed where it is not.
+    pub back: oneshot::Sender<LoadedModel>,
 }
 
 /// A camera as analytics and the sink take it over.

@@ -14,6 +14,7 @@ use kinewatch_core::event::{ClockRecord, StoreCondition, StoreStatus};
 use kinewatch_store::{Gap, StoreError};
 
 use crate::reload::ReloadView;
+use crate::tally::{Tally, TrialView};
 
 use crate::supervise::stages::{Stages, Stuck};
 
@@ -40,6 +41,8 @@ pub struct Shared {
     pub models: ArcSwap<Vec<Arc<ModelView>>>,
     /// Outbox and broker.
     pub delivery: DeliveryView,
+    /// The candidate that is tried beside a model.
+    pub trial: ArcSwapOption<TrialView>,
     /// How reloads of the configuration went.
     pub reloads: ReloadView,
     /// Whether events can be stored.
@@ -100,6 +103,8 @@ pub struct DroppedWindows {
     pub failed: AtomicU64,
     /// The device does not keep up, and a newer window came.
     pub overload: AtomicU64,
+    /// The old model had gone before the new one was open.
+    pub swap: AtomicU64,
     /// For some time it has given nothing but failures.
     pub failing: AtomicBool,
 }
@@ -141,6 +146,8 @@ pub struct ModelView {
     pub head_runs: AtomicU64,
     /// Batches.
     pub batches: AtomicU64,
+    /// What the model is judged by while it is new in its place.
+    pub tally: Tally,
 }
 
 /// An opened model.
@@ -291,6 +298,7 @@ impl Shared {
             started: Instant::now(),
             cameras: ArcSwap::from_pointee(cameras.into_iter().map(Arc::new).collect()),
             models: ArcSwap::from_pointee(models.into_iter().map(|name| Arc::new(ModelView::new(name))).collect()),
+            trial: ArcSwapOption::empty(),
             reloads: ReloadView::default(),
             delivery: DeliveryView { broker: broker.to_owned(), ..DeliveryView::default() },
             store: StoreView::default(),
@@ -421,6 +429,7 @@ impl ModelView {
             backbone_runs: AtomicU64::new(0),
             head_runs: AtomicU64::new(0),
             batches: AtomicU64::new(0),
+            tally: Tally::default(),
         }
     }
 }

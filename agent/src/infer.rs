@@ -18,7 +18,7 @@ use kinewatch_engine::InferError;
 use tokio::sync::oneshot;
 
 use crate::analytics::{Analytics, LoadedModel};
-use crate::change::{Change, Joining};
+use crate::change::{Change, Exchange, Joining};
 use crate::health::Shared;
 use crate::layout;
 use crate::live::LiveSink;
@@ -81,7 +81,12 @@ impl Inference {
             match self.choose() {
                 Batch::Idle => {
                     self.analytics.rest();
-                    self.take_in(&mut round, IDLE);
+                    match self.analytics.trial_due() {
+                        Some(Duration::ZERO) => self.analytics.run_trial(&mut self.sink),
+                        due => {
+                            self.take_in(&mut round, due.unwrap_or(IDLE).min(IDLE));
+                        }
+                    }
                 }
                 Batch::Wait(more) => {
                     self.take_in(&mut round, more);
@@ -163,6 +168,22 @@ impl Inference {
                 self.sink.set_model(slot, Some(view));
             }
             Change::ModelLeaves { slot, back } => self.leaving.push((slot, back)),
+            Change::Exchanged(exchange) => self.exchange(*exchange),
+            Change::Withdrawn { slot, back } => {
+                if let Some(model) = self.analytics.withdraw(slot) {
+                    // Whoever asked may have stopped waiting.
+                    let _dropped_here = back.send(model);
+                }
+            }
+            Change::TrialBegins { slot, candidate } => {
+                // One that was tried before was asked back first.
+                let _none = self.analytics.begin_trial(slot, *candidate);
+            }
+            Change::TrialEnds { back } => {
+                if let Some(candidate) = self.analytics.end_trial() {
+                    let _dropped_here = back.send(candidate);
+                }
+            }
             Change::Revised { slot, overrides } => {
                 if let Err(error) = self.analytics.revise(slot, overrides) {
                     tracing::error!(%error, "other thresholds are not taken");
@@ -175,6 +196,28 @@ impl Inference {
         self.policy.max_batch = batch.min(self.analytics.watchers().count());
     }
 
+    fn exchange(&mut self, exchange: Exchange) {
+        let Exchange { slot, successor, overrides, view, reference, back } = exchange;
+        let begun = Instant::now();
+        let before = self.analytics.exchange(slot, successor, overrides, &mut self.sink);
+        self.sink.set_model(slot, Some(view));
+        let mut watcher_of = vec![0; self.delays.len()];
+        for watcher in self.analytics.watchers() {
+            if watcher.model == slot {
+                self.sink.set_reference(watcher.camera, watcher_of[watcher.camera], &reference);
+            }
+            watcher_of[watcher.camera] += 1;
+        }
+        tracing::info!(
+            model = reference.name,
+            version = reference.version,
+            took_ms = begun.elapsed().as_secs_f64() * 1e3,
+            "the model has taken its place"
+        );
+        // Whoever asked may have stopped waiting.
+        let _dropped_here = before.map(|model| back.send(model));
+    }
+
     /// Models that nobody is watched by any more.
     fn send_back(&mut self) {
         for (slot, back) in std::mem::take(&mut self.leaving) {
@@ -184,6 +227,8 @@ impl Inference {
                     // Whoever asked may have stopped waiting.
                     let _dropped_here = back.send(model);
                 }
+                // Withdrawn before: there is none to send.
+                None if self.analytics.is_vacant(slot) => self.sink.set_model(slot, None),
                 None => self.leaving.push((slot, back)),
             }
         }

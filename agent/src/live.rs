@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 
 use kinewatch_core::beat::Beat;
 use kinewatch_core::decode::{Decision, Status};
-use kinewatch_core::event::{ClockState, Clocks, EventContext, Ids, action_event};
+use kinewatch_core::event::{ClockState, Clocks, EventContext, Ids, ModelRef, action_event};
 use kinewatch_core::manifest::TimeOfDay;
 use kinewatch_core::time::{DeviceClock, Pts, STEP_NS};
 use kinewatch_engine::Counters;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::analytics::{FAILING_AFTER_S, ModelTurn, Origin, Sink, WindowDrop};
+use crate::analytics::{FAILING_AFTER_S, ModelTurn, Origin, Sink, Tried, WindowDrop};
 use crate::clock;
 use crate::delivery::{Command, NewEvent};
 use crate::health::{ActiveAction, CameraView, ModelView, Shared};
@@ -114,6 +114,14 @@ impl LiveSink {
     /// The same for a model.
     pub fn set_model(&mut self, slot: usize, model: Option<Arc<ModelView>>) {
         set(&mut self.models, slot, model);
+    }
+
+    /// What decisions of a model at a camera ([`Origin::watcher`]) say of the model from here on.
+    pub fn set_reference(&mut self, camera: usize, watcher: usize, reference: &ModelRef) {
+        let camera = self.cameras.get_mut(camera).and_then(Option::as_mut);
+        if let Some(context) = camera.and_then(|camera| camera.contexts.get_mut(watcher)) {
+            context.model = reference.clone();
+        }
     }
 
     /// Name of the camera in a slot, for the log.
@@ -229,12 +237,30 @@ impl Sink for LiveSink {
         }
     }
 
-    fn inferred(&mut self, model: usize, _requests: usize, took: Duration) {
+    fn inferred(&mut self, model: usize, requests: usize, took: Duration) {
         if let Some(Some(view)) = self.models.get(model) {
             view.duration.observe(took);
+            view.tally.latency.observe(took, requests);
         }
         // A gap may run many calls in a row.
         self.shared.stages.inference.touch(Instant::now());
+    }
+
+    fn answered(&mut self, model: usize, valid: usize, failed: usize, not_finite: usize) {
+        if let Some(Some(view)) = self.models.get(model) {
+            view.tally.note(valid, failed, not_finite);
+        }
+    }
+
+    fn tried(&mut self, _model: usize, tried: &Tried) {
+        self.shared.stages.inference.touch(Instant::now());
+        let trial = self.shared.trial.load();
+        let Some(view) = trial.as_ref() else { return };
+        let valid = tried.requests.saturating_sub(tried.failed + tried.not_finite);
+        view.tally.note(valid, tried.failed, tried.not_finite);
+        view.tally.latency.observe(tried.took, tried.requests);
+        view.compared.fetch_add(tried.compared as u64, Relaxed);
+        view.agreed.fetch_add(tried.agreed as u64, Relaxed);
     }
 
     fn windows_dropped(&mut self, camera: usize, watcher: usize, why: WindowDrop, dropped: u32) {
@@ -243,6 +269,7 @@ impl Sink for LiveSink {
             WindowDrop::Hole => &counts.hole,
             WindowDrop::Failed => &counts.failed,
             WindowDrop::Overload => &counts.overload,
+            WindowDrop::Swap => &counts.swap,
         };
         count.fetch_add(u64::from(dropped), Relaxed);
     }

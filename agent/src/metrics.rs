@@ -185,7 +185,7 @@ impl Snapshot<'_> {
         let mut dropped = Vec::new();
         for c in self.cameras.iter() {
             for (model, d) in c.models.iter().zip(&c.dropped) {
-                for (reason, n) in [("hole", &d.hole), ("failed", &d.failed), ("overload", &d.overload)] {
+                for (reason, n) in [("hole", &d.hole), ("failed", &d.failed), ("overload", &d.overload), ("swap", &d.swap)] {
                     let labels = vec![("camera", c.name.as_str()), ("model", model.as_str()), ("reason", reason)];
                     dropped.push((labels, n.load(Relaxed)));
                 }

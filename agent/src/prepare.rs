@@ -3,7 +3,7 @@
 //! The start of the daemon and each reload go through here; the start is a reload from nothing. Blocks for as long as
 //! models take to open, so never on a thread that carries frames. Changes nothing that runs: [`crate::cameras`] does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ use kinewatch_core::manifest::{Manifest, Overrides};
 use kinewatch_engine::OpenOptions;
 use tokio::sync::oneshot;
 
-use crate::analytics::{LoadedModel, NewCamera};
-use crate::change::Joining;
+use crate::analytics::{LoadedModel, NewCamera, Successor, exchangeable};
+use crate::change::{Exchange, Joining};
 use crate::config::diff::{Aspect, CameraDifference, Difference, ModelDifference};
 use crate::config::file::Transport;
 use crate::config::plan::{CameraPlan, ModelPlan, Plan};
-use crate::health::{CameraView, ModelView};
+use crate::health::{CameraView, ModelInfo, ModelView};
 use crate::layout::{self, BranchPlan, LayoutError};
 use crate::live::LiveCamera;
 use crate::models::{self, ModelError, OpenedModel};
@@ -55,6 +55,8 @@ pub enum PrepareError {
 pub struct Handover {
     /// Models that come: slot, and where their work is shown.
     pub models: Vec<(usize, LoadedModel, Arc<ModelView>)>,
+    /// Models that take the place of others.
+    pub exchanged: Vec<Exchange>,
     /// Models with other decoder settings, by slot.
     pub revised: Vec<(usize, Overrides)>,
     /// Cameras whose stream goes on under other models, by name.
@@ -91,6 +93,16 @@ pub struct Preparer {
     elements: Elements,
     models: Vec<Known>,
     cameras: BTreeMap<String, Laid>,
+    candidate: Option<Candidate>,
+}
+
+/// A model that is tried beside another.
+#[derive(Clone, Debug)]
+struct Candidate {
+    name: String,
+    manifest: Arc<Manifest>,
+    reference: ModelRef,
+    info: ModelInfo,
 }
 
 /// A model that is open.
@@ -117,6 +129,8 @@ struct Next {
     cameras: BTreeMap<String, Laid>,
     handover: Handover,
     returning: Vec<oneshot::Receiver<LoadedModel>>,
+    /// Names of models that take the place of others without a camera being laid out anew.
+    exchanged: BTreeSet<String>,
 }
 
 impl Preparer {
@@ -124,7 +138,8 @@ impl Preparer {
     #[must_use]
     pub fn new(group: &str, device: &str, options: OpenOptions) -> Self {
         let (group, device) = (group.to_owned(), device.to_owned());
-        Self { group, device, options, elements: Elements::probe(), models: Vec::new(), cameras: BTreeMap::new() }
+        let (elements, models, cameras) = (Elements::probe(), Vec::new(), BTreeMap::new());
+        Self { group, device, options, elements, models, cameras, candidate: None }
     }
 
     /// Opens and lays out what is different in `plan`. What it gives has to be handed over; models come back through the
@@ -138,16 +153,13 @@ impl Preparer {
         plan: &Plan,
     ) -> Result<(Handover, Vec<oneshot::Receiver<LoadedModel>>), PrepareError> {
         let (models, cameras) = (self.models.clone(), self.cameras.clone());
-        let mut next = Next { models, cameras, handover: Handover::default(), returning: Vec::new() };
+        let (handover, exchanged) = (Handover::default(), BTreeSet::new());
+        let mut next = Next { models, cameras, handover, returning: Vec::new(), exchanged };
         for change in &difference.models {
             let model = plan.models.iter().find(|model| model.name == change.name);
             match (&change.what, model) {
                 (ModelDifference::Thresholds(_), Some(model)) => next.revise(model),
-                (ModelDifference::Added | ModelDifference::Package, Some(model)) => {
-                    let opened = models::open(&model.name, &model.path, model.overrides.clone(), &self.options)?;
-                    next.close(&model.name);
-                    next.open(opened, &self.models);
-                }
+                (ModelDifference::Added | ModelDifference::Package, Some(model)) => self.open(model, &mut next)?,
                 _ => next.close(&change.name),
             }
         }
@@ -158,12 +170,71 @@ impl Preparer {
                 _ => next.stop(&change.name, EndReason::Shutdown),
             }
         }
-        let Next { models, cameras, mut handover, returning } = next;
+        let Next { models, cameras, mut handover, returning, exchanged } = next;
         handover.cameras = plan.cameras.iter().filter_map(|c| Some(Arc::clone(&cameras.get(&c.name)?.view))).collect();
         let view = |model: &ModelPlan| models.iter().find(|m| m.name == model.name).map(|m| Arc::clone(&m.view));
         handover.model_views = plan.models.iter().filter_map(view).collect();
         (self.models, self.cameras) = (models, cameras);
+        // Whether it was taken or not: what it was tried beside is not there any more.
+        self.candidate.take_if(|candidate| exchanged.contains(&candidate.name));
         Ok((handover, returning))
+    }
+
+    /// A model takes the place of the one before where it can, and else a place of its own.
+    fn open(&self, model: &ModelPlan, next: &mut Next) -> Result<(), PrepareError> {
+        let before = next.models.iter().find(|known| known.name == model.name);
+        let replaces = before.is_some_and(|before| exchangeable(&before.manifest, &model.manifest));
+        let candidate = self.candidate.as_ref().filter(|c| c.name == model.name && c.reference.sha256 == model.digest);
+        if let Some(Candidate { manifest, reference, info, .. }) = candidate.filter(|_| replaces).cloned() {
+            model.overrides.check(&manifest).map_err(LayoutError::from)?;
+            next.exchange(model, (Successor::Tried, manifest, reference, info));
+            return Ok(());
+        }
+        let opened = models::open(&model.name, &model.path, model.overrides.clone(), &self.options)?;
+        if replaces {
+            let OpenedModel { loaded, reference, info } = opened;
+            let manifest = Arc::clone(&loaded.manifest);
+            next.exchange(model, (Successor::Opened(Box::new(loaded)), manifest, reference, info));
+        } else {
+            next.close(&model.name);
+            next.open(opened, &self.models);
+        }
+        Ok(())
+    }
+
+    /// Opens a candidate for the model of that name, which goes on: gives the slot that it can be tried beside. `None`
+    /// where it reads other frames or has other labels, so that there is nothing to compare.
+    ///
+    /// # Errors
+    /// No back end runs it.
+    pub fn open_candidate(&mut self, model: &ModelPlan) -> Result<Option<(usize, LoadedModel)>, PrepareError> {
+        let Some(known) = self.models.iter().find(|known| known.name == model.name) else { return Ok(None) };
+        if !exchangeable(&known.manifest, &model.manifest) {
+            return Ok(None);
+        }
+        let slot = known.slot;
+        let OpenedModel { loaded, reference, info } =
+            models::open(&model.name, &model.path, model.overrides.clone(), &self.options)?;
+        let manifest = Arc::clone(&loaded.manifest);
+        self.candidate = Some(Candidate { name: model.name.clone(), manifest, reference, info });
+        Ok(Some((slot, loaded)))
+    }
+
+    /// Whether a candidate is tried beside this model.
+    #[must_use]
+    pub fn tries(&self, model: &str) -> bool {
+        self.candidate.as_ref().is_some_and(|candidate| candidate.name == model)
+    }
+
+    /// Nothing is tried any more. Gives whether something was.
+    pub fn forget_candidate(&mut self) -> bool {
+        self.candidate.take().is_some()
+    }
+
+    /// The slot of a model that is open.
+    #[must_use]
+    pub fn slot_of(&self, model: &str) -> Option<usize> {
+        self.models.iter().find(|known| known.name == model).map(|known| known.slot)
     }
 
     /// A camera could not be started after all.
@@ -179,6 +250,10 @@ impl Preparer {
         plan: &Plan,
         next: &mut Next,
     ) -> Result<(), PrepareError> {
+        let of_camera = |name: &str| camera.models.iter().any(|&model| plan.models[model].name == name);
+        if aspects == [Aspect::Package] && next.exchanged_all(of_camera) {
+            return Ok(());
+        }
         let (new, branches) = next.lay_out(camera, plan)?;
         let goes_on = aspects.iter().all(|aspect| aspect.keeps_stream());
         match next.cameras.get(&camera.name) {
@@ -235,6 +310,28 @@ impl Next {
             known.overrides = model.overrides.clone();
             self.handover.revised.push((known.slot, model.overrides.clone()));
         }
+    }
+
+    /// Into the slot of the one before.
+    fn exchange(&mut self, model: &ModelPlan, new: (Successor, Arc<Manifest>, ModelRef, ModelInfo)) {
+        let (successor, manifest, reference, info) = new;
+        let Some(known) = self.models.iter_mut().find(|known| known.name == model.name) else { return };
+        let view = Arc::new(ModelView::new(model.name.clone()));
+        view.info.store(Some(Arc::new(info)));
+        known.manifest = manifest;
+        known.overrides = model.overrides.clone();
+        known.reference = reference.clone();
+        known.view = Arc::clone(&view);
+        let (back, comes) = oneshot::channel();
+        let (slot, overrides) = (known.slot, model.overrides.clone());
+        self.handover.exchanged.push(Exchange { slot, successor, overrides, view, reference, back });
+        self.returning.push(comes);
+        self.exchanged.insert(model.name.clone());
+    }
+
+    /// Whether each model that has come, among those of a camera, took the place of another.
+    fn exchanged_all(&self, of_camera: impl Fn(&str) -> bool) -> bool {
+        !self.handover.models.iter().any(|(_, model, _)| of_camera(&model.name))
     }
 
     /// Into a slot that is free, now and before.

@@ -4,6 +4,8 @@
 //! Lives in the thread `reload`, which may block for as long as models take to open; only the handover itself happens on
 //! the main thread. Asked for by SIGHUP, and by whoever has a [`Requests`]. See `agent/design/reload.md`.
 
+mod models;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -14,12 +16,15 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::models::{Fit, ModelRequest, SwapError};
 use crate::cameras::NotStarted;
+use crate::change::Change;
 use crate::config::diff::{Difference, applied, diff};
 use crate::config::plan::Plan;
 use crate::config::{self, Environment, Probe, Severity};
 use crate::health::Shared;
 use crate::logging;
+use crate::mailbox::Mailbox;
 use crate::prepare::{Handover, Preparer};
 
 /// Requests that may wait. One that finds no room is of no use: one that waits reads the file as it is by then.
@@ -27,10 +32,16 @@ const QUEUE: usize = 4;
 /// Mistakes that are told, of a file that may hold thousands.
 const MOST_PROBLEMS: usize = 50;
 
-/// Asks for a reload. `None` as the way to answer: nobody waits.
-pub type Request = Option<oneshot::Sender<Arc<Outcome>>>;
+/// What is asked for.
+#[derive(Debug)]
+pub enum Request {
+    /// To read the configuration again. `None` as the way to answer: nobody waits.
+    Read(Option<oneshot::Sender<Arc<Outcome>>>),
+    /// To try or exchange a model.
+    Model(ModelRequest),
+}
 
-/// Where reloads are asked for; bounded. With `try_send`, a full queue means that one is about to happen.
+/// Where that is asked for; bounded. With `try_send`, a full queue means that one is about to happen.
 pub type Requests = mpsc::Sender<Request>;
 
 /// What came of a reload.
@@ -84,6 +95,7 @@ pub struct Reloader {
     running: Plan,
     preparer: Preparer,
     handovers: mpsc::Sender<Pending>,
+    mailbox: Arc<Mailbox<Change>>,
     shared: Arc<Shared>,
 }
 
@@ -155,7 +167,7 @@ pub fn watch_hangup(runtime: &Runtime, requests: Requests) -> io::Result<()> {
     runtime.spawn(async move {
         while hangup.recv().await.is_some() {
             // Full: one that waits will do.
-            let _queued = requests.try_send(None);
+            let _queued = requests.try_send(Request::Read(None));
         }
     });
     Ok(())
@@ -164,18 +176,33 @@ pub fn watch_hangup(runtime: &Runtime, requests: Requests) -> io::Result<()> {
 impl Reloader {
     /// `running`: the plan that runs, as `preparer` has prepared it. Handovers go to the main thread.
     #[must_use]
-    pub fn new(running: Plan, preparer: Preparer, handovers: mpsc::Sender<Pending>, shared: Arc<Shared>) -> Self {
-        Self { running, preparer, handovers, shared }
+    pub fn new(
+        running: Plan,
+        preparer: Preparer,
+        handovers: mpsc::Sender<Pending>,
+        mailbox: Arc<Mailbox<Change>>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self { running, preparer, handovers, mailbox, shared }
     }
 
     /// Serves requests until nobody can ask any more or the main thread stops.
     pub fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         while let Some(request) = requests.blocking_recv() {
+            let reply = match request {
+                Request::Read(reply) => reply,
+                Request::Model(request) => {
+                    if self.serve(request).is_none() {
+                        return;
+                    }
+                    continue;
+                }
+            };
             let Some(outcome) = self.reload() else { return };
             say(&outcome);
             let outcome = Arc::new(outcome);
             self.shared.reloads.note(Arc::clone(&outcome));
-            if let Some(reply) = request {
+            if let Some(reply) = reply {
                 // Whoever asked may have stopped waiting.
                 let _gone = reply.send(outcome);
             }
@@ -213,6 +240,7 @@ impl Reloader {
             }
             // Their memory is let go here, not in the thread that carries frames.
             returning.into_iter().for_each(|model| drop(model.blocking_recv()));
+            self.note_trial();
         }
         if let Some(level) = &difference.log_level
             && let Err(problem) = logging::set_level(level)

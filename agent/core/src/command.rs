@@ -33,11 +33,33 @@ pub enum CommandName {
     CameraRestart,
     /// Read the configuration again.
     Reload,
+    /// Look at the repository of models now.
+    ModelCheck,
+    /// Install what the channel offers.
+    ModelInstall,
+    /// Go back to the model before.
+    ModelRollback,
+    /// Leave a model as it is.
+    ModelPin,
+    /// The opposite.
+    ModelUnpin,
 }
 
 impl CommandName {
     /// Every one.
-    pub const ALL: [Self; 6] = [Self::Ping, Self::Status, Self::Ack, Self::Resend, Self::CameraRestart, Self::Reload];
+    pub const ALL: [Self; 11] = [
+        Self::Ping,
+        Self::Status,
+        Self::Ack,
+        Self::Resend,
+        Self::CameraRestart,
+        Self::Reload,
+        Self::ModelCheck,
+        Self::ModelInstall,
+        Self::ModelRollback,
+        Self::ModelPin,
+        Self::ModelUnpin,
+    ];
 
     /// As it stands in the topic.
     #[must_use]
@@ -49,13 +71,18 @@ impl CommandName {
             Self::Resend => "resend",
             Self::CameraRestart => "camera-restart",
             Self::Reload => "reload",
+            Self::ModelCheck => "model-check",
+            Self::ModelInstall => "model-install",
+            Self::ModelRollback => "model-rollback",
+            Self::ModelPin => "model-pin",
+            Self::ModelUnpin => "model-unpin",
         }
     }
 
     /// Whether it may be told to all devices of a group: not when its parameters are about one of them.
     #[must_use]
     pub fn suits_all(self) -> bool {
-        matches!(self, Self::Ping | Self::Status | Self::Reload)
+        matches!(self, Self::Ping | Self::Status | Self::Reload | Self::ModelCheck)
     }
 
     fn of(text: &str) -> Option<Self> {
@@ -87,6 +114,28 @@ pub enum Command {
     },
     /// See [`CommandName::Reload`].
     Reload,
+    /// See [`CommandName::ModelCheck`].
+    ModelCheck,
+    /// See [`CommandName::ModelInstall`].
+    ModelInstall {
+        /// Its name in the configuration.
+        model: String,
+    },
+    /// See [`CommandName::ModelRollback`].
+    ModelRollback {
+        /// Its name in the configuration.
+        model: String,
+    },
+    /// See [`CommandName::ModelPin`].
+    ModelPin {
+        /// Its name in the configuration.
+        model: String,
+    },
+    /// See [`CommandName::ModelUnpin`].
+    ModelUnpin {
+        /// Its name in the configuration.
+        model: String,
+    },
 }
 
 impl Command {
@@ -100,6 +149,11 @@ impl Command {
             Self::Resend { .. } => CommandName::Resend,
             Self::CameraRestart { .. } => CommandName::CameraRestart,
             Self::Reload => CommandName::Reload,
+            Self::ModelCheck => CommandName::ModelCheck,
+            Self::ModelInstall { .. } => CommandName::ModelInstall,
+            Self::ModelRollback { .. } => CommandName::ModelRollback,
+            Self::ModelPin { .. } => CommandName::ModelPin,
+            Self::ModelUnpin { .. } => CommandName::ModelUnpin,
         }
     }
 }
@@ -131,6 +185,8 @@ pub enum ErrorCode {
     RateLimited,
     /// There is no such camera.
     UnknownCamera,
+    /// There is no such model.
+    UnknownModel,
     /// Not now, or not with this configuration.
     Unavailable,
     /// No end within the time that a command may take; it may still come.
@@ -201,6 +257,11 @@ struct Payloads {
     resend: Resend,
     camera_restart: CameraRestart,
     reload: Plain,
+    model_check: Plain,
+    model_install: OfModel,
+    model_rollback: OfModel,
+    model_pin: OfModel,
+    model_unpin: OfModel,
 }
 
 /// A command without parameters. The payload may also be empty.
@@ -249,6 +310,19 @@ struct CameraRestart {
     id: Option<String>,
 }
 
+/// A command about one model.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct OfModel {
+    /// Its name in the configuration.
+    #[schemars(regex(pattern = r"^[a-z0-9_-]{1,64}$"))]
+    model: String,
+    /// Comes back in the answer.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    id: Option<String>,
+}
+
 /// Reads a command. `name` is the last level of its topic.
 ///
 /// # Errors
@@ -267,6 +341,11 @@ pub fn parse(name: &str, payload: &[u8]) -> Result<CommandRequest, CommandError>
         CommandName::Ping => (Command::Ping, plain(payload)?),
         CommandName::Status => (Command::Status, plain(payload)?),
         CommandName::Reload => (Command::Reload, plain(payload)?),
+        CommandName::ModelCheck => (Command::ModelCheck, plain(payload)?),
+        CommandName::ModelInstall => of_model(payload, |model| Command::ModelInstall { model })?,
+        CommandName::ModelRollback => of_model(payload, |model| Command::ModelRollback { model })?,
+        CommandName::ModelPin => of_model(payload, |model| Command::ModelPin { model })?,
+        CommandName::ModelUnpin => of_model(payload, |model| Command::ModelUnpin { model })?,
         CommandName::Ack => {
             let Ack { upto, id } = parameters(payload)?;
             (Command::Ack { upto }, id)
@@ -292,6 +371,17 @@ pub fn parse(name: &str, payload: &[u8]) -> Result<CommandRequest, CommandError>
 
 fn plain(payload: &[u8]) -> Result<Option<String>, CommandError> {
     if payload.is_empty() { Ok(None) } else { parameters::<Plain>(payload).map(|plain| plain.id) }
+}
+
+fn of_model(
+    payload: &[u8],
+    command: impl FnOnce(String) -> Command,
+) -> Result<(Command, Option<String>), CommandError> {
+    let OfModel { model, id } = parameters(payload)?;
+    if !is_name(&model) {
+        return Err(CommandError::new(ErrorCode::UnknownModel, format!("no model is called {model:?}")));
+    }
+    Ok((command(model), id))
 }
 
 fn parameters<T: DeserializeOwned>(payload: &[u8]) -> Result<T, CommandError> {
@@ -350,6 +440,8 @@ mod tests {
         assert_eq!(parse("resend", br#"{"from":7}"#), plain(Command::Resend { from: 7 }));
         let restart = Command::CameraRestart { camera: "front".into() };
         assert_eq!(parse("camera-restart", br#"{"camera":"front"}"#), plain(restart));
+        let install = Command::ModelInstall { model: "falls".into() };
+        assert_eq!(parse("model-install", br#"{"model":"falls"}"#), plain(install));
         let with_id = CommandRequest { command: Command::Reload, id: Some("7".into()) };
         assert_eq!(parse("reload", br#"{"id":"7"}"#), Ok(with_id));
     }
@@ -360,7 +452,8 @@ mod tests {
         assert_eq!(code, ErrorCode::UnknownCommand);
         assert_eq!(
             message,
-            "there is no command \"reboot\"; there are: ping, status, ack, resend, camera-restart, reload"
+            "there is no command \"reboot\"; there are: ping, status, ack, resend, camera-restart, reload, model-check, \
+             model-install, model-rollback, model-pin, model-unpin"
         );
         for payload in ["", "[7]", "7", "{", "{}", r#"{"upto":-1}"#, r#"{"upto":1.5}"#, r#"{"upto":1,"upto":2}"#] {
             assert_eq!(told("ack", payload).0, ErrorCode::InvalidPayload, "{payload}");
@@ -369,6 +462,7 @@ mod tests {
         assert_eq!(code, ErrorCode::InvalidPayload);
         assert!(message.contains("unknown field `force`, expected `upto` or `id`"), "{message}");
         assert_eq!(told("camera-restart", r#"{"camera":"../x"}"#).0, ErrorCode::UnknownCamera);
+        assert_eq!(told("model-pin", r#"{"model":"../x"}"#).0, ErrorCode::UnknownModel);
         assert_eq!(told("ping", &format!(r#"{{"id":"{}"}}"#, "x".repeat(65))).0, ErrorCode::InvalidPayload);
         assert_eq!(told("ping", &" ".repeat(MAX_PAYLOAD + 1)).0, ErrorCode::TooLarge);
         assert_eq!(told("ping", &"[".repeat(MAX_PAYLOAD)).0, ErrorCode::InvalidPayload);

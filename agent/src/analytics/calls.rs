@@ -62,6 +62,9 @@ impl Analytics {
             let watcher = &mut self.cameras[camera_slot].watchers[index];
             watcher.sampler.clear();
             watcher.failures.interrupt();
+            if let Some(trial) = &mut self.trial {
+                trial.interrupt(watcher.lane);
+            }
         }
         let camera = &mut self.cameras[camera_slot];
         camera.branches.iter_mut().filter_map(|b| b.ring.as_mut()).for_each(Ring::clear);
@@ -84,6 +87,10 @@ impl Analytics {
         let Some(first) = self.running.first() else { return Ok(()) };
         let (camera, index) = self.places[first.lane];
         let model = self.cameras[camera].watchers[index].model;
+        if self.models.get(model).is_none_or(Option::is_none) {
+            self.leave_out_running(sink);
+            return Ok(());
+        }
         self.zero_after_holes(model, sink);
         let mut requests = recycle(std::mem::take(&mut self.requests));
         for ticket in &self.running {
@@ -92,7 +99,6 @@ impl Analytics {
             requests.push(Request { stream, frames: &ticket.request.frames });
         }
         let count = requests.len();
-        // A model stays while it is watched.
         let result = match &mut self.models[model] {
             Some(loaded) => loaded.model.infer(&requests, &mut self.logits),
             None => Ok(()),
@@ -101,6 +107,9 @@ impl Analytics {
         let took = (self.time.0)().saturating_sub(begun);
         self.schedule.done(took);
         sink.inferred(model, count, took);
+        let valid = (0..count).filter(|&row| self.logits.is_valid(row)).count();
+        let not_finite = if let Err(InferError::NotFinite { .. }) = result { count - valid } else { 0 };
+        sink.answered(model, valid, count - valid - not_finite, not_finite);
         self.decide(sink);
         result
     }
@@ -127,7 +136,7 @@ impl Analytics {
         for (row, ticket) in running.drain(..).enumerate() {
             let (camera_slot, index) = self.places[ticket.lane];
             let at = ticket.request.at;
-            give_back(&mut self.spare, ticket.request);
+            self.scored(ticket.lane, ticket.request, row);
             let valid = self.logits.is_valid(row);
             let turn = self.cameras[camera_slot].watchers[index].failures.note(at, valid);
             if let Some(turn) = turn {

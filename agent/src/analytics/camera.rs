@@ -38,6 +38,7 @@ pub(super) struct Camera {
     pub stream: StreamState,
     pub branches: Vec<Branch>,
     pub watchers: Vec<Watcher>,
+    pub zones: Vec<Region>,
 }
 
 /// Where a camera's stream is.

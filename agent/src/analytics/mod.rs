@@ -8,13 +8,16 @@
 //! Reads no clock but the one it is given, never blocks but in the back end, and makes no heap allocation of its own per
 //! frame once warm.
 //!
-//! `frames`: a frame is taken in. `calls`: a model is called, and decoders step. `slots`: who comes and goes. `camera`:
-//! what belongs to one camera. `watcher`: what belongs to one model at it.
+//! `frames`: a frame is taken in. `calls`: a model is called, and decoders step. `slots`: who comes and goes. `exchange`: a
+//! model takes the place of another. `trial`: a candidate beside the model that it may replace. `camera`: what belongs to
+//! one camera. `watcher`: what belongs to one model at it.
 
 mod calls;
 mod camera;
+mod exchange;
 mod frames;
 mod slots;
+mod trial;
 mod watcher;
 
 use std::fmt;
@@ -30,6 +33,9 @@ use kinewatch_engine::{Logits, Model, Request};
 
 use self::camera::Camera;
 pub use self::camera::NewCamera;
+pub use self::exchange::{Successor, exchangeable};
+use self::trial::Trial;
+pub use self::trial::Tried;
 pub use self::watcher::{FAILING_AFTER_S, ModelTurn};
 pub use crate::layout::{BranchPlan, CameraPlan, LayoutError, branches};
 
@@ -82,6 +88,11 @@ pub trait Sink {
     fn inferred(&mut self, model: usize, requests: usize, took: Duration);
     /// A frame was taken in, and all that it made due was inferred and decided, in so much time.
     fn stepped(&mut self, _took: Duration) {}
+    /// What came of the requests of the last call: how many were answered, on how many the back end failed, and how many
+    /// gave a number that is not finite.
+    fn answered(&mut self, _model: usize, _valid: usize, _failed: usize, _not_finite: usize) {}
+    /// A candidate that is tried beside a model was called.
+    fn tried(&mut self, _model: usize, _tried: &Tried) {}
     /// Windows of a model at a camera ([`Origin::watcher`]) were left out, or an online state was zeroed.
     fn windows_dropped(&mut self, camera: usize, watcher: usize, why: WindowDrop, count: u32);
     /// A model ([`Origin::watcher`]) begins or ceases to give nothing but failures at a camera.
@@ -101,6 +112,8 @@ pub enum WindowDrop {
     Failed,
     /// The device does not keep up, and a newer one came.
     Overload,
+    /// The old model had to go before the new one could be opened.
+    Swap,
 }
 
 /// The state of the inference thread.
@@ -108,6 +121,10 @@ pub enum WindowDrop {
 pub struct Analytics {
     /// By slot.
     models: Vec<Option<LoadedModel>>,
+    /// Contracts of models that were taken out of their slots for a while, although they are watched with.
+    withdrawn: Vec<(usize, Arc<Manifest>)>,
+    /// A candidate.
+    trial: Option<Trial>,
     /// By slot; one that is free has no branches and no watchers.
     cameras: Vec<Camera>,
     /// Camera and watcher of each lane of the schedule.
@@ -148,6 +165,8 @@ impl Analytics {
     pub fn empty() -> Self {
         Self {
             models: Vec::new(),
+            withdrawn: Vec::new(),
+            trial: None,
             cameras: Vec::new(),
             places: Vec::new(),
             schedule: Scheduler::new(&[], &[]),

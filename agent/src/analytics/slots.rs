@@ -48,12 +48,23 @@ impl Analytics {
             self.models.resize_with(slot + 1, || None);
         }
         self.schedule.set_model(slot, loaded.model.report().batch);
+        self.withdrawn.retain(|(withdrawn, _)| *withdrawn != slot);
         self.models[slot] = Some(loaded);
     }
 
     /// The model in `slot` back, once no camera is watched by it; `None` until then.
     pub fn take_model(&mut self, slot: usize) -> Option<LoadedModel> {
-        if self.watchers().any(|watcher| watcher.model == slot) { None } else { self.models.get_mut(slot)?.take() }
+        if self.watchers().any(|watcher| watcher.model == slot) {
+            return None;
+        }
+        self.trial.take_if(|trial| trial.slot() == slot);
+        self.models.get_mut(slot)?.take()
+    }
+
+    /// Whether nobody is watched by the model in `slot`, and none is there.
+    #[must_use]
+    pub fn is_vacant(&self, slot: usize) -> bool {
+        self.models.get(slot).is_none_or(Option::is_none) && self.watchers().all(|watcher| watcher.model != slot)
     }
 
     /// Other changes of the configuration to the decoders of the model in `slot`, from the next score on. Nothing ends by
@@ -84,20 +95,19 @@ impl Analytics {
         }
         for (index, new) in watchers.into_iter().enumerate() {
             let Some(loaded) = self.models.get_mut(new.model).and_then(Option::as_mut) else { continue };
-            let stream = loaded.model.add_stream();
-            if loaded.manifest.tensors.boxes.is_some() {
-                // Laying out has counted them.
-                let _fits = loaded.model.set_boxes(stream, &zones);
-            }
+            let stream = loaded.add_stream(&zones);
             let lane = self.schedule.add(Lane { camera: slot, model: new.model, every: new.every });
             if self.places.len() <= lane {
                 self.places.resize(lane + 1, (0, 0));
             }
             self.places[lane] = (slot, index);
+            if let Some(trial) = self.trial.as_mut().filter(|trial| trial.slot() == new.model) {
+                trial.add_lane(lane, &zones);
+            }
             let (model, sampler, decoder, failures) = (new.model, new.sampler, new.decoder, Failures::default());
             self.cameras[slot].watchers.push(Watcher { lane, model, stream, sampler, decoder, failures });
         }
-        self.cameras[slot].branches = branches;
+        (self.cameras[slot].branches, self.cameras[slot].zones) = (branches, zones);
     }
 
     /// Empties a slot after its gap: nothing waits and nothing is open.
@@ -105,6 +115,9 @@ impl Analytics {
         let Some(camera) = self.cameras.get_mut(slot) else { return };
         for watcher in std::mem::take(camera).watchers {
             self.schedule.remove(watcher.lane, &mut self.let_go);
+            if let Some(trial) = &mut self.trial {
+                trial.remove_lane(watcher.lane);
+            }
             if let Some(loaded) = self.models.get_mut(watcher.model).and_then(Option::as_mut) {
                 loaded.model.remove_stream(watcher.stream);
             }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::Parts;
-use crate::reload::Verdict;
+use crate::reload::{Request, Verdict};
 use crate::supervise::{self, RequestError};
 use crate::{delivery, web};
 
@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 type Outcome = Result<Value, CommandError>;
 
 impl Parts {
-    pub(super) async fn execute(&self, audience: Audience, command: Command) -> Outcome {
+    pub(crate) async fn execute(&self, audience: Audience, command: Command) -> Outcome {
         if audience == Audience::All && !command.name().suits_all() {
             let message = "this command is about one device: send it to that device's own topic";
             return Err(CommandError::new(ErrorCode::NotForAll, message));
@@ -84,7 +84,7 @@ impl Parts {
         tracing::info!("command: read the configuration again");
         let stopping = |_| CommandError::new(ErrorCode::Unavailable, "the agent is stopping");
         let (reply, answer) = oneshot::channel();
-        self.reload.send(Some(reply)).await.map_err(|_| stopping(()))?;
+        self.reload.send(Request::Read(Some(reply))).await.map_err(|_| stopping(()))?;
         let outcome = answer.await.map_err(|_| stopping(()))?;
         match outcome.result {
             Verdict::Applied => Ok(serde_json::to_value(&*outcome).unwrap_or_default()),

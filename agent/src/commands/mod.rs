@@ -58,7 +58,7 @@ pub struct Parts {
 }
 
 /// Serves commands until the MQTT client is gone.
-pub async fn run(parts: Parts, mut incoming: mpsc::Receiver<Incoming>, replies: mpsc::Sender<Reply>) {
+pub async fn run(parts: Arc<Parts>, mut incoming: mpsc::Receiver<Incoming>, replies: mpsc::Sender<Reply>) {
     let mut desk = Desk::new(parts, replies, SPREAD);
     loop {
         let due = desk.spread.front().map(|(due, _)| *due);
@@ -77,7 +77,7 @@ pub async fn run(parts: Parts, mut incoming: mpsc::Receiver<Incoming>, replies: 
 }
 
 struct Desk {
-    parts: Parts,
+    parts: Arc<Parts>,
     replies: mpsc::Sender<Reply>,
     rate: Bucket,
     refusals: Bucket,
@@ -105,7 +105,7 @@ struct Address {
 }
 
 impl Desk {
-    fn new(parts: Parts, replies: mpsc::Sender<Reply>, within: Duration) -> Self {
+    fn new(parts: Arc<Parts>, replies: mpsc::Sender<Reply>, within: Duration) -> Self {
         let now = Instant::now();
         let (rate, refusals) = (Bucket::new(RATE, now), Bucket::new(REFUSALS, now));
         let (spread, mentioned, namesakes) = (VecDeque::new(), BTreeSet::new(), Namesakes::default());

@@ -10,7 +10,7 @@ use std::fmt;
 use kinewatch_core::manifest::Overrides;
 use kinewatch_store::StoreOptions;
 
-use super::plan::{CameraPlan, DevicePlan, EnginePlan, LogPlan, ModelPlan, MqttPlan, OutboxPlan, Plan};
+use super::plan::{CameraPlan, DevicePlan, EnginePlan, LogPlan, ModelPlan, MqttPlan, OutboxPlan, Plan, UpdatesPlan};
 
 /// What is different in the new plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -121,13 +121,14 @@ impl Difference {
 #[must_use]
 pub fn diff(old: &Plan, new: &Plan) -> Difference {
     // All of a plan; cameras and models are compared one by one.
-    let Plan { file: _, device, mqtt, outbox, web, log, engine, models: _, cameras: _ } = old;
+    let Plan { file: _, device, mqtt, outbox, web, log, engine, updates, models: _, cameras: _ } = old;
     let mut restart = Vec::new();
     device_keys(device, &new.device, &mut restart);
     mqtt_keys(mqtt, &new.mqtt, &mut restart);
     outbox_keys(outbox, &new.outbox, &mut restart);
     note(&mut restart, "[web] listen", *web == new.web);
     engine_keys(engine, &new.engine, &mut restart);
+    updates_keys(updates.as_ref(), new.updates.as_ref(), &mut restart);
     let LogPlan { format, level } = log;
     note(&mut restart, "[log] format", *format == new.log.format);
     Difference {
@@ -149,6 +150,7 @@ pub fn applied(old: &Plan, new: Plan) -> Plan {
         web: old.web,
         log: LogPlan { format: old.log.format, level: new.log.level },
         engine: old.engine.clone(),
+        updates: old.updates.clone(),
         models: new.models,
         cameras: new.cameras,
     }
@@ -210,6 +212,21 @@ fn engine_keys(old: &EnginePlan, new: &EnginePlan, restart: &mut Vec<&'static st
     note(restart, "[engine] require_provider", *require_provider == new.require_provider);
     note(restart, "[engine] threads", *threads == new.threads);
     note(restart, "[engine] max_batch", *max_batch == new.max_batch);
+}
+
+fn updates_keys(old: Option<&UpdatesPlan>, new: Option<&UpdatesPlan>, restart: &mut Vec<&'static str>) {
+    let (Some(old), Some(new)) = (old, new) else { return note(restart, "[updates] url", old == new) };
+    let UpdatesPlan { mirrors, root, channel, policy, poll, window, rate_limit, proxy, reserve } = old;
+    note(restart, "[updates] url", mirrors.first() == new.mirrors.first());
+    note(restart, "[updates] mirrors", mirrors.get(1..) == new.mirrors.get(1..));
+    note(restart, "[updates] root", *root == new.root);
+    note(restart, "[updates] channel", *channel == new.channel);
+    note(restart, "[updates] policy", *policy == new.policy);
+    note(restart, "[updates] poll_s", *poll == new.poll);
+    note(restart, "[updates] window", *window == new.window);
+    note(restart, "[updates] rate_limit_kib_s", *rate_limit == new.rate_limit);
+    note(restart, "[updates] proxy", *proxy == new.proxy);
+    note(restart, "[updates] reserve_mb", *reserve == new.reserve);
 }
 
 fn note(restart: &mut Vec<&'static str>, key: &'static str, same: bool) {

@@ -81,6 +81,7 @@ fn plan(models: Vec<ModelPlan>, cameras: Vec<CameraPlan>) -> Plan {
             threads: 1,
             max_batch: 8,
         },
+        updates: None,
         models,
         cameras,
     }

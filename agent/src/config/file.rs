@@ -27,6 +27,8 @@ pub struct File {
     pub log: Log,
     /// How models are run.
     pub engine: Engine,
+    /// Where newer packages come from. Without `url`: nowhere, and no request is made.
+    pub updates: Updates,
     /// Model packages.
     pub model: Vec<Model>,
     /// Cameras.
@@ -288,6 +290,67 @@ pub enum Provider {
     Cuda,
     /// The processor.
     Cpu,
+}
+
+/// Where newer packages of the models come from: a signed repository on any web server.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Updates {
+    /// Repository: the folder that `metadata` and `targets` lie in, `https://HOST/PATH`. Default: no updates.
+    pub url: Option<String>,
+    /// The same repository elsewhere, asked in turn when `url` does not answer.
+    #[schemars(length(max = 16))]
+    pub mirrors: Vec<String>,
+    /// Trust anchor: the repository's `root.json`, as it was when the device was set up.
+    pub root: String,
+    /// Which of the publisher's channels is followed.
+    #[schemars(regex(pattern = r"^[a-z0-9_-]{1,64}$"))]
+    pub channel: String,
+    /// Who decides that a release is installed.
+    pub policy: UpdatePolicy,
+    /// Seconds between two looks at the repository.
+    #[schemars(range(min = 1, max = 604_800))]
+    pub poll_s: u32,
+    /// Time of day within which models are downloaded and exchanged, local time, such as `02:00-05:00`. Default: any.
+    pub window: Option<String>,
+    /// KiB a second that downloads take at most; 0: no limit.
+    #[schemars(range(min = 0, max = 10_000_000))]
+    pub rate_limit_kib_s: u32,
+    /// HTTP proxy, `http://HOST:PORT`. Default: that of the environment.
+    pub proxy: Option<String>,
+    /// MiB of the disk that updates leave free for events.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub reserve_mb: u32,
+}
+
+impl Default for Updates {
+    fn default() -> Self {
+        Self {
+            url: None,
+            mirrors: Vec::new(),
+            root: "/etc/kinewatch/root.json".into(),
+            channel: "stable".into(),
+            policy: UpdatePolicy::Auto,
+            poll_s: 3600,
+            window: None,
+            rate_limit_kib_s: 0,
+            proxy: None,
+            reserve_mb: 256,
+        }
+    }
+}
+
+/// Who decides that a release is installed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum UpdatePolicy {
+    /// The channel: what it offers this device is installed.
+    #[default]
+    Auto,
+    /// Somebody here: `kinewatch model install`, or the command `model-install`.
+    Manual,
+    /// Nobody: what runs goes on running, and the repository is only looked at.
+    Pinned,
 }
 
 /// A model package.

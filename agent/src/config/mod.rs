@@ -14,6 +14,7 @@ pub mod plan;
 mod resolve;
 pub mod secret;
 mod shape;
+mod updates;
 
 use std::collections::BTreeMap;
 use std::io::Read;

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kinewatch_capture::Source;
-use kinewatch_core::manifest::{Manifest, Overrides};
+use kinewatch_core::manifest::{Manifest, Overrides, TimeOfDay};
 use kinewatch_core::region::Region;
 use kinewatch_mqtt::Endpoint;
 use kinewatch_store::StoreOptions;
 
-use super::file::{Backend, LogFormat, Precision, Protocol, Provider, Transport};
+use super::file::{Backend, LogFormat, Precision, Protocol, Provider, Transport, UpdatePolicy};
 use super::secret::{Login, Secret};
 use crate::delivery::SendOrder;
 
@@ -34,6 +34,8 @@ pub struct Plan {
     pub log: LogPlan,
     /// How models are run.
     pub engine: EnginePlan,
+    /// Where newer packages come from; `None`: nowhere.
+    pub updates: Option<UpdatesPlan>,
     /// Models, at least one.
     pub models: Vec<ModelPlan>,
     /// Cameras; none on a device that waits for its first.
@@ -55,6 +57,8 @@ pub struct Parts {
     pub log: Option<LogPlan>,
     /// How models are run.
     pub engine: Option<EnginePlan>,
+    /// Where newer packages come from.
+    pub updates: Option<Option<UpdatesPlan>>,
     /// Models, in the order of the file.
     pub models: Vec<Option<ModelPlan>>,
     /// Cameras, in the order of the file.
@@ -73,6 +77,7 @@ impl Parts {
             web: self.web,
             log: self.log?,
             engine: self.engine?,
+            updates: self.updates?,
             models: self.models.into_iter().collect::<Option<_>>()?,
             cameras: self.cameras.into_iter().collect::<Option<_>>()?,
         })
@@ -157,6 +162,29 @@ pub struct EnginePlan {
     pub threads: usize,
     /// Requests in a batch, at most.
     pub max_batch: usize,
+}
+
+/// Where newer packages come from, and when they may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpdatesPlan {
+    /// Addresses of the repository, in the order in which they are asked; at least one.
+    pub mirrors: Vec<String>,
+    /// Trust anchor.
+    pub root: PathBuf,
+    /// Channel.
+    pub channel: String,
+    /// Who decides.
+    pub policy: UpdatePolicy,
+    /// Between two looks at the repository.
+    pub poll: Duration,
+    /// Time of day within which models are downloaded and exchanged; any when `None`. The same twice is all day.
+    pub window: Option<(TimeOfDay, TimeOfDay)>,
+    /// Bytes a second of downloads, at most; 0: no limit.
+    pub rate_limit: u64,
+    /// HTTP proxy.
+    pub proxy: Option<String>,
+    /// Bytes of the disk that are left free for events.
+    pub reserve: u64,
 }
 
 /// A model.

@@ -11,7 +11,7 @@ use super::document::{Document, Problem, Seg, Severity, key};
 use super::file::{Device, File, Log, Web};
 use super::plan::{DevicePlan, EnginePlan, LogPlan, Parts};
 use super::secret::{self, Secret};
-use super::{Environment, Probe, broker, cameras, models, outbox};
+use super::{Environment, Probe, broker, cameras, models, outbox, updates};
 
 /// Collects problems and knows where paths start.
 pub(super) struct Resolver<'r> {
@@ -30,6 +30,7 @@ pub(super) fn resolve(file: &File, mut r: Resolver<'_>) -> (Parts, Vec<Problem>)
     let web = r.web(&file.web);
     let log = r.log(&file.log);
     let engine = r.engine(&file.engine);
+    let updates = updates::resolve(&mut r, &file.updates);
     let models = models::resolve(&mut r, &file.model, &engine);
     let cameras = cameras::resolve(&mut r, &file.camera, &models);
     // The broker inside speaks MQTT 5 on its port and 3.1.1 on the next.
@@ -39,7 +40,7 @@ pub(super) fn resolve(file: &File, mut r: Resolver<'_>) -> (Parts, Vec<Problem>)
         r.error(&key!["web", "listen"], format!("[web] listen: port {} is used by the embedded broker, which takes the port of [mqtt] url and the next; choose another", web.port()));
     }
     let (log, outbox, engine) = (Some(log), Some(outbox), Some(engine));
-    (Parts { device, mqtt, outbox, web, log, engine, models: models.plans, cameras }, r.problems)
+    (Parts { device, mqtt, outbox, web, log, engine, updates, models: models.plans, cameras }, r.problems)
 }
 
 impl Resolver<'_> {

@@ -87,6 +87,7 @@ fn camera(view: &CameraView) -> Value {
             "hole": view.windows_dropped(|d| &d.hole),
             "failed": view.windows_dropped(|d| &d.failed),
             "overload": view.windows_dropped(|d| &d.overload),
+            "swap": view.windows_dropped(|d| &d.swap),
         },
         "failing": view.models.iter().zip(&view.dropped).filter(|(_, d)| d.failing.load(Relaxed)).map(|(m, _)| m).collect::<Vec<_>>(),
         "active": **view.active.load(),

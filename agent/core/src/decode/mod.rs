@@ -4,6 +4,7 @@
 //! scores that never came blur a boundary by at most the hole, and never make an action. Opened actions are always
 //! closed.
 
+mod carry;
 mod cusum;
 mod decision;
 mod evidence;
@@ -17,6 +18,7 @@ mod stream;
 mod thresholds;
 mod track;
 
+pub use carry::{carries, spoken_for};
 pub use decision::{Confidence, Decision, EndReason, Status};
 pub use stream::Decoder;
 

@@ -123,6 +123,17 @@ impl Decoder {
         Ok(())
     }
 
+    /// Goes on with the scores of `after`, another model, from the next one on. Nothing is decided by that: what is open
+    /// stays open. Only where [`super::carries`] says so. Allocates.
+    ///
+    /// # Errors
+    /// The overrides do not fit the package; nothing is changed then.
+    pub fn carry_over(&mut self, after: &Manifest, overrides: &Overrides) -> Result<(), ManifestError> {
+        self.revise(after, overrides)?;
+        self.scores = Scores::new(after.labels.len(), after.output.background, Some(&after.output));
+        Ok(())
+    }
+
     /// Whether thresholds depend on the time of day, which [`Decoder::at_time`] has to tell then.
     #[must_use]
     pub fn is_scheduled(&self) -> bool {

@@ -1,0 +1,195 @@
+//! Models that are tried, exchanged and taken back on request: what the updater asks of the running agent.
+//!
+//! On the thread `reload`, one after the other with reloads, so that each finds what the one before has left. A model that
+//! cannot be opened changes nothing; where the old one had to go first ([`Fit::One`]) it is opened again.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kinewatch_core::manifest::ManifestError;
+use kinewatch_ota::PackageError;
+use tokio::sync::oneshot;
+
+use super::{Outcome, Reloader, Verdict};
+use crate::change::Change;
+use crate::config::diff::diff;
+use crate::config::plan::{ModelPlan, Plan};
+use crate::prepare::PrepareError;
+use crate::tally::TrialView;
+
+/// What is asked for.
+#[derive(Debug)]
+pub enum ModelRequest {
+    /// Open the package and try it beside the model of that name. Another trial ends.
+    Try {
+        /// Name in the configuration.
+        model: String,
+        /// Directory of the package.
+        path: PathBuf,
+        /// Answered once it is being tried.
+        reply: oneshot::Sender<Result<(), SwapError>>,
+    },
+    /// Nothing is to be tried any more.
+    EndTrial {
+        /// Answered once the candidate's memory is free.
+        reply: oneshot::Sender<()>,
+    },
+    /// Put the package in the place of the model of that name. The candidate, where it is that package.
+    Exchange {
+        /// Name in the configuration.
+        model: String,
+        /// Directory of the package.
+        path: PathBuf,
+        /// Whether memory holds both at once.
+        fit: Fit,
+        /// Answered once it has taken its place, or all is as before.
+        reply: oneshot::Sender<Result<(), SwapError>>,
+    },
+}
+
+/// Whether memory holds the old model and the new one at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// Both: no window is left out.
+    Both,
+    /// One: the old goes before the new is opened, and windows between are left out and counted.
+    One,
+}
+
+/// Why a model was not tried, or not exchanged. All is as it was before.
+#[derive(Debug, thiserror::Error)]
+pub enum SwapError {
+    /// No model of this name is in the configuration.
+    #[error("no model \"{model}\" is in the configuration")]
+    Unknown {
+        /// Name.
+        model: String,
+    },
+    /// The package on disk is not what it should be.
+    #[error(transparent)]
+    Package(#[from] PackageError),
+    /// Decoder settings of the configuration do not fit it.
+    #[error("[model.labels] of the configuration does not fit the package: {0}")]
+    Overrides(#[from] ManifestError),
+    /// It reads other frames or has other labels than the model in use: there is nothing to compare.
+    #[error("it reads other frames or has other labels than the model in use, so the two cannot be compared")]
+    Incomparable,
+    /// It cannot be opened or laid out here.
+    #[error(transparent)]
+    Prepare(#[from] PrepareError),
+    /// Refused by the running agent.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl Reloader {
+    /// `None` when the process stops meanwhile.
+    pub(super) fn serve(&mut self, request: ModelRequest) -> Option<()> {
+        // Whoever asked may have stopped waiting.
+        match request {
+            ModelRequest::Try { model, path, reply } => {
+                let _gone = reply.send(self.begin_trial(&model, &path));
+            }
+            ModelRequest::EndTrial { reply } => {
+                self.end_trial();
+                let _gone = reply.send(());
+            }
+            ModelRequest::Exchange { model, path, fit, reply } => {
+                let result = match self.with_package(&model, &path) {
+                    Ok(plan) => self.exchange(&model, plan, fit)?,
+                    Err(error) => Err(error),
+                };
+                let _gone = reply.send(result);
+            }
+        }
+        Some(())
+    }
+
+    /// What is to be seen of a trial goes with the model that it was beside.
+    pub(super) fn note_trial(&self) {
+        let trial = self.shared.trial.load();
+        if trial.as_ref().is_some_and(|trial| !self.preparer.tries(&trial.model)) {
+            self.shared.trial.store(None);
+        }
+    }
+
+    fn begin_trial(&mut self, model: &str, path: &Path) -> Result<(), SwapError> {
+        self.end_trial();
+        let plan = self.with_package(model, path)?;
+        let Some(new) = plan.models.iter().find(|m| m.name == model) else { return Err(unknown(model)) };
+        let (slot, loaded) = self.preparer.open_candidate(new)?.ok_or(SwapError::Incomparable)?;
+        let (version, sha256) = (new.manifest.version.clone(), new.digest.clone());
+        tracing::info!(model, version, "the candidate is tried beside the model in use");
+        let view = TrialView { model: model.to_owned(), version, sha256, ..TrialView::default() };
+        self.shared.trial.store(Some(Arc::new(view)));
+        self.mailbox.change(Change::TrialBegins { slot, candidate: Box::new(loaded) });
+        Ok(())
+    }
+
+    fn end_trial(&mut self) {
+        if self.preparer.forget_candidate() {
+            let (back, comes) = oneshot::channel();
+            self.mailbox.change(Change::TrialEnds { back });
+            // Its memory is let go here, not in the thread that carries frames.
+            drop(comes.blocking_recv());
+        }
+        self.shared.trial.store(None);
+    }
+
+    fn exchange(&mut self, model: &str, plan: Plan, fit: Fit) -> Option<Result<(), SwapError>> {
+        let before = self.running.clone();
+        if diff(&before, &plan).models.is_empty() {
+            return Some(Ok(()));
+        }
+        if fit == Fit::Both {
+            return Some(taken(&self.apply(&diff(&before, &plan), plan)?));
+        }
+        self.end_trial();
+        self.withdraw(model);
+        let outcome = taken(&self.apply(&diff(&before, &plan), plan)?);
+        if outcome.is_err() {
+            // Anything but the digest: the same package is opened again.
+            let mut none = before.clone();
+            none.models.iter_mut().filter(|m| m.name == model).for_each(|m| m.digest.clear());
+            let again = diff(&none, &before);
+            if let Err(error) = taken(&self.apply(&again, before)?) {
+                tracing::error!(model, %error, "the model before cannot be opened again either: nothing is scored by it");
+            }
+        }
+        Some(outcome)
+    }
+
+    /// Takes the model out of the thread that infers, and frees its memory.
+    fn withdraw(&self, model: &str) {
+        let Some(slot) = self.preparer.slot_of(model) else { return };
+        let (back, comes) = oneshot::channel();
+        self.mailbox.change(Change::Withdrawn { slot, back });
+        drop(comes.blocking_recv());
+    }
+
+    /// The running plan with another package for one model.
+    fn with_package(&self, model: &str, path: &Path) -> Result<Plan, SwapError> {
+        let mut plan = self.running.clone();
+        let Some(planned) = plan.models.iter_mut().find(|m| m.name == model) else { return Err(unknown(model)) };
+        let package = kinewatch_ota::open_verified(path)?;
+        planned.overrides.check(&package.manifest)?;
+        *planned = ModelPlan {
+            path: path.to_owned(),
+            digest: package.digest,
+            manifest: Arc::new(package.manifest),
+            ..planned.clone()
+        };
+        Ok(plan)
+    }
+}
+
+fn unknown(model: &str) -> SwapError {
+    SwapError::Unknown { model: model.to_owned() }
+}
+
+fn taken(outcome: &Outcome) -> Result<(), SwapError> {
+    match outcome.result {
+        Verdict::Applied => Ok(()),
+        Verdict::Refused => Err(SwapError::Refused(outcome.problems.join("; "))),
+    }
+}

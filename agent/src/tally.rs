@@ -1,0 +1,120 @@
+//! How the calls of one model go: what a candidate, or a model that is new in its place, is judged by.
+//!
+//! Written by the thread that infers, with relaxed atomics, and read by any; no lock, no memory that grows.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Steps to a doubling: a quantile is at most a twelfth too large.
+const STEPS: u32 = 8;
+/// The shortest time that is told apart, microseconds; 24 doublings above lie 28 minutes.
+const SHORTEST_US: f64 = 100.0;
+const BUCKETS: usize = 24 * STEPS as usize;
+
+/// Requests by what became of them, and how long calls took.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Requests that were answered.
+    pub answered: AtomicU64,
+    /// Requests that the back end failed on.
+    pub failed: AtomicU64,
+    /// Requests whose answer held a number that is not finite.
+    pub not_finite: AtomicU64,
+    /// Time of a call, by request in it.
+    pub latency: Latencies,
+}
+
+/// A candidate that is tried beside the model that it may replace.
+#[derive(Debug, Default)]
+pub struct TrialView {
+    /// Name in the configuration.
+    pub model: String,
+    /// Version of the candidate.
+    pub version: String,
+    /// SHA-256 of its manifest, hex.
+    pub sha256: String,
+    /// Its calls.
+    pub tally: Tally,
+    /// Windows that could be compared with the model in use.
+    pub compared: AtomicU64,
+    /// Of those, on how many both agreed.
+    pub agreed: AtomicU64,
+}
+
+/// A histogram of durations with steps of a twelfth.
+#[derive(Debug)]
+pub struct Latencies([AtomicU64; BUCKETS]);
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self([const { AtomicU64::new(0) }; BUCKETS])
+    }
+}
+
+impl Latencies {
+    /// Counts a call of `requests` requests: each as long as its part of the call.
+    pub fn observe(&self, took: Duration, requests: usize) {
+        let each_us = took.as_secs_f64() * 1e6 / requests.max(1) as f64;
+        let step = (each_us / SHORTEST_US).max(1.0).log2() * f64::from(STEPS);
+        // A float that is too large is cast to the largest integer.
+        let bucket = (step.ceil() as usize).min(BUCKETS - 1);
+        self.0[bucket].fetch_add(requests as u64, Relaxed);
+    }
+
+    /// The time that so large a part of them (0 to 1) stayed within, milliseconds; `None` before the first.
+    #[must_use]
+    pub fn quantile_ms(&self, part: f64) -> Option<f64> {
+        let counts: Vec<u64> = self.0.iter().map(|n| n.load(Relaxed)).collect();
+        let all: u64 = counts.iter().sum();
+        let wanted = ((all as f64 * part).ceil() as u64).max(1);
+        let mut seen = 0;
+        let bucket = counts.iter().position(|n| {
+            seen += n;
+            seen >= wanted
+        })?;
+        Some(SHORTEST_US / 1e3 * 2f64.powf(bucket as f64 / f64::from(STEPS)))
+    }
+}
+
+impl Tally {
+    /// Requests that were answered or not.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.answered.load(Relaxed) + self.failed.load(Relaxed) + self.not_finite.load(Relaxed)
+    }
+
+    /// Adds the requests of a call.
+    pub fn note(&self, answered: usize, failed: usize, not_finite: usize) {
+        self.answered.fetch_add(answered as u64, Relaxed);
+        self.failed.fetch_add(failed as u64, Relaxed);
+        self.not_finite.fetch_add(not_finite as u64, Relaxed);
+    }
+}
+
+impl TrialView {
+    /// The part of the windows on which both models agreed, 0 to 1; `None` before the first.
+    #[must_use]
+    pub fn agreement(&self) -> Option<f64> {
+        let compared = self.compared.load(Relaxed);
+        (compared > 0).then(|| self.agreed.load(Relaxed) as f64 / compared as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quantile_is_at_most_a_twelfth_too_large() {
+        let latencies = Latencies::default();
+        assert_eq!(latencies.quantile_ms(0.99), None);
+        (0..98).for_each(|_| latencies.observe(Duration::from_millis(10), 1));
+        (0..2).for_each(|_| latencies.observe(Duration::from_millis(400), 2));
+        let (half, p99) = (latencies.quantile_ms(0.5).unwrap(), latencies.quantile_ms(0.99).unwrap());
+        assert!((10.0..10.0 * 1.0906).contains(&half), "{half}");
+        assert!((200.0..200.0 * 1.0906).contains(&p99), "a call of two is two of half its time: {p99}");
+        latencies.observe(Duration::ZERO, 1);
+        latencies.observe(Duration::from_secs(1 << 40), 1);
+        assert_eq!(latencies.quantile_ms(0.0), Some(0.1));
+    }
+}
