@@ -103,6 +103,8 @@ codes! {
         "the publisher has halted this release: nothing to do here; `kinewatch publish resume` lets it go on"
     Quarantined "quarantined" Wait
         "this release failed here before and is not tried again: publish a mended one, or the same one with a new epoch"
+    NothingToDo "nothing_to_do" Wait
+        "there is nothing to install or to go back to: look at `kinewatch model list`"
     Pinned "pinned" Wait
         "the model is pinned here: `kinewatch model unpin` lets it be updated"
 

@@ -8,8 +8,6 @@ use sha2::{Digest, Sha256};
 /// Number of seeds; a wave is a part of them.
 pub const SEEDS: u16 = 2048;
 
-/// Longest pause between attempts at what fails.
-const MAX_PAUSE: Duration = Duration::from_secs(6 * 3600);
 /// Pause after the first failure, before the spread.
 const FIRST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -34,14 +32,14 @@ pub fn first_pause(period: Duration, device: &str, starts: u64) -> Duration {
     period.min(Duration::from_secs(300)).mul_f64(fraction(device, "start", starts))
 }
 
-/// How long to wait after `failures` (1 or more) in a row: one minute, doubled each time up to 6 hours, of which a hash takes up
-/// to half away. `at_least` is what the server asked for (`Retry-After`); more than a day is taken as a day.
+/// How long to wait after `failures` (1 or more) in a row: one minute, doubled each time up to `most`, of which a hash takes up
+/// to half away. `asked` is what the server asked for (`Retry-After`); more than a day is taken as a day.
 #[must_use]
-pub fn backoff(failures: u32, device: &str, at_least: Option<Duration>) -> Duration {
-    let pause = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(MAX_PAUSE);
+pub fn backoff(failures: u32, most: Duration, device: &str, asked: Option<Duration>) -> Duration {
+    let pause = FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most);
     let pause = pause.mul_f64(1.0 - 0.5 * fraction(device, "backoff", u64::from(failures)));
-    // A day more than it asks would serve nobody; the spread keeps those that were told the same from coming together.
-    let asked = at_least.unwrap_or_default().min(Duration::from_secs(86_400));
+    // The spread keeps those that were told the same from coming back together.
+    let asked = asked.unwrap_or_default().min(Duration::from_secs(86_400));
     if asked > pause { asked.mul_f64(1.0 + 0.1 * fraction(device, "asked", u64::from(failures))) } else { pause }
 }
 
@@ -90,11 +88,11 @@ mod tests {
             let poll = poll_pause(period, "d", u64::from(count)).as_secs_f64();
             assert!((810.0..990.0).contains(&poll), "{poll}");
             assert!(first_pause(period, "d", u64::from(count)) < Duration::from_secs(300));
-            let pause = backoff(count + 1, "d", None);
-            assert!(pause >= FIRST_PAUSE / 2 && pause <= MAX_PAUSE, "{pause:?}");
+            let pause = backoff(count + 1, period, "d", None);
+            assert!(pause >= FIRST_PAUSE / 2 && pause <= period, "{pause:?}");
         }
-        assert!(backoff(9, "d", None) > backoff(1, "d", None));
-        assert!(backoff(1, "d", Some(Duration::from_secs(7200))) >= Duration::from_secs(7200));
-        assert!(backoff(1, "d", Some(Duration::MAX)) < Duration::from_secs(100_000));
+        assert!(backoff(9, period, "d", None) > backoff(1, period, "d", None));
+        assert!(backoff(1, period, "d", Some(Duration::from_secs(7200))) >= Duration::from_secs(7200));
+        assert!(backoff(1, period, "d", Some(Duration::MAX)) < Duration::from_secs(100_000));
     }
 }

@@ -1,0 +1,215 @@
+//! The trial of a release: what follows from the end of a job, from how the model does, and by itself.
+
+use std::time::Duration;
+
+use super::machine::Turn;
+use super::step::{Done, Failure, Health, Job, Window};
+use super::{
+    Attempts, Candidate, Code, Disposition, Fault, MAX_PROOFS, Phase, Quarantined, Release, Slot, Stage, TRIES,
+    Verdict, backoff,
+};
+
+/// Longest pause of a release whose trial failed through no fault of its own.
+const MAX_PAUSE: Duration = Duration::from_secs(6 * 3600);
+/// How long to wait after links could not be set.
+const SETTLE_PAUSE: Duration = Duration::from_secs(300);
+
+impl Turn<'_> {
+    pub(super) fn ended(&mut self, job: &Job, result: &Result<Done, Failure>) {
+        match (job, result) {
+            (Job::None, _) => {}
+            (Job::Settle { .. }, Ok(_)) => self.record.phase = Phase::Idle,
+            (Job::Settle { keep, .. }, Err(failure)) => {
+                self.record.fault = Some(failure.fault.clone());
+                let not_before = Some(self.after(SETTLE_PAUSE));
+                self.record.phase = Phase::Settling { keep: keep.clone(), not_before };
+            }
+            (Job::Load { .. }, Err(failure)) if self.stage().is_none() => {
+                let was = self.record.current.clone();
+                self.fall_back(&failure.fault);
+                if was == self.record.current {
+                    self.record.phase = Phase::settling(None);
+                }
+            }
+            (_, Err(failure)) => self.fail(failure),
+            (Job::Reserve { .. }, Ok(_)) => self.enter(Stage::Downloading),
+            (Job::Download { .. }, Ok(_)) => self.enter(Stage::Unpacking),
+            (Job::Unpack { .. }, Ok(_)) => self.enter(Stage::Proving),
+            (Job::Prove { .. }, Ok(done)) => self.proven(done),
+            (Job::Shadow { .. }, Ok(done)) => self.shadowed(done),
+            (Job::Load { .. }, Ok(_)) => match &self.record.phase {
+                Phase::RollingBack { keep } => self.record.phase = Phase::settling(keep.clone()),
+                _ => self.enter(Stage::Probation),
+            },
+        }
+    }
+
+    fn proven(&mut self, done: &Done) {
+        let Phase::Trial { candidate, .. } = &mut self.record.phase else { return };
+        let Done::Proven(measured) = done else {
+            return self.fail(&Fault::new(Code::WorkerUnavailable, "it measured nothing").into());
+        };
+        candidate.measured = Some(*measured);
+        let gates = candidate.gates.clone();
+        let said = |what: &str, limit: f64| format!("{what}, permitted are {limit}");
+        let slow = |&limit: &f64| measured.p99_ms > limit || !measured.p99_ms.is_finite();
+        if let Some(limit) = gates.latency_p99_ms.filter(slow) {
+            let detail = said(&format!("99 of 100 windows took up to {:.1} ms", measured.p99_ms), limit);
+            return self.fail(&Fault::new(Code::TooSlowModel, detail).into());
+        }
+        if let Some(limit) = gates.peak_memory_mb.filter(|&limit| measured.peak_memory_mb > limit) {
+            let detail = said(&format!("it took {} MiB", measured.peak_memory_mb), limit as f64);
+            return self.fail(&Fault::new(Code::WorkerMemory, detail).into());
+        }
+        self.attempts().proofs = 0;
+        self.enter(if gates.shadow_windows > 0 { Stage::Shadowing } else { Stage::Ready });
+    }
+
+    fn shadowed(&mut self, done: &Done) {
+        let Some(gate) = self.record.candidate().map(|c| c.gates.shadow_agreement) else { return };
+        if let (Done::Shadowed { windows, agreed }, Some(least)) = (done, gate) {
+            // No window at all agrees with nothing.
+            let share = if *windows == 0 { 0.0 } else { *agreed as f64 / *windows as f64 };
+            if share < least {
+                let detail = format!("the same on {agreed} of {windows} windows ({share:.3}), {least} are wanted");
+                return self.fail(&Fault::new(Code::ShadowDisagrees, detail).into());
+            }
+        }
+        self.refund();
+        self.enter(Stage::Ready);
+    }
+
+    pub(super) fn health(&mut self, health: &Health) {
+        let Phase::Trial { stage: Stage::Probation, candidate } = &self.record.phase else { return };
+        let gates = &candidate.gates;
+        if health.errors > 0 {
+            let detail = format!("{} errors in {} windows: {}", health.errors, health.windows, health.detail);
+            self.fail(&Fault::new(Code::ProbationFailed, detail).into());
+        } else if health.windows >= gates.probation_windows && health.ran >= Duration::from_secs(gates.probation_s) {
+            let proven = Slot::Release(candidate.release.clone());
+            self.record.previous = Some(std::mem::replace(&mut self.record.current, proven));
+            self.record.phase = Phase::settling(None);
+            (self.record.fault, self.record.attempts) = (None, None);
+        }
+    }
+
+    /// Begin a stage of the trial. What it costs is spent here, and so is committed before anything is done.
+    pub(super) fn enter(&mut self, next: Stage) {
+        match next {
+            Stage::Proving => {
+                let attempts = self.attempts();
+                attempts.proofs += 1;
+                if attempts.proofs > MAX_PROOFS {
+                    attempts.proofs = 0;
+                    return self.fail(&Fault::new(Code::Interrupted, format!("{MAX_PROOFS} times")).into());
+                }
+            }
+            Stage::Shadowing | Stage::Swapping => {
+                let attempts = self.attempts();
+                if attempts.tries_left == 0 {
+                    return self.fail(&Fault::new(Code::TriesSpent, format!("{TRIES} times")).into());
+                }
+                attempts.tries_left -= 1;
+            }
+            _ => {}
+        }
+        if let Phase::Trial { stage, .. } = &mut self.record.phase {
+            *stage = next;
+        }
+    }
+
+    /// End the trial. Whether the release is to blame, is tried later, or waits, is said by the code.
+    pub(super) fn fail(&mut self, failure: &Failure) {
+        let Phase::Trial { stage, candidate } = self.record.phase.clone() else { return };
+        let fault = &failure.fault;
+        let keep = match fault.code.disposition() {
+            Disposition::Quarantine => {
+                self.quarantine(candidate.release, fault.clone());
+                None
+            }
+            Disposition::Delay => {
+                self.pause(failure.retry_after);
+                // What fills the disk goes, though it must be fetched again.
+                (fault.code != Code::NoSpace).then_some(candidate.release)
+            }
+            Disposition::Wait => Some(candidate.release),
+        };
+        // The process has come out of it whole.
+        if fault.code.disposition() != Disposition::Quarantine && (stage == Stage::Shadowing || stage.has_taken_over())
+        {
+            self.refund();
+        }
+        self.record.fault = Some(fault.clone());
+        self.record.phase = if stage.has_taken_over() { Phase::RollingBack { keep } } else { Phase::settling(keep) };
+    }
+
+    pub(super) fn quarantine(&mut self, release: Release, fault: Fault) {
+        if self.record.quarantined(&release.channel, release.epoch).is_none() {
+            self.record.quarantine.push(Quarantined { release, fault, at: self.now.time });
+            self.record.prune_quarantine();
+        }
+    }
+
+    fn pause(&mut self, asked: Option<Duration>) {
+        let failures = self.attempts().failures.saturating_add(1);
+        let until = self.after(backoff(failures, MAX_PAUSE, &self.settings().device, asked));
+        let attempts = self.attempts();
+        (attempts.failures, attempts.not_before) = (failures, Some(until));
+    }
+
+    pub(super) fn refund(&mut self) {
+        let attempts = self.attempts();
+        attempts.tries_left = (attempts.tries_left + 1).min(TRIES);
+    }
+
+    /// A trial that is given up while the candidate reads along has cost nothing.
+    pub(super) fn leave_shadow(&mut self) {
+        if self.stage() == Some(Stage::Shadowing) {
+            self.refund();
+        }
+    }
+
+    pub(super) fn advance(&mut self) {
+        if let Some((stage, release)) = self.trial() {
+            let newer = self.record.offer.as_ref().is_some_and(|offer| offer.release() != release);
+            let unwanted = newer || self.is_pinned() || release.channel != self.settings().channel;
+            if unwanted && !stage.has_taken_over() {
+                self.leave_shadow();
+                self.record.phase = Phase::settling(None);
+            }
+        }
+        if self.record.phase == Phase::Idle && self.machine.verdict(&self.record, self.now) == Verdict::Begin {
+            self.begin();
+        }
+        if self.stage() == Some(Stage::Ready) && (self.now.window == Window::Open || self.is_approved()) {
+            self.enter(Stage::Swapping);
+        }
+    }
+
+    fn begin(&mut self) {
+        let Some(offer) = &self.record.offer else { return };
+        let file = &offer.channel;
+        let candidate = Candidate {
+            release: offer.release(),
+            gates: file.gates.clone(),
+            labels: file.labels,
+            min_free_mb: file.requires.min_free_mb,
+            measured: None,
+        };
+        self.record.fault = None;
+        self.record.phase = Phase::Trial { stage: Stage::Reserving, candidate };
+    }
+
+    /// The account of the release on trial.
+    pub(super) fn attempts(&mut self) -> &mut Attempts {
+        let (channel, epoch) = match self.record.candidate() {
+            Some(candidate) => (candidate.release.channel.clone(), candidate.release.epoch),
+            None => (String::new(), 0),
+        };
+        if self.record.attempts_at(&channel, epoch).is_none() {
+            self.record.attempts = None;
+        }
+        let fresh = Attempts { channel, epoch, tries_left: TRIES, proofs: 0, failures: 0, not_before: None };
+        self.record.attempts.get_or_insert(fresh)
+    }
+}
