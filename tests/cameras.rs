@@ -18,7 +18,7 @@ use kinewatch_core::decode::{Decision, EndReason, Status};
 use kinewatch_core::frame::{Frame, FrameBuf, FrameMeta};
 use kinewatch_core::manifest::Overrides;
 use kinewatch_core::time::{Pts, SessionId};
-use kinewatch_engine::{BackendChoice, OpenOptions};
+use kinewatch_engine::{BackendChoice, InferError, OpenOptions};
 use proptest::prelude::*;
 use support::root;
 
@@ -70,7 +70,7 @@ impl Sink for Watch {
         self.0[camera].dropped += count;
     }
 
-    fn tried(&mut self, _model: usize, tried: &Tried) {
+    fn tried(&mut self, _model: usize, tried: &Tried, _error: Option<&InferError>) {
         self.1.requests += tried.requests;
         self.1.compared += tried.compared;
         self.1.agreed += tried.agreed;

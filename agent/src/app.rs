@@ -31,7 +31,7 @@ use crate::prepare::{MAILBOX_FRAMES, Preparer};
 use crate::reload::{self, Pending, Reloader};
 use crate::supervise::{self, Opened, StopSignals};
 use crate::web::{self, Web};
-use crate::{broker, camera_states, clock, inference, systemd};
+use crate::{broker, camera_states, clock, control, inference, systemd, updates};
 
 // Deadlines of a stop; with that of the cameras their sum is below 5 s.
 const INFERENCE_STOP: Duration = Duration::from_millis(1000);
@@ -71,11 +71,15 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
 
     let (mut client, mqtt_signals) = Client::spawn(broker::options(&plan, &shared, session), runtime.handle());
     let (commands, command_queue) = mpsc::channel(delivery::QUEUE);
-    if let Some(incoming) = client.incoming() {
+    let (updates, _update_queue) = updates::requests();
+    let parts = {
         let (shared, delivery, cameras) = (Arc::clone(&shared), commands.clone(), requests.clone());
-        let parts = commands::Parts { shared, session, delivery, cameras, reload: reloads };
-        runtime.spawn(commands::run(parts, incoming, client.replies()));
+        Arc::new(commands::Parts { shared, session, delivery, cameras, reload: reloads.clone(), updates })
+    };
+    if let Some(incoming) = client.incoming() {
+        runtime.spawn(commands::run(Arc::clone(&parts), incoming, client.replies()));
     }
+    runtime.spawn(control::run(plan.device.state_dir.clone(), parts));
     runtime.spawn(broker::forward_signals(mqtt_signals, commands.clone(), Arc::clone(&shared)));
     let now = (clock::both_ns(), &clock::state());
     let (journal, device_clock, step) = ClockJournal::open(&plan.device.state_dir, session, now);
@@ -128,7 +132,8 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
     let threads = [&infer_thread, &store_thread, &reload_thread];
     let ended = loop {
         match runtime.block_on(wait(&mut signals, &mut pending, threads)) {
-            Ok(Next::Handover(Pending { handover, done })) => {
+            Ok(Next::Handover(pending)) => {
+                let Pending { handover, done } = *pending;
                 // The reload thread waits for it.
                 let _gone = done.send(cameras.take_over(handover));
             }
@@ -207,7 +212,7 @@ fn shared(plan: &Plan, options: &RunOptions) -> Shared {
 
 /// What the main thread is woken for.
 enum Next {
-    Handover(Pending),
+    Handover(Box<Pending>),
     Stop(&'static str),
 }
 
@@ -221,7 +226,7 @@ async fn wait(
     loop {
         tokio::select! {
             name = signals.recv() => return Ok(Next::Stop(name)),
-            Some(pending) = pending.recv() => return Ok(Next::Handover(pending)),
+            Some(pending) = pending.recv() => return Ok(Next::Handover(Box::new(pending))),
             _ = looks.tick() => {
                 if let Some(dead) = threads.iter().find(|t| t.is_finished()) {
                     anyhow::bail!("the {} thread has ended by itself; see the log above, the service restarts", dead.name);

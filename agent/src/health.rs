@@ -41,6 +41,8 @@ pub struct Shared {
     pub models: ArcSwap<Vec<Arc<ModelView>>>,
     /// Outbox and broker.
     pub delivery: DeliveryView,
+    /// The newest failure of a model in use.
+    pub inference_fault: ArcSwapOption<String>,
     /// The candidate that is tried beside a model.
     pub trial: ArcSwapOption<TrialView>,
     /// How reloads of the configuration went.
@@ -298,6 +300,7 @@ impl Shared {
             started: Instant::now(),
             cameras: ArcSwap::from_pointee(cameras.into_iter().map(Arc::new).collect()),
             models: ArcSwap::from_pointee(models.into_iter().map(|name| Arc::new(ModelView::new(name))).collect()),
+            inference_fault: ArcSwapOption::empty(),
             trial: ArcSwapOption::empty(),
             reloads: ReloadView::default(),
             delivery: DeliveryView { broker: broker.to_owned(), ..DeliveryView::default() },

@@ -215,7 +215,9 @@ impl Inference {
             "the model has taken its place"
         );
         // Whoever asked may have stopped waiting.
-        let _dropped_here = before.map(|model| back.send(model));
+        if let Some(model) = before {
+            let _dropped_here = back.send(model);
+        }
     }
 
     /// Models that nobody is watched by any more.
@@ -301,6 +303,7 @@ impl Inference {
 
     fn note(&mut self, result: Result<(), InferError>) {
         let Err(error) = result else { return };
+        self.shared.inference_fault.store(Some(Arc::new(error.to_string())));
         if self.last_failure.is_none_or(|last| last.elapsed() >= REPEAT) {
             self.last_failure = Some(Instant::now());
             tracing::error!("{error}; the windows concerned are left out and counted");

@@ -43,4 +43,5 @@ pub mod systemd;
 pub mod table;
 pub mod tally;
 pub mod timeline;
+pub mod updates;
 pub mod web;

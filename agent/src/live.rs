@@ -12,7 +12,7 @@ use kinewatch_core::decode::{Decision, Status};
 use kinewatch_core::event::{ClockState, Clocks, EventContext, Ids, ModelRef, action_event};
 use kinewatch_core::manifest::TimeOfDay;
 use kinewatch_core::time::{DeviceClock, Pts, STEP_NS};
-use kinewatch_engine::Counters;
+use kinewatch_engine::{Counters, InferError};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -252,7 +252,7 @@ impl Sink for LiveSink {
         }
     }
 
-    fn tried(&mut self, _model: usize, tried: &Tried) {
+    fn tried(&mut self, _model: usize, tried: &Tried, error: Option<&InferError>) {
         self.shared.stages.inference.touch(Instant::now());
         let trial = self.shared.trial.load();
         let Some(view) = trial.as_ref() else { return };
@@ -261,6 +261,9 @@ impl Sink for LiveSink {
         view.tally.latency.observe(tried.took, tried.requests);
         view.compared.fetch_add(tried.compared as u64, Relaxed);
         view.agreed.fetch_add(tried.agreed as u64, Relaxed);
+        if let Some(error) = error {
+            view.fault.store(Some(Arc::new(error.to_string())));
+        }
     }
 
     fn windows_dropped(&mut self, camera: usize, watcher: usize, why: WindowDrop, dropped: u32) {

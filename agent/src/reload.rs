@@ -6,7 +6,9 @@
 
 mod models;
 
+use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -16,7 +18,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
-pub use self::models::{Fit, ModelRequest, SwapError};
+pub use self::models::{Fit, ModelRequest, Package, SwapError, put};
 use crate::cameras::NotStarted;
 use crate::change::Change;
 use crate::config::diff::{Difference, applied, diff};
@@ -97,6 +99,8 @@ pub struct Reloader {
     handovers: mpsc::Sender<Pending>,
     mailbox: Arc<Mailbox<Change>>,
     shared: Arc<Shared>,
+    /// Releases that run instead of what the configuration names, by model.
+    installed: BTreeMap<String, PathBuf>,
 }
 
 impl ReloadView {
@@ -183,7 +187,9 @@ impl Reloader {
         mailbox: Arc<Mailbox<Change>>,
         shared: Arc<Shared>,
     ) -> Self {
-        Self { running, preparer, handovers, mailbox, shared }
+        let elsewhere = running.models.iter().filter(|model| model.path != model.factory);
+        let installed = elsewhere.map(|model| (model.name.clone(), model.path.clone())).collect();
+        Self { running, preparer, handovers, mailbox, shared, installed }
     }
 
     /// Serves requests until nobody can ask any more or the main thread stops.
@@ -213,9 +219,12 @@ impl Reloader {
     fn reload(&mut self) -> Option<Outcome> {
         let mut report = config::check(&self.running.file, &Environment::of_process(), Probe::Machine);
         report.lines(Severity::Warning).iter().for_each(|warning| tracing::warn!("{warning}"));
-        let Some(plan) = report.plan.take().filter(|_| report.is_ok()) else {
+        let Some(mut plan) = report.plan.take().filter(|_| report.is_ok()) else {
             return Some(Outcome::refused(report.lines(Severity::Error)));
         };
+        if let Err(error) = self.keep_installed(&mut plan) {
+            return Some(Outcome::refused(vec![format!("{}: {error}", plan.file.display())]));
+        }
         let difference = diff(&self.running, &plan);
         self.apply(&difference, plan)
     }

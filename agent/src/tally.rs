@@ -5,6 +5,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
+
 /// Steps to a doubling: a quantile is at most a twelfth too large.
 const STEPS: u32 = 8;
 /// The shortest time that is told apart, microseconds; 24 doublings above lie 28 minutes.
@@ -39,6 +41,8 @@ pub struct TrialView {
     pub compared: AtomicU64,
     /// Of those, on how many both agreed.
     pub agreed: AtomicU64,
+    /// Its newest failure.
+    pub fault: ArcSwapOption<String>,
 }
 
 /// A histogram of durations with steps of a twelfth.

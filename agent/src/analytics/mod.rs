@@ -29,7 +29,7 @@ use kinewatch_core::frame::Frame;
 use kinewatch_core::manifest::{Manifest, Overrides, TimeOfDay};
 use kinewatch_core::schedule::{Load, Scheduler, Ticket};
 use kinewatch_core::time::{ClockMap, DelaySource, Pts, SessionId};
-use kinewatch_engine::{Logits, Model, Request};
+use kinewatch_engine::{InferError, Logits, Model, Request};
 
 use self::camera::Camera;
 pub use self::camera::NewCamera;
@@ -92,7 +92,7 @@ pub trait Sink {
     /// gave a number that is not finite.
     fn answered(&mut self, _model: usize, _valid: usize, _failed: usize, _not_finite: usize) {}
     /// A candidate that is tried beside a model was called.
-    fn tried(&mut self, _model: usize, _tried: &Tried) {}
+    fn tried(&mut self, _model: usize, _tried: &Tried, _error: Option<&InferError>) {}
     /// Windows of a model at a camera ([`Origin::watcher`]) were left out, or an online state was zeroed.
     fn windows_dropped(&mut self, camera: usize, watcher: usize, why: WindowDrop, count: u32);
     /// A model ([`Origin::watcher`]) begins or ceases to give nothing but failures at a camera.

@@ -9,7 +9,6 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use kinewatch_core::decode::spoken_for;
-use kinewatch_core::frame::Frame;
 use kinewatch_core::manifest::{Output, Plan};
 use kinewatch_core::region::Region;
 use kinewatch_core::sampling::{Continuity, HoleDetector};
@@ -141,7 +140,7 @@ impl Trial {
         ready
     }
 
-    fn infer(&mut self, picked: &[Scored]) -> Tried {
+    fn infer(&mut self, picked: &[Scored]) -> (Tried, Result<(), InferError>) {
         let ready = self.ready(picked);
         let requests: Vec<_> = ready
             .iter()
@@ -161,7 +160,7 @@ impl Trial {
             tried.compared += usize::from(*comparable);
             tried.agreed += usize::from(*comparable && speaks == scored.spoke);
         }
-        tried
+        (tried, result)
     }
 }
 
@@ -204,13 +203,13 @@ impl Analytics {
         let Some(trial) = &mut self.trial else { return };
         let begun = (self.time.0)();
         let picked = trial.pick();
-        let mut tried = trial.infer(&picked);
+        let (mut tried, result) = trial.infer(&picked);
         let ended = (self.time.0)();
         tried.took = ended.saturating_sub(begun);
         trial.pauses_until = ended + tried.took;
         let slot = trial.slot;
         picked.into_iter().for_each(|scored| give_back(&mut self.spare, scored.waiting));
-        sink.tried(slot, &tried);
+        sink.tried(slot, &tried, result.as_ref().err());
     }
 
     /// The request has been scored: kept for the candidate where there is one, else let go.

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::Parts;
 use crate::reload::{Request, Verdict};
 use crate::supervise::{self, RequestError};
-use crate::{delivery, web};
+use crate::{delivery, updates, web};
 
 /// How long a command may take before it is answered that it takes longer. Others wait for it.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -52,6 +52,11 @@ impl Parts {
             }
             Command::CameraRestart { camera } => self.restart(&camera),
             Command::Reload => self.reload().await,
+            Command::ModelCheck => self.ask_updates(updates::Request::Check).await,
+            Command::ModelInstall { model } => self.ask_updates(|to| updates::Request::Install(model, to)).await,
+            Command::ModelRollback { model } => self.ask_updates(|to| updates::Request::Rollback(model, to)).await,
+            Command::ModelPin { model } => self.ask_updates(|to| updates::Request::Pin(model, to)).await,
+            Command::ModelUnpin { model } => self.ask_updates(|to| updates::Request::Unpin(model, to)).await,
         }
     }
 
@@ -65,6 +70,13 @@ impl Parts {
         let result = answer.await.map_err(|_| ended())?;
         let result = result.map_err(|message| CommandError::new(ErrorCode::Unavailable, message))?;
         Ok(serde_json::to_value(result).unwrap_or_default())
+    }
+
+    async fn ask_updates(&self, request: impl FnOnce(updates::Answer) -> updates::Request) -> Outcome {
+        let ended = || CommandError::new(ErrorCode::Unavailable, "updates are not served; see the log");
+        let (reply, answer) = oneshot::channel();
+        self.updates.send(request(reply)).await.map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?
     }
 
     fn restart(&self, camera: &str) -> Outcome {

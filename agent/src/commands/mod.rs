@@ -28,7 +28,7 @@ use self::namesake::{Heard, Namesakes};
 use self::rate::Bucket;
 use crate::delivery;
 use crate::health::Shared;
-use crate::{reload, supervise};
+use crate::{reload, supervise, updates};
 
 /// Commands done in a second, and how many of them may come at once.
 const RATE: (f64, f64) = (10.0, 20.0);
@@ -55,6 +55,8 @@ pub struct Parts {
     pub cameras: supervise::Requests,
     /// Reads the configuration again.
     pub reload: reload::Requests,
+    /// Looks for newer models, and goes back to older ones.
+    pub updates: updates::Requests,
 }
 
 /// Serves commands until the MQTT client is gone.

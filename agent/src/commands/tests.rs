@@ -22,7 +22,8 @@ fn office() -> Office {
     let shared = Arc::new(Shared::new("home", "box", "mqtt://broker", vec![front], vec![]));
     let (cameras, supervisor) = supervise::requests(Arc::clone(&shared));
     let (reload, reloads) = reload::requests();
-    let parts = Parts { shared, session: 7, delivery, cameras, reload };
+    let (updates, _nobody) = crate::updates::requests();
+    let parts = Arc::new(Parts { shared, session: 7, delivery, cameras, reload, updates });
     let desk = Desk::new(parts, replies, Duration::ZERO);
     Office { desk, replies: sent, store, supervisor, reloads, now: Instant::now() }
 }
@@ -124,6 +125,10 @@ async fn the_parts_of_the_agent_are_asked() {
     assert_eq!(office.supervisor.try_recv(), Ok(supervise::Request::RestartCamera("front".into())));
     assert_eq!(office.refusal(incoming("box", "camera-restart", r#"{"camera":"back"}"#)).await, "unknown_camera");
     let mut requests = std::mem::replace(&mut office.reloads, mpsc::channel(1).1);
+    let reply = |request| match request {
+        Some(reload::Request::Read(Some(reply))) => reply,
+        other => panic!("{other:?}"),
+    };
     let reloads = tokio::spawn(async move {
         let outcome = |result, changes: &str, problems: &str| reload::Outcome {
             at: "2026-01-01T00:00:00Z".into(),
@@ -133,9 +138,9 @@ async fn the_parts_of_the_agent_are_asked() {
             problems: vec![problems.into()],
         };
         let applied = outcome(reload::Verdict::Applied, "front", "");
-        requests.recv().await.unwrap().unwrap().send(Arc::new(applied)).unwrap();
+        reply(requests.recv().await).send(Arc::new(applied)).unwrap();
         let refused = outcome(reload::Verdict::Refused, "", "line 3: no");
-        requests.recv().await.unwrap().unwrap().send(Arc::new(refused)).unwrap();
+        reply(requests.recv().await).send(Arc::new(refused)).unwrap();
     });
     assert_eq!(office.take(incoming("box", "reload", "")).await.unwrap().2["result"]["changes"], json!(["front"]));
     assert_eq!(office.refusal(incoming("box", "reload", "")).await, "failed");

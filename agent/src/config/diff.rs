@@ -216,7 +216,7 @@ fn engine_keys(old: &EnginePlan, new: &EnginePlan, restart: &mut Vec<&'static st
 
 fn updates_keys(old: Option<&UpdatesPlan>, new: Option<&UpdatesPlan>, restart: &mut Vec<&'static str>) {
     let (Some(old), Some(new)) = (old, new) else { return note(restart, "[updates] url", old == new) };
-    let UpdatesPlan { mirrors, root, channel, policy, poll, window, rate_limit, proxy, reserve } = old;
+    let UpdatesPlan { mirrors, root, channel, policy, poll, window, rate_limit, proxy, reserve, clock, swap } = old;
     note(restart, "[updates] url", mirrors.first() == new.mirrors.first());
     note(restart, "[updates] mirrors", mirrors.get(1..) == new.mirrors.get(1..));
     note(restart, "[updates] root", *root == new.root);
@@ -227,6 +227,8 @@ fn updates_keys(old: Option<&UpdatesPlan>, new: Option<&UpdatesPlan>, restart: &
     note(restart, "[updates] rate_limit_kib_s", *rate_limit == new.rate_limit);
     note(restart, "[updates] proxy", *proxy == new.proxy);
     note(restart, "[updates] reserve_mb", *reserve == new.reserve);
+    note(restart, "[updates] clock", *clock == new.clock);
+    note(restart, "[updates] swap", *swap == new.swap);
 }
 
 fn note(restart: &mut Vec<&'static str>, key: &'static str, same: bool) {
@@ -251,7 +253,7 @@ fn models(old: &Plan, new: &Plan) -> Vec<ModelChange> {
 
 /// The path is none: the same package elsewhere is the same package.
 fn model_difference(old: &ModelPlan, new: &ModelPlan) -> Option<ModelDifference> {
-    let ModelPlan { name: _, path: _, digest, manifest: _, overrides } = old;
+    let ModelPlan { name: _, path: _, factory: _, digest, manifest: _, overrides } = old;
     if *digest != new.digest {
         return Some(ModelDifference::Package);
     }

@@ -29,6 +29,7 @@ fn model(name: &str, digest: &str, on: Option<f64>) -> ModelPlan {
     ModelPlan {
         name: name.into(),
         path: PathBuf::from(name),
+        factory: PathBuf::from(name),
         digest: digest.into(),
         manifest: Arc::clone(&MANIFEST),
         overrides: Overrides(changes.into_iter().collect()),

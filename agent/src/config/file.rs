@@ -321,6 +321,10 @@ pub struct Updates {
     /// MiB of the disk that updates leave free for events.
     #[schemars(range(min = 0, max = 1_000_000))]
     pub reserve_mb: u32,
+    /// Which clock expiry dates are judged by.
+    pub clock: UpdateClock,
+    /// Whether memory holds the old model and the new one at once.
+    pub swap: UpdateSwap,
 }
 
 impl Default for Updates {
@@ -336,8 +340,34 @@ impl Default for Updates {
             rate_limit_kib_s: 0,
             proxy: None,
             reserve_mb: 256,
+            clock: UpdateClock::Synchronised,
+            swap: UpdateSwap::Auto,
         }
     }
+}
+
+/// Whether memory holds the old model and the new one at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum UpdateSwap {
+    /// As the memory that is free says.
+    #[default]
+    Auto,
+    /// It does: the new one is tried beside the old one, and no window is left out.
+    Hot,
+    /// It does not: the old one goes first, and windows are left out until the new one is open.
+    Serial,
+}
+
+/// Which clock expiry dates are judged by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum UpdateClock {
+    /// One that the kernel says is synchronised; updates wait until it is.
+    #[default]
+    Synchronised,
+    /// The device's, whatever the kernel says: where it is set in a way that the kernel is not told of, as in a container.
+    Trusted,
 }
 
 /// Who decides that a release is installed.

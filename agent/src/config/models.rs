@@ -55,7 +55,8 @@ fn one(r: &mut Resolver<'_>, i: usize, model: &Model, name: &str, engine: &Engin
         r.error(&key!["model", i, "path"], format!("model \"{name}\": {e}"));
     }
     let overrides = overrides(r, i, model, name, &manifest);
-    Some(ModelPlan { name: name.to_owned(), path, digest, manifest: Arc::new(manifest), overrides })
+    let factory = path.clone();
+    Some(ModelPlan { name: name.to_owned(), path, factory, digest, manifest: Arc::new(manifest), overrides })
 }
 
 /// Whether this machine has what the package cannot be run without. Looks for a library only when one is needed.

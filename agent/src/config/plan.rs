@@ -13,7 +13,7 @@ use kinewatch_core::region::Region;
 use kinewatch_mqtt::Endpoint;
 use kinewatch_store::StoreOptions;
 
-use super::file::{Backend, LogFormat, Precision, Protocol, Provider, Transport, UpdatePolicy};
+use super::file::{Backend, LogFormat, Precision, Protocol, Provider, Transport, UpdateClock, UpdatePolicy, UpdateSwap};
 use super::secret::{Login, Secret};
 use crate::delivery::SendOrder;
 
@@ -185,6 +185,10 @@ pub struct UpdatesPlan {
     pub proxy: Option<String>,
     /// Bytes of the disk that are left free for events.
     pub reserve: u64,
+    /// By which clock expiry is judged.
+    pub clock: UpdateClock,
+    /// Whether memory holds two models.
+    pub swap: UpdateSwap,
 }
 
 /// A model.
@@ -192,8 +196,10 @@ pub struct UpdatesPlan {
 pub struct ModelPlan {
     /// Name in the configuration.
     pub name: String,
-    /// Directory of the package, verified.
+    /// Directory of the package that is loaded, verified.
     pub path: PathBuf,
+    /// Directory of the package that the configuration names: the same, unless a release was installed over it.
+    pub factory: PathBuf,
     /// SHA-256 of its manifest, hex: identifies the package.
     pub digest: String,
     /// Its contract.

@@ -61,6 +61,8 @@ pub(super) fn resolve(r: &mut Resolver<'_>, updates: &Updates) -> Option<Option<
             rate_limit: u64::from(updates.rate_limit_kib_s) << 10,
             proxy: updates.proxy.clone(),
             reserve: u64::from(updates.reserve_mb) << 20,
+            clock: updates.clock,
+            swap: updates.swap,
         })
     })
 }

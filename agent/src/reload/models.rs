@@ -34,17 +34,26 @@ pub enum ModelRequest {
         /// Answered once the candidate's memory is free.
         reply: oneshot::Sender<()>,
     },
-    /// Put the package in the place of the model of that name. The candidate, where it is that package.
+    /// Put a package in the place of the model of that name. The candidate, where it is that package.
     Exchange {
         /// Name in the configuration.
         model: String,
-        /// Directory of the package.
-        path: PathBuf,
+        /// Which package.
+        package: Package,
         /// Whether memory holds both at once.
         fit: Fit,
         /// Answered once it has taken its place, or all is as before.
         reply: oneshot::Sender<Result<(), SwapError>>,
     },
+}
+
+/// What is to run under a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Package {
+    /// The package that the configuration names.
+    Factory,
+    /// One that was installed over it, in this directory.
+    Installed(PathBuf),
 }
 
 /// Whether memory holds the old model and the new one at once.
@@ -94,11 +103,17 @@ impl Reloader {
                 self.end_trial();
                 let _gone = reply.send(());
             }
-            ModelRequest::Exchange { model, path, fit, reply } => {
-                let result = match self.with_package(&model, &path) {
+            ModelRequest::Exchange { model, package, fit, reply } => {
+                let result = match self.with_package(&model, &package) {
                     Ok(plan) => self.exchange(&model, plan, fit)?,
                     Err(error) => Err(error),
                 };
+                if result.is_ok() {
+                    self.installed.remove(&model);
+                    if let Package::Installed(path) = package {
+                        self.installed.insert(model, path);
+                    }
+                }
                 let _gone = reply.send(result);
             }
         }
@@ -115,7 +130,7 @@ impl Reloader {
 
     fn begin_trial(&mut self, model: &str, path: &Path) -> Result<(), SwapError> {
         self.end_trial();
-        let plan = self.with_package(model, path)?;
+        let plan = self.with_package(model, &Package::Installed(path.to_owned()))?;
         let Some(new) = plan.models.iter().find(|m| m.name == model) else { return Err(unknown(model)) };
         let (slot, loaded) = self.preparer.open_candidate(new)?.ok_or(SwapError::Incomparable)?;
         let (version, sha256) = (new.manifest.version.clone(), new.digest.clone());
@@ -168,19 +183,38 @@ impl Reloader {
     }
 
     /// The running plan with another package for one model.
-    fn with_package(&self, model: &str, path: &Path) -> Result<Plan, SwapError> {
+    fn with_package(&self, model: &str, package: &Package) -> Result<Plan, SwapError> {
         let mut plan = self.running.clone();
         let Some(planned) = plan.models.iter_mut().find(|m| m.name == model) else { return Err(unknown(model)) };
-        let package = kinewatch_ota::open_verified(path)?;
-        planned.overrides.check(&package.manifest)?;
-        *planned = ModelPlan {
-            path: path.to_owned(),
-            digest: package.digest,
-            manifest: Arc::new(package.manifest),
-            ..planned.clone()
+        let path = match package {
+            Package::Factory => planned.factory.clone(),
+            Package::Installed(path) => path.clone(),
         };
+        put(planned, &path)?;
         Ok(plan)
     }
+
+    /// Releases that are installed stay in the place of what the configuration names.
+    pub(super) fn keep_installed(&self, plan: &mut Plan) -> Result<(), SwapError> {
+        for model in &mut plan.models {
+            if let Some(path) = self.installed.get(&model.name) {
+                put(model, path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Lets a model be loaded from another directory.
+///
+/// # Errors
+/// The package there is not whole, or the configuration's decoder settings do not fit it.
+pub fn put(model: &mut ModelPlan, path: &Path) -> Result<(), SwapError> {
+    let package = kinewatch_ota::open_verified(path)?;
+    model.overrides.check(&package.manifest)?;
+    path.clone_into(&mut model.path);
+    (model.digest, model.manifest) = (package.digest, Arc::new(package.manifest));
+    Ok(())
 }
 
 fn unknown(model: &str) -> SwapError {

@@ -7,6 +7,7 @@ mod action;
 mod clock;
 mod ids;
 mod make;
+mod models;
 mod state;
 
 pub use action::{
@@ -16,6 +17,9 @@ pub use action::{
 pub use clock::{ClockRecord, DRIFT_PPM, MOST_STEPS, StepRecord};
 pub use ids::{Ids, replay_ids};
 pub use make::{Clocks, EventContext, action_event, recovered_event};
+pub use models::{
+    InstalledModel, ModelError, ModelProgress, ModelState, ModelsState, OfferedModel, QuarantinedModel,
+};
 pub use state::{
     CameraLink, CameraState, DeviceState, DeviceStatus, GAP_TYPE, GapData, GapStatement, Scoring, StoreCondition,
     StoreStatus,
@@ -47,6 +51,8 @@ pub fn schemas() -> Vec<(&'static str, serde_json::Value)> {
         ("camera-state-1.json", schema::<CameraState>()),
         ("clock-1.json", schema::<ClockRecord>()),
         ("store-1.json", schema::<StoreStatus>()),
+        ("model-state-1.json", schema::<ModelsState>()),
+        ("model-progress-1.json", schema::<ModelProgress>()),
     ];
     let schemas = events.into_iter().chain(crate::command::schemas()).chain(crate::rollout::schemas());
     schemas.map(|(file, schema)| (file, identified(file, schema))).collect()

@@ -23,6 +23,12 @@ impl TimeOfDay {
     pub fn from_minutes(minutes: u16) -> Self {
         Self(minutes % DAY)
     }
+
+    /// Minutes since midnight, below 1440.
+    #[must_use]
+    pub fn minutes(self) -> u16 {
+        self.0
+    }
 }
 
 impl FromStr for TimeOfDay {

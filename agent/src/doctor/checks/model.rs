@@ -126,6 +126,7 @@ mod tests {
         let model = ModelPlan {
             name: "m".into(),
             path: "/m".into(),
+            factory: "/m".into(),
             digest: String::new(),
             manifest: Arc::new(Manifest::parse(toml).unwrap()),
             overrides: Overrides::default(),
