@@ -4,10 +4,12 @@
 //! ```text
 //! KINEWATCH_TEST_STICK=STAGE:SECONDS  the thread of the stage stops for ever, SECONDS after its first sign of life
 //! KINEWATCH_TEST_PANIC=STAGE:SECONDS  it panics instead
+//! KINEWATCH_TEST_KILL=STAGE:SECONDS   the process is killed (-9), SECONDS after the stage's first sign of life
 //! ```
 //!
 //! STAGE is `inference`, `store`, `publisher`, `capture` (the first camera that comes by), `capture NAME`, or `opening`
-//! (of the models). The command line is that of `kinewatch`. Once: a thread that takes the stuck one's place runs.
+//! (of the models), or `update STATE` and `update STATE done` for a model over the air: once the state is committed, and once
+//! what it asks for is done and not yet committed. The command line is that of `kinewatch`. Once: a thread that takes the stuck one's place runs.
 
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -28,6 +30,7 @@ struct Fault {
 enum Kind {
     Stick,
     Panic,
+    Kill,
 }
 
 static FAULT: OnceLock<Fault> = OnceLock::new();
@@ -45,7 +48,11 @@ fn main() -> ExitCode {
 }
 
 fn asked_for() -> Option<Result<Fault, String>> {
-    let kinds = [("KINEWATCH_TEST_STICK", Kind::Stick), ("KINEWATCH_TEST_PANIC", Kind::Panic)];
+    let kinds = [
+        ("KINEWATCH_TEST_STICK", Kind::Stick),
+        ("KINEWATCH_TEST_PANIC", Kind::Panic),
+        ("KINEWATCH_TEST_KILL", Kind::Kill),
+    ];
     kinds.into_iter().find_map(|(name, kind)| {
         let text = std::env::var(name).ok()?;
         let parsed = text.rsplit_once(':').and_then(|(stage, s)| Some((stage.to_owned(), s.parse::<f64>().ok()?)));
@@ -65,7 +72,21 @@ fn on_beat(stage: &str) {
     let Some(fault) = FAULT.get() else { return };
     let concerned = stage == fault.stage || stage.strip_prefix(&fault.stage).is_some_and(|rest| rest.starts_with(' '));
     // Whoever waits for the models gives the sign of life too.
+    // A state and its end are two places.
+    let concerned = concerned && (stage.ends_with(" done") == fault.stage.ends_with(" done"));
     if !concerned || stage == "opening" && thread::current().name() != Some("open") {
+        return;
+    }
+    if let Kind::Kill = fault.kind {
+        if !fault.done.swap(true, Ordering::Relaxed) {
+            let after = fault.after;
+            let kill = move || {
+                thread::sleep(after);
+                // Nothing is cleaned up, flushed or told.
+                let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+            };
+            if after.is_zero() { kill() } else { drop(thread::spawn(kill)) }
+        }
         return;
     }
     if fault.begun.get_or_init(Instant::now).elapsed() < fault.after || fault.done.swap(true, Ordering::Relaxed) {
@@ -75,6 +96,7 @@ fn on_beat(stage: &str) {
         Kind::Stick => loop {
             thread::park();
         },
+        Kind::Kill => {}
         Kind::Panic => panic!("as asked for, at rtsp://joe:hunter2@camera/1"),
     }
 }

@@ -1,4 +1,4 @@
-//! The retained states of cameras, of the system clock and of the store on MQTT, and the counters that nobody else carries to the status page.
+//! The retained states of cameras, of models, of the system clock and of the store on MQTT, and the counters that nobody else carries to the status page.
 //!
 //! A task of the control runtime that looks at snapshots twice a second; it publishes a state when it has changed, and
 //! removes that of a camera that a reload has taken away.
@@ -24,7 +24,7 @@ const CALM_LOOKS: u32 = 60;
 /// Runs until its task is aborted.
 pub async fn run(shared: Arc<Shared>, client: Arc<Client>, session: u64) {
     let mut cameras: Vec<Watched> = Vec::new();
-    let (mut clock, mut store) = (None, None);
+    let (mut clock, mut store, mut models) = (None, None, None);
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     loop {
         ticks.tick().await;
@@ -46,6 +46,15 @@ pub async fn run(shared: Arc<Shared>, client: Arc<Client>, session: u64) {
             match client.retain(topic, serde_json::to_vec(&*status).unwrap_or_default()) {
                 Ok(()) => store = Some(status),
                 Err(error) => tracing::error!(%error, "the state of the store is not published"),
+            }
+        }
+        let state = shared.updates.state.load_full();
+        // Without updates there is nothing to say.
+        if !state.models.is_empty() && models.as_ref() != Some(&state) {
+            let topic = topic::model_state(&shared.group, &shared.device);
+            match client.retain(topic, serde_json::to_vec(&*state).unwrap_or_default()) {
+                Ok(()) => models = Some(state),
+                Err(error) => tracing::error!(%error, "the state of models is not published"),
             }
         }
         for camera in follow(&mut cameras, &shared.cameras.load()) {

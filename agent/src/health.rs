@@ -15,6 +15,7 @@ use kinewatch_store::{Gap, StoreError};
 
 use crate::reload::ReloadView;
 use crate::tally::{Tally, TrialView};
+use crate::updates::UpdatesView;
 
 use crate::supervise::stages::{Stages, Stuck};
 
@@ -43,6 +44,8 @@ pub struct Shared {
     pub delivery: DeliveryView,
     /// The newest failure of a model in use.
     pub inference_fault: ArcSwapOption<String>,
+    /// Models over the air.
+    pub updates: UpdatesView,
     /// The candidate that is tried beside a model.
     pub trial: ArcSwapOption<TrialView>,
     /// How reloads of the configuration went.
@@ -300,6 +303,7 @@ impl Shared {
             started: Instant::now(),
             cameras: ArcSwap::from_pointee(cameras.into_iter().map(Arc::new).collect()),
             models: ArcSwap::from_pointee(models.into_iter().map(|name| Arc::new(ModelView::new(name))).collect()),
+            updates: UpdatesView::default(),
             inference_fault: ArcSwapOption::empty(),
             trial: ArcSwapOption::empty(),
             reloads: ReloadView::default(),

@@ -68,7 +68,8 @@ impl Collector for Reader {
         now.models(e)?;
         now.events(e)?;
         now.delivery(e)?;
-        now.commands(e)
+        now.commands(e)?;
+        now.updates(e)
     }
 }
 
@@ -299,6 +300,30 @@ impl Snapshot<'_> {
         let errors = store.errors().map(|(kind, n)| (vec![("kind", kind)], n)).collect();
         counters(e, "store_errors", "Attempts to open, read or write the store that failed, by kind", errors)?;
         counters(e, "decisions_lost", "Decisions that the store could not take", one(&d.decisions_lost))
+    }
+
+    fn updates(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let u = &self.shared.updates;
+        let one = |n: &AtomicU64| vec![(vec![], n.load(Relaxed))];
+        let rows = [("ok", &u.polls), ("failed", &u.polls_failed)];
+        let rows = rows.map(|(result, n)| (vec![("result", result)], n.load(Relaxed))).to_vec();
+        counters(e, "update_polls", "Looks at the repository of models", rows)?;
+        counters(e, "update_downloaded_bytes", "Bytes of bundles that came over the network", one(&u.downloaded_bytes))?;
+        counters(e, "update_commits", "Releases that have proven themselves here", one(&u.committed))?;
+        counters(e, "update_rollbacks", "Releases that were gone back from", one(&u.rolled_back))?;
+        counters(e, "update_quarantined", "Releases found to be at fault here", one(&u.quarantined))?;
+        counters(e, "update_delays", "Trials put off through no fault of the release", one(&u.delayed))?;
+        let state = u.state.load_full();
+        let rows = state.models.iter().map(|m| (vec![("model", m.model.as_str()), ("state", m.state.as_str())], 1));
+        gauges(e, "update_state", "Where the update of a model stands; always 1", rows.collect())?;
+        let faults = state.models.iter().filter_map(|m| {
+            let code = crate::updates::code_of(m)?;
+            Some((vec![("model", m.model.as_str()), ("code", code.as_str())], 1))
+        });
+        gauges(e, "update_fault", "Why an update does not go on; always 1", faults.collect())?;
+        let trial = self.shared.trial.load_full();
+        let rows = trial.iter().filter_map(|t| Some((vec![("model", t.model.as_str())], t.agreement()?))).collect();
+        gauges(e, "trial_agreement", "Part of the windows on which candidate and model agree", rows)
     }
 
     fn commands(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {

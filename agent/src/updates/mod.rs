@@ -1,10 +1,14 @@
 //! Models over the air, in the running agent: what may be asked of the updater.
 
 pub mod moment;
+mod view;
 
 use kinewatch_core::command::CommandError;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
+
+pub use self::view::UpdatesView;
+pub(crate) use self::view::code_of;
 
 /// Requests that may wait.
 const QUEUE: usize = 8;

@@ -7,6 +7,7 @@ use kinewatch_capture::{CameraState, CameraStats};
 use serde_json::{Map, Value, json};
 
 use crate::health::{CameraView, ModelView, Shared, StoreView};
+use crate::tally::TrialView;
 
 pub(super) fn render(shared: &Shared) -> Value {
     let (d, now) = (&shared.delivery, Instant::now());
@@ -48,6 +49,9 @@ pub(super) fn render(shared: &Shared) -> Value {
             "damaged": get(&d.outbox_damaged),
         },
         "store": store(&shared.store),
+        "updates": *shared.updates.state.load_full(),
+        "updates_progress": shared.updates.progress.load().values().collect::<Vec<_>>(),
+        "trial": shared.trial.load().as_deref().map(trial),
     })
 }
 
@@ -94,6 +98,19 @@ fn camera(view: &CameraView) -> Value {
     })
 }
 
+fn trial(trial: &TrialView) -> Value {
+    json!({
+        "model": trial.model,
+        "version": trial.version,
+        "requests": trial.tally.requests(),
+        "failed": trial.tally.failed.load(Relaxed),
+        "not_finite": trial.tally.not_finite.load(Relaxed),
+        "compared": trial.compared.load(Relaxed),
+        "agreement": trial.agreement(),
+        "p99_ms": trial.tally.latency.quantile_ms(0.99),
+    })
+}
+
 fn seconds(duration: Duration) -> Value {
     json!(duration.as_millis() as f64 / 1e3)
 }
@@ -105,6 +122,7 @@ fn model(view: &ModelView) -> Value {
         "opened": view.info.load().as_deref(),
         "backbone_runs": view.backbone_runs.load(Relaxed),
         "head_runs": view.head_runs.load(Relaxed),
+        "p99_ms_per_window": view.tally.latency.quantile_ms(0.99),
         "mean_inference_ms": (count > 0).then(|| sum_s * 1000.0 / count as f64),
     })
 }

@@ -1,0 +1,129 @@
+//! What is shown of updates: on MQTT, in `/status`, in metrics, to `kinewatch model list`.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use arc_swap::ArcSwap;
+use kinewatch_core::event::{
+    InstalledModel, ModelError, ModelProgress, ModelState, ModelsState, OfferedModel, QuarantinedModel,
+};
+use kinewatch_core::rollout::step::{Failure, Input, Now, Window};
+use kinewatch_core::rollout::{Code, Disposition, Machine, Offer, Record, Release, Slot, Verdict};
+
+/// What can be seen of updates. Written by the updater, read by anybody.
+#[derive(Debug, Default)]
+pub struct UpdatesView {
+    /// As on MQTT.
+    pub state: ArcSwap<ModelsState>,
+    /// What is under way, by model.
+    pub progress: ArcSwap<BTreeMap<String, ModelProgress>>,
+    /// Looks at the repository that went well.
+    pub polls: AtomicU64,
+    /// Those that did not.
+    pub polls_failed: AtomicU64,
+    /// Bytes of bundles that came over the network.
+    pub downloaded_bytes: AtomicU64,
+    /// Releases that have proven themselves.
+    pub committed: AtomicU64,
+    /// Releases that were gone back from after they had taken over.
+    pub rolled_back: AtomicU64,
+    /// Releases that were found to be at fault.
+    pub quarantined: AtomicU64,
+    /// Trials put off through no fault of the release.
+    pub delayed: AtomicU64,
+}
+
+impl UpdatesView {
+    /// Counts what an input has led to.
+    pub(super) fn count(&self, before: &Record, after: &Record, input: &Input) {
+        match input {
+            Input::Polled(Ok(_)) if after.polls.fault.is_none() => self.polls.fetch_add(1, Relaxed),
+            Input::Polled(_) => self.polls_failed.fetch_add(1, Relaxed),
+            _ => 0,
+        };
+        let back = after.state() == "rolling_back" && before.state() != "rolling_back";
+        self.rolled_back.fetch_add(u64::from(back), Relaxed);
+        let more = after.quarantine.len().saturating_sub(before.quarantine.len());
+        self.quarantined.fetch_add(more as u64, Relaxed);
+        let committed = before.state() == "probation" && after.current != before.current;
+        self.committed.fetch_add(u64::from(committed), Relaxed);
+        if let Input::Ended { result: Err(Failure { fault, .. }), .. } = input {
+            let delayed = fault.code.disposition() == Disposition::Delay;
+            self.delayed.fetch_add(u64::from(delayed), Relaxed);
+        }
+    }
+}
+
+/// What is said of a model. `factory`: version of the package that the configuration names. `channel`: `None` when updates are
+/// off.
+pub(super) fn state(
+    machine: &Machine,
+    record: &Record,
+    now: Now,
+    factory: Option<&str>,
+    channel: Option<&str>,
+) -> ModelState {
+    let installed = |slot: &Slot| match slot {
+        Slot::Factory => {
+            InstalledModel { version: factory.unwrap_or("unknown").to_owned(), epoch: None, sha256: None }
+        }
+        Slot::Release(release) => of_release(release),
+    };
+    let offered = |offer: &Offer| OfferedModel {
+        version: offer.channel.version.to_string(),
+        epoch: offer.channel.epoch,
+        halted: offer.channel.halt,
+    };
+    ModelState {
+        model: record.model.clone(),
+        installed: installed(&record.serving()),
+        previous: record.previous.as_ref().map(installed),
+        channel: channel.map(str::to_owned),
+        offered: record.offer.as_ref().filter(|offer| Some(&*offer.channel.channel) == channel).map(offered),
+        state: record.state().to_owned(),
+        candidate: record.candidate().map(|candidate| of_release(&candidate.release)),
+        waits_for: waits_for(&machine.verdict(record, now), record, now),
+        pinned: record.pinned,
+        error: record.fault.as_ref().map(ModelError::from),
+        repository_error: record.polls.fault.as_ref().map(ModelError::from),
+        checked_at: record.polls.succeeded.map(|at| at.to_string()),
+        quarantine: record
+            .quarantine
+            .iter()
+            .map(|q| QuarantinedModel {
+                version: q.release.version.to_string(),
+                epoch: q.release.epoch,
+                code: q.fault.code,
+                at: q.at.to_string(),
+            })
+            .collect(),
+    }
+}
+
+fn of_release(release: &Release) -> InstalledModel {
+    let (version, sha256) = (release.version.to_string(), release.sha256.clone());
+    InstalledModel { version, epoch: Some(release.epoch), sha256: Some(sha256) }
+}
+
+/// What the offer waits for, in a word.
+fn waits_for(verdict: &Verdict, record: &Record, now: Now) -> Option<String> {
+    if record.candidate().is_some() {
+        let closed = record.state() == "ready" && now.window != Window::Open;
+        return closed.then(|| "window".to_owned());
+    }
+    match verdict {
+        Verdict::NoOffer | Verdict::UpToDate | Verdict::Begin => None,
+        Verdict::Refused(fault) => Some(fault.code.as_str().to_owned()),
+        Verdict::NeedsApproval => Some("approval".to_owned()),
+        Verdict::NoWave => Some("wave".to_owned()),
+        Verdict::NotYet(_) if record.fault.as_ref().is_some_and(|f| f.code.disposition() == Disposition::Delay) => {
+            Some("pause".to_owned())
+        }
+        Verdict::NotYet(_) => Some("wave".to_owned()),
+    }
+}
+
+/// A code for metrics: every one that a model waits or failed for now.
+pub(crate) fn code_of(state: &ModelState) -> Option<Code> {
+    state.error.as_ref().or(state.repository_error.as_ref()).map(|error| error.code)
+}
