@@ -10,6 +10,7 @@ pub mod manifest;
 pub mod name;
 pub mod region;
 pub mod ring;
+pub mod rollout;
 pub mod sampling;
 pub mod schedule;
 pub mod time;

@@ -37,7 +37,7 @@ pub fn sequence_text(sequence: u64) -> String {
     format!("{sequence:020}")
 }
 
-/// File names and JSON Schemas (2020-12) of everything published, and of the commands.
+/// File names and JSON Schemas (2020-12) of everything published, of the commands, and of the channel files of models.
 #[must_use]
 pub fn schemas() -> Vec<(&'static str, serde_json::Value)> {
     let events = [
@@ -48,7 +48,8 @@ pub fn schemas() -> Vec<(&'static str, serde_json::Value)> {
         ("clock-1.json", schema::<ClockRecord>()),
         ("store-1.json", schema::<StoreStatus>()),
     ];
-    events.into_iter().chain(crate::command::schemas()).map(|(file, schema)| (file, identified(file, schema))).collect()
+    let schemas = events.into_iter().chain(crate::command::schemas()).chain(crate::rollout::schemas());
+    schemas.map(|(file, schema)| (file, identified(file, schema))).collect()
 }
 
 fn schema<T: schemars::JsonSchema>() -> schemars::Schema {
