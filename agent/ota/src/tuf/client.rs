@@ -359,7 +359,8 @@ impl Client {
 
     async fn save(&self, role: &Role, bytes: Vec<u8>) -> Result<(), Refused> {
         let (store, role) = (self.store.clone(), role.clone());
-        let write = move || if store.read(&role).as_ref() == Some(&bytes) { Ok(()) } else { store.write(&role, &bytes) };
+        let write =
+            move || if store.read(&role).as_ref() == Some(&bytes) { Ok(()) } else { store.write(&role, &bytes) };
         blocking(write).await
     }
 

@@ -33,7 +33,7 @@ pub(super) fn children(delegations: &Delegations, path: &str) -> (Vec<Visit>, bo
 /// A delegated role cannot take the name of a top-level one: it would be stored in its place.
 fn visit(name: String, keys: Keyring) -> Option<Visit> {
     let top_level = [Role::Root, Role::Timestamp, Role::Snapshot, Role::Targets];
-    (!top_level.iter().any(|role| role.name() == name)).then(|| Visit { role: Role::Delegated(name), keys })
+    (!top_level.iter().any(|role| role.name() == name)).then_some(Visit { role: Role::Delegated(name), keys })
 }
 
 fn covers(role: &Delegation, path: &str) -> bool {

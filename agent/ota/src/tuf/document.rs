@@ -264,10 +264,7 @@ impl Hashes {
     }
 
     pub(super) fn hasher(&self) -> Hasher {
-        Hasher {
-            sha256: self.sha256.is_some().then(Sha256::new),
-            sha512: self.sha512.is_some().then(Sha512::new),
-        }
+        Hasher { sha256: self.sha256.is_some().then(Sha256::new), sha512: self.sha512.is_some().then(Sha512::new) }
     }
 
     /// The digest found instead of the expected one, or `None` when all agree.

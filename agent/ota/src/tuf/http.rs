@@ -118,7 +118,8 @@ pub(super) fn extent(response: &Response) -> Option<(u64, Option<u64>)> {
         return Some((0, response.content_length()));
     }
     // bytes 5-9/10, bytes 5-9/*, bytes */10
-    let (range, total) = response.headers().get(CONTENT_RANGE)?.to_str().ok()?.strip_prefix("bytes ")?.split_once('/')?;
+    let (range, total) =
+        response.headers().get(CONTENT_RANGE)?.to_str().ok()?.strip_prefix("bytes ")?.split_once('/')?;
     let start = if range == "*" { 0 } else { range.split_once('-')?.0.parse().ok()? };
     Some((start, total.parse().ok()))
 }

@@ -180,10 +180,11 @@ impl Trusted {
     /// How the metadata of `role` (targets or delegated) is listed.
     pub(super) fn listed(&self, role: &Role) -> Result<&MetaFile, Refused> {
         let snapshot = present(&self.snapshot, &Role::Snapshot)?;
-        snapshot.body.meta.get(&role.listed_as()).ok_or_else(|| Refused::Invalid {
-            role: Role::Snapshot,
-            reason: format!("it does not list {role}"),
-        })
+        snapshot
+            .body
+            .meta
+            .get(&role.listed_as())
+            .ok_or_else(|| Refused::Invalid { role: Role::Snapshot, reason: format!("it does not list {role}") })
     }
 
     /// Whether the trusted targets metadata is the listed one.
@@ -206,7 +207,12 @@ impl Trusted {
     }
 
     /// 5.6.7: metadata of a delegated role, verified by the keys of whoever delegated to it.
-    pub(super) fn delegated(&self, visit: &Visit, bytes: &[u8], now: Timestamp) -> Result<Document<TargetsBody>, Refused> {
+    pub(super) fn delegated(
+        &self,
+        visit: &Visit,
+        bytes: &[u8],
+        now: Timestamp,
+    ) -> Result<Document<TargetsBody>, Refused> {
         self.verified_targets(&visit.role, &visit.keys, bytes, now)
     }
 
