@@ -12,6 +12,7 @@
 pub mod bundle;
 mod package;
 mod read;
+pub mod tuf;
 
 pub use package::{PackageError, VerifiedPackage, open_decoding, open_verified, open_verified_within};
 pub use read::Limits;
