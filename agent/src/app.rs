@@ -30,6 +30,7 @@ use crate::mailbox::{Mailbox, Overflow};
 use crate::prepare::{MAILBOX_FRAMES, Preparer};
 use crate::reload::{self, Pending, Reloader};
 use crate::supervise::{self, Opened, StopSignals};
+use crate::updates::boot::Boot;
 use crate::web::{self, Web};
 use crate::{broker, camera_states, clock, control, inference, systemd, updates};
 
@@ -37,6 +38,7 @@ use crate::{broker, camera_states, clock, control, inference, systemd, updates};
 const INFERENCE_STOP: Duration = Duration::from_millis(1000);
 const DRAIN: Duration = Duration::from_millis(1000);
 const FAREWELL: Duration = Duration::from_millis(700);
+const UPDATES_STOP: Duration = Duration::from_millis(300);
 const STORE_STOP: Duration = Duration::from_millis(400);
 
 /// What `run` was asked for beside the configuration.
@@ -71,10 +73,11 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
 
     let (mut client, mqtt_signals) = Client::spawn(broker::options(&plan, &shared, session), runtime.handle());
     let (commands, command_queue) = mpsc::channel(delivery::QUEUE);
-    let (updates, _update_queue) = updates::requests();
+    let (updates, update_queue) = updates::requests();
     let parts = {
         let (shared, delivery, cameras) = (Arc::clone(&shared), commands.clone(), requests.clone());
-        Arc::new(commands::Parts { shared, session, delivery, cameras, reload: reloads.clone(), updates })
+        let (reload, updates) = (reloads.clone(), updates.clone());
+        Arc::new(commands::Parts { shared, session, delivery, cameras, reload, updates })
     };
     if let Some(incoming) = client.incoming() {
         runtime.spawn(commands::run(Arc::clone(&parts), incoming, client.replies()));
@@ -91,17 +94,25 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
     // The start is a reload from nothing: everything is opened before the first thread that works on frames.
     let cache_dir = Some(plan.device.state_dir.join("engines"));
     let open = {
-        let (plan, shared) = (plan.clone(), Arc::clone(&shared));
+        let (mut plan, shared) = (plan.clone(), Arc::clone(&shared));
         move || -> anyhow::Result<_> {
             shared.stages.opening.touch(Instant::now());
             let engine = inference::open_options(&plan.engine, cache_dir)?;
             let mut preparer = Preparer::new(&plan.device.group, &plan.device.name, engine);
-            let prepared = preparer.prepare(&Difference::from_nothing(&plan), &plan)?;
-            Ok((preparer, prepared))
+            let mut boot = Boot::begin(&mut plan);
+            let prepared = loop {
+                match preparer.prepare(&Difference::from_nothing(&plan), &plan) {
+                    Ok(prepared) => break prepared,
+                    // What was installed may not open here any more; there is always the package of the configuration.
+                    Err(error) if boot.as_mut().is_some_and(|boot| boot.unusable(&mut plan, &error)) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            };
+            Ok((plan, boot, preparer, prepared))
         }
     };
     let opening = supervise::interruptible(&mut signals, &shared.stages.opening, plan.models.len(), open);
-    let (preparer, (handover, _none_leaves)) =
+    let (plan, boot, preparer, (handover, _none_leaves)) =
         match runtime.block_on(opening).context("the open thread cannot be started")? {
             Opened::Done(opened) => opened?,
             Opened::Interrupted(name) => {
@@ -121,6 +132,15 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
     }
     let (handovers, mut pending) = mpsc::channel(1);
     let models = plan.models.len();
+    let update_parts = updates::Parts {
+        boot,
+        plan: plan.clone(),
+        reload: reloads,
+        replies: client.replies(),
+        shared: Arc::clone(&shared),
+        session,
+    };
+    let update_thread = Worker::spawn("updates", move || updates::run(update_parts, update_queue))?;
     let reloader = Reloader::new(plan, preparer, handovers, Arc::clone(&mailbox), Arc::clone(&shared));
     let reload_thread = Worker::spawn("reload", move || reloader.run(request_queue))?;
     let client = Arc::new(client);
@@ -145,7 +165,11 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
     begin_stop(&shared, ended.as_ref().copied().unwrap_or("a thread has ended"));
     cameras.stop_all();
     mailbox.close();
-    infer_thread.join(INFERENCE_STOP);
+    // A model that is new in its place has not ended this process: its try is given back.
+    if infer_thread.join(INFERENCE_STOP) == Ended::InTime {
+        stop_updates(&runtime, &updates);
+    }
+    drop((updates, update_thread));
     close(runtime, Closing { commands, states: Some(states), client, store_thread, web });
     ended.map(|_signal| ())
 }
@@ -185,7 +209,7 @@ fn close(runtime: Runtime, closing: Closing) {
         // A store that cannot write does not read its queue either; it sees `stopping`.
         let _late = tokio::time::timeout(STORE_STOP, commands.send(Command::Stop)).await;
     });
-    store_thread.join(STORE_STOP);
+    let _told = store_thread.join(STORE_STOP);
     drop(web);
     runtime.shutdown_timeout(Duration::from_millis(100));
 }
@@ -236,6 +260,26 @@ async fn wait(
     }
 }
 
+/// Tells the updater that the agent stops in good order.
+fn stop_updates(runtime: &Runtime, updates: &updates::Requests) {
+    runtime.block_on(async {
+        let (done, when_done) = oneshot::channel();
+        let stop = async {
+            if updates.send(updates::Request::Stop(done)).await.is_ok() {
+                let _gone = when_done.await;
+            }
+        };
+        let _late = tokio::time::timeout(UPDATES_STOP, stop).await;
+    });
+}
+
+/// How a thread was waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    InTime,
+    Late,
+}
+
 /// A named thread that can be waited for with a deadline.
 struct Worker {
     name: &'static str,
@@ -260,10 +304,12 @@ impl Worker {
         self.thread.is_finished()
     }
 
-    fn join(self, deadline: Duration) {
+    fn join(self, deadline: Duration) -> Ended {
         // The channel closes when the thread ends, however it ends.
         if self.done.recv_timeout(deadline) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
             tracing::error!("the {} thread did not end within {deadline:?} and is left behind", self.name);
+            return Ended::Late;
         }
+        Ended::InTime
     }
 }

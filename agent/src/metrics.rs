@@ -186,7 +186,9 @@ impl Snapshot<'_> {
         let mut dropped = Vec::new();
         for c in self.cameras.iter() {
             for (model, d) in c.models.iter().zip(&c.dropped) {
-                for (reason, n) in [("hole", &d.hole), ("failed", &d.failed), ("overload", &d.overload), ("swap", &d.swap)] {
+                for (reason, n) in
+                    [("hole", &d.hole), ("failed", &d.failed), ("overload", &d.overload), ("swap", &d.swap)]
+                {
                     let labels = vec![("camera", c.name.as_str()), ("model", model.as_str()), ("reason", reason)];
                     dropped.push((labels, n.load(Relaxed)));
                 }
@@ -308,7 +310,12 @@ impl Snapshot<'_> {
         let rows = [("ok", &u.polls), ("failed", &u.polls_failed)];
         let rows = rows.map(|(result, n)| (vec![("result", result)], n.load(Relaxed))).to_vec();
         counters(e, "update_polls", "Looks at the repository of models", rows)?;
-        counters(e, "update_downloaded_bytes", "Bytes of bundles that came over the network", one(&u.downloaded_bytes))?;
+        counters(
+            e,
+            "update_downloaded_bytes",
+            "Bytes of bundles that came over the network",
+            one(&u.downloaded_bytes),
+        )?;
         counters(e, "update_commits", "Releases that have proven themselves here", one(&u.committed))?;
         counters(e, "update_rollbacks", "Releases that were gone back from", one(&u.rolled_back))?;
         counters(e, "update_quarantined", "Releases found to be at fault here", one(&u.quarantined))?;

@@ -253,6 +253,73 @@ pub enum ModelCommand {
   kinewatch model bench models/falls
   kinewatch model bench models/falls --backend tract --seconds 10 --json")]
     Bench(ModelBenchArgs),
+    /// Print what runs, what is offered, and why an update does not go on.
+    #[command(after_help = "Examples:
+  kinewatch model list
+  kinewatch model list --json | jq '.models[].error'")]
+    List(ModelListArgs),
+    /// Let the daemon look at the repository now.
+    #[command(after_help = "Example:\n  kinewatch model check-update")]
+    CheckUpdate(ModelListArgs),
+    /// Install what the channel offers, now: waves, pauses and the maintenance window are passed over.
+    #[command(after_help = "Example:\n  kinewatch model install falls")]
+    Install(ModelActionArgs),
+    /// Go back to the model before; the release that ran is not tried again before a new epoch.
+    #[command(after_help = "Example:\n  kinewatch model rollback falls")]
+    Rollback(ModelActionArgs),
+    /// Leave a model as it is, whatever the channel offers.
+    #[command(after_help = "Example:\n  kinewatch model pin falls")]
+    Pin(ModelActionArgs),
+    /// Follow the channel again.
+    #[command(after_help = "Example:\n  kinewatch model unpin falls")]
+    Unpin(ModelActionArgs),
+    /// Print what happened to models, newest last.
+    #[command(after_help = "Examples:
+  kinewatch model history
+  kinewatch model history falls --limit 200 --json")]
+    History(ModelHistoryArgs),
+}
+
+/// `model list`, `model check-update`.
+#[derive(Debug, Args)]
+pub struct ModelListArgs {
+    /// Of which daemon.
+    #[command(flatten)]
+    pub state: StateArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `model install`, `rollback`, `pin`, `unpin`.
+#[derive(Debug, Args)]
+pub struct ModelActionArgs {
+    /// Name in the configuration.
+    #[arg(value_name = "MODEL")]
+    pub model: String,
+    /// Of which daemon.
+    #[command(flatten)]
+    pub state: StateArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `model history`.
+#[derive(Debug, Args)]
+pub struct ModelHistoryArgs {
+    /// Of this model alone.
+    #[arg(value_name = "MODEL")]
+    pub model: Option<String>,
+    /// Of which daemon.
+    #[command(flatten)]
+    pub state: StateArgs,
+    /// The newest so many.
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    pub limit: usize,
+    /// Print JSON, one line of the history a line.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `model info`.

@@ -5,7 +5,7 @@ mod tail;
 
 use std::path::Path;
 
-pub(super) use self::stored::{export, history, outbox, since};
+pub(super) use self::stored::{export, history, outbox, since, state_dir};
 pub(super) use self::tail::run as tail;
 use super::{Failure, Outcome, TableArgs, print};
 use crate::intervals::{self, Detection};

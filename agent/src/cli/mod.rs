@@ -20,6 +20,7 @@ mod outputs;
 mod probe;
 mod replay;
 mod run;
+mod updates;
 mod version;
 
 pub(crate) use version::commit as version_commit;
@@ -135,13 +136,15 @@ Exits with 0 when nothing failed, 1 when something did, 78 when the configuratio
   kinewatch devices
   kinewatch devices --json")]
     Devices(DevicesArgs),
-    /// Look at, check or measure a model package.
+    /// Look at, check or measure a model package; and what is installed over the air.
     #[command(
         subcommand,
         after_help = "Examples:
   kinewatch model info models/falls
   kinewatch model check models/falls
-  kinewatch model bench models/falls"
+  kinewatch model bench models/falls
+  kinewatch model list
+  kinewatch model rollback falls"
     )]
     Model(ModelCommand),
     /// Follow, look up or judge events.
@@ -291,6 +294,13 @@ fn dispatch(cli: Cli, on_beat: Option<fn(&str)>) -> Outcome {
         Command::Model(ModelCommand::Info(args)) => model::info(&args),
         Command::Model(ModelCommand::Check(args)) => model::check(&args),
         Command::Model(ModelCommand::Bench(args)) => model::bench(&args),
+        Command::Model(ModelCommand::List(args)) => updates::list(&args),
+        Command::Model(ModelCommand::CheckUpdate(args)) => updates::check(&args),
+        Command::Model(ModelCommand::Install(args)) => updates::act("model-install", &args),
+        Command::Model(ModelCommand::Rollback(args)) => updates::act("model-rollback", &args),
+        Command::Model(ModelCommand::Pin(args)) => updates::act("model-pin", &args),
+        Command::Model(ModelCommand::Unpin(args)) => updates::act("model-unpin", &args),
+        Command::Model(ModelCommand::History(args)) => updates::history(&args),
         Command::Events(EventsCommand::Tail(args)) => events::tail(args),
         Command::Events(EventsCommand::History(args)) => events::history(&args),
         Command::Events(EventsCommand::Outbox(args)) => events::outbox(&args),

@@ -13,7 +13,9 @@ use kinewatch_core::region::Region;
 use kinewatch_mqtt::Endpoint;
 use kinewatch_store::StoreOptions;
 
-use super::file::{Backend, LogFormat, Precision, Protocol, Provider, Transport, UpdateClock, UpdatePolicy, UpdateSwap};
+use super::file::{
+    Backend, LogFormat, Precision, Protocol, Provider, Transport, UpdateClock, UpdatePolicy, UpdateSwap,
+};
 use super::secret::{Login, Secret};
 use crate::delivery::SendOrder;
 

@@ -28,7 +28,10 @@ pub(super) fn resolve(r: &mut Resolver<'_>, updates: &Updates) -> Option<Option<
         ok &= address(r, "proxy", proxy);
     }
     if !is_name(&updates.channel) {
-        r.error(&key!["updates", "channel"], "[updates] channel: use 1 to 64 of a-z, 0-9, _ and -, for example \"stable\"");
+        r.error(
+            &key!["updates", "channel"],
+            "[updates] channel: use 1 to 64 of a-z, 0-9, _ and -, for example \"stable\"",
+        );
         ok = false;
     }
     let root = r.path(Path::new(&updates.root));
@@ -73,8 +76,12 @@ fn address(r: &mut Resolver<'_>, key: &str, text: &str) -> bool {
     let host = rest.map(|rest| rest.split('/').next().unwrap_or_default());
     let wrong = match host {
         None | Some("") => "begins with https:// or http:// and a host",
-        Some(host) if host.contains('@') => "holds no user and no password: the repository is public, its signatures are the protection",
-        Some(_) if text.contains(char::is_whitespace) || text.contains(['?', '#']) => "has no query, no fragment and no blanks",
+        Some(host) if host.contains('@') => {
+            "holds no user and no password: the repository is public, its signatures are the protection"
+        }
+        Some(_) if text.contains(char::is_whitespace) || text.contains(['?', '#']) => {
+            "has no query, no fragment and no blanks"
+        }
         Some(_) => return true,
     };
     // Not the address itself: it may hold a password.

@@ -10,7 +10,7 @@ use crate::config::plan::UpdatesPlan;
 
 /// Now, as `updates` sees it. Without updates there is nothing that a clock decides.
 #[must_use]
-pub fn now(updates: Option<&UpdatesPlan>) -> Now {
+pub(crate) fn now(updates: Option<&UpdatesPlan>) -> Now {
     let trusted = updates.is_none_or(|updates| updates.clock == UpdateClock::Trusted);
     let synced = trusted || clock::state().synced;
     let clock = if synced { ClockState::Synchronised } else { ClockState::NotSynchronised };

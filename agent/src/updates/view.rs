@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use kinewatch_core::event::{
     InstalledModel, ModelError, ModelProgress, ModelState, ModelsState, OfferedModel, QuarantinedModel,
 };
-use kinewatch_core::rollout::step::{Failure, Input, Now, Window};
+use kinewatch_core::rollout::step::{Failure, Input, Now, Policy, Settings, Window};
 use kinewatch_core::rollout::{Code, Disposition, Machine, Offer, Record, Release, Slot, Verdict};
 
 /// What can be seen of updates. Written by the updater, read by anybody.
@@ -64,9 +65,7 @@ pub(super) fn state(
     channel: Option<&str>,
 ) -> ModelState {
     let installed = |slot: &Slot| match slot {
-        Slot::Factory => {
-            InstalledModel { version: factory.unwrap_or("unknown").to_owned(), epoch: None, sha256: None }
-        }
+        Slot::Factory => InstalledModel { version: factory.unwrap_or("unknown").to_owned(), epoch: None, sha256: None },
         Slot::Release(release) => of_release(release),
     };
     let offered = |offer: &Offer| OfferedModel {
@@ -98,6 +97,23 @@ pub(super) fn state(
             })
             .collect(),
     }
+}
+
+/// What is said of a model while no agent runs.
+pub(super) fn at_rest(record: &Record) -> ModelState {
+    let settings = Settings {
+        device: String::new(),
+        agent: semver::Version::new(0, 0, 0),
+        factory: None,
+        channel: record.offer.as_ref().map_or_else(String::new, |offer| offer.channel.channel.clone()),
+        policy: Policy::Auto,
+        poll_period: Duration::ZERO,
+    };
+    let channel = settings.channel.clone();
+    let channel = Some(channel.as_str()).filter(|channel| !channel.is_empty());
+    let state = state(&Machine::new(settings), record, super::moment::now(None), None, channel);
+    // Settings of the configuration decide that.
+    ModelState { waits_for: None, ..state }
 }
 
 fn of_release(release: &Release) -> InstalledModel {

@@ -10,7 +10,8 @@ use crate::manifest::{Activation, Decoding, Label, Manifest, Output};
 /// stride, the same kind of detector for each label, the same sequences and groups.
 #[must_use]
 pub fn carries(before: &Manifest, after: &Manifest) -> bool {
-    let (Decoding { stride, background, labels, sequences, exclusive, .. }, new) = (before.decoding(), after.decoding());
+    let (Decoding { stride, background, labels, sequences, exclusive, .. }, new) =
+        (before.decoding(), after.decoding());
     let same_sequences = sequences.len() == new.sequences.len()
         && sequences.iter().zip(&new.sequences).all(|(a, b)| (&a.name, &a.parts) == (&b.name, &b.parts));
     let same_labels = labels.len() == new.labels.len() && labels.iter().zip(&new.labels).all(|(a, b)| alike(a, b));
@@ -64,12 +65,8 @@ mod tests {
 
     #[test]
     fn a_row_speaks_for_a_label_that_is_more_likely_than_not() {
-        let mut output = Output {
-            scores: ScoreKind::Frame,
-            activation: Activation::Softmax,
-            temperature: 1.0,
-            background: Some(0),
-        };
+        let mut output =
+            Output { scores: ScoreKind::Frame, activation: Activation::Softmax, temperature: 1.0, background: Some(0) };
         assert_eq!(spoken_for(&output, &[0.0, 3.0, 0.0]), Some(1));
         assert_eq!(spoken_for(&output, &[3.0, 0.0, 0.0]), None, "the background");
         assert_eq!(spoken_for(&output, &[0.0, 0.1, 0.0]), None, "nothing in particular");

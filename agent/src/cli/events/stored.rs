@@ -135,7 +135,7 @@ fn reader(args: &StateArgs) -> Result<Reader, Failure> {
 }
 
 /// Named, or that of the configuration.
-fn state_dir(args: &StateArgs) -> Result<PathBuf, Failure> {
+pub(in crate::cli) fn state_dir(args: &StateArgs) -> Result<PathBuf, Failure> {
     if let Some(dir) = &args.state_dir {
         return Ok(dir.clone());
     }

@@ -1,0 +1,188 @@
+//! What is loaded when the agent starts: the release that serves, the one before it, or the package of the configuration.
+//!
+//! Runs before any model is opened, on the thread that opens them. A try is spent, and committed, before a release that has
+//! not proven itself is loaded; where that cannot be committed it is not loaded. Whatever is wrong with updates, a model is
+//! loaded: the package of the configuration at the latest.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kinewatch_core::rollout::step::{Input, Job, Policy, Settings, Step};
+use kinewatch_core::rollout::{Code, Fault, Machine, Slot};
+use semver::Version;
+
+use super::driver::loads;
+use super::ledger::Ledger;
+use super::{depot, moment};
+use crate::config::file::UpdatePolicy;
+use crate::config::plan::{Plan, UpdatesPlan};
+use crate::prepare::PrepareError;
+use crate::reload::put;
+
+/// Where updates of a state directory live.
+#[must_use]
+pub fn home(state_dir: &Path) -> PathBuf {
+    state_dir.join("models")
+}
+
+/// Updates as the start has left them.
+#[derive(Debug)]
+pub struct Boot {
+    pub(super) ledger: Arc<Mutex<Ledger>>,
+    pub(super) home: PathBuf,
+    pub(super) models: Vec<Started>,
+    /// Versions of the packages that the configuration names, by model.
+    pub(super) factory: BTreeMap<String, String>,
+}
+
+/// A model that is about to be loaded.
+#[derive(Debug)]
+pub(super) struct Started {
+    pub name: String,
+    pub machine: Machine,
+    /// The last step; the record in it is committed.
+    pub step: Step,
+    /// What is loaded.
+    pub slot: Slot,
+}
+
+impl Boot {
+    /// Chooses for each model of the plan what is loaded, and says so in the plan. `None` where there are no updates, and never
+    /// were: then nothing is made on the disk.
+    pub fn begin(plan: &mut Plan) -> Option<Self> {
+        let home = home(&plan.device.state_dir);
+        if plan.updates.is_none() && !home.exists() {
+            return None;
+        }
+        let ledger = match Ledger::open(&home) {
+            Ok(ledger) => ledger,
+            Err(fault) => {
+                tracing::error!(
+                    %fault,
+                    "updates do not work, and what was installed is not used: {}",
+                    fault.code.explain()
+                );
+                return None;
+            }
+        };
+        let version = |m: &crate::config::plan::ModelPlan| (m.name.clone(), m.manifest.version.clone());
+        let factory = plan.models.iter().map(version).collect();
+        let mut boot = Self { ledger: Arc::new(Mutex::new(ledger)), home, models: Vec::new(), factory };
+        for index in 0..plan.models.len() {
+            let (name, version) = (plan.models[index].name.clone(), plan.models[index].manifest.version.clone());
+            let machine = Machine::new(settings(plan, &version));
+            let started = boot.start(&name, machine, plan.updates.as_ref());
+            boot.models.push(started);
+            boot.place(plan, index);
+        }
+        Some(boot)
+    }
+
+    /// A model could not be opened. Gives whether there is another to try, which stands in the plan then.
+    pub fn unusable(&mut self, plan: &mut Plan, error: &PrepareError) -> bool {
+        let PrepareError::Model(error) = error else { return false };
+        // Both kinds of failure name the directory that they are about.
+        let said = error.to_string();
+        let about = |path: &Path| said.contains(&path.display().to_string());
+        let index = plan.models.iter().position(|model| model.path != model.factory && about(&model.path));
+        let Some(index) = index else { return false };
+        let fault = Fault::new(Code::LoadFailed, said);
+        self.give_up(index, &fault, plan.updates.as_ref());
+        self.place(plan, index);
+        true
+    }
+
+    fn start(&self, name: &str, machine: Machine, updates: Option<&UpdatesPlan>) -> Started {
+        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let record = match ledger.record(name) {
+            Ok(Some(record)) => record,
+            Ok(None) => depot::found(&self.home, name),
+            Err(fault) => {
+                tracing::error!(model = name, %fault, "the record of its releases cannot be read");
+                depot::found(&self.home, name)
+            }
+        };
+        let step = machine.step(&record, &Input::Started, moment::now(updates));
+        let committed = ledger.commit(&step.record, step.note.as_ref());
+        let slot = match &committed {
+            Ok(()) => step.record.serving(),
+            Err(fault) => {
+                // The try could not be spent.
+                tracing::error!(model = name, %fault, "the state of updates cannot be stored: no release on trial is loaded");
+                record.current.clone()
+            }
+        };
+        let step = if committed.is_ok() { step } else { Step { record, job: Job::None, ..step } };
+        Started { name: name.to_owned(), machine, step, slot }
+    }
+
+    /// What serves cannot be loaded: what is next?
+    fn give_up(&mut self, index: usize, fault: &Fault, updates: Option<&UpdatesPlan>) {
+        let started = &mut self.models[index];
+        tracing::error!(model = started.name, %fault, "what was installed cannot be loaded: {}", fault.code.explain());
+        let input = Input::Unusable { slot: started.slot.clone(), fault: fault.clone() };
+        let step = started.machine.step(&started.step.record, &input, moment::now(updates));
+        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        match ledger.commit(&step.record, step.note.as_ref()) {
+            Ok(()) => {
+                started.slot = step.record.serving();
+                started.step = step;
+            }
+            Err(error) => {
+                tracing::error!(model = started.name, %error, "the state of updates cannot be stored");
+                started.slot = Slot::Factory;
+            }
+        }
+    }
+
+    /// Puts what is to be loaded into the plan; what is damaged on the disk is given up at once.
+    fn place(&mut self, plan: &mut Plan, index: usize) {
+        loop {
+            let started = &self.models[index];
+            let model = &mut plan.models[index];
+            let path = match &started.slot {
+                Slot::Factory => model.factory.clone(),
+                Slot::Release(release) => depot::installed(&self.home, &started.name, release),
+            };
+            match (put(model, &path), &started.slot) {
+                (Ok(()), slot) => {
+                    if let Slot::Release(release) = slot {
+                        let (model, version) = (&started.name, &release.version);
+                        tracing::info!(model, %version, epoch = release.epoch, "an installed release is loaded");
+                    }
+                    return;
+                }
+                // The check of the configuration has just read it; what opens it will say what is wrong.
+                (Err(_), Slot::Factory) => return,
+                (Err(error), Slot::Release(_)) => {
+                    let fault = Fault::new(Code::PackageInvalid, error.to_string());
+                    self.give_up(index, &fault, plan.updates.as_ref());
+                }
+            }
+        }
+    }
+}
+
+impl Started {
+    /// The job that loading it has done.
+    pub(super) fn done(&self) -> Option<Job> {
+        (loads(&self.step.job) == Some(&self.slot)).then(|| self.step.job.clone())
+    }
+}
+
+fn settings(plan: &Plan, factory: &str) -> Settings {
+    let updates = plan.updates.as_ref();
+    Settings {
+        device: format!("{}/{}", plan.device.group, plan.device.name),
+        agent: env!("CARGO_PKG_VERSION").parse().unwrap_or(Version::new(0, 0, 0)),
+        factory: factory.parse().ok(),
+        channel: updates.map_or_else(String::new, |updates| updates.channel.clone()),
+        policy: match updates.map(|updates| updates.policy) {
+            Some(UpdatePolicy::Auto) => Policy::Auto,
+            Some(UpdatePolicy::Manual) => Policy::Manual,
+            Some(UpdatePolicy::Pinned) | None => Policy::Pinned,
+        },
+        poll_period: updates.map_or(std::time::Duration::from_secs(3600), |updates| updates.poll),
+    }
+}

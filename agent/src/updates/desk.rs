@@ -1,0 +1,162 @@
+//! What the drivers of all models share: the database, the depot, the repository, the way into the running agent, and what is
+//! shown of it all.
+//!
+//! Belongs to the thread `updates`. Whatever blocks is done on threads beside it, one after the other where it is about the
+//! depot.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use kinewatch_core::event::{ModelProgress, ModelState};
+use kinewatch_core::manifest::Overrides;
+use kinewatch_core::rollout::step::{Job, Note};
+use kinewatch_core::rollout::{Fault, Record, Release, Slot};
+use kinewatch_core::topic;
+use kinewatch_mqtt::Reply;
+use kinewatch_ota::tuf::Floors;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::ledger::Ledger;
+use super::repository::Repository;
+use crate::config::plan::{EnginePlan, UpdatesPlan};
+use crate::health::Shared;
+use crate::reload::{self, ModelRequest};
+
+/// Progress is told this often, at most.
+const PROGRESS: Duration = Duration::from_secs(1);
+
+/// A model as the configuration has it.
+#[derive(Clone, Debug)]
+pub(super) struct Factory {
+    /// Directory of the package.
+    pub path: PathBuf,
+    /// Its version.
+    pub version: String,
+    /// Decoder settings of the configuration.
+    pub overrides: Overrides,
+}
+
+/// What is shared.
+pub(super) struct Desk {
+    pub plan: Option<UpdatesPlan>,
+    pub engine: EnginePlan,
+    /// Where back ends keep what they build.
+    pub engines: PathBuf,
+    /// `models` in the state directory.
+    pub home: PathBuf,
+    pub factory: BTreeMap<String, Factory>,
+    pub ledger: Arc<Mutex<Ledger>>,
+    pub repository: tokio::sync::Mutex<Option<Repository>>,
+    pub reload: reload::Requests,
+    pub replies: mpsc::Sender<Reply>,
+    pub shared: Arc<Shared>,
+    pub session: u64,
+    /// One model is unpacked or proven at a time.
+    pub heavy: Arc<Semaphore>,
+    /// One model is tried at a time.
+    pub trials: Arc<Semaphore>,
+    /// Who tries one.
+    pub trial: RefCell<Option<(String, Release, OwnedSemaphorePermit)>>,
+    /// Memory that releases took when they were proven, bytes, by model.
+    pub measured: RefCell<BTreeMap<String, u64>>,
+    /// When progress was last told.
+    pub told: Cell<Option<Instant>>,
+}
+
+impl Desk {
+    /// One transaction.
+    pub(super) fn commit(&self, record: &Record, note: Option<&Note>) -> Result<(), Fault> {
+        self.ledger().commit(record, note)
+    }
+
+    pub(super) fn floors(&self) -> Result<Floors, Fault> {
+        self.ledger().floors()
+    }
+
+    pub(super) fn keep_floors(&self, floors: &Floors) -> Result<(), Fault> {
+        self.ledger().keep_floors(floors)
+    }
+
+    fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The package of a slot.
+    pub(super) fn path_of(&self, model: &str, slot: &Slot) -> Option<PathBuf> {
+        match slot {
+            Slot::Factory => self.factory.get(model).map(|factory| factory.path.clone()),
+            Slot::Release(release) => Some(super::depot::installed(&self.home, model, release)),
+        }
+    }
+
+    /// What a model is from here on, for who looks.
+    pub(super) fn show(&self, state: ModelState) {
+        let mut all = (**self.shared.updates.state.load()).clone();
+        all.session = self.session;
+        match all.models.iter_mut().find(|known| known.model == state.model) {
+            Some(known) => *known = state,
+            None => all.models.push(state),
+        }
+        self.shared.updates.state.store(Arc::new(all));
+    }
+
+    /// Something that is not committed, so no part of the record.
+    pub(super) fn note_fault(&self, model: &str, fault: &Fault) {
+        let state = self.shared.updates.state.load();
+        if let Some(known) = state.models.iter().find(|known| known.model == model) {
+            self.show(ModelState { error: Some(fault.into()), ..known.clone() });
+        }
+    }
+
+    /// How far something is; told once a second, and at its end.
+    pub(super) fn progress(&self, record: &Record, done: u64, of: Option<u64>) {
+        let version = record.candidate().map(|candidate| candidate.release.version.to_string());
+        let (model, state) = (record.model.clone(), record.state().to_owned());
+        self.tell_progress(ModelProgress { model, state, version, done, of });
+    }
+
+    pub(super) fn tell_progress(&self, progress: ModelProgress) {
+        let mut all = (**self.shared.updates.progress.load()).clone();
+        let ended = progress.of == Some(progress.done);
+        all.insert(progress.model.clone(), progress.clone());
+        self.shared.updates.progress.store(Arc::new(all));
+        if self.told.get().is_some_and(|told| told.elapsed() < PROGRESS) && !ended {
+            return;
+        }
+        self.told.set(Some(Instant::now()));
+        let topic = topic::model_progress(&self.shared.group, &self.shared.device);
+        let payload = Bytes::from(serde_json::to_vec(&progress).unwrap_or_default());
+        // Worth nothing later: dropped where there is no room.
+        let _dropped = self.replies.try_send(Reply { topic, payload, correlation: None });
+    }
+
+    /// A candidate is let go, unless the job is to let it take over.
+    pub(super) fn leave_trial_unless(&self, model: &str, job: &Job) {
+        let goes_on = |release: &Release| match job {
+            Job::Load { slot: Slot::Release(loaded) } => loaded == release,
+            Job::Shadow { release: shadowed, .. } => shadowed == release,
+            _ => false,
+        };
+        let left = self.trial.borrow().as_ref().is_some_and(|(of, release, _)| of == model && !goes_on(release));
+        if left {
+            self.end_trial();
+        }
+    }
+
+    /// The candidate goes, and another may be tried.
+    pub(super) fn end_trial(&self) {
+        let Some((.., permit)) = self.trial.borrow_mut().take() else { return };
+        let reload = self.reload.clone();
+        tokio::task::spawn_local(async move {
+            let (reply, gone) = tokio::sync::oneshot::channel();
+            if reload.send(reload::Request::Model(ModelRequest::EndTrial { reply })).await.is_ok() {
+                let _ended = gone.await;
+            }
+            drop(permit);
+        });
+    }
+}

@@ -1,0 +1,272 @@
+//! The driver of one model: asks the rules what follows from what happened, commits it, and sees that it is done.
+//!
+//! A task of the thread `updates`, and the only owner of the model's record. Nothing is done before it is committed; what a
+//! full disk keeps from being committed has not happened, and is said again later. See [`kinewatch_core::rollout::step`].
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use kinewatch_core::command::{CommandError, ErrorCode};
+use kinewatch_core::rollout::step::{Done, Failure, Health, Input, Job, Note, Poll, Step};
+use kinewatch_core::rollout::{Code, Disposition, Fault, Machine, Offer, Phase, Record, Slot, Stage};
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::desk::Desk;
+use super::{Answer, jobs, moment, view};
+
+/// What could not be committed is tried again after this time.
+const AGAIN: Duration = Duration::from_secs(5);
+/// How often the health of a model on probation is looked at.
+const HEALTH: Duration = Duration::from_secs(1);
+/// From so many windows on the time that a model takes on live video counts.
+const LATENCY_WINDOWS: u64 = 200;
+
+/// What a driver is told beside what it finds out.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// A command.
+    Command(Input, Answer),
+    /// The agent stops in good order, and nothing has the model loaded any more.
+    Stop(oneshot::Sender<()>),
+}
+
+/// The state of the task.
+pub(super) struct Driver {
+    desk: Rc<Desk>,
+    machine: Machine,
+    record: Record,
+    told: mpsc::Receiver<Told>,
+    job: Option<(Job, JoinHandle<Result<Done, Failure>>)>,
+    poll: Option<JoinHandle<Result<Box<Offer>, Failure>>>,
+    wake: Timestamp,
+    /// Inputs whose step could not be committed.
+    owed: VecDeque<Input>,
+    /// When what serves was loaded.
+    loaded: Instant,
+}
+
+/// What ended the wait.
+enum Event {
+    Input(Input),
+    Told(Told),
+    /// Nobody can tell anything any more.
+    Closed,
+}
+
+impl Driver {
+    /// From where the start of the agent has left it: `step` is that of the last input then.
+    pub(super) fn new(desk: Rc<Desk>, machine: Machine, step: Step, told: mpsc::Receiver<Told>) -> Self {
+        let Step { record, wake, .. } = step;
+        let (owed, loaded) = (VecDeque::new(), Instant::now());
+        Self { desk, machine, record, told, job: None, poll: None, wake, owed, loaded }
+    }
+
+    /// Runs until it is told to stop. `loaded`: the job that the start of the agent has done already, if it was one.
+    pub(super) async fn run(mut self, loaded: Option<Job>) {
+        let first = match loaded {
+            Some(job) => Input::Ended { job: Box::new(job), result: Ok(Done::Plain) },
+            None => Input::Tick,
+        };
+        self.take(first);
+        loop {
+            match self.next().await {
+                Event::Input(input) => {
+                    self.take(input);
+                }
+                Event::Told(Told::Command(input, answer)) => {
+                    let outcome = self.command(&input);
+                    // Whoever asked may have stopped waiting.
+                    let _gone = answer.send(outcome);
+                }
+                Event::Told(Told::Stop(done)) => {
+                    self.cancel().await;
+                    self.take(Input::Stopped);
+                    // It may have begun what follows; nothing does any more.
+                    self.cancel().await;
+                    let _gone = done.send(());
+                    return;
+                }
+                Event::Closed => return self.cancel().await,
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Event {
+        if let Some(input) = self.owed.pop_front() {
+            tokio::select! {
+                biased;
+                told = self.told.recv() => {
+                    self.owed.push_front(input);
+                    return told.map_or(Event::Closed, Event::Told);
+                }
+                () = tokio::time::sleep(AGAIN) => return Event::Input(input),
+            }
+        }
+        let until = self.wake.duration_since(Timestamp::now());
+        let until = Duration::try_from(until).unwrap_or(Duration::ZERO).max(Duration::from_millis(20));
+        let probation = matches!(self.record.phase, Phase::Trial { stage: Stage::Probation, .. });
+        tokio::select! {
+            told = self.told.recv() => told.map_or(Event::Closed, Event::Told),
+            result = ended(self.job.as_mut().map(|(_, handle)| handle)) => {
+                let job = self.job.take().map_or(Job::None, |(job, _)| job);
+                self.mark(" done");
+                Event::Input(Input::Ended { job: Box::new(job), result: result.unwrap_or_else(|| Err(broken())) })
+            }
+            result = ended(self.poll.as_mut()) => {
+                self.poll = None;
+                Event::Input(Input::Polled(result.unwrap_or_else(|| Err(broken()))))
+            }
+            () = tokio::time::sleep(HEALTH), if probation => Event::Input(Input::Health(self.health())),
+            () = tokio::time::sleep(until) => Event::Input(Input::Tick),
+        }
+    }
+
+    fn command(&mut self, input: &Input) -> Result<serde_json::Value, CommandError> {
+        match self.step(input) {
+            Ok(None) => Ok(json!({ "model": self.record.model, "state": self.record.state() })),
+            Ok(Some(fault)) => {
+                let (explain, detail) = (fault.code.explain(), &fault.detail);
+                let message = if detail.is_empty() { explain.to_owned() } else { format!("{detail}: {explain}") };
+                Err(CommandError::new(ErrorCode::Unavailable, format!("{}: {message}", fault.code)))
+            }
+            Err(fault) => Err(CommandError::new(ErrorCode::Failed, fault.to_string())),
+        }
+    }
+
+    /// A step whose input is not lost where it cannot be committed.
+    fn take(&mut self, input: Input) {
+        if let Err(fault) = self.step(&input) {
+            tracing::error!(model = self.record.model, %fault, "the state of updates cannot be stored: nothing is done until it can");
+            self.desk.note_fault(&self.record.model, &fault);
+            self.owed.push_back(input);
+        }
+    }
+
+    /// One step, committed and carried out. Gives why the command was refused.
+    fn step(&mut self, input: &Input) -> Result<Option<Fault>, Fault> {
+        let now = moment::now(self.desk.plan.as_ref());
+        let step = self.machine.step(&self.record, input, now);
+        if step.record != self.record || step.note.is_some() {
+            self.desk.commit(&step.record, step.note.as_ref())?;
+        }
+        if let Some(note) = &step.note {
+            self.say(note);
+        }
+        if matches!(input, Input::Ended { job, result: Ok(_) } if loads(job).is_some()) {
+            self.loaded = Instant::now();
+        }
+        self.desk.shared.updates.count(&self.record, &step.record, input);
+        self.record = step.record;
+        if step.note.is_some() {
+            self.mark("");
+        }
+        if step.poll == Poll::Begin && self.poll.is_none() && self.desk.plan.is_some() {
+            self.poll = Some(tokio::task::spawn_local(jobs::poll(Rc::clone(&self.desk), self.record.model.clone())));
+        }
+        self.begin(step.job);
+        self.wake = step.wake;
+        if let Some(measured) = self.record.candidate().and_then(|candidate| candidate.measured) {
+            let bytes = measured.peak_memory_mb << 20;
+            self.desk.measured.borrow_mut().insert(self.record.model.clone(), bytes);
+        }
+        let factory = self.desk.factory.get(&self.record.model).map(|factory| factory.version.as_str());
+        let channel = self.desk.plan.as_ref().map(|plan| plan.channel.as_str());
+        self.desk.show(view::state(&self.machine, &self.record, now, factory, channel));
+        Ok(step.refused)
+    }
+
+    /// Another job takes the place of the one under way, which is cut off. The next one waits for what it holds.
+    fn begin(&mut self, job: Job) {
+        if self.job.as_ref().is_some_and(|(under_way, _)| *under_way == job) {
+            return;
+        }
+        if let Some((_, handle)) = self.job.take() {
+            handle.abort();
+        }
+        self.desk.leave_trial_unless(&self.record.model, &job);
+        if job != Job::None {
+            let doing = jobs::run(Rc::clone(&self.desk), self.record.model.clone(), job.clone());
+            self.job = Some((job, tokio::task::spawn_local(doing)));
+        }
+    }
+
+    async fn cancel(&mut self) {
+        let poll = self.poll.take();
+        for handle in [self.job.take().map(|(_, handle)| handle.abort_handle()), poll.map(|p| p.abort_handle())] {
+            handle.iter().for_each(tokio::task::AbortHandle::abort);
+        }
+        tokio::task::yield_now().await;
+    }
+
+    /// How the model that has taken over does, since it was loaded.
+    fn health(&self) -> Health {
+        let shared = &self.desk.shared;
+        let models = shared.models.load();
+        let Some(view) = models.iter().find(|view| view.name == self.record.model) else { return Health::default() };
+        let windows = view.tally.answered.load(Relaxed);
+        let mut errors = view.tally.failed.load(Relaxed) + view.tally.not_finite.load(Relaxed);
+        let fault = shared.inference_fault.load();
+        let mut detail = fault.as_ref().map_or_else(String::new, |fault| fault.to_string());
+        let limit = self.record.candidate().and_then(|candidate| candidate.gates.latency_p99_ms);
+        let p99 = view.tally.latency.quantile_ms(0.99);
+        if let (Some(limit), Some(p99)) = (limit, p99)
+            && (errors, windows) >= (0, LATENCY_WINDOWS)
+            && errors == 0
+            && p99 > limit
+        {
+            errors = 1;
+            detail = format!("99 of 100 windows took up to {p99:.1} ms on live video, permitted are {limit}");
+        }
+        self.desk.progress(&self.record, windows, self.record.candidate().map(|c| c.gates.probation_windows));
+        Health { ran: self.loaded.elapsed(), windows, errors, detail }
+    }
+
+    /// For tests that end the process here.
+    fn mark(&self, what: &str) {
+        if let Some(on_beat) = self.desk.shared.on_beat {
+            on_beat(&format!("update {}{what}", self.record.state()));
+        }
+    }
+
+    fn say(&self, note: &Note) {
+        let model = &self.record.model;
+        let release = note.release.as_ref().map(|release| format!("{} (epoch {})", release.version, release.epoch));
+        let release = release.unwrap_or_else(|| "factory".to_owned());
+        let (from, to) = (note.from, note.to);
+        match &note.fault {
+            None => tracing::info!(model, release, from, to, "update"),
+            Some(Fault { code, detail }) if code.disposition() == Disposition::Quarantine => {
+                tracing::error!(model, release, from, to, code = code.as_str(), detail, "update: {}", code.explain());
+            }
+            Some(Fault { code, detail }) => {
+                tracing::warn!(model, release, from, to, code = code.as_str(), detail, "update: {}", code.explain());
+            }
+        }
+    }
+}
+
+/// The end of a task; never, where there is none. `None`: it was cut off.
+async fn ended<T>(handle: Option<&mut JoinHandle<T>>) -> Option<T> {
+    match handle {
+        Some(handle) => handle.await.ok(),
+        None => std::future::pending().await,
+    }
+}
+
+/// A task that ended without a word: it was cut off by the end of the runtime.
+fn broken() -> Failure {
+    Fault::new(Code::Interrupted, "the task of the updater was cut off").into()
+}
+
+/// The slot that a job loads.
+pub(super) fn loads(job: &Job) -> Option<&Slot> {
+    match job {
+        Job::Load { slot } => Some(slot),
+        _ => None,
+    }
+}

