@@ -68,6 +68,8 @@ struct World {
     job: Job,
     /// The candidate, where the process may have it in its memory.
     exposed: Option<Release>,
+    /// What the process runs.
+    loaded: Slot,
     /// `Started` of this process is on the disk.
     started: bool,
     next_commit_fails: bool,
@@ -91,6 +93,7 @@ impl World {
             record: Record::new("falls"),
             job: Job::None,
             exposed: None,
+            loaded: Slot::Factory,
             started: false,
             next_commit_fails: false,
             killed_before_commit: false,
@@ -126,11 +129,6 @@ impl World {
         // What the disk holds is what was meant.
         let json = serde_json::to_string(&step.record).unwrap();
         assert_eq!(serde_json::from_str::<Record>(&json).unwrap(), step.record);
-        if let (Input::Ended { job, result: Ok(Done::Proven(_)) }, Job::Prove { release, .. }) = (input, &self.job)
-            && **job == self.job
-        {
-            self.proven.insert(key(release));
-        }
         if let (Input::Health(health), Some(candidate)) = (input, self.record.candidate())
             && self.record.state() == "probation"
             && health.errors == 0
@@ -139,11 +137,30 @@ impl World {
             self.passed.insert(key(&candidate.release));
         }
         self.quarantined.extend(step.record.quarantine.iter().map(|q| key(&q.release)));
+        if let Input::Ended { job, result } = input
+            && **job == self.job
+        {
+            self.job_ended(result);
+        }
         self.started = true;
         self.record = step.record;
         self.job = step.job;
         self.exposed = self.exposes();
         self.hold();
+    }
+
+    /// What a job's end means, as the rules are meant, whatever the machine makes of it.
+    fn job_ended(&mut self, result: &Result<Done, Failure>) {
+        match (&self.job, result) {
+            (Job::Prove { release, .. }, Ok(Done::Proven(_))) => {
+                self.proven.insert(key(release));
+            }
+            (Job::Load { slot }, Ok(_)) => self.loaded = slot.clone(),
+            (_, Err(failure)) if failure.fault.code.disposition() == Disposition::Quarantine => {
+                self.quarantined.extend(self.record.candidate().map(|c| key(&c.release)));
+            }
+            _ => {}
+        }
     }
 
     /// What must hold of every record that is on the disk.
@@ -155,6 +172,9 @@ impl World {
         }
         if let Slot::Release(release) = self.record.serving() {
             assert!(self.proven.contains(&key(&release)), "{release:?} is loaded and was never proven");
+        }
+        if self.started && matches!(self.record.phase, Phase::Idle | Phase::Settling { .. }) {
+            assert_eq!(self.loaded, self.record.current, "what runs is what the record says");
         }
         if let Some(candidate) = self.record.candidate() {
             assert!(!self.quarantined.contains(&key(&candidate.release)), "a quarantined release is on trial");
@@ -192,10 +212,18 @@ impl World {
             assert!(*deaths <= u32::from(TRIES), "{release:?} killed the agent {deaths} times");
         }
         (self.job, self.started) = (Job::None, false);
+        self.begin();
+    }
+
+    /// What the driver does at the start.
+    fn begin(&mut self) {
+        self.loaded = self.record.current.clone();
         self.give(&Input::Started);
-        // The driver has loaded what the record says.
-        if matches!(&self.job, Job::Load { .. }) {
-            self.ends(Ok(Done::Plain));
+        if self.started {
+            self.loaded = self.record.serving();
+            if matches!(&self.job, Job::Load { .. }) {
+                self.ends(Ok(Done::Plain));
+            }
         }
     }
 
@@ -236,14 +264,16 @@ impl World {
             Event::Stopped => {
                 self.give(&Input::Stopped);
                 (self.job, self.exposed, self.started) = (Job::None, None, false);
-                self.give(&Input::Started);
-                if matches!(&self.job, Job::Load { .. }) {
-                    self.ends(Ok(Done::Plain));
-                }
+                self.begin();
             }
             Event::DiskRefuses => self.next_commit_fails = true,
             Event::Unusable(code) => {
                 let (slot, fault) = (self.record.serving(), Fault::from(Code::ALL[code]));
+                self.loaded = self
+                    .machine
+                    .step(&self.record, &Input::Unusable { slot: slot.clone(), fault: fault.clone() }, self.now)
+                    .record
+                    .serving();
                 self.give(&Input::Unusable { slot, fault });
             }
             Event::Time(seconds) => {
