@@ -88,7 +88,7 @@ impl Turn<'_> {
 
     fn started(&mut self) {
         self.record.starts = self.record.starts.saturating_add(1);
-        if self.record.polls.next.is_none_or(|next| self.is_due(next)) {
+        if self.is_poll_due() {
             let settings = self.settings();
             let pause = first_pause(settings.poll_period, &settings.device, self.record.starts);
             self.record.polls.next = Some(self.after(pause));
@@ -187,7 +187,7 @@ impl Turn<'_> {
         self.record.prune_quarantine();
         let halted = file.halt;
         self.record.offer = Some(offer.clone());
-        if halted && self.record.candidate().is_some() {
+        if halted && self.record.candidate().is_some_and(|c| c.release.channel == release.channel) {
             self.fail(&Fault::from(Code::Halted).into());
         }
         Ok(())
@@ -248,7 +248,7 @@ impl Turn<'_> {
         match &record.phase {
             Phase::Idle => Job::None,
             Phase::RollingBack { .. } => Job::Load { slot: record.current.clone() },
-            Phase::Settling { not_before, .. } if not_before.is_some_and(|at| !self.is_due(at)) => Job::None,
+            Phase::Settling { not_before, .. } if not_before.is_some_and(|at| !is_due(at, self.now.time)) => Job::None,
             Phase::Settling { keep, .. } => {
                 Job::Settle { current: record.current.clone(), previous: record.previous.clone(), keep: keep.clone() }
             }
@@ -274,8 +274,7 @@ impl Turn<'_> {
     }
 
     fn poll(&self) -> Poll {
-        let due = self.record.polls.next.is_none_or(|next| self.is_due(next));
-        if due && self.now.clock == ClockState::Synchronised { Poll::Begin } else { Poll::Later }
+        if self.is_poll_due() && self.now.clock == ClockState::Synchronised { Poll::Begin } else { Poll::Later }
     }
 
     fn wake(&self, poll: Poll) -> Timestamp {
@@ -321,8 +320,9 @@ impl Turn<'_> {
         self.record.candidate().is_some_and(|c| self.record.approved == Some(c.release.epoch))
     }
 
-    fn is_due(&self, at: Timestamp) -> bool {
-        is_due(at, self.now.time)
+    fn is_poll_due(&self) -> bool {
+        let most = MAX_PLAN.max(self.settings().poll_period.saturating_mul(2));
+        self.record.polls.next.is_none_or(|next| is_due_within(next, self.now.time, most))
     }
 
     pub(super) fn after(&self, pause: Duration) -> Timestamp {
@@ -330,9 +330,14 @@ impl Turn<'_> {
     }
 }
 
-/// Whether a time that we planned has come. One that lies further ahead than any plan was written under a wrong clock.
+/// Whether a time that we planned has come.
 pub(super) fn is_due(at: Timestamp, now: Timestamp) -> bool {
-    at <= now || at > after(now, MAX_PLAN)
+    is_due_within(at, now, MAX_PLAN)
+}
+
+/// One that lies further ahead than any plan was written under a wrong clock.
+fn is_due_within(at: Timestamp, now: Timestamp, most: Duration) -> bool {
+    at <= now || at > after(now, most)
 }
 
 fn after(time: Timestamp, pause: Duration) -> Timestamp {

@@ -9,9 +9,13 @@
 mod channel;
 mod code;
 mod machine;
+#[cfg(test)]
+mod property_tests;
 mod record;
 mod seed;
 pub mod step;
+#[cfg(test)]
+mod tests;
 mod trial;
 mod verdict;
 

@@ -24,8 +24,8 @@
 //! * **At the start** the agent loads [`Record::serving`] of the record *after* `Started` was committed, in the place of the
 //!   configured package. When that succeeded and `step.job` is [`Job::Load`] of the same slot, the job has ended well. When it
 //!   failed: input [`Input::Unusable`], commit, and load what `serving` says then. It ends at [`Slot::Factory`] at the latest.
-//! * **A commit that fails** (full disk): the step did not happen. Nothing of it is done; the same input is given again later. At
-//!   the start, load `record.current`, never the candidate: its try could not be spent.
+//! * **A commit that fails** (full disk): the step did not happen. Nothing of it is done; the same input is given again later, and
+//!   `Started` before any other. At the start, load `record.current` meanwhile, never the candidate: its try could not be spent.
 //! * **Every job may be done twice**: after a crash the same job is asked for again, and does what is left of it.
 //! * A job that is cancelled has no end: its `Ended`, should it be given all the same, is not the job that the machine waits for.
 //! * `Stopped` is only for a stop in good order. A watchdog, a panic or an inference thread that does not end is none: the try stays
