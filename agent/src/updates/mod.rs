@@ -42,7 +42,7 @@ use self::driver::{Driver, Told};
 use self::ledger::Ledger;
 pub use self::view::UpdatesView;
 pub(crate) use self::view::code_of;
-use crate::config::plan::Plan;
+use crate::config::plan::{Plan, UpdatesPlan};
 use crate::health::Shared;
 use crate::reload;
 
@@ -263,6 +263,25 @@ pub fn stored(state_dir: &Path) -> Result<ModelsState, Fault> {
 pub fn history(state_dir: &Path, model: Option<&str>, limit: usize) -> Result<Vec<HistoryLine>, Fault> {
     let home = boot::home(state_dir);
     if home.exists() { Ledger::open(&home)?.history(model, limit) } else { Ok(Vec::new()) }
+}
+
+/// Whether the trust anchor can be read.
+///
+/// # Errors
+/// It cannot.
+pub fn anchor(plan: &UpdatesPlan) -> Result<(), Fault> {
+    repository::read_anchor(&plan.root).map(drop)
+}
+
+/// Looks at the repository, and gives when the first of its metadata expires. What a daemon trusts is not touched. Blocks for
+/// as long as the network takes.
+///
+/// # Errors
+/// Why a daemon could not update from it.
+pub fn look(plan: &UpdatesPlan) -> Result<jiff::Timestamp, Fault> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Fault::new(Code::Unreachable, format!("no runtime: {e}")))?;
+    runtime.block_on(repository::look(plan))
 }
 
 /// Where the trusted metadata, the parts and the packages of a state directory lie, for who looks.

@@ -120,3 +120,18 @@ fn failure(refused: Refused) -> Failure {
     let retry_after = refused.retry_after();
     Failure { fault: refused.into(), retry_after }
 }
+
+/// Looks at the repository with metadata that is thrown away. Gives when the first of it expires.
+pub(super) async fn look(plan: &UpdatesPlan) -> Result<Timestamp, Fault> {
+    let home = std::env::temp_dir().join(format!("kinewatch-look-{}-{:08x}", std::process::id(), fastrand::u32(..)));
+    std::fs::create_dir(&home).map_err(|e| Fault::new(Code::DiskError, format!("{}: {e}", home.display())))?;
+    let looked = async {
+        let mut client = open(plan, &home, "tuf").map_err(|failure| failure.fault)?;
+        let refreshed = client.refresh(Clock::Synchronised(Timestamp::now()), &Floors::default()).await?;
+        Ok(refreshed.expires)
+    };
+    let result = looked.await;
+    // Nothing of worth is in it.
+    let _left = std::fs::remove_dir_all(&home);
+    result
+}

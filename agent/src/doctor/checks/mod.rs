@@ -17,6 +17,7 @@ mod memory;
 mod model;
 mod permissions;
 mod service;
+mod updates;
 mod web;
 
 use std::time::Duration;
@@ -57,6 +58,7 @@ pub(super) fn all(context: &Context) -> Vec<Check> {
     checks.push(simple("model", limit, model::check));
     checks.extend([
         simple("broker", REMOTE, broker::check),
+        simple("updates", REMOTE * 2, updates::check),
         simple("clock", LOCAL, clock::check),
         simple("disk", LOCAL, disk::check),
         simple("database", DATABASE, database::check),
