@@ -20,7 +20,7 @@ pub enum Disposition {
 #[non_exhaustive]
 pub enum StoreError {
     /// No space left (or quota exceeded).
-    #[error("{path}: the disk is full: free some space; events wait in memory until it can be written")]
+    #[error("{path}: the disk is full: free some space; what belongs there waits in memory until it can be written")]
     DiskFull {
         /// Database or record file.
         path: PathBuf,

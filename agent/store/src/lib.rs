@@ -1,4 +1,5 @@
-//! The durable side of kinewatch: outbox, event history, open actions and counters in one SQLite file.
+//! The durable side of kinewatch: outbox, event history, open actions and counters in one SQLite file, and what is known
+//! of models over the air in another ([`updates`]).
 //!
 //! The promise: *an event once decided is on disk before it is sent, and leaves the outbox only on the broker's
 //! acknowledgement.* [`Store::append`] allocates the sequence numbers and stores the rows in one transaction; only what
@@ -34,6 +35,7 @@ mod record;
 mod schema;
 mod stamp;
 mod state;
+pub mod updates;
 
 pub use append::{Appended, Draft, Handing, Status};
 pub use error::{Disposition, StoreError};

@@ -220,8 +220,16 @@ fn place(path: &Path) -> Option<(u64, u64)> {
 
 /// The checked and migrated database, and whether it was empty.
 fn connect(path: &Path) -> Result<(Connection, bool), StoreError> {
+    let mut connection = checked(path)?;
+    let fresh = schema::migrate(&mut connection, path)?;
+    check_writable(&connection, path)?;
+    Ok((connection, fresh))
+}
+
+/// The database at `path`, set up for durable commits and read from end to end.
+pub(crate) fn checked(path: &Path) -> Result<Connection, StoreError> {
     let failed = |operation: &'static str| move |e| StoreError::sqlite(path, operation, e);
-    let mut connection = Connection::open(path).map_err(failed("opening"))?;
+    let connection = Connection::open(path).map_err(failed("opening"))?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed("setting the busy timeout"))?;
     let mode: String = connection
         .query_row("PRAGMA journal_mode=WAL", [], |r| r.get(0))
@@ -238,14 +246,18 @@ fn connect(path: &Path) -> Result<(Connection, bool), StoreError> {
     if check != "ok" {
         return Err(StoreError::Corrupt { path: path.to_owned(), reason: check });
     }
-    let fresh = schema::migrate(&mut connection, path)?;
-    // SQLite writes to no file whose header names a format of the future; the file system has nothing against it.
-    let writable = || std::fs::OpenOptions::new().append(true).open(path).is_ok();
-    if connection.is_readonly("main").map_err(failed("asking whether it can be written"))? && writable() {
+    Ok(connection)
+}
+
+/// SQLite writes to no file whose header names a format of the future; the file system has nothing against it.
+pub(crate) fn check_writable(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let read_only = connection.is_readonly("main");
+    let read_only = read_only.map_err(|e| StoreError::sqlite(path, "asking whether it can be written", e))?;
+    if read_only && std::fs::OpenOptions::new().append(true).open(path).is_ok() {
         let reason = "its header says that it must not be written".to_owned();
         return Err(StoreError::Corrupt { path: path.to_owned(), reason });
     }
-    Ok((connection, fresh))
+    Ok(())
 }
 
 /// The next number to give out, and the range that the loss of rows may have torn, when the database is behind what else
@@ -292,7 +304,7 @@ fn read_meta(connection: &Connection, path: &Path, key: &str) -> Result<u64, Sto
 }
 
 /// Move the database and its log away under the first free number.
-fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
+pub(crate) fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
     let with = |suffix: &str| PathBuf::from(format!("{}{suffix}", path.display()));
     let aside = (1..10_000)
         .map(|n| with(&format!(".corrupt-{n}")))

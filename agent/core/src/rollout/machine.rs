@@ -351,6 +351,6 @@ fn note(before: &Record, after: &Record, at: Timestamp) -> Option<Note> {
         let release = before.candidate().or(after.candidate()).map(|c| c.release.clone());
         let release = release.or_else(|| before.current.release().cloned());
         let fault = after.fault.clone().filter(|_| before.fault != after.fault);
-        Note { at, from: before.state(), to: after.state(), release, fault }
+        Note { at, from: before.state().to_owned(), to: after.state().to_owned(), release, fault }
     })
 }

@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use semver::Version;
+use serde::{Deserialize, Serialize};
 
 use super::{Fault, Gates, Labels, Measured, Offer, Record, Release, Slot};
 
@@ -219,17 +220,19 @@ pub enum Poll {
 }
 
 /// A line of the history of a model.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
     /// When.
     pub at: Timestamp,
     /// State before, as in [`Record::state`].
-    pub from: &'static str,
+    pub from: String,
     /// State after.
-    pub to: &'static str,
+    pub to: String,
     /// Which release it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<Release>,
     /// Why, where something went wrong or was stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<Fault>,
 }
 

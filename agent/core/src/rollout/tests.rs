@@ -295,7 +295,7 @@ fn an_error_in_probation_goes_back() {
     device.give(Input::Health(Health { windows: 101, errors: 1, detail, ..Health::default() }));
     assert_eq!(device.step.job, Job::Load { slot: Slot::Factory });
     let note = device.step.note.clone().unwrap();
-    assert_eq!((note.from, note.to), ("probation", "rolling_back"));
+    assert_eq!((note.from.as_str(), note.to.as_str()), ("probation", "rolling_back"));
     let fault = note.fault.unwrap();
     assert_eq!(fault.to_string(), "probation_failed: 1 errors in 101 windows: output is not finite");
     device.until("idle");
