@@ -116,13 +116,11 @@ pub(super) fn history(args: &ModelHistoryArgs) -> Outcome {
         return print("nothing has happened yet");
     }
     let mut table = new_table(&["when", "model", "release", "from", "to", "why"]);
-    for HistoryLine { at, model, release, from, to, code, detail } in &lines {
-        let why = match (code, detail.as_str()) {
-            (None, _) => String::new(),
-            (Some(code), "") => code.to_string(),
-            (Some(code), detail) => format!("{code}: {detail}"),
-        };
-        table.add_row([at, model, release, from, to, &why].map(Cell::new));
+    for HistoryLine { model, note } in &lines {
+        let why = note.fault.as_ref().map_or_else(String::new, ToString::to_string);
+        let release = note.release.as_ref().map(|release| format!("{} (epoch {})", release.version, release.epoch));
+        let (at, release) = (note.at.to_string(), release.unwrap_or_default());
+        table.add_row([&at, model, &release, &note.from, &note.to, &why].map(Cell::new));
     }
     print(&table.to_string())
 }

@@ -95,16 +95,15 @@ impl Boot {
 
     fn start(&self, name: &str, machine: Machine, updates: Option<&UpdatesPlan>) -> Started {
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        let record = match ledger.record(name) {
-            Ok(Some(record)) => record,
-            Ok(None) => depot::found(&self.home, name),
+        let record = match ledger.record(name, || depot::found(&self.home, name)) {
+            Ok(record) => record,
             Err(fault) => {
                 tracing::error!(model = name, %fault, "the record of its releases cannot be read");
                 depot::found(&self.home, name)
             }
         };
         let step = machine.step(&record, &Input::Started, moment::now(updates));
-        let committed = ledger.commit(&step.record, step.note.as_ref());
+        let committed = ledger.commit(&step.record, step.note.as_ref(), None);
         let slot = match &committed {
             Ok(()) => step.record.serving(),
             Err(fault) => {
@@ -124,7 +123,7 @@ impl Boot {
         let input = Input::Unusable { slot: started.slot.clone(), fault: fault.clone() };
         let step = started.machine.step(&started.step.record, &input, moment::now(updates));
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        match ledger.commit(&step.record, step.note.as_ref()) {
+        match ledger.commit(&step.record, step.note.as_ref(), None) {
             Ok(()) => {
                 started.slot = step.record.serving();
                 started.step = step;

@@ -69,16 +69,12 @@ pub(super) struct Desk {
 
 impl Desk {
     /// One transaction.
-    pub(super) fn commit(&self, record: &Record, note: Option<&Note>) -> Result<(), Fault> {
-        self.ledger().commit(record, note)
+    pub(super) fn commit(&self, record: &Record, note: Option<&Note>, floors: Option<&Floors>) -> Result<(), Fault> {
+        self.ledger().commit(record, note, floors)
     }
 
     pub(super) fn floors(&self) -> Result<Floors, Fault> {
         self.ledger().floors()
-    }
-
-    pub(super) fn keep_floors(&self, floors: &Floors) -> Result<(), Fault> {
-        self.ledger().keep_floors(floors)
     }
 
     fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use kinewatch_core::command::{CommandError, ErrorCode};
 use kinewatch_core::rollout::step::{Done, Failure, Health, Input, Job, Note, Poll, Step};
 use kinewatch_core::rollout::{Code, Disposition, Fault, Machine, Offer, Phase, Record, Slot, Stage};
+use kinewatch_ota::tuf::Floors;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -42,7 +43,9 @@ pub(super) struct Driver {
     record: Record,
     told: mpsc::Receiver<Told>,
     job: Option<(Job, JoinHandle<Result<Done, Failure>>)>,
-    poll: Option<JoinHandle<Result<Box<Offer>, Failure>>>,
+    poll: Option<JoinHandle<(Floors, Result<Box<Offer>, Failure>)>>,
+    /// What the repository's metadata must not go below, where that is not committed yet.
+    floors: Option<Floors>,
     wake: Timestamp,
     /// Inputs whose step could not be committed.
     owed: VecDeque<Input>,
@@ -63,7 +66,7 @@ impl Driver {
     pub(super) fn new(desk: Rc<Desk>, machine: Machine, step: Step, told: mpsc::Receiver<Told>) -> Self {
         let Step { record, wake, .. } = step;
         let (owed, loaded) = (VecDeque::new(), Instant::now());
-        Self { desk, machine, record, told, job: None, poll: None, wake, owed, loaded }
+        Self { desk, machine, record, told, job: None, poll: None, floors: None, wake, owed, loaded }
     }
 
     /// Runs until it is told to stop. `loaded`: the job that the start of the agent has done already, if it was one.
@@ -119,7 +122,9 @@ impl Driver {
             }
             result = ended(self.poll.as_mut()) => {
                 self.poll = None;
-                Event::Input(Input::Polled(result.unwrap_or_else(|| Err(broken()))))
+                let (floors, result) = result.map_or_else(|| (None, Err(broken())), |(f, result)| (Some(f), result));
+                self.floors = floors.filter(|floors| *floors != Floors::default());
+                Event::Input(Input::Polled(result))
             }
             () = tokio::time::sleep(HEALTH), if probation => Event::Input(Input::Health(self.health())),
             () = tokio::time::sleep(until) => Event::Input(Input::Tick),
@@ -151,8 +156,9 @@ impl Driver {
     fn step(&mut self, input: &Input) -> Result<Option<Fault>, Fault> {
         let now = moment::now(self.desk.plan.as_ref());
         let step = self.machine.step(&self.record, input, now);
-        if step.record != self.record || step.note.is_some() {
-            self.desk.commit(&step.record, step.note.as_ref())?;
+        if step.record != self.record || step.note.is_some() || self.floors.is_some() {
+            self.desk.commit(&step.record, step.note.as_ref(), self.floors.as_ref())?;
+            self.floors = None;
         }
         if let Some(note) = &step.note {
             self.say(note);
@@ -237,7 +243,7 @@ impl Driver {
         let model = &self.record.model;
         let release = note.release.as_ref().map(|release| format!("{} (epoch {})", release.version, release.epoch));
         let release = release.unwrap_or_else(|| "factory".to_owned());
-        let (from, to) = (note.from, note.to);
+        let (from, to) = (&note.from, &note.to);
         match &note.fault {
             None => tracing::info!(model, release, from, to, "update"),
             Some(Fault { code, detail }) if code.disposition() == Disposition::Quarantine => {

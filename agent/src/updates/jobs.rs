@@ -13,6 +13,7 @@ use kinewatch_core::event::ModelProgress;
 use kinewatch_core::manifest::{Manifest, Overrides};
 use kinewatch_core::rollout::step::{Done, Failure, Job};
 use kinewatch_core::rollout::{Code, Fault, Gates, Labels, Measured, Offer, Release, Slot};
+use kinewatch_ota::tuf::Floors;
 use tokio::sync::oneshot;
 
 use super::desk::Desk;
@@ -30,14 +31,19 @@ const UNMEASURED: u64 = 4;
 
 type Outcome = Result<Done, Failure>;
 
-/// Asks what the channel offers.
-pub(super) async fn poll(desk: Rc<Desk>, model: String) -> Result<Box<Offer>, Failure> {
-    let Some(plan) = &desk.plan else { return Err(Fault::new(Code::Unreachable, "updates are off").into()) };
+/// Asks what the channel offers. Gives what the metadata must not go below from then on, too.
+pub(super) async fn poll(desk: Rc<Desk>, model: String) -> (Floors, Result<Box<Offer>, Failure>) {
+    let mut floors = match desk.floors() {
+        Ok(floors) => floors,
+        Err(fault) => return (Floors::default(), Err(fault.into())),
+    };
+    let Some(plan) = &desk.plan else {
+        return (floors, Err(Fault::new(Code::Unreachable, "updates are off").into()));
+    };
     let mut repository = desk.repository.lock().await;
     let repository = repository.get_or_insert_with(|| repository::Repository::new(plan.clone(), desk.home.clone()));
-    let floors = desk.floors()?;
-    let offer = repository.poll(&model, &floors, |floors| desk.keep_floors(&floors)).await?;
-    Ok(Box::new(offer))
+    let offer = repository.poll(&model, &mut floors).await;
+    (floors, offer.map(Box::new))
 }
 
 /// Does a job.

@@ -1,93 +1,78 @@
-//! The state of updates on the disk, in words of the updater: every transition is one commit.
+//! The state of updates on the disk, in words of the updater.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use kinewatch_core::rollout::step::Note;
 use kinewatch_core::rollout::{Code, Fault, Record};
 use kinewatch_ota::tuf::Floors;
-use serde::{Deserialize, Serialize};
+use kinewatch_store::StoreError;
+use kinewatch_store::updates::{Change, Updates};
 
-use super::HistoryLine;
+/// The one repository that a device follows.
+const REPOSITORY: &str = "models";
 
-/// Lines of the history that are kept.
-const HISTORY: usize = 1000;
-
+/// The database; one owner at a time. Blocks on the disk.
 #[derive(Debug)]
-pub(super) struct Ledger {
-    path: PathBuf,
-    content: Content,
-}
-
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Content {
-    records: BTreeMap<String, Record>,
-    floors: Floors,
-    history: Vec<HistoryLine>,
-}
+pub(super) struct Ledger(Updates);
 
 impl Ledger {
+    /// Opens or makes it.
     pub(super) fn open(home: &Path) -> Result<Self, Fault> {
-        let path = home.join("updates.json");
-        fs::create_dir_all(home).map_err(|e| disk(home, &e))?;
-        let content = match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| Fault::new(Code::StateDamaged, format!("{e}")))?,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Content::default(),
-            Err(e) => return Err(disk(&path, &e)),
-        };
-        Ok(Self { path, content })
-    }
-
-    pub(super) fn record(&self, model: &str) -> Result<Option<Record>, Fault> {
-        Ok(self.content.records.get(model).cloned())
-    }
-
-    pub(super) fn records(&self) -> Result<Vec<Record>, Fault> {
-        Ok(self.content.records.values().cloned().collect())
-    }
-
-    pub(super) fn commit(&mut self, record: &Record, note: Option<&Note>) -> Result<(), Fault> {
-        let mut next = self.content.clone();
-        next.records.insert(record.model.clone(), record.clone());
-        next.history.extend(note.map(|note| HistoryLine::new(&record.model, note)));
-        let excess = next.history.len().saturating_sub(HISTORY);
-        next.history.drain(..excess);
-        self.write(next)
-    }
-
-    pub(super) fn floors(&self) -> Result<Floors, Fault> {
-        Ok(self.content.floors.clone())
-    }
-
-    pub(super) fn keep_floors(&mut self, floors: &Floors) -> Result<(), Fault> {
-        if *floors == self.content.floors {
-            return Ok(());
+        std::fs::create_dir_all(home).map_err(|e| disk(home, &e))?;
+        let updates = Updates::open(path(home)).map_err(|e| fault(&e))?;
+        if let Some(aside) = updates.set_aside() {
+            let said = Fault::new(Code::StateDamaged, format!("it is at {} now", aside.display()));
+            tracing::error!(code = said.code.as_str(), detail = said.detail, "update: {}", said.code.explain());
         }
-        self.write(Content { floors: floors.clone(), ..self.content.clone() })
+        Ok(Self(updates))
     }
 
-    pub(super) fn history(&self, model: Option<&str>, limit: usize) -> Result<Vec<HistoryLine>, Fault> {
-        let of = |line: &&HistoryLine| model.is_none_or(|model| line.model == model);
-        let mut lines: Vec<_> = self.content.history.iter().filter(of).cloned().collect();
-        lines.drain(..lines.len().saturating_sub(limit));
-        Ok(lines)
+    /// The record of a model; `found` makes one from what is installed, where there is none that can be read.
+    pub(super) fn record(&self, model: &str, found: impl FnOnce() -> Record) -> Result<Record, Fault> {
+        let loaded = self.0.load(model, found).map_err(|e| fault(&e))?;
+        if let Some(why) = loaded.damaged {
+            tracing::error!(
+                model,
+                why,
+                "the record of its releases could not be read: begun anew from what is installed"
+            );
+        }
+        Ok(loaded.record)
     }
 
-    fn write(&mut self, next: Content) -> Result<(), Fault> {
-        let part = self.path.with_extension("part");
-        let written = (|| {
-            let mut file = File::create(&part)?;
-            file.write_all(&serde_json::to_vec(&next)?)?;
-            file.sync_all()?;
-            fs::rename(&part, &self.path)?;
-            File::open(self.path.parent().unwrap_or(Path::new("/")))?.sync_all()
-        })();
-        written.map_err(|e| disk(&self.path, &e))?;
-        self.content = next;
-        Ok(())
+    /// One step, and what the repository's metadata must not go below from then on: one transaction.
+    pub(super) fn commit(
+        &mut self,
+        record: &Record,
+        note: Option<&Note>,
+        floors: Option<&Floors>,
+    ) -> Result<(), Fault> {
+        let floors = floors.map(|floors| serde_json::to_string(floors).unwrap_or_default());
+        let repository = floors.as_deref().map(|floors| (REPOSITORY, floors));
+        self.0.commit(Change { record, note, repository }).map_err(|e| fault(&e))
     }
+
+    /// What the repository's metadata must not go below.
+    pub(super) fn floors(&self) -> Result<Floors, Fault> {
+        let floors = self.0.repository_floors(REPOSITORY).map_err(|e| fault(&e))?;
+        let read = |text: String| serde_json::from_str(&text);
+        // The client keeps floors of its own beside the metadata.
+        Ok(floors.map(read).and_then(Result::ok).unwrap_or_default())
+    }
+}
+
+/// Where it is.
+pub(super) fn path(home: &Path) -> PathBuf {
+    home.join("updates.db")
+}
+
+pub(super) fn fault(error: &StoreError) -> Fault {
+    let code = match error {
+        StoreError::DiskFull { .. } => Code::NoSpace,
+        StoreError::Corrupt { .. } => Code::StateDamaged,
+        _ => Code::DiskError,
+    };
+    Fault::new(code, error.to_string())
 }
 
 fn disk(path: &Path, error: &std::io::Error) -> Fault {

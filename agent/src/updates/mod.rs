@@ -31,7 +31,8 @@ use kinewatch_core::event::ModelsState;
 use kinewatch_core::rollout::step::{Input, Note};
 use kinewatch_core::rollout::{Code, Fault};
 use kinewatch_mqtt::Reply;
-use serde::{Deserialize, Serialize};
+use kinewatch_store::updates::Seen;
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::LocalSet;
@@ -39,7 +40,6 @@ use tokio::task::LocalSet;
 use self::boot::Boot;
 use self::desk::{Desk, Factory};
 use self::driver::{Driver, Told};
-use self::ledger::Ledger;
 pub use self::view::UpdatesView;
 pub(crate) use self::view::code_of;
 use crate::config::plan::{Plan, UpdatesPlan};
@@ -209,50 +209,21 @@ async fn check(drivers: &Drivers, answer: Answer) {
 }
 
 /// A line of the history of models.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HistoryLine {
-    /// When, RFC 3339, UTC.
-    pub at: String,
     /// Name in the configuration.
     pub model: String,
-    /// Which release it is about; empty for the package that the configuration names.
-    pub release: String,
-    /// State before.
-    pub from: String,
-    /// State after.
-    pub to: String,
-    /// Why, where something went wrong or was stopped.
-    pub code: Option<Code>,
-    /// With its coordinates.
-    pub detail: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub note: Note,
 }
 
-impl HistoryLine {
-    fn new(model: &str, note: &Note) -> Self {
-        let release = note.release.as_ref().map(|r| format!("{} (epoch {})", r.version, r.epoch));
-        Self {
-            at: note.at.to_string(),
-            model: model.to_owned(),
-            release: release.unwrap_or_default(),
-            from: note.from.to_owned(),
-            to: note.to.to_owned(),
-            code: note.fault.as_ref().map(|fault| fault.code),
-            detail: note.fault.as_ref().map_or_else(String::new, |fault| fault.detail.clone()),
-        }
-    }
-}
-
-/// What is stored of the models in a state directory where no agent runs.
+/// What is stored of the models in a state directory, also beside the agent that runs there.
 ///
 /// # Errors
 /// The database cannot be read.
 pub fn stored(state_dir: &Path) -> Result<ModelsState, Fault> {
-    let home = boot::home(state_dir);
-    if !home.exists() {
-        return Ok(ModelsState::default());
-    }
-    let records = Ledger::open(&home)?.records()?;
-    let models = records.iter().map(view::at_rest).collect();
+    let models = look_into(state_dir, 0)?.records.iter().map(view::at_rest).collect();
     Ok(ModelsState { models, session: 0 })
 }
 
@@ -261,8 +232,23 @@ pub fn stored(state_dir: &Path) -> Result<ModelsState, Fault> {
 /// # Errors
 /// The database cannot be read.
 pub fn history(state_dir: &Path, model: Option<&str>, limit: usize) -> Result<Vec<HistoryLine>, Fault> {
-    let home = boot::home(state_dir);
-    if home.exists() { Ledger::open(&home)?.history(model, limit) } else { Ok(Vec::new()) }
+    let of = |name: &String| model.is_none_or(|model| name == model);
+    let seen = look_into(state_dir, limit)?.history.into_iter().filter(|(name, _)| of(name));
+    let line = |model: &String, note| HistoryLine { model: model.clone(), note };
+    let mut lines: Vec<_> = seen
+        .flat_map(|(model, notes)| notes.into_iter().map(move |note| line(&model, note)).collect::<Vec<_>>())
+        .collect();
+    lines.sort_by_key(|line| line.note.at);
+    lines.drain(..lines.len().saturating_sub(limit));
+    Ok(lines)
+}
+
+fn look_into(state_dir: &Path, limit: usize) -> Result<Seen, Fault> {
+    let path = ledger::path(&boot::home(state_dir));
+    if !path.exists() {
+        return Ok(Seen::default());
+    }
+    kinewatch_store::updates::read(&path, limit).map_err(|error| ledger::fault(&error))
 }
 
 /// Whether the trust anchor can be read.

@@ -31,19 +31,14 @@ impl Repository {
         Self { plan, home, client: None }
     }
 
-    /// What the channel offers for a model. `keep` is called with the floors that hold from then on, as soon as they do.
-    pub(super) async fn poll(
-        &mut self,
-        model: &str,
-        floors: &Floors,
-        mut keep: impl FnMut(Floors) -> Result<(), Fault>,
-    ) -> Result<Offer, Failure> {
+    /// What the channel offers for a model. `floors` are those that hold from then on, also where it fails.
+    pub(super) async fn poll(&mut self, model: &str, floors: &mut Floors) -> Result<Offer, Failure> {
         let mut client = match self.client.take() {
             Some(client) => client,
             None => open(&self.plan, &self.home, "tuf")?,
         };
         let refreshed = client.refresh(Clock::Synchronised(Timestamp::now()), floors).await.map_err(failure)?;
-        keep(refreshed.floors)?;
+        *floors = refreshed.floors;
         let channel = client.read_channel(&self.plan.channel, model).await?;
         let target = client.find(&channel.bundle).await.map_err(failure)?;
         let (sha256, length) = (target.digest().to_owned(), target.length());

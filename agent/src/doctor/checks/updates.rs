@@ -34,7 +34,9 @@ pub(super) fn check(context: &Context, about: &About) -> Vec<Finding> {
     }
     match updates::look(plan) {
         Ok(expires) => {
-            found.push(about.ok(format!("{}: its metadata is signed as it should be, until {expires}", plan.mirrors[0])));
+            found.push(
+                about.ok(format!("{}: its metadata is signed as it should be, until {expires}", plan.mirrors[0])),
+            );
         }
         Err(fault) => found.push(told(&fault, about)),
     }
@@ -119,10 +121,14 @@ mod tests {
     fn what_keeps_an_update_waiting_is_told_with_its_code_and_what_to_do() {
         let about = About::check("updates");
         let dir = tempfile::tempdir().unwrap();
-        let found: Vec<_> = clock(&plan(), false, &about).into_iter().chain(space(&plan(), dir.path(), &about)).collect();
+        let found: Vec<_> =
+            clock(&plan(), false, &about).into_iter().chain(space(&plan(), dir.path(), &about)).collect();
         let found = lines(&found);
         assert!(found[0].starts_with("warn clock_not_synchronised: the clock is not"), "{found:?}");
-        assert!(found[1].starts_with("warn no_space: ") && found[1].contains("1024 PiB") || found[1].contains("free"), "{found:?}");
+        assert!(
+            found[1].starts_with("warn no_space: ") && found[1].contains("1024 PiB") || found[1].contains("free"),
+            "{found:?}"
+        );
         assert!(clock(&plan(), true, &about).is_none());
         let anchor = updates::anchor(&plan()).unwrap_err();
         assert!(lines(&[told(&anchor, &about)])[0].starts_with("fail anchor_invalid: "), "{anchor}");
