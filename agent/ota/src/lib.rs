@@ -11,6 +11,7 @@
 
 pub mod bundle;
 mod package;
+pub mod publish;
 mod read;
 
 pub use package::{PackageError, VerifiedPackage, open_decoding, open_verified, open_verified_within};
