@@ -45,3 +45,4 @@ pub mod tally;
 pub mod timeline;
 pub mod updates;
 pub mod web;
+pub mod worker;

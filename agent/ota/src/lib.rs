@@ -11,6 +11,7 @@
 
 pub mod bundle;
 mod package;
+pub mod publish;
 mod read;
 pub mod tuf;
 

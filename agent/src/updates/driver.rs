@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use kinewatch_core::command::{CommandError, ErrorCode};
 use kinewatch_core::rollout::step::{Done, Failure, Health, Input, Job, Note, Poll, Step};
-use kinewatch_core::rollout::{Code, Disposition, Fault, Machine, Offer, Phase, Record, Slot, Stage};
+use kinewatch_core::rollout::{Code, Disposition, Fault, Machine, Phase, Record, Slot, Stage};
 use kinewatch_ota::tuf::Floors;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
@@ -43,7 +43,7 @@ pub(super) struct Driver {
     record: Record,
     told: mpsc::Receiver<Told>,
     job: Option<(Job, JoinHandle<Result<Done, Failure>>)>,
-    poll: Option<JoinHandle<(Floors, Result<Box<Offer>, Failure>)>>,
+    poll: Option<JoinHandle<jobs::Answered>>,
     /// What the repository's metadata must not go below, where that is not committed yet.
     floors: Option<Floors>,
     wake: Timestamp,

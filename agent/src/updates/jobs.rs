@@ -21,6 +21,7 @@ use super::{depot, memory, repository};
 use crate::config::file::UpdateSwap;
 use crate::reload::{Fit, ModelRequest, Package, Request, SwapError};
 use crate::tally::TrialView;
+use crate::worker;
 
 /// How often a trial is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -30,9 +31,11 @@ const NO_WINDOWS: Duration = Duration::from_secs(300);
 const UNMEASURED: u64 = 4;
 
 type Outcome = Result<Done, Failure>;
+/// The end of a poll: what the metadata must not go below from then on, and what is offered.
+pub(super) type Answered = (Floors, Result<Box<Offer>, Failure>);
 
-/// Asks what the channel offers. Gives what the metadata must not go below from then on, too.
-pub(super) async fn poll(desk: Rc<Desk>, model: String) -> (Floors, Result<Box<Offer>, Failure>) {
+/// Asks what the channel offers.
+pub(super) async fn poll(desk: Rc<Desk>, model: String) -> Answered {
     let mut floors = match desk.floors() {
         Ok(floors) => floors,
         Err(fault) => return (Floors::default(), Err(fault.into())),
@@ -148,8 +151,38 @@ fn fits(
     Err(Fault::new(Code::LabelsChanged, format!("{} became {}", old.join(", "), new.join(", "))))
 }
 
-async fn prove(_desk: &Desk, _model: &str, _release: &Release, _gates: Gates) -> Outcome {
-    Ok(Done::Proven(Measured { p50_ms: 1.0, p99_ms: 2.0, peak_memory_mb: 50 }))
+async fn prove(desk: &Desk, model: &str, release: &Release, gates: Gates) -> Outcome {
+    let permit = Arc::clone(&desk.heavy).acquire_owned().await.map_err(|_| stopping())?;
+    let stop = StopOnDrop::default();
+    let package = depot::installed(&desk.home, model, release);
+    let job = worker::Job::new(package, desk.engine.clone(), Some(desk.engines.clone()));
+    tell(desk, model, "proving", release, 0, None);
+    let flag = Arc::clone(&stop.0);
+    let proof = tokio::task::spawn_blocking(move || {
+        let _one_at_a_time = permit;
+        let worker = worker::Worker::of_this_binary();
+        worker.prove(&job, &worker::Limits::default(), &gates, &flag, &mut |step| tracing::debug!(?step, "proof"))
+    });
+    match proof.await {
+        Ok(Ok(proof)) => {
+            tracing::info!(
+                model,
+                version = %release.version,
+                backend = proof.backend,
+                provider = proof.provider,
+                precision = proof.precision,
+                golden_max_diff = proof.golden_max_diff,
+                p50_ms = proof.p50_ms,
+                p99_ms = proof.p99_ms,
+                peak_memory_mb = proof.peak_memory_mb,
+                "the release computes here what it should"
+            );
+            let (p50_ms, p99_ms, peak_memory_mb) = (proof.p50_ms, proof.p99_ms, proof.peak_memory_mb);
+            Ok(Done::Proven(Measured { p50_ms, p99_ms, peak_memory_mb }))
+        }
+        Ok(Err(worker::Refusal::Fault(fault))) => Err(fault.into()),
+        Ok(Err(worker::Refusal::Stopped)) | Err(_) => Err(stopping()),
+    }
 }
 
 async fn shadow(desk: &Desk, model: &str, release: &Release, windows: u64) -> Outcome {

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use kinewatch_core::rollout::{Code, Fault};
+
 use crate::PackageError;
 
 /// What makes a bundle unsafe. Nothing of the offending entry has been written.
@@ -104,6 +106,17 @@ pub enum UnpackError {
 }
 
 impl UnpackError {
+    /// What is reported, and whether the release is at fault.
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Unsafe { kind, detail } => Fault::new(Code::BundleUnsafe, format!("{}: {detail}", kind.name())),
+            Self::Package(error) => Fault::new(Code::PackageInvalid, error.to_string()),
+            Self::NoSpace { .. } => Fault::new(Code::NoSpace, self.to_string()),
+            Self::Io { .. } => Fault::new(Code::DiskError, self.to_string()),
+        }
+    }
+
     pub(super) fn refused(kind: Unsafe, detail: impl Into<String>) -> Self {
         Self::Unsafe { kind, detail: detail.into() }
     }

@@ -11,6 +11,8 @@ mod error;
 mod pack;
 mod unpack;
 
+use kinewatch_core::manifest::Manifest;
+
 pub use error::{PackError, UnpackError, Unsafe};
 pub use pack::{Packed, pack};
 pub use unpack::{Bounds, unpack};
@@ -19,3 +21,16 @@ pub use unpack::{Bounds, unpack};
 const MANIFEST: &str = "model.toml";
 /// Memory that a decoder may need is 2 to this power, bytes (8 MiB): a frame that asks for more is refused unread.
 const WINDOW_LOG: u32 = 23;
+
+/// The first difference between the labels of two models, in one line; `None` when a consumer sees the same names in the same
+/// order, so that a change of model is none of labels.
+#[must_use]
+pub fn labels_changed(before: &Manifest, after: &Manifest) -> Option<String> {
+    let names = |m: &Manifest| -> Vec<String> { m.labels.iter().map(|label| label.name.clone()).collect() };
+    let (old, new) = (names(before), names(after));
+    if old.len() != new.len() {
+        return Some(format!("{} has {} labels, {} has {}", before.version, old.len(), after.version, new.len()));
+    }
+    let at = old.iter().zip(&new).position(|(old, new)| old != new)?;
+    Some(format!("label {at} of {} is {:?}, of {} {:?}", before.version, old[at], after.version, new[at]))
+}
