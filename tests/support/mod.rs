@@ -7,6 +7,7 @@
 
 pub mod candidates;
 pub mod check;
+pub mod fleet;
 pub mod proxy;
 
 use std::cell::RefCell;

@@ -1,0 +1,122 @@
+#!/usr/bin/env bash
+# Models over the air, from one end to the other, with real processes: a publisher, a web server, a broker, a device with two
+# cameras, a subscriber.
+#
+#   tests/demo-ota.sh BUILD_DIR
+#
+# Publishes falls 0.9.0 as the device has it, then a better release (watched on model/progress; it takes over without a window
+# lost), then a bad one (it goes back by itself), and halts the channel. Every event is judged at the end.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+build=$1
+work=.demo-ota
+kinewatch=$PWD/$build/release/kinewatch
+[[ $build == /* ]] && kinewatch=$build/release/kinewatch
+broker=18831 rtsp=18555 web=18090 repo=18091
+rm -rf "$work" && mkdir -p "$work"
+
+say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+run() { printf '$ %s\n' "$*"; "$@"; }
+children=()
+cleanup() { for child in "${children[@]}"; do kill "$child" 2>/dev/null || true; done; wait 2>/dev/null || true; }
+trap cleanup EXIT
+
+# wait_for WHAT COMMAND [SECONDS]
+wait_for() {
+  local end=$((SECONDS + ${3:-120}))
+  until (eval "$2") >/dev/null 2>&1; do
+    if ((SECONDS > end)); then
+      echo "error: waited too long for $1; the end of the log:" >&2
+      tail -n 20 "$work/daemon.log" >&2
+      exit 1
+    fi
+    sleep 0.2
+  done
+}
+
+metric() { exec 3<>"/dev/tcp/127.0.0.1/$web" && printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3 && grep -F "$1" <&3; }
+model() { "$kinewatch" model list --config "$work/kinewatch.toml" --json | python3 -c "
+import json, sys
+m = next(m for m in json.load(sys.stdin)['models'] if m['model'] == '$1')
+sys.exit(not ($2))"; }
+
+# package FROM VERSION: the shipped package as another release; with `bad`, computing what is no number on live video.
+package() {
+  cp -r "models/$1" "$work/$1-$2"
+  sed -i "s/^version = .*/version = \"$2\"/" "$work/$1-$2/model.toml"
+}
+
+say "The publisher: keys, a repository, a release"
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' models/falls/model.toml)
+(
+  cd "$work"
+  run "$kinewatch" publish init repo --keys keys
+  run "$kinewatch" publish add repo ../models/falls --keys keys
+  run "$kinewatch" publish channel set repo stable --model falls --version "$version" --keys keys \
+    --shadow-windows 60 --shadow-agreement 0.9 --probation-windows 60 --probation-s 5
+)
+python3 -u -m http.server --bind 127.0.0.1 --directory "$work/repo" "$repo" >"$work/http.log" 2>&1 &
+children+=($!)
+
+say "The device: two cameras, two models, the broker inside"
+"$build/release/examples/rtsp-serve" --port "$rtsp" --loop room=tests/data/room-1.mp4 two=tests/data/room-2.mp4 >"$work/rtsp.log" &
+children+=($!)
+wait_for "the RTSP server" "grep -q rtsp:// '$work/rtsp.log'"
+{
+  printf '[device]\nname = "demo"\ngroup = "home"\nstate_dir = "%s/state"\n\n' "$PWD/$work"
+  printf '[mqtt]\nurl = "mqtt://127.0.0.1:%s"\nembedded = true\n\n[web]\nlisten = "127.0.0.1:%s"\n\n' "$broker" "$web"
+  printf '[updates]\nurl = "http://127.0.0.1:%s"\nroot = "%s/repo/metadata/1.root.json"\npoll_s = 2\nclock = "trusted"\nreserve_mb = 0\n' \
+    "$repo" "$PWD/$work"
+  for m in falls interactions; do printf '\n[[model]]\nname = "%s"\npath = "%s/models/%s"\n' "$m" "$PWD" "$m"; done
+  printf '\n[[camera]]\nname = "room"\nsource = "rtsp://127.0.0.1:%s/room"\nmodels = ["falls"]\n' "$rtsp"
+  printf '\n[[camera]]\nname = "two"\nsource = "rtsp://127.0.0.1:%s/two"\nmodels = ["interactions"]\n' "$rtsp"
+} >"$work/kinewatch.toml"
+"$kinewatch" run --config "$work/kinewatch.toml" 2>"$work/daemon.log" &
+daemon=$!
+children+=($daemon)
+wait_for "the broker" "exec 3<>/dev/tcp/127.0.0.1/$broker"
+"$kinewatch" events tail --broker "mqtt://127.0.0.1:$broker" --topic 'kinewatch/#' --json >"$work/messages.txt" 2>/dev/null &
+children+=($!)
+wait_for "the device to have asked" "model falls \"m['checked_at']\""
+run "$kinewatch" model list --config "$work/kinewatch.toml"
+
+say "A better release is published; what the device says meanwhile (model/progress)"
+package falls 9.1.0
+(
+  cd "$work"
+  run "$kinewatch" publish add repo falls-9.1.0 --keys keys
+  run "$kinewatch" publish channel set repo stable --model falls --version 9.1.0 --keys keys
+)
+wait_for "falls 9.1.0 to prove itself" "model falls \"m['state'] == 'idle' and m['installed']['version'] == '9.1.0'\"" 600
+grep -a 'model/progress' "$work/messages.txt" | cut -f 2 | python3 -c "
+import json, sys
+last = None
+for line in sys.stdin:
+    p = json.loads(line)
+    if p['state'] != last:
+        print(f\"  {p['state']}: {p['done']}\" + (f\" of {p['of']}\" if p['of'] else ''))
+        last = p['state']"
+run "$kinewatch" model history falls --config "$work/kinewatch.toml"
+say "Windows that were left out, by reason"
+metric kinewatch_windows_dropped_total
+
+say "A bad release is published: it finds other things than the model that runs"
+package falls 9.2.0
+python3 tests/data/spoil.py "$work/falls-9.2.0"
+(
+  cd "$work"
+  run "$kinewatch" publish add repo falls-9.2.0 --keys keys
+  run "$kinewatch" publish channel set repo stable --model falls --version 9.2.0 --keys keys
+)
+wait_for "falls 9.2.0 to be found out" "model falls \"m['state'] == 'idle' and len(m['quarantine']) == 1\"" 600
+run "$kinewatch" model list --config "$work/kinewatch.toml"
+
+say "The publisher halts it"
+(cd "$work" && run "$kinewatch" publish halt repo stable --model falls --keys keys)
+wait_for "the halt to be heard" "model falls \"m['offered']['halted']\""
+run "$kinewatch" model list --config "$work/kinewatch.toml"
+
+kill -TERM "$daemon" && wait "$daemon" || true
+say "Every message that the subscriber had is judged"
+"$build/release/examples/judge" "$work/messages.txt"

@@ -1,0 +1,110 @@
+//! A publisher and a device: a repository made with `kinewatch publish`, a real web server, the daemon that follows it.
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::candidates::release;
+use super::{Broker, Process, Stream, Subscriber, free_port, kinewatch, root};
+
+/// Name of the model in all of it.
+pub const MODEL: &str = "tiny-bright";
+
+/// A repository behind a web server.
+pub struct Publisher {
+    folder: PathBuf,
+    port: u16,
+    server: Process,
+}
+
+impl Publisher {
+    /// An empty repository, with its keys beside it.
+    pub fn start(folder: &Path) -> Self {
+        let folder = folder.to_owned();
+        publish(&folder, &["init", "repo", "--keys", "keys"]);
+        let (port, server) = serve(&folder.join("repo"), free_port());
+        Self { folder, port, server }
+    }
+
+    /// Adds a release of the model with this graph.
+    pub fn add(&self, version: &str, graph: Option<&Path>) {
+        let package = release(&self.folder.join(format!("package-{version}")), MODEL, version, graph);
+        self.add_package(&package);
+    }
+
+    pub fn add_package(&self, package: &Path) {
+        publish(&self.folder, &["add", "repo", &package.display().to_string(), "--keys", "keys"]);
+    }
+
+    /// Lets the channel name a release. Proofs are short.
+    pub fn set(&self, version: &str, more: &[&str]) {
+        let always = ["channel", "set", "repo", "stable", "--model", MODEL, "--version", version, "--keys", "keys"];
+        publish(&self.folder, &[&always[..], more].concat());
+    }
+
+    pub fn halt(&self) {
+        publish(&self.folder, &["halt", "repo", "stable", "--model", MODEL, "--keys", "keys"]);
+    }
+
+    /// The web server goes, or comes again.
+    pub fn cut(&mut self) {
+        self.server.kill();
+    }
+
+    pub fn mend(&mut self) {
+        self.server = serve(&self.folder.join("repo"), self.port).1;
+    }
+
+    /// Lines of a configuration that follows it.
+    pub fn updates(&self) -> String {
+        let root = self.folder.join("repo/metadata/1.root.json");
+        format!(
+            "[updates]\nurl = \"http://127.0.0.1:{}\"\nroot = \"{}\"\npoll_s = 1\nreserve_mb = 0\nclock = \"trusted\"\nswap = \"hot\"\n\n",
+            self.port,
+            root.display()
+        )
+    }
+}
+
+/// The web server that every Python has.
+fn serve(folder: &Path, port: u16) -> (u16, Process) {
+    let mut command = Command::new("python3");
+    command.args(["-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory"]).arg(folder).arg(port.to_string());
+    let mut server = Process::start(command, Stream::Stdout);
+    server.wait_for("the web server", |line| line.contains("Serving HTTP"));
+    (port, server)
+}
+
+/// `kinewatch publish …` in a folder.
+pub fn publish(folder: &Path, args: &[&str]) {
+    let output = kinewatch().current_dir(folder).arg("publish").args(args).output().unwrap();
+    assert!(output.status.success(), "publish {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A configuration with the factory model and these cameras.
+pub fn config(broker: &Broker, updates: &str, cameras: &[(&str, String)]) -> String {
+    let mut text = format!(
+        "[mqtt]\nurl = \"{}\"\n\n[engine]\nbackend = \"tract\"\n\n{updates}[[model]]\nname = \"{MODEL}\"\npath = \"{}\"\n",
+        broker.url(),
+        root().join("tests/data/packages/tiny-bright").display()
+    );
+    for (name, source) in cameras {
+        text += &format!("\n[[camera]]\nname = \"{name}\"\nsource = \"{source}\"\n");
+    }
+    text
+}
+
+/// The next state of the model that satisfies `wanted`.
+pub fn state(subscriber: &mut Subscriber, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let found = subscriber.event(what, |topic, message| {
+        topic.ends_with("/model/state") && message["models"].as_array().is_some_and(|m| m.iter().any(&wanted))
+    });
+    found["models"].as_array().unwrap().iter().find(|m| wanted(m)).unwrap().clone()
+}
+
+/// Whether nothing is under way and this version is installed.
+pub fn rests(model: &Value, version: &str) -> bool {
+    model["state"] == "idle" && model["installed"]["version"] == version
+}
