@@ -9,6 +9,7 @@
 //! threads, no clock. Between verification and use the directory must not be writable for others: it is opened again by
 //! path.
 
+pub mod depot;
 mod package;
 mod read;
 
