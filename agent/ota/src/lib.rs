@@ -10,6 +10,7 @@
 //! path.
 
 pub mod bundle;
+pub mod depot;
 mod package;
 pub mod publish;
 mod read;

@@ -74,6 +74,11 @@ pub(crate) fn hash(path: &Path, mut file: File, budget: u64) -> Result<(String, 
     }
 }
 
+/// SHA-256, hex.
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {

@@ -108,6 +108,14 @@ impl Updates {
         load(&self.connection, model, found).map_err(|e| StoreError::sqlite(&self.path, "reading a record", e))
     }
 
+    /// All records that can be read.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn records(&self) -> Result<Vec<Record>, StoreError> {
+        records(&self.connection).map_err(|e| StoreError::sqlite(&self.path, "reading the records", e))
+    }
+
     /// Make one step durable, all of it or nothing. When it fails the step has not happened.
     ///
     /// # Errors
@@ -127,6 +135,15 @@ impl Updates {
         let sql = "SELECT floors FROM repository WHERE name = ?1";
         let read = self.connection.query_row(sql, [name], |r| r.get(0)).optional();
         read.map_err(|e| StoreError::sqlite(&self.path, "reading the floors of a repository", e))
+    }
+
+    /// Make the floors of a repository durable, without a step.
+    ///
+    /// # Errors
+    /// The disk is full, or fails.
+    pub fn keep_floors(&mut self, name: &str, floors: &str) -> Result<(), StoreError> {
+        let kept = self.connection.execute(FLOORS, [name, floors]);
+        kept.map(drop).map_err(|e| StoreError::sqlite(&self.path, "keeping the floors of a repository", e))
     }
 
     /// The newest `limit` lines of the history of `model`, oldest first.
@@ -159,15 +176,12 @@ pub fn read(path: impl AsRef<Path>, limit: usize) -> Result<Seen, StoreError> {
     let look = || -> Result<Seen, rusqlite::Error> {
         let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
-        let mut seen = Seen::default();
-        let mut statement = connection.prepare("SELECT model FROM record ORDER BY model")?;
+        let mut seen = Seen { records: records(&connection)?, history: BTreeMap::new() };
+        let mut statement = connection.prepare("SELECT DISTINCT model FROM history")?;
         for model in statement.query_map([], |r| r.get::<_, String>(0))? {
             let model = model?;
-            let loaded = load(&connection, &model, || Record::new(&model))?;
-            if loaded.damaged.is_none() {
-                seen.records.push(loaded.record);
-            }
-            seen.history.insert(model.clone(), history(&connection, &model, limit)?);
+            let lines = history(&connection, &model, limit)?;
+            seen.history.insert(model, lines);
         }
         Ok(seen)
     };
@@ -240,6 +254,17 @@ fn load(c: &Connection, model: &str, found: impl FnOnce() -> Record) -> Result<L
     Ok(Loaded { record, damaged })
 }
 
+fn records(c: &Connection) -> Result<Vec<Record>, rusqlite::Error> {
+    let mut statement = c.prepare_cached("SELECT model FROM record ORDER BY model")?;
+    let models: Result<Vec<String>, _> = statement.query_map([], |r| r.get(0))?.collect();
+    let mut records = Vec::new();
+    for model in models? {
+        let loaded = load(c, &model, || Record::new(&model))?;
+        records.extend(loaded.damaged.is_none().then_some(loaded.record));
+    }
+    Ok(records)
+}
+
 fn parse(model: &str, json: &str, crc: u32) -> Result<Record, String> {
     if crc32fast::hash(json.as_bytes()) != crc {
         return Err("its check sum does not fit".to_owned());
@@ -296,8 +321,7 @@ fn write(tx: &Transaction<'_>, change: &Change<'_>) -> Result<(), rusqlite::Erro
         tx.prepare_cached(sql)?.execute(params![model, HISTORY_ROWS])?;
     }
     if let Some((name, floors)) = change.repository {
-        let sql = "INSERT OR REPLACE INTO repository (name, floors) VALUES (?1, ?2)";
-        tx.prepare_cached(sql)?.execute([name, floors])?;
+        tx.prepare_cached(FLOORS)?.execute([name, floors])?;
     }
     Ok(())
 }
@@ -305,6 +329,8 @@ fn write(tx: &Transaction<'_>, change: &Change<'_>) -> Result<(), rusqlite::Erro
 /// Never lowers one.
 const RAISE: &str = "INSERT INTO floor (model, channel, epoch) VALUES (?1, ?2, ?3)
     ON CONFLICT (model, channel) DO UPDATE SET epoch = MAX(epoch, excluded.epoch)";
+/// What of two is higher is known to the client alone.
+const FLOORS: &str = "INSERT OR REPLACE INTO repository (name, floors) VALUES (?1, ?2)";
 /// The first reason stays.
 const CONFINE: &str = "INSERT OR IGNORE INTO quarantine (model, channel, epoch, json) VALUES (?1, ?2, ?3, ?4)";
 
@@ -329,7 +355,7 @@ fn carry_over(aside: &Path, into: &mut Connection) -> Result<(), rusqlite::Error
         }
         let sql = "SELECT name, floors FROM repository LIMIT ?1";
         for (name, floors) in salvage::<(String, String)>(&from, sql, |r| Ok((r.get(0)?, r.get(1)?))) {
-            tx.execute("INSERT OR REPLACE INTO repository (name, floors) VALUES (?1, ?2)", [name, floors])?;
+            tx.execute(FLOORS, [name, floors])?;
         }
     }
     tx.commit()
