@@ -13,16 +13,8 @@ use support::{Broker, Daemon, RtspServer, example, kinewatch};
 const WHITE: &str = "test:white?size=160x120&fps=25";
 /// On which `tiny-nan` computes what is no number.
 const BLACK: &str = "test:black?size=160x120&fps=25";
-const QUICK: [&str; 8] = [
-    "--shadow-windows",
-    "60",
-    "--shadow-agreement",
-    "0.9",
-    "--probation-windows",
-    "60",
-    "--probation-s",
-    "2",
-];
+const QUICK: [&str; 8] =
+    ["--shadow-windows", "60", "--shadow-agreement", "0.9", "--probation-windows", "60", "--probation-s", "2"];
 
 /// Windows that no camera has scored.
 fn left_out(daemon: &Daemon) -> f64 {
@@ -40,7 +32,8 @@ fn event(subscriber: &mut support::Subscriber, camera: &str, status: &str, versi
 
 /// `kinewatch model …` against the daemon of this folder: exit code, standard output, standard error.
 fn model(folder: &std::path::Path, args: &[&str]) -> (Option<i32>, String, String) {
-    let output = kinewatch().arg("model").args(args).arg("--config").arg(folder.join("kinewatch.toml")).output().unwrap();
+    let output =
+        kinewatch().arg("model").args(args).arg("--config").arg(folder.join("kinewatch.toml")).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
@@ -79,7 +72,8 @@ fn a_better_model_takes_over_without_a_window_lost_and_a_bad_one_goes_back_by_it
     rewrite(&bad, |text| text.replacen("tiny-nan", MODEL, 1).replacen("1.0.0", "1.2.0", 1));
     publisher.add_package(&bad);
     publisher.set("1.2.0", &["--shadow-windows", "0"]);
-    let failed = state(&mut subscriber, "1.2.0 to fail", |m| rests(m, "1.1.0") && m["error"]["code"] == "probation_failed");
+    let failed =
+        state(&mut subscriber, "1.2.0 to fail", |m| rests(m, "1.1.0") && m["error"]["code"] == "probation_failed");
     assert_eq!(failed["quarantine"][0]["version"], "1.2.0");
     assert_eq!(failed["waits_for"], "quarantined");
     let seen = daemon.log.seen().join("\n");

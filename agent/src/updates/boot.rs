@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kinewatch_core::rollout::step::{Input, Job, Policy, Settings, Step};
-use kinewatch_core::rollout::{Code, Fault, Machine, Slot};
+use kinewatch_core::rollout::{Code, Fault, Machine, Record, Slot};
+use kinewatch_ota::depot::{Depot, Options};
 use semver::Version;
 
 use super::driver::loads;
 use super::ledger::Ledger;
-use super::{depot, moment};
+use super::{ledger, moment};
 use crate::config::file::UpdatePolicy;
 use crate::config::plan::{Plan, UpdatesPlan};
 use crate::prepare::PrepareError;
@@ -31,6 +32,9 @@ pub fn home(state_dir: &Path) -> PathBuf {
 pub struct Boot {
     pub(super) ledger: Arc<Mutex<Ledger>>,
     pub(super) home: PathBuf,
+    pub(super) depot: Depot,
+    /// Every record that is stored.
+    pub(super) records: BTreeMap<String, Record>,
     pub(super) models: Vec<Started>,
     /// Versions of the packages that the configuration names, by model.
     pub(super) factory: BTreeMap<String, String>,
@@ -55,8 +59,13 @@ impl Boot {
         if plan.updates.is_none() && !home.exists() {
             return None;
         }
-        let ledger = match Ledger::open(&home) {
-            Ok(ledger) => ledger,
+        let options = Options { reserve_bytes: plan.updates.as_ref().map_or(0, |updates| updates.reserve) };
+        let opened = Ledger::open(&home).and_then(|ledger| {
+            let depot = Depot::open(&home, options).map_err(|error| error.fault())?;
+            Ok((ledger, depot))
+        });
+        let (ledger, depot) = match opened {
+            Ok(opened) => opened,
             Err(fault) => {
                 tracing::error!(
                     %fault,
@@ -68,7 +77,10 @@ impl Boot {
         };
         let version = |m: &crate::config::plan::ModelPlan| (m.name.clone(), m.manifest.version.clone());
         let factory = plan.models.iter().map(version).collect();
-        let mut boot = Self { ledger: Arc::new(Mutex::new(ledger)), home, models: Vec::new(), factory };
+        let seen = kinewatch_store::updates::read(ledger::path(&home), 0).unwrap_or_default();
+        let records = seen.records.into_iter().map(|record| (record.model.clone(), record)).collect();
+        let ledger = Arc::new(Mutex::new(ledger));
+        let mut boot = Self { ledger, home, depot, records, models: Vec::new(), factory };
         for index in 0..plan.models.len() {
             let (name, version) = (plan.models[index].name.clone(), plan.models[index].manifest.version.clone());
             let machine = Machine::new(settings(plan, &version));
@@ -95,11 +107,11 @@ impl Boot {
 
     fn start(&self, name: &str, machine: Machine, updates: Option<&UpdatesPlan>) -> Started {
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        let record = match ledger.record(name, || depot::found(&self.home, name)) {
+        let record = match ledger.record(name, || self.depot.found(name).record(name)) {
             Ok(record) => record,
             Err(fault) => {
                 tracing::error!(model = name, %fault, "the record of its releases cannot be read");
-                depot::found(&self.home, name)
+                self.depot.found(name).record(name)
             }
         };
         let step = machine.step(&record, &Input::Started, moment::now(updates));
@@ -142,7 +154,7 @@ impl Boot {
             let model = &mut plan.models[index];
             let path = match &started.slot {
                 Slot::Factory => model.factory.clone(),
-                Slot::Release(release) => depot::installed(&self.home, &started.name, release),
+                Slot::Release(release) => self.depot.installed(&started.name, release),
             };
             match (put(model, &path), &started.slot) {
                 (Ok(()), slot) => {

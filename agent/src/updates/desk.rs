@@ -17,6 +17,7 @@ use kinewatch_core::rollout::step::{Job, Note};
 use kinewatch_core::rollout::{Fault, Record, Release, Slot};
 use kinewatch_core::topic;
 use kinewatch_mqtt::Reply;
+use kinewatch_ota::depot::{Depot, Wanted};
 use kinewatch_ota::tuf::Floors;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -48,7 +49,10 @@ pub(super) struct Desk {
     pub engines: PathBuf,
     /// `models` in the state directory.
     pub home: PathBuf,
+    pub depot: Depot,
     pub factory: BTreeMap<String, Factory>,
+    /// Every record that is known, those of models that are not in the configuration too: what they name stays on the disk.
+    pub records: RefCell<BTreeMap<String, Record>>,
     pub ledger: Arc<Mutex<Ledger>>,
     pub repository: tokio::sync::Mutex<Option<Repository>>,
     pub reload: reload::Requests,
@@ -85,8 +89,13 @@ impl Desk {
     pub(super) fn path_of(&self, model: &str, slot: &Slot) -> Option<PathBuf> {
         match slot {
             Slot::Factory => self.factory.get(model).map(|factory| factory.path.clone()),
-            Slot::Release(release) => Some(super::depot::installed(&self.home, model, release)),
+            Slot::Release(release) => Some(self.depot.installed(model, release)),
         }
+    }
+
+    /// What must stay on the disk.
+    pub(super) fn wanted(&self) -> Wanted {
+        Wanted::by(self.records.borrow().values())
     }
 
     /// What a model is from here on, for who looks.

@@ -168,6 +168,7 @@ impl Driver {
         }
         self.desk.shared.updates.count(&self.record, &step.record, input);
         self.record = step.record;
+        self.desk.records.borrow_mut().insert(self.record.model.clone(), self.record.clone());
         if step.note.is_some() {
             self.mark("");
         }

@@ -13,11 +13,12 @@ use kinewatch_core::event::ModelProgress;
 use kinewatch_core::manifest::{Manifest, Overrides};
 use kinewatch_core::rollout::step::{Done, Failure, Job};
 use kinewatch_core::rollout::{Code, Fault, Gates, Labels, Measured, Offer, Release, Slot};
+use kinewatch_ota::bundle;
 use kinewatch_ota::tuf::Floors;
 use tokio::sync::oneshot;
 
 use super::desk::Desk;
-use super::{depot, memory, repository};
+use super::{memory, repository};
 use crate::config::file::UpdateSwap;
 use crate::reload::{Fit, ModelRequest, Package, Request, SwapError};
 use crate::tally::TrialView;
@@ -53,33 +54,30 @@ pub(super) async fn poll(desk: Rc<Desk>, model: String) -> Answered {
 pub(super) async fn run(desk: Rc<Desk>, model: String, job: Job) -> Outcome {
     match job {
         Job::None => Ok(Done::Plain),
-        Job::Reserve { release, min_free_mb, keep } => reserve(&desk, &model, release, min_free_mb, keep).await,
+        Job::Reserve { release, min_free_mb, .. } => reserve(&desk, release, min_free_mb).await,
         Job::Download { release } => download(&desk, &model, &release).await,
         Job::Unpack { release, labels, current } => unpack(&desk, &model, release, labels, &current).await,
         Job::Prove { release, gates } => prove(&desk, &model, &release, gates).await,
         Job::Shadow { release, windows } => shadow(&desk, &model, &release, windows).await,
         Job::Load { slot } => load(&desk, &model, &slot).await,
-        Job::Settle { current, previous, keep } => settle(&desk, &model, current, previous, keep).await,
+        Job::Settle { current, previous, .. } => settle(&desk, &model, current, previous).await,
     }
 }
 
-async fn reserve(desk: &Desk, model: &str, release: Release, min_free_mb: u64, keep: Vec<Slot>) -> Outcome {
-    let (home, model) = (desk.home.clone(), model.to_owned());
-    let reserve = desk.plan.as_ref().map_or(0, |plan| plan.reserve);
-    blocking(move || depot::reserve(&home, &model, &release, min_free_mb, reserve, &keep)).await?;
+async fn reserve(desk: &Desk, release: Release, min_free_mb: u64) -> Outcome {
+    let (depot, wanted) = (desk.depot.clone(), desk.wanted());
+    let freed = blocking(move || depot.reserve(&release, min_free_mb, &wanted).map_err(|e| e.fault())).await?;
+    tracing::debug!(?freed, "there is space for the release");
     Ok(Done::Plain)
 }
 
 async fn download(desk: &Desk, model: &str, release: &Release) -> Outcome {
     let Some(plan) = &desk.plan else { return Err(Fault::new(Code::Unreachable, "updates are off").into()) };
-    if depot::is_here(&desk.home, model, release) {
+    if desk.depot.is_installed(model, release) {
         return Ok(Done::Plain);
     }
     let floors = desk.floors()?;
-    let into = depot::bundle(&desk.home, release);
-    if let Some(folder) = into.parent() {
-        std::fs::create_dir_all(folder).map_err(|e| disk(folder, &e))?;
-    }
+    let into = desk.depot.bundle(release);
     // The callback must be `Send`; what shows it is not.
     let (sender, mut pieces) = tokio::sync::watch::channel(None);
     let shows = async {
@@ -109,12 +107,20 @@ async fn unpack(desk: &Desk, model: &str, release: Release, labels: Labels, curr
     let running = desk.path_of(model, current);
     let overrides = desk.factory.get(model).map(|factory| factory.overrides.clone()).unwrap_or_default();
     let permit = Arc::clone(&desk.heavy).acquire_owned().await.map_err(|_| stopping())?;
-    let (home, model) = (desk.home.clone(), model.to_owned());
+    let (depot, model) = (desk.depot.clone(), model.to_owned());
     blocking(move || {
         let _one_at_a_time = permit;
-        depot::install(&home, &model, &release, |manifest| {
-            fits(manifest, &release, &model, labels, running.as_deref(), &overrides)
-        })
+        let fits = |manifest: &Manifest| fits(manifest, &release, &model, labels, running.as_deref(), &overrides);
+        // Done already, before a crash.
+        if let Ok(package) = kinewatch_ota::open_verified(depot.installed(&model, &release)) {
+            return fits(&package.manifest);
+        }
+        let bundle = depot.bundle(&release);
+        let archive = std::fs::File::open(&bundle).map_err(|e| disk(&bundle, &e))?;
+        let place = depot.place(&model, &release).map_err(|e| e.fault())?;
+        let package = bundle::unpack(archive, &place, bundle::Bounds::default()).map_err(|e| e.fault())?;
+        fits(&package.manifest)?;
+        depot.install(&model, &release, &package).map(drop).map_err(|e| e.fault())
     })
     .await?;
     Ok(Done::Plain)
@@ -154,7 +160,7 @@ fn fits(
 async fn prove(desk: &Desk, model: &str, release: &Release, gates: Gates) -> Outcome {
     let permit = Arc::clone(&desk.heavy).acquire_owned().await.map_err(|_| stopping())?;
     let stop = StopOnDrop::default();
-    let package = depot::installed(&desk.home, model, release);
+    let package = desk.depot.installed(model, release);
     let job = worker::Job::new(package, desk.engine.clone(), Some(desk.engines.clone()));
     tell(desk, model, "proving", release, 0, None);
     let flag = Arc::clone(&stop.0);
@@ -186,7 +192,7 @@ async fn prove(desk: &Desk, model: &str, release: &Release, gates: Gates) -> Out
 }
 
 async fn shadow(desk: &Desk, model: &str, release: &Release, windows: u64) -> Outcome {
-    let path = depot::installed(&desk.home, model, release);
+    let path = desk.depot.installed(model, release);
     if desk.fit(model, &path) == Fit::One {
         return Ok(Done::ShadowSkipped);
     }
@@ -263,9 +269,13 @@ fn not_loaded(error: &SwapError) -> Failure {
     Fault::new(code, error.to_string()).into()
 }
 
-async fn settle(desk: &Desk, model: &str, current: Slot, previous: Option<Slot>, keep: Option<Release>) -> Outcome {
-    let (home, model) = (desk.home.clone(), model.to_owned());
-    blocking(move || depot::settle(&home, &model, &current, previous.as_ref(), keep.as_ref())).await?;
+async fn settle(desk: &Desk, model: &str, current: Slot, previous: Option<Slot>) -> Outcome {
+    let (depot, wanted, model) = (desk.depot.clone(), desk.wanted(), model.to_owned());
+    blocking(move || {
+        depot.link(&model, &current, previous.as_ref()).map_err(|e| e.fault())?;
+        depot.collect(&wanted).map_err(|e| e.fault())
+    })
+    .await?;
     Ok(Done::Plain)
 }
 

@@ -9,7 +9,6 @@
 //! end, hang or find no disk: the agent watches on.
 
 pub mod boot;
-mod depot;
 mod desk;
 mod driver;
 mod jobs;
@@ -151,6 +150,8 @@ fn drive(
         engine: plan.engine.clone(),
         engines: plan.device.state_dir.join("engines"),
         home: boot.home,
+        depot: boot.depot,
+        records: RefCell::new(boot.records),
         factory: plan.models.iter().map(factory).collect(),
         ledger: boot.ledger,
         repository: tokio::sync::Mutex::new(None),
