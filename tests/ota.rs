@@ -3,8 +3,10 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
-use support::candidates::{copy, package, rewrite};
+use support::candidates::{copy, graph, package, rewrite};
 use support::check::assert_whole;
 use support::fleet::{MODEL, Publisher, config, rests, state};
 use support::{Broker, Daemon, RtspServer, example, kinewatch};
@@ -107,33 +109,169 @@ fn a_better_model_takes_over_without_a_window_lost_and_a_bad_one_goes_back_by_it
     assert_eq!(subscriber.lines().iter().filter(reasons).count(), 0);
 }
 
-/// Where a process is killed, and what must hold afterwards: a good model is loaded, and the release is installed in the end.
+/// A release on offer, and the configuration of a device that follows it.
+struct Fleet {
+    publisher: Publisher,
+    broker: Broker,
+    text: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Fleet {
+    fn offering() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let publisher = Publisher::start(dir.path());
+        publisher.add("1.1.0", None);
+        publisher.set("1.1.0", &QUICK);
+        let broker = Broker::start(dir.path(), "");
+        let text = config(&broker, &publisher.updates(), &[("white", WHITE.to_owned())]);
+        Self { publisher, broker, text, _dir: dir }
+    }
+
+    /// A new device is killed once; then it must watch within 30 s, and the release is installed in the end.
+    fn kill(&self, fault: &str) -> Duration {
+        let dir = tempfile::tempdir().unwrap();
+        let mut faulty = example("faulty");
+        faulty.env("KINEWATCH_TEST_KILL", fault);
+        let mut killed = Daemon::start_program(faulty, dir.path(), &self.text);
+        assert!(!killed.log.wait().success(), "{fault}: it was not killed");
+        let mut subscriber = self.broker.subscribe();
+        let begun = Instant::now();
+        let mut daemon = Daemon::start(dir.path(), &self.text);
+        let first = subscriber.event(&format!("{fault}: an action"), |t, e| {
+            t.ends_with("/evt/white/wave") && e["data"]["status"] == "started"
+        });
+        let watches = begun.elapsed();
+        assert!(["1.0.0", "1.1.0"].contains(&first["data"]["model"]["version"].as_str().unwrap()), "{fault}: {first}");
+        assert!(watches < Duration::from_secs(30), "{fault}: {watches:?}");
+        let end = state(&mut subscriber, &format!("{fault}: the release"), |m| {
+            m["state"] == "idle" && (rests(m, "1.1.0") || !m["error"].is_null())
+        });
+        assert!(rests(&end, "1.1.0"), "{fault}: {end}");
+        daemon.log.signal("TERM");
+        assert!(daemon.log.wait().success(), "{fault}");
+        watches
+    }
+}
+
+/// How often each place is tried: `KINEWATCH_OTA_ROUNDS=50` for the numbers that are promised.
+fn rounds(usual: u32, promised: u32) -> u32 {
+    let rounds: Option<u32> = std::env::var("KINEWATCH_OTA_ROUNDS").ok().and_then(|n| n.parse().ok());
+    rounds.map_or(usual, |rounds| (rounds * promised / 50).max(usual))
+}
+
+/// After the commit of each state, and after what it asks for was done and before that is committed.
 #[test]
 fn killed_at_any_state_it_goes_on_or_back() {
     let states = ["reserving", "downloading", "unpacking", "proving", "shadowing", "swapping", "probation", "settling"];
-    let publishing = tempfile::tempdir().unwrap();
-    let publisher = Publisher::start(publishing.path());
-    publisher.add("1.1.0", None);
-    publisher.set("1.1.0", &QUICK);
-    let broker = Broker::start(publishing.path(), "");
-    let text = config(&broker, &publisher.updates(), &[("white", WHITE.to_owned())]);
+    let fleet = Fleet::offering();
     for at in states.iter().flat_map(|state| [format!("update {state}"), format!("update {state} done")]) {
-        // Nothing is asked for in these.
+        // Nothing is done in it: the model runs.
         if at == "update probation done" {
             continue;
         }
-        let dir = tempfile::tempdir().unwrap();
-        let mut faulty = example("faulty");
-        faulty.env("KINEWATCH_TEST_KILL", format!("{at}:0"));
-        let mut killed = Daemon::start_program(faulty, dir.path(), &text);
-        assert!(!killed.log.wait().success(), "{at}: it was not killed");
-        let mut subscriber = broker.subscribe();
-        let mut daemon = Daemon::start(dir.path(), &text);
-        let end = state(&mut subscriber, &format!("{at}: the release"), |m| {
-            m["state"] == "idle" && (rests(m, "1.1.0") || !m["error"].is_null())
-        });
-        assert!(rests(&end, "1.1.0"), "{at}: {end}");
-        daemon.log.signal("TERM");
-        assert!(daemon.log.wait().success(), "{at}");
+        let took: Vec<_> = (0..rounds(1, 50)).map(|_| fleet.kill(&format!("{at}:0"))).collect();
+        println!("| {at} | {} | {:.1} s |", took.len(), took.iter().max().unwrap().as_secs_f64());
     }
+}
+
+#[test]
+fn killed_at_a_random_time_it_goes_on_or_back() {
+    let fleet = Fleet::offering();
+    let rounds = rounds(2, 500);
+    // From the first look at the repository to the end of the probation, and a little more.
+    let took: Vec<_> =
+        (0..rounds).map(|_| fleet.kill(&format!("update settling:{:.3}", fastrand::f64() * 8.0))).collect();
+    println!("| at random | {} | {:.1} s |", took.len(), took.iter().max().unwrap().as_secs_f64());
+    drop(fleet.publisher);
+}
+
+/// Releases that are at fault, each found out before it takes over, while the model in use scores every window.
+#[test]
+fn each_release_that_is_at_fault_is_refused_with_its_code_and_the_model_in_use_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path(), "");
+    let publisher = Publisher::start(dir.path());
+    let mut subscriber = broker.subscribe();
+    let cameras = [("white", WHITE.to_owned()), ("more", WHITE.to_owned())];
+    let mut daemon = Daemon::start(dir.path(), &config(&broker, &publisher.updates(), &cameras));
+    let started = event(&mut subscriber, "white", "started", "1.0.0");
+    let graphs: [(&str, &str, &[&str]); 5] = [
+        ("crashes", "worker_crashed", &[]),
+        ("not-finite", "not_finite", &[]),
+        ("disagrees", "golden_mismatch", &[]),
+        ("eats-memory", "worker_memory", &["--peak-memory-mb", "200"]),
+        ("", "too_slow_model", &["--latency-p99-ms", "0.001"]),
+    ];
+    for (number, (name, code, gates)) in graphs.into_iter().enumerate() {
+        let version = format!("2.{number}.0");
+        publisher.add(&version, (!name.is_empty()).then(|| graph(name)).as_deref());
+        publisher.set(&version, gates);
+        let failed = state(&mut subscriber, &format!("{name}: {code}"), |m| {
+            m["state"] == "idle" && m["error"]["code"] == code && m["waits_for"] == "quarantined"
+        });
+        assert_eq!((&failed["installed"]["version"], &failed["installed"]["epoch"]), (&"1.0.0".into(), &Value::Null));
+        assert_eq!(failed["quarantine"].as_array().unwrap().len(), number + 1);
+    }
+    // Other labels, and the channel does not say so.
+    let other = copy(&package("tiny-bright"), &dir.path().join("labels"));
+    let labels = std::fs::read_to_string(other.join("labels.txt")).unwrap().replace("wave", "greet");
+    std::fs::write(other.join("labels.txt"), labels).unwrap();
+    rewrite(&other, |text| text.replace("\"wave\"", "\"greet\"").replacen("\"1.0.0\"", "\"3.0.0\"", 1));
+    publisher.add_package(&other);
+    publisher.set("3.0.0", &["--latency-p99-ms", "1000", "--peak-memory-mb", "1000"]);
+    let failed =
+        state(&mut subscriber, "labels_changed", |m| m["state"] == "idle" && m["error"]["code"] == "labels_changed");
+    assert!(failed["error"]["detail"].as_str().unwrap().contains("greet"), "{failed}");
+
+    assert_eq!(left_out(&daemon), 0.0);
+    let goes_on = event(&mut subscriber, "white", "updated", "1.0.0");
+    assert_eq!(goes_on["data"]["action_id"], started["data"]["action_id"]);
+    assert_eq!(daemon.metric("kinewatch_update_quarantined_total"), Some(6.0));
+    // Where it is meant, it takes over; what is open cannot go on under another name.
+    let quick = ["--labels", "changed", "--probation-windows", "20", "--probation-s", "1"];
+    publisher.set("3.0.0", &quick);
+    state(&mut subscriber, "the other labels", |m| rests(m, "3.0.0"));
+    let ended = event(&mut subscriber, "white", "ended", "1.0.0");
+    assert_eq!(ended["data"]["end_reason"], "model_swap");
+    subscriber.event("greet", |t, e| t.ends_with("/evt/white/greet") && e["data"]["status"] == "started");
+    daemon.log.signal("TERM");
+    assert!(daemon.log.wait().success());
+    subscriber.event("the farewell", |t, e| t.ends_with("/status") && e["state"] == "stopped");
+    assert_whole(subscriber.lines());
+}
+
+/// Memory for one model at a time: windows between are left out, and the action goes on.
+#[test]
+fn where_memory_holds_one_model_the_old_one_goes_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path(), "");
+    let publisher = Publisher::start(dir.path());
+    let mut subscriber = broker.subscribe();
+    let updates =
+        publisher.updates().replace("\"hot\"", "\"serial\"").replace("[updates]", "[updates]\npolicy = \"manual\"");
+    let mut daemon = Daemon::start(dir.path(), &config(&broker, &updates, &[("white", WHITE.to_owned())]));
+    let started = event(&mut subscriber, "white", "started", "1.0.0");
+    publisher.add("1.1.0", None);
+    publisher.set("1.1.0", &QUICK);
+    state(&mut subscriber, "the offer to wait for somebody", |m| m["waits_for"] == "approval");
+    let (code, said, _) = model(dir.path(), &["install", MODEL]);
+    assert!(code == Some(0) && said.contains(MODEL), "{said}");
+    state(&mut subscriber, "the release", |m| rests(m, "1.1.0"));
+    let goes_on = event(&mut subscriber, "white", "updated", "1.1.0");
+    assert_eq!(goes_on["data"]["action_id"], started["data"]["action_id"]);
+    let swapped =
+        daemon.metric("kinewatch_windows_dropped_total{camera=\"white\",model=\"tiny-bright\",reason=\"swap\"}");
+    assert!(swapped.unwrap() >= 1.0 && left_out(&daemon) == swapped.unwrap(), "{swapped:?}");
+    // Pinned, nothing moves; a newer release is only seen.
+    assert_eq!(model(dir.path(), &["pin", MODEL]).0, Some(0));
+    publisher.add("1.2.0", None);
+    publisher.set("1.2.0", &QUICK);
+    state(&mut subscriber, "the pin", |m| {
+        m["pinned"] == true && m["waits_for"] == "pinned" && m["offered"]["version"] == "1.2.0"
+    });
+    assert_eq!(model(dir.path(), &["install", MODEL]).0, Some(1));
+    daemon.log.signal("TERM");
+    assert!(daemon.log.wait().success());
+    assert_eq!(model(dir.path(), &["list"]).0, Some(0), "also where no agent runs");
 }

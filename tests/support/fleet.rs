@@ -70,8 +70,10 @@ impl Publisher {
 
 /// The web server that every Python has.
 fn serve(folder: &Path, port: u16) -> (u16, Process) {
-    let mut command = Command::new("python3");
-    command.args(["-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory"]).arg(folder).arg(port.to_string());
+    // A line for each request says nothing to a test.
+    let script = "exec python3 -u -m http.server --bind 127.0.0.1 --directory \"$0\" \"$1\" 2>/dev/null";
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).arg(folder).arg(port.to_string());
     let mut server = Process::start(command, Stream::Stdout);
     server.wait_for("the web server", |line| line.contains("Serving HTTP"));
     (port, server)
