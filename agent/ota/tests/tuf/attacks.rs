@@ -31,6 +31,12 @@ struct Attack {
     manner: Option<(&'static str, Manner)>,
 }
 
+impl Attack {
+    fn tries_patience(&self) -> bool {
+        matches!(self.manner, Some((_, Manner::Slow { .. } | Manner::Silent)))
+    }
+}
+
 const fn attack(name: &'static str, code: Code, what: &'static str, attack: Break) -> Attack {
     Attack { name, what, code, attack, days: 0, manner: None }
 }
@@ -276,10 +282,14 @@ fn foreign(repository: &mut Repository, role: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_attack_is_refused_with_its_code() {
     let mut table = String::new();
-    let trials: Vec<_> = attacks().into_iter().map(|a| tokio::spawn(async move { (refused(&a).await, a) })).collect();
-    for trial in trials {
-        let (detail, attack) = trial.await.unwrap();
-        writeln!(table, "| {} | {} | `{}` | {detail} |", attack.name, attack.what, attack.code).unwrap();
+    // Those that try the client's patience come last, when nothing else slows it down.
+    let (hasty, patient): (Vec<_>, Vec<_>) = attacks().into_iter().partition(|a| !a.tries_patience());
+    for attacks in [hasty, patient] {
+        let trials: Vec<_> = attacks.into_iter().map(|a| tokio::spawn(async move { (refused(&a).await, a) })).collect();
+        for trial in trials {
+            let (detail, attack) = trial.await.unwrap();
+            writeln!(table, "| {} | {} | `{}` | {detail} |", attack.name, attack.what, attack.code).unwrap();
+        }
     }
     let document = format!(
         "# Attacks on the repository, and what the device says\n\n\
@@ -307,8 +317,8 @@ async fn refused(attack: &Attack) -> String {
         lab.server.manner(word, manner.clone());
     }
     let (then, pace) = (lab.now, lab.pace);
-    if matches!(attack.manner, Some((_, Manner::Slow { .. } | Manner::Silent))) {
-        lab.pace.window = Duration::from_secs(1);
+    if attack.tries_patience() {
+        lab.pace.window = Duration::from_secs(3);
         lab.pace.tries = 2;
     }
     lab.now += jiff::Span::new().hours(24 * attack.days);
