@@ -7,10 +7,13 @@ mod support;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use kinewatch_core::rollout::Channel;
+use kinewatch_ota::bundle::{Bounds, unpack};
+use kinewatch_ota::tuf::{Anchor, Client, Clock, Floors, Limits, Mirror, Options, Pace, Tls};
 use serde_json::Value;
-use support::root;
+use support::{Process, Stream, root};
 use tempfile::TempDir;
 
 /// Commands of the document, block by block.
@@ -68,6 +71,55 @@ impl Desk {
     }
 }
 
+/// A web server that knows nothing but files.
+fn serve(folder: &Path) -> (Process, String) {
+    let mut command = Command::new("python3");
+    command.args(["-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]).current_dir(folder).stdin(Stdio::null());
+    let mut server = Process::start(command, Stream::Stdout);
+    let line = server.wait_for("its port", |line| line.contains("port "));
+    let port = line.split("port ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned();
+    (server, format!("http://127.0.0.1:{port}/"))
+}
+
+/// What a device keeps: trusted metadata, and how far it has seen.
+struct Device {
+    folder: TempDir,
+    floors: Floors,
+}
+
+impl Device {
+    fn new() -> Self {
+        Self { folder: TempDir::new().unwrap(), floors: Floors::default() }
+    }
+
+    /// Polls; then the channel, and its bundle as a package.
+    fn poll(&mut self, anchor: &Path, url: &str) -> Option<Channel> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut client = Client::open(Options {
+            mirrors: vec![Mirror::below(&url.parse().unwrap())],
+            anchor: Anchor::File(fs::read(anchor).unwrap()),
+            directory: self.folder.path().join("tuf"),
+            parts: self.folder.path().join("parts"),
+            limits: Limits::default(),
+            pace: Pace::default(),
+            tls: Tls::default(),
+            proxy: None,
+        })
+        .unwrap();
+        let clock = Clock::Synchronised(jiff::Timestamp::now());
+        self.floors = runtime.block_on(client.refresh(clock, &self.floors)).unwrap().floors;
+        let channel = runtime.block_on(client.read_channel("stable", "falls")).ok()?;
+        let target = runtime.block_on(client.find(&channel.bundle)).unwrap();
+        let bundle = self.folder.path().join("bundle.tar.zst");
+        runtime.block_on(client.fetch(&target, &bundle, &mut |_| {})).unwrap();
+        let unpacked = self.folder.path().join("unpacked");
+        let package = unpack(fs::File::open(bundle).unwrap(), &unpacked, Bounds::default()).unwrap();
+        assert_eq!(package.manifest.version, channel.version.to_string());
+        fs::remove_dir_all(unpacked).unwrap();
+        Some(channel)
+    }
+}
+
 fn private_keys(dir: &Path) -> usize {
     let files = walkdir::WalkDir::new(dir).into_iter().map(|e| e.unwrap().into_path()).filter(|p| p.is_file());
     files.filter(|p| String::from_utf8_lossy(&fs::read(p).unwrap()).contains("PRIVATE KEY")).count()
@@ -76,22 +128,27 @@ fn private_keys(dir: &Path) -> usize {
 #[test]
 fn every_command_of_the_walk_through_does_what_it_says() {
     let desk = Desk::new();
+    let anchor = desk.home.path().join("root.json");
+    let mut old = Device::new();
+    let (_server, url) = serve(desk.home.path());
     let mut states = Vec::new();
     for block in blocks() {
         desk.run(&block);
         let status = desk.status();
+        let seen = old.poll(&anchor, &format!("{url}repo/"));
+        assert_eq!(Device::new().poll(&anchor, &format!("{url}repo/")), seen, "after:\n{block}");
         for role in status["roles"].as_array().unwrap() {
             assert_eq!(role["signed"], true, "{role}\nafter:\n{block}");
         }
         assert_eq!(private_keys(&desk.repo()), 0, "after:\n{block}");
-        let stable = status["channels"].as_array().unwrap().iter().find(|c| c["channel"] == "stable").cloned();
-        if let Some(stable) = stable {
-            let state = format!("{} {} {}", stable["epoch"], stable["version"].as_str().unwrap(), stable["halt"]);
+        if let Some(stable) = seen {
+            let state = format!("{} {} {}", stable.epoch, stable.version, stable.halt);
             if states.last() != Some(&state) {
                 states.push(state);
             }
         }
     }
+    assert_eq!(Device::new().poll(&anchor, &format!("{url}web/")), old.poll(&anchor, &format!("{url}web/")));
     let expected =
         ["1 0.3.0 false", "2 0.4.0 false", "2 0.4.0 true", "3 0.3.0 false", "4 0.4.0 false", "5 0.3.0 false"];
     assert_eq!(states, expected);

@@ -13,6 +13,7 @@ pub mod bundle;
 mod package;
 pub mod publish;
 mod read;
+pub mod tuf;
 
 pub use package::{PackageError, VerifiedPackage, open_decoding, open_verified, open_verified_within};
 pub use read::Limits;

@@ -1,0 +1,85 @@
+//! The folder with the trusted metadata.
+//!
+//! `root.json`, `timestamp.json`, `snapshot.json`, `targets.json` and delegated roles under their escaped names, byte for
+//! byte as they were received; `floors` with the versions below which nothing is accepted. Each file is replaced whole:
+//! written beside, synchronised, renamed, the folder synchronised. A file that is missing, too large or not readable counts
+//! as missing: what is read here is verified again, and [`super::Floors`] hold even if all of it is lost.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+
+use super::{Floors, Refused, Role};
+
+const FLOORS: &str = "floors";
+/// No trusted file is larger: [`super::Limits`] bound what comes in.
+const LARGEST: u64 = 32 << 20;
+
+#[derive(Debug, Clone)]
+pub(super) struct Store {
+    directory: PathBuf,
+}
+
+impl Store {
+    /// Creates the folder if need be. Blocks on the disk, as everything here does.
+    pub(super) fn open(directory: &Path) -> Result<Self, Refused> {
+        fs::create_dir_all(directory).map_err(|e| Refused::disk(directory, &e))?;
+        Ok(Self { directory: directory.to_owned() })
+    }
+
+    /// The stored metadata of `role`, unverified.
+    pub(super) fn read(&self, role: &Role) -> Option<Vec<u8>> {
+        self.file(&role.file_name())
+    }
+
+    /// Replaces the stored metadata of `role`.
+    pub(super) fn write(&self, role: &Role, bytes: &[u8]) -> Result<(), Refused> {
+        replace(&self.directory.join(role.file_name()), bytes)
+    }
+
+    pub(super) fn remove(&self, role: &Role) -> Result<(), Refused> {
+        let path = self.directory.join(role.file_name());
+        match fs::remove_file(&path) {
+            Ok(()) => synchronise(&self.directory),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(Refused::disk(&path, &e)),
+        }
+    }
+
+    /// The floors kept here; none if they are missing or damaged.
+    pub(super) fn floors(&self) -> Floors {
+        self.file(FLOORS).and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+
+    pub(super) fn write_floors(&self, floors: &Floors) -> Result<(), Refused> {
+        let path = self.directory.join(FLOORS);
+        let bytes = serde_json::to_vec(floors).map_err(|e| Refused::disk(&path, &e.into()))?;
+        replace(&path, &bytes)
+    }
+
+    fn file(&self, name: &str) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let file = File::open(self.directory.join(name)).ok()?;
+        file.take(LARGEST + 1).read_to_end(&mut bytes).ok()?;
+        (bytes.len() as u64 <= LARGEST).then_some(bytes)
+    }
+}
+
+/// Replaces the file at `path`, so that after a power cut either the old or the new bytes are there.
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), Refused> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let beside = path.with_file_name(format!(".{name}.new"));
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&beside)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    })();
+    written.map_err(|e| Refused::disk(&beside, &e))?;
+    fs::rename(&beside, path).map_err(|e| Refused::disk(path, &e))?;
+    synchronise(path.parent().unwrap_or(Path::new("/")))
+}
+
+/// Makes renames in `directory` last.
+pub(super) fn synchronise(directory: &Path) -> Result<(), Refused> {
+    File::open(directory).and_then(|d| d.sync_all()).map_err(|e| Refused::disk(directory, &e))
+}
