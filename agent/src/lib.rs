@@ -42,3 +42,4 @@ pub mod systemd;
 pub mod table;
 pub mod timeline;
 pub mod web;
+pub mod worker;

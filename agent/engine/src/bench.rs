@@ -1,6 +1,6 @@
 //! Measurements for `kinewatch model check` and `model bench`: golden differences, and milliseconds a frame and a window.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use kinewatch_core::frame::{Frame, FrameBuf, FrameMeta};
 use kinewatch_core::manifest::{Manifest, Plan};
 use kinewatch_core::time::{Pts, SessionId};
 
-use crate::error::OpenError;
+use crate::error::{InferError, OpenError};
 use crate::golden;
 use crate::logits::Logits;
 use crate::model::{Model, Request};
@@ -18,6 +18,8 @@ use crate::report::OpenReport;
 
 /// Runs that are not counted.
 const WARM_UP: usize = 3;
+/// Runs without which no figure means anything.
+const FEWEST: usize = 10;
 
 /// Milliseconds of a repeated piece of work.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -26,6 +28,8 @@ pub struct Milliseconds {
     pub median: f64,
     /// The quickest run.
     pub min: f64,
+    /// All but one of a hundred took less, or as much.
+    pub p99: f64,
 }
 
 /// How long a model takes, one request at a time.
@@ -70,7 +74,20 @@ pub fn check(dir: &Path, manifest: &Manifest, options: &OpenOptions) -> Result<O
 /// # Errors
 /// When the model cannot be opened or run, or has no golden clip.
 pub fn bench(dir: &Path, manifest: &Manifest, options: &OpenOptions, runs: usize) -> Result<BenchResult, OpenError> {
-    let mut model = Model::open(dir, manifest, options)?;
+    measure(&mut Model::open(dir, manifest, options)?, dir, manifest, runs, Duration::MAX)
+}
+
+/// [`bench`] for a model that is open already; ends after `at_most` too, once ten windows have been measured.
+///
+/// # Errors
+/// When the model cannot be run, computes what is not finite, or has no golden clip.
+pub fn measure(
+    model: &mut Model,
+    dir: &Path,
+    manifest: &Manifest,
+    runs: usize,
+    at_most: Duration,
+) -> Result<BenchResult, OpenError> {
     let clips = golden::read(dir, manifest)?;
     let pictures: Vec<&Frame> = clips.iter().flat_map(|clip| &clip.frames).collect();
     if pictures.is_empty() {
@@ -85,14 +102,18 @@ pub fn bench(dir: &Path, manifest: &Manifest, options: &OpenOptions, runs: usize
     let stream = model.add_stream();
     let mut logits = Logits::new();
     let (mut wall, mut cpu) = (Vec::with_capacity(runs), Vec::with_capacity(runs));
+    let begun = Instant::now();
     for run in 0..runs.max(1) + WARM_UP {
+        if wall.len() >= FEWEST && begun.elapsed() >= at_most {
+            break;
+        }
         let (start, start_cpu) = (Instant::now(), process_cpu());
         let outcome = model.infer(&[Request { stream, frames: &window }], &mut logits);
         let (elapsed, elapsed_cpu) = (start.elapsed(), process_cpu().saturating_sub(start_cpu));
-        outcome.map_err(|error| OpenError::WarmUp {
-            path: dir.into(),
-            backend: model.report().backend.name(),
-            detail: error.to_string(),
+        let (path, backend) = (PathBuf::from(dir), model.report().backend.name());
+        outcome.map_err(|error| match error {
+            InferError::NotFinite { tensor, .. } => OpenError::NotFinite { path, backend, tensor },
+            other => OpenError::WarmUp { path, backend, detail: other.to_string() },
         })?;
         if run >= WARM_UP {
             wall.push(elapsed);
@@ -104,6 +125,7 @@ pub fn bench(dir: &Path, manifest: &Manifest, options: &OpenOptions, runs: usize
             *frame = clip.next_frame();
         }
     }
+    model.remove_stream(stream);
     Ok(BenchResult {
         report: model.report().clone(),
         runs: wall.len(),
@@ -133,7 +155,8 @@ impl Endless<'_> {
 fn summary(mut times: Vec<Duration>) -> Milliseconds {
     times.sort();
     let ms = |index: usize| times.get(index).map_or(0.0, |time| time.as_secs_f64() * 1e3);
-    Milliseconds { median: ms(times.len() / 2), min: ms(0) }
+    let p99 = (times.len() * 99).div_ceil(100).saturating_sub(1);
+    Milliseconds { median: ms(times.len() / 2), min: ms(0), p99: ms(p99) }
 }
 
 /// CPU time of this process so far, all threads.

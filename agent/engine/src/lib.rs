@@ -28,7 +28,7 @@ mod preprocess;
 mod report;
 mod stream;
 
-pub use bench::{BenchResult, Milliseconds, bench, check};
+pub use bench::{BenchResult, Milliseconds, bench, check, measure};
 pub use error::{BackendError, Disposition, InferError, LinkError, OpenError, ProbeError};
 pub use golden::check_golden;
 pub use guard::install_hook as install_panic_guard;

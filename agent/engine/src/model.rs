@@ -8,7 +8,7 @@ use kinewatch_core::region::Region;
 
 use crate::error::{InferError, OpenError};
 use crate::logits::Logits;
-use crate::open::{OnDeviation, open};
+use crate::open::{OnDeviation, open, open_telling};
 use crate::options::OpenOptions;
 use crate::plan::{Counters, Fault, Job, Jobs, Plan};
 use crate::preprocess::Preprocessor;
@@ -47,6 +47,19 @@ impl Model {
     /// When no allowed back end passes; the message is of the last one tried, the log has the others.
     pub fn open(dir: &Path, manifest: &Manifest, options: &OpenOptions) -> Result<Self, OpenError> {
         open(dir, manifest, options, OnDeviation::Refuse)
+    }
+
+    /// [`Model::open`] with the errors of all candidates, in the order in which they were tried: what is wrong with a model shows
+    /// best on the first that could have run it.
+    ///
+    /// # Errors
+    /// When no allowed back end passes; never empty.
+    pub fn open_or_all(dir: &Path, manifest: &Manifest, options: &OpenOptions) -> Result<Self, Vec<OpenError>> {
+        let mut errors = Vec::new();
+        open_telling(dir, manifest, options, OnDeviation::Refuse, &mut errors).map_err(|last| {
+            errors.push(last);
+            errors
+        })
     }
 
     pub(crate) fn new(manifest: &Manifest, plan: Box<dyn Plan>, report: OpenReport) -> Self {

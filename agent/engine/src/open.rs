@@ -36,6 +36,17 @@ pub(crate) fn open(
     options: &OpenOptions,
     on_deviation: OnDeviation,
 ) -> Result<Model, OpenError> {
+    open_telling(dir, manifest, options, on_deviation, &mut Vec::new())
+}
+
+/// [`open`]; what was tried before the last one, and why it would not do, goes to `passed`.
+pub(crate) fn open_telling(
+    dir: &Path,
+    manifest: &Manifest,
+    options: &OpenOptions,
+    on_deviation: OnDeviation,
+    passed: &mut Vec<OpenError>,
+) -> Result<Model, OpenError> {
     check_requires(manifest, options)?;
     check_labels(dir, manifest)?;
     let mut refused = Vec::new();
@@ -51,6 +62,7 @@ pub(crate) fn open(
         if let Some((candidate, error)) = last.take() {
             passed_over(manifest, candidate, &error);
             refused.push(format!("{candidate}: {error}"));
+            passed.push(error);
         }
         let opening = Opening { dir, manifest, options, candidate };
         match opening.run(on_deviation) {

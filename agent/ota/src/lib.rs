@@ -9,7 +9,9 @@
 //! threads, no clock. Between verification and use the directory must not be writable for others: it is opened again by
 //! path.
 
+pub mod bundle;
 mod package;
+pub mod publish;
 mod read;
 pub mod tuf;
 

@@ -18,6 +18,8 @@ mod man;
 mod model;
 mod outputs;
 mod probe;
+mod publish;
+mod publish_args;
 mod replay;
 mod run;
 mod version;
@@ -29,6 +31,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use self::args::*;
+pub use self::publish_args::*;
 use crate::config::file::LogFormat;
 use crate::{logging, supervise};
 
@@ -144,6 +147,18 @@ Exits with 0 when nothing failed, 1 when something did, 78 when the configuratio
   kinewatch model bench models/falls"
     )]
     Model(ModelCommand),
+    /// Publish model packages: a signed repository of files that any web server can serve to a fleet.
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  kinewatch publish init repo --keys keys
+  kinewatch publish add repo models/falls --keys keys
+  kinewatch publish channel set repo stable --model falls --version 1.2.0 --waves 1%:0h,10%:24h,100%:72h --keys keys
+  kinewatch publish status repo
+
+The repository follows The Update Framework (TUF). models/PUBLISHING.md walks through it, lost keys included."
+    )]
+    Publish(PublishCommand),
     /// Follow, look up or judge events.
     #[command(
         subcommand,
@@ -181,6 +196,9 @@ Writes uint8 [frames, height, width, 3] RGB, and the times in seconds to fall.ti
     /// Open a model as the daemon would and say how it went; a child process of `doctor`.
     #[command(hide = true)]
     ModelProbe(ModelProbeArgs),
+    /// Try out the model that a line of standard input names; a child process of the daemon.
+    #[command(hide = true)]
+    ModelWorker,
 }
 
 /// Why a command did not succeed; decides the exit code.
@@ -291,6 +309,7 @@ fn dispatch(cli: Cli, on_beat: Option<fn(&str)>) -> Outcome {
         Command::Model(ModelCommand::Info(args)) => model::info(&args),
         Command::Model(ModelCommand::Check(args)) => model::check(&args),
         Command::Model(ModelCommand::Bench(args)) => model::bench(&args),
+        Command::Publish(command) => publish::run(command),
         Command::Events(EventsCommand::Tail(args)) => events::tail(args),
         Command::Events(EventsCommand::History(args)) => events::history(&args),
         Command::Events(EventsCommand::Outbox(args)) => events::outbox(&args),
@@ -302,6 +321,7 @@ fn dispatch(cli: Cli, on_beat: Option<fn(&str)>) -> Outcome {
         Command::Man(args) => man::run(&args),
         Command::EngineProbe(args) => probe::library(&args),
         Command::ModelProbe(args) => probe::model(&args),
+        Command::ModelWorker => Ok(crate::worker::run_child(std::io::stdin(), std::io::stdout().lock())?),
     }
 }
 

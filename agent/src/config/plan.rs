@@ -12,6 +12,7 @@ use kinewatch_core::manifest::{Manifest, Overrides};
 use kinewatch_core::region::Region;
 use kinewatch_mqtt::Endpoint;
 use kinewatch_store::StoreOptions;
+use serde::{Deserialize, Serialize};
 
 use super::file::{Backend, LogFormat, Precision, Protocol, Provider, Transport};
 use super::secret::{Login, Secret};
@@ -141,7 +142,7 @@ pub struct LogPlan {
 }
 
 /// How models are run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnginePlan {
     /// Inference library.
     pub backend: Backend,

@@ -64,7 +64,7 @@ impl<'w> Walk<'w, '_> {
         let properties = schema["properties"].as_object();
         let any = schema.get("additionalProperties").filter(|a| a.is_object());
         for (key, value) in table {
-            let word = key.get_ref().as_ref();
+            let word: &str = key.get_ref().as_ref();
             if let Some(next) = properties.and_then(|p| p.get(word)).or(any) {
                 let inner = if name == "the file" { word.to_owned() } else { format!("{name}.{word}") };
                 self.value(value, next, &inner);
