@@ -5,6 +5,7 @@
 mod attacks;
 mod lab;
 mod network;
+mod published;
 mod repository;
 mod server;
 mod state;
