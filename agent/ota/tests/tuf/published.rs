@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use jiff::{SignedDuration, Timestamp};
 use kinewatch_core::rollout::Code;
 use kinewatch_ota::bundle::{Bounds, unpack};
-use kinewatch_ota::publish::{ChannelChange, KeyRing, Lifetimes, Repository, Role, RootKeys};
+use kinewatch_ota::publish::{ChannelChange, Goes, KeyRing, Lifetimes, Repository, Role, RootKeys};
 use kinewatch_ota::tuf::{Anchor, Client, Clock, Floors, Limits, Mirror, Options, Pace, Refused, Tls};
 use serde_json::{Value, json};
 
@@ -56,11 +56,14 @@ impl Publisher {
     }
 
     fn rotate(&self, role: Role) {
-        let revoke = (role == Role::Root).then(|| {
-            let root: Value = serde_json::from_slice(&self.newest_root()).unwrap();
-            root["signed"]["roles"]["root"]["keyids"][0].as_str().unwrap()[..8].to_owned()
-        });
-        self.change(|repository, keys, now| repository.rotate(role, revoke.as_deref(), keys, now).unwrap());
+        let goes = match role {
+            Role::Root => {
+                let root: Value = serde_json::from_slice(&self.newest_root()).unwrap();
+                Goes::Id(root["signed"]["roles"]["root"]["keyids"][0].as_str().unwrap()[..8].to_owned())
+            }
+            _ => Goes::Only,
+        };
+        self.change(|repository, keys, now| repository.rotate(role, &goes, keys, now).unwrap());
     }
 
     fn newest_root(&self) -> Vec<u8> {
