@@ -166,9 +166,14 @@ fn children_that_end_in_their_own_way() {
 #[test]
 fn memory_and_time_are_bounded_from_outside() {
     let small = Limits { memory_bytes: 64 << 20, ..limits() };
-    let text = "read job; echo '{\"step\":\"open\"}'; ulimit -d; nice; cat /proc/$$/oom_score_adj; exec tail /dev/zero";
-    let fault = of_script(text, &small);
-    assert_eq!(fault.code, Code::WorkerMemory, "{fault}");
+    let open = "read job; echo '{\"step\":\"open\"}'; ";
+    let greedy = of_script(&format!("{open}exec tail /dev/zero"), &small);
+    assert_eq!(greedy.code, Code::WorkerMemory, "it gets no more: {greedy}");
+    // Shared memory is not counted by the child's own limit.
+    let shared = "import mmap, time\nm = mmap.mmap(-1, 512 << 20)\nfor at in range(0, 512 << 20, 4096): m[at] = 1\ntime.sleep(1000)";
+    let greedy = of_script(&format!("{open}exec python3 -c '{shared}'"), &Limits { memory_bytes: 200 << 20, ..small });
+    assert_eq!(greedy.code, Code::WorkerMemory, "{greedy}");
+    assert!(greedy.detail.contains("200 MiB are allowed"), "seen from outside: {greedy}");
     let begun = Instant::now();
     let short = Limits { wall: Duration::from_secs(1), ..limits() };
     assert_eq!(of_script("read job; exec sleep 1000", &short).code, Code::WorkerTimeout);

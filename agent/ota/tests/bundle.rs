@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use kinewatch_core::rollout::Disposition;
 use kinewatch_ota::PackageError;
 use kinewatch_ota::bundle::{Bounds, UnpackError, Unsafe, pack, unpack};
 use sha2::{Digest, Sha256};
@@ -347,7 +348,6 @@ fn content_that_is_not_what_the_manifest_says() {
     assert!(matches!(error, UnpackError::Package(PackageError::Differs { .. })), "labels.txt alone: {error}");
 
     let old = good()[labels].clone();
-    let hex = |bytes: &[u8]| Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect::<String>();
     let toml = String::from_utf8(entries[0].data.clone()).unwrap();
     entries[0].data = toml.replace(&hex(&old.data), &hex(&entries[labels].data)).into();
     let error = refusal(&bundle(&entries));
@@ -372,6 +372,114 @@ fn an_error_of_the_disk_is_not_the_bundles() {
     assert!(matches!(error, UnpackError::Io { .. }), "{error}");
     let error = unpack(archive.as_slice(), Path::new("/dev/full/new"), Bounds::default()).unwrap_err();
     assert!(matches!(error, UnpackError::Io { .. }), "{error}");
+}
+
+/// Each attack by name, what it is, and the archive.
+fn attacks() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let entries = good();
+    let at = |end: &str| entries.iter().position(|e| e.name.ends_with(end.as_bytes())).unwrap();
+    let changed = |end: &str, change: &dyn Fn(&mut Entry)| {
+        let mut entries = entries.clone();
+        change(&mut entries[at(end)]);
+        bundle(&entries)
+    };
+    let twice = |name: &str| {
+        let mut entries = entries.clone();
+        entries.push(Entry { data: b"another".to_vec(), ..entries[at(name)].clone() });
+        bundle(&entries)
+    };
+    let without = |name: &str| {
+        let mut entries = entries.clone();
+        entries.remove(at(name));
+        bundle(&entries)
+    };
+    let of = |kind| with(Entry::of("labels.txt", kind));
+    let whole = bundle(&entries);
+    let mut wide = zstd::Encoder::new(Vec::new(), 3).unwrap();
+    wide.window_log(27).unwrap();
+    wide.write_all(&tar(&entries)).unwrap();
+    wide.write_all(&vec![0; 16 << 20]).unwrap();
+    let mut zeros = tar(&entries);
+    zeros.resize(zeros.len() + (32 << 20), 0);
+    let mut relabelled = entries.clone();
+    let labels = at("labels.txt");
+    let old = hex(&relabelled[labels].data);
+    relabelled[labels].data = b"background\nfall\njump\n".to_vec();
+    let toml = String::from_utf8(relabelled[0].data.clone()).unwrap();
+    relabelled[0].data = toml.replace(&old, &hex(&relabelled[labels].data)).into();
+    let mut reversed = entries.clone();
+    reversed.reverse();
+    vec![
+        ("traversal", "a file named ../evil", with(Entry::file("../evil", "x"))),
+        (
+            "traversal-inside",
+            "a path that climbs out of a folder of the package",
+            with(Entry::file("golden/../../evil", "x")),
+        ),
+        ("absolute", "a file named /etc/cron.d/evil", with(Entry::file("/etc/cron.d/evil", "x"))),
+        ("second-name", "./labels.txt beside labels.txt", with(Entry::file("./labels.txt", "x"))),
+        ("symbolic-link", "a link to /etc/passwd in the place of a file", of(EntryType::Symlink)),
+        (
+            "link-to-folder",
+            "a link through which the next file would be written",
+            with(Entry::of("golden", EntryType::Symlink)),
+        ),
+        ("hard-link", "a hard link to /etc/passwd in the place of a file", of(EntryType::Link)),
+        ("device", "a character device in the place of a file", of(EntryType::Char)),
+        ("block-device", "a block device in the place of a file", of(EntryType::Block)),
+        ("pipe", "a named pipe in the place of a file", of(EntryType::Fifo)),
+        ("pax", "a pax record that gives the next entry another name or size", of(EntryType::XHeader)),
+        ("long-name", "a GNU long name", of(EntryType::GNULongName)),
+        ("sparse", "a sparse file", of(EntryType::GNUSparse)),
+        ("duplicate", "labels.txt twice, with other content", twice("labels.txt")),
+        ("duplicate-manifest", "model.toml twice, the second for other files", twice("model.toml")),
+        ("stranger", "a file that the manifest does not list", with(Entry::file("payload.so", "x"))),
+        ("out-of-order", "files before the manifest", bundle(&reversed)),
+        ("missing", "a listed file is not there", without("labels.txt")),
+        ("bomb", "a file of 3 GiB that weighs nothing", changed("labels.txt", &|e| e.size = Some(3 << 30))),
+        ("bomb-of-zeros", "zeros without end after the archive", zstd(&zeros)),
+        ("memory", "a frame for which the decoder would need 128 MiB", wide.finish().unwrap()),
+        ("truncated", "the first half", whole[..whole.len() / 2].to_vec()),
+        ("appended", "a second archive after the first", [whole.clone(), whole.clone()].concat()),
+        ("other-format", "a zip file", b"PK\x03\x04 and so on".to_vec()),
+        ("graph-exchanged", "another graph than the manifest's", changed(".onnx", &|e| e.data[100] ^= 1)),
+        (
+            "labels-exchanged",
+            "other labels.txt than the manifest's",
+            changed("labels.txt", &|e| e.data = b"fall\n".to_vec()),
+        ),
+        ("labels-renamed", "the same with the right hash, but not the labels of the manifest", bundle(&relabelled)),
+        ("manifest-broken", "a manifest that is none", changed("model.toml", &|e| e.data = b"format = 1".to_vec())),
+    ]
+}
+
+fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Every attack, and what a device reports of it. `KINEWATCH_BLESS=1` writes the table anew.
+#[test]
+fn every_attack_is_refused_and_the_table_says_how() {
+    use std::fmt::Write as _;
+    let mut table = String::from(
+        "# Attacks by way of a bundle, and what the device says\n\n\
+         Written by `agent/ota/tests/bundle.rs`, which tries each of them on the unpacker: refused with this code, nothing of it\n\
+         left on the disk, inside or outside the folder. All of them are signed: whoever holds the keys is the attacker.\n\n\
+         | attack | what the bundle holds | refused with | detail |\n|---|---|---|---|\n",
+    );
+    for (name, what, archive) in attacks() {
+        let error = attempt(archive.as_slice(), Bounds::default()).unwrap_err();
+        let fault = error.fault();
+        assert_eq!(fault.code.disposition(), Disposition::Quarantine, "{name}: {fault}");
+        let detail = fault.detail.rsplit("state/models/new/").next().unwrap();
+        let shown = if fault.detail.contains("state/models/new/") { detail } else { &fault.detail };
+        writeln!(table, "| {name} | {what} | `{}` | {shown} |", fault.code).unwrap();
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../design/bundle-attacks.md");
+    if std::env::var_os("KINEWATCH_BLESS").is_some() {
+        fs::write(&path, &table).unwrap();
+    }
+    assert_eq!(fs::read_to_string(&path).unwrap_or_default(), table, "KINEWATCH_BLESS=1 writes it anew");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use kinewatch_core::rollout::{Channel, Gates};
 use kinewatch_ota::bundle::{Bounds, unpack};
 use kinewatch_ota::publish::{
-    ChannelChange, KeyRing, Lifetimes, PublishError, Reach, Repository, Role, RootKeys, Rotated, parse_waves,
+    ChannelChange, Goes, KeyRing, Lifetimes, PublishError, Reach, Repository, Role, RootKeys, Rotated, parse_waves,
 };
 use semver::Version;
 use tempfile::TempDir;
@@ -328,8 +328,8 @@ fn every_key_is_replaced_and_old_devices_follow() {
     assert_eq!(old.read(&shop.server).unwrap().len(), 1);
     for (count, role) in [Role::Timestamp, Role::Snapshot, Role::Targets, Role::Root].into_iter().enumerate() {
         let mut ring = shop.ring();
-        let (key, rotated) = repository.rotate(role, None, &mut ring, now()).unwrap();
-        assert_eq!(key, shop.keys.join(format!("{role}-2.key")));
+        let (key, rotated) = repository.rotate(role, &Goes::Only, &mut ring, now()).unwrap();
+        assert!(key.to_string_lossy().contains(&format!("/keys/{role}-")), "{key:?}");
         let version = count as u64 + 2;
         assert_eq!(rotated, Rotated::Published { version, reach: Reach::Published }, "{role}");
         fs::remove_file(shop.keys.join(format!("{role}-1.key"))).unwrap();
@@ -353,7 +353,7 @@ fn lost_keys_are_recovered_from() {
     repository.add(&tiny(), &shop.ring(), now()).unwrap();
     fs::remove_file(shop.keys.join("timestamp-1.key")).unwrap();
     assert!(repository.refresh(&shop.ring(), now()).is_err());
-    repository.rotate(Role::Timestamp, None, &mut shop.ring(), now()).unwrap();
+    repository.rotate(Role::Timestamp, &Goes::Only, &mut shop.ring(), now()).unwrap();
     assert!(repository.refresh(&shop.ring(), now()).is_ok());
     assert_eq!(device.read(&shop.server).unwrap().len(), 1);
 
@@ -365,13 +365,14 @@ fn lost_keys_are_recovered_from() {
     };
     let lost = id(&third);
     fs::remove_dir_all(&third).unwrap();
-    assert!(repository.rotate(Role::Root, None, &mut keys(&[&first]), now()).is_err(), "which of three?");
+    assert!(repository.rotate(Role::Root, &Goes::Only, &mut keys(&[&first]), now()).is_err(), "which of three?");
+    assert!(repository.rotate(Role::Root, &Goes::Lost, &mut keys(&[&first]), now()).is_err(), "two are not at hand");
     let mut holder = keys(&[&first, &shop.keys]);
-    let (_, rotated) = repository.rotate(Role::Root, Some(&lost[..8]), &mut holder, now()).unwrap();
+    let (_, rotated) = repository.rotate(Role::Root, &Goes::Id(lost[..8].to_owned()), &mut holder, now()).unwrap();
     let Rotated::Pending { path, old: (1, 2), new: (2, 2) } = rotated else { panic!("{rotated:?}") };
     assert!(!path.starts_with(shop.repo.join("metadata")));
     assert_eq!(device.read(&shop.server).unwrap().len(), 1, "devices do not see it");
-    assert!(repository.rotate(Role::Targets, None, &mut keys(&[&first]), now()).is_err(), "one at a time");
+    assert!(repository.rotate(Role::Targets, &Goes::Only, &mut keys(&[&first]), now()).is_err(), "one at a time");
     assert!(shop.open().status(&KeyRing::default()).unwrap().pending_root);
     assert!(shop.open().sign_root(&shop.ring(), now()).is_err(), "no root key here");
     let mut elsewhere = shop.open();
@@ -381,7 +382,7 @@ fn lost_keys_are_recovered_from() {
 
     // A thief of one key can make a root, and no device takes it.
     let mut thief = shop.open();
-    let (_, rotated) = thief.rotate(Role::Targets, None, &mut keys(&[&second]), now()).unwrap();
+    let (_, rotated) = thief.rotate(Role::Targets, &Goes::Only, &mut keys(&[&second]), now()).unwrap();
     let Rotated::Pending { path, old: (1, 2), .. } = rotated else { panic!("{rotated:?}") };
     fs::copy(&path, shop.repo.join("metadata/4.root.json")).unwrap();
     assert!(device.read(&shop.server).is_err());

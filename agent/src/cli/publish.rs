@@ -6,7 +6,8 @@ use comfy_table::Cell;
 use jiff::Timestamp;
 use kinewatch_core::rollout::{Channel, Gates, SEEDS};
 use kinewatch_ota::publish::{
-    ChannelChange, KeyRing, Lifetimes, PublishError, Reach, Repository, Role, RootKeys, Rotated, Status, parse_waves,
+    ChannelChange, Goes, KeyRing, Lifetimes, PublishError, Reach, Repository, Role, RootKeys, Rotated, Status,
+    parse_waves,
 };
 
 use super::{
@@ -170,7 +171,12 @@ fn rotate(args: &PublishRotateArgs, now: Timestamp) -> Outcome {
     let repo = &args.repository.repo;
     let (mut repository, mut keys) = open(repo, &args.keys.dirs)?;
     let role = Role::from(args.role);
-    let (key, rotated) = repository.rotate(role, args.revoke.as_deref(), &mut keys, now)?;
+    let goes = match &args.revoke {
+        Some(id) => Goes::Id(id.clone()),
+        None if args.lost => Goes::Lost,
+        None => Goes::Only,
+    };
+    let (key, rotated) = repository.rotate(role, &goes, &mut keys, now)?;
     tell([format!("{role}: the new key is {}", key.display())]);
     told(repo, rotated);
     Ok(())

@@ -41,7 +41,8 @@ The version is that of model.toml, and is published once: other content needs an
     /// Replace a key, whether the old one is lost, stolen, or only old.
     #[command(after_help = "Examples:
   kinewatch publish rotate repo timestamp --keys keys
-  kinewatch publish rotate repo root --revoke 3f2a91c0 --keys keys --keys /media/usb
+  kinewatch publish rotate repo root --lost --keys usb-4 --keys usb-1 --keys usb-2
+  kinewatch publish rotate repo root --revoke 3f2a91c0 --keys usb-4 --keys usb-1
 
 The new key is made in the first folder of --keys. Root must sign: with as many of its keys as its threshold says. Where they
 are not all here, root.pending.json waits for the others: see `kinewatch publish sign`.")]
@@ -242,6 +243,9 @@ pub struct PublishRotateArgs {
     /// First digits of the identifier of the key that goes; needed when the role has several.
     #[arg(long, value_name = "KEYID")]
     pub revoke: Option<String>,
+    /// The key that goes is the only one of the role that is in none of the folders.
+    #[arg(long, conflicts_with = "revoke")]
+    pub lost: bool,
     /// Keys of root, and of what is to be signed anew.
     #[command(flatten)]
     pub keys: KeyArgs,

@@ -12,6 +12,7 @@ use rustix::process::{Signal, getpid, kill_process};
 
 use super::limits::own_peak;
 use super::protocol::{Job, MAX_LINE, Message, Proof, Step};
+use super::verdict::is_of_memory;
 use crate::inference;
 
 /// Reads a [`Job`] from `input`, tries the model out, and writes [`Message`]s. Ends the process when `input` ends before:
@@ -101,17 +102,9 @@ fn code(error: &OpenError) -> Code {
         OpenError::NoGraph { .. } | OpenError::Options(_) => Code::PackageInvalid,
         OpenError::Read { .. } => Code::DiskError,
         OpenError::Library(_) => Code::WorkerUnavailable,
-        OpenError::Load { detail, .. } | OpenError::WarmUp { detail, .. } if is_memory(detail) => Code::WorkerMemory,
+        OpenError::Load { detail, .. } | OpenError::WarmUp { detail, .. } if is_of_memory(detail) => Code::WorkerMemory,
         _ => Code::WorkerFailed,
     }
-}
-
-/// Libraries say it in their own words.
-fn is_memory(detail: &str) -> bool {
-    let detail = detail.to_ascii_lowercase();
-    ["bad_alloc", "bad allocation", "failed to allocate", "out of memory", "cannot allocate"]
-        .iter()
-        .any(|words| detail.contains(words))
 }
 
 /// Without the folder, which is no part of the release.

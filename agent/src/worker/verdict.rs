@@ -51,8 +51,8 @@ pub(super) fn without_answer(last: &Last, status: ExitStatus, stderr: &str) -> F
         (None, words) => format!("ended with {status}: {words}"),
     };
     let detail = format!("{how}, in step {}", last.step());
-    // Rust aborts when it gets no memory; the kernel kills who has most of it. Nobody else sends that signal here.
-    let is_memory = stderr.contains("memory allocation of") || status.signal() == Some(9);
+    // The kernel kills who has most memory when there is none. Nobody else sends that signal here.
+    let is_memory = is_of_memory(stderr) || status.signal() == Some(9);
     let code = match last {
         // It has not even looked at the model.
         Last::Nothing if !is_memory => Code::WorkerUnavailable,
@@ -81,6 +81,22 @@ pub(super) fn passed(proof: Proof, gates: &Gates) -> Result<Proof, Fault> {
         return Err(Fault::new(Code::WorkerMemory, detail));
     }
     Ok(proof)
+}
+
+/// Whether a message is about memory that could not be had; each library says it in its own words, Rust's among them.
+pub(super) fn is_of_memory(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    [
+        "bad_alloc",
+        "bad allocation",
+        "failed to allocate",
+        "cannot allocate memory",
+        "out of memory",
+        "memory allocation of",
+        "memory exhausted",
+    ]
+    .iter()
+    .any(|words| message.contains(words))
 }
 
 fn signal_name(signal: i32) -> String {

@@ -10,6 +10,7 @@ mod bounds;
 mod machine;
 mod models;
 mod stored;
+mod updates;
 mod words;
 
 use std::fs;
@@ -22,6 +23,8 @@ pub type Target = (&'static str, fn(&[u8]));
 /// Every target.
 pub const TARGETS: &[Target] = &[
     ("broker_url", words::broker_url),
+    ("bundle", updates::bundle),
+    ("channel", updates::channel),
     ("clock_journal", stored::clock_journal),
     ("command_line", words::command_line),
     ("config", words::config),

@@ -104,19 +104,19 @@ impl KeyFile {
         Ok(Self { path: path.to_owned(), public: pair.tuf_key(), der })
     }
 
-    /// Makes a key in a new file, which only its owner may read.
-    pub(super) fn generate(path: &Path) -> Result<Self, PublishError> {
-        let failed = |reason: &str| PublishError::KeyFile { path: path.to_owned(), reason: reason.to_owned() };
+    /// Makes a key in a new file of `dir`, which only its owner may read. `name`: from the first digits of its identifier.
+    pub(super) fn generate(dir: &Path, name: impl FnOnce(&str) -> String) -> Result<Self, PublishError> {
+        let failed = || PublishError::KeyFile { path: dir.into(), reason: "the system gives no random numbers".into() };
         let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new());
-        let der = document.map_err(|_| failed("the system gives no random numbers"))?.as_ref().to_vec();
-        let text = pem::encode(&pem::Pem::new("PRIVATE KEY", der.as_slice()));
-        if let Some(dir) = path.parent().filter(|dir| !dir.exists()) {
-            DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(PublishError::io(dir))?;
-        }
+        let der = document.map_err(|_| failed())?.as_ref().to_vec();
+        let key = Self::of(dir, der)?;
+        let path = dir.join(name(&key_id(&key.public)[..8]));
+        let text = pem::encode(&pem::Pem::new("PRIVATE KEY", key.der.as_slice()));
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(PublishError::io(dir))?;
         let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(PublishError::io(path))?;
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(PublishError::io(path))?;
-        Self::of(path, der)
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(PublishError::io(&path))?;
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(PublishError::io(&path))?;
+        Ok(Self { path, ..key })
     }
 
     pub(super) fn source(&self) -> Box<dyn KeySource> {

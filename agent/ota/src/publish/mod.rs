@@ -21,7 +21,7 @@ pub use error::PublishError;
 pub use keys::KeyRing;
 pub use release::ChannelChange;
 pub use repository::{Created, Lifetimes, Repository, RootKeys};
-pub use rotate::Rotated;
+pub use rotate::{Goes, Rotated};
 pub use status::{ChannelStatus, ReleaseStatus, RoleStatus, Status};
 pub use waves::{WaveError, parse_waves};
 

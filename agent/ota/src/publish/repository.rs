@@ -103,8 +103,7 @@ impl Repository {
         if dir.join("metadata").exists() {
             return Err(PublishError::refused(format!("{}: there is a repository already", dir.display())));
         }
-        let key =
-            |role: Role, n: u32| KeyFile::generate(&key_dir.join(format!("{role}-{n}.key"))).map(|key| (role, key));
+        let key = |role: Role, n: u32| KeyFile::generate(key_dir, |_| format!("{role}-{n}.key")).map(|key| (role, key));
         let mut made: Vec<(Role, KeyFile)> =
             (1..=root_keys.count).map(|n| key(Role::Root, n)).collect::<Result<_, _>>()?;
         for role in [Role::Targets, Role::Snapshot, Role::Timestamp] {

@@ -19,6 +19,17 @@ use crate::read::hex;
 /// Where a root waits for signatures.
 const PENDING: &str = "root.pending.json";
 
+/// Which key of a role goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Goes {
+    /// The only one it has.
+    Only,
+    /// The one whose identifier begins so.
+    Id(String),
+    /// The only one whose private half is not at hand.
+    Lost,
+}
+
 /// What became of a change of trust.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rotated {
@@ -41,26 +52,24 @@ pub enum Rotated {
 }
 
 impl Repository {
-    /// Replaces a key of a role by a new one, which is made in the first folder of `keys`. `revoke`: the first digits of the
-    /// identifier of the key that goes; needed when the role has several. The old key itself is not needed unless root cannot
-    /// reach its threshold without it: so a key that is lost is replaced like any other. Returns the new key's file.
+    /// Replaces a key of a role by a new one, which is made in the first folder of `keys`. The old key is not needed, unless root
+    /// cannot reach its threshold without it: so a key that is lost is replaced like any other. Returns the new key's file.
     ///
     /// # Errors
     /// It is not clear which key goes, no folder is given, or the disk fails.
     pub fn rotate(
         &mut self,
         role: Role,
-        revoke: Option<&str>,
+        goes: &Goes,
         keys: &mut KeyRing,
         now: Timestamp,
     ) -> Result<(PathBuf, Rotated), PublishError> {
         self.none_pending()?;
         let mut root = self.root.signed.clone();
-        let old = revoked(&root, role, revoke)?;
+        let old = revoked(&root, role, goes, keys)?;
         let home = keys.home().ok_or_else(|| PublishError::refused("say with --keys where the new key goes"))?;
-        let path = (1..).map(|n| home.join(format!("{role}-{n}.key"))).find(|path| !path.exists());
-        let path = path.ok_or_else(|| PublishError::refused("no name is free for the new key"))?;
-        let key = KeyFile::generate(&path)?;
+        let key = KeyFile::generate(home, |id| format!("{role}-{id}.key"))?;
+        let path = key.path.clone();
         let id = key.public.key_id().map_err(|e| PublishError::Sign { role, reason: e.to_string() })?;
         root.keys.insert(id.clone(), key.public.clone());
         if let Some(of_role) = root.roles.get_mut(&role.tough()) {
@@ -202,17 +211,23 @@ impl Repository {
 }
 
 /// The identifier of the key that goes.
-fn revoked(root: &Root, role: Role, given: Option<&str>) -> Result<String, PublishError> {
+fn revoked(root: &Root, role: Role, goes: &Goes, keys: &KeyRing) -> Result<String, PublishError> {
     let ids: Vec<String> = root.keys(role.tough()).map(key_id).collect();
-    let fits = |id: &&String| given.is_none_or(|given| !given.is_empty() && id.starts_with(given));
+    let at_hand: Vec<String> = keys.of(root, role).map(|key| key_id(&key.public)).collect();
+    let fits = |id: &&String| match goes {
+        Goes::Only => true,
+        Goes::Id(digits) => !digits.is_empty() && id.starts_with(digits.as_str()),
+        Goes::Lost => !at_hand.contains(*id),
+    };
     let found: Vec<&String> = ids.iter().filter(fits).collect();
     match found.as_slice() {
         [one] => Ok((*one).clone()),
-        _ => {
+        found => {
             let short: Vec<&str> = ids.iter().map(|id| &id[..id.len().min(8)]).collect();
             Err(PublishError::refused(format!(
-                "{role} has the keys {}: say with --revoke which one goes",
-                short.join(", ")
+                "{role} has the keys {}, of which {} could be meant: say with --revoke which one goes",
+                short.join(", "),
+                found.len()
             )))
         }
     }

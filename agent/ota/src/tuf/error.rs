@@ -48,7 +48,7 @@ pub enum Refused {
         threshold: u64,
     },
     /// Older than what this device has seen.
-    #[error("{role} metadata of version {offered} is offered, after version {trusted}")]
+    #[error("{role} metadata of version {offered} is offered, but version {trusted} has been seen")]
     Rollback {
         /// Which metadata.
         role: Role,
@@ -66,7 +66,7 @@ pub enum Refused {
         trusted: u64,
     },
     /// Not the version that the metadata above it lists.
-    #[error("{role} metadata is of version {found}, but version {listed} is listed")]
+    #[error("{role} metadata is of version {found}, but version {listed} is due")]
     WrongVersion {
         /// Which metadata.
         role: Role,

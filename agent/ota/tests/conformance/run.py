@@ -1,12 +1,13 @@
 """Conformance and interoperability of kinewatch-tuf-client with the TUF specification and its reference implementation.
 
     python3 -m venv venv && venv/bin/pip install tuf==7.0.1
-    venv/bin/python agent/ota/tests/conformance/run.py target/release/kinewatch-tuf-client [NAME…]
+    venv/bin/python agent/ota/tests/conformance/run.py target/release/kinewatch-tuf-client [--published FOLDER] [NAME…]
 
 Every case is a repository published by `tuf`, some of them broken by hand, and what a client must do with it by the
 specification (section numbers at the cases). The program speaks the command line of the TUF project's conformance suite
 (theupdateframework/tuf-conformance, CLIENT-CLI.md), so that suite can be run against it as well. Cases with a date need
-`faketime`. Prints one line a case; exit status 1 if one fails.
+`faketime`. With `--published`, each repository in FOLDER (the tests of kinewatch-ota leave some in
+target/tmp/published/) is read by the reference implementation. Prints one line a case; exit status 1 if one fails.
 """
 
 import hashlib
@@ -16,12 +17,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 from datetime import timedelta
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 from repository import Repository, Server, copy_key, edited, now
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, MetaFile
+from tuf.ngclient import Updater
 
 CASES = {}
 
@@ -959,8 +964,44 @@ def hash_bins(client, bits):
     assert repository.names_requested()[4:] == [(name, 1)]
 
 
+def read_published(folder):
+    """The other way round: repositories made by `kinewatch publish`, read by the reference implementation."""
+    for name in sorted(os.listdir(folder)):
+        home = os.path.join(folder, name)
+        handler = partial(QuietHandler, directory=os.path.join(home, "repository"))
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+
+        def read(home=home, url=url):
+            with open(os.path.join(home, "root.json"), "rb") as f:
+                anchor = f.read()
+            with open(os.path.join(home, "targets.json")) as f:
+                targets = json.load(f)
+            assert targets
+            with tempfile.TemporaryDirectory() as scratch:
+                updater = Updater(scratch, f"{url}/metadata/", scratch, f"{url}/targets/", bootstrap=anchor)
+                updater.refresh()
+                for path, digest in targets.items():
+                    info = updater.get_targetinfo(path)
+                    assert info, f"{path} is not listed"
+                    with open(updater.download_target(info), "rb") as f:
+                        assert hashlib.sha256(f.read()).hexdigest() == digest, path
+
+        CASES[f"read_by_the_reference_implementation[{name}]"] = lambda client, read=read: read()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
 def main():
     program, *wanted = sys.argv[1:]
+    if "--published" in wanted:
+        at = wanted.index("--published")
+        read_published(wanted[at + 1])
+        del wanted[at : at + 2]
     server, failed = Server(), []
     for name, run in CASES.items():
         if wanted and not any(w in name for w in wanted):
