@@ -15,7 +15,7 @@ SOAK ?= 2h
 SECONDS ?= 20
 SCORE ?= $(wildcard ../shared/contract/score_intervals.py)
 
-.PHONY: help app demo run deb test test-systemd test-models test-deps lint fmt faults faults-quick fuzz bench models build deps clean
+.PHONY: help app demo run conformance deb test test-systemd test-models test-deps lint fmt faults faults-quick fuzz bench models build deps clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,14 @@ faults-quick: test-deps build ## Try every fault once, in some minutes (ONLY='ki
 
 faults: test-deps build ## Try every fault in the numbers that are promised: 1 h and the soak (ONLY='kill rtsp' for some, SOAK=2h)
 	$(CARGO) test --release --workspace $(FEATURES) --test faults -- --long --soak $(SOAK) --report $(BUILD)/faults.md $(ONLY)
+
+conformance: build ## Try the TUF client on the reference implementation's repositories, and that on ours
+	@.ci/apt conformance
+	$(CARGO) test --release --workspace $(FEATURES) --test tuf -- published
+	[[ -x $(BUILD)/conformance/bin/python ]] || python3 -m venv $(BUILD)/conformance
+	$(BUILD)/conformance/bin/pip install -q --disable-pip-version-check tuf==7.0.1
+	$(BUILD)/conformance/bin/python agent/ota/tests/conformance/run.py $(BUILD)/release/kinewatch-tuf-client \
+	  --published $(BUILD)/tmp/published
 
 deb: app ## Build the Debian package from the release build; prints where it is
 	@cross/deb.sh $(BUILD)

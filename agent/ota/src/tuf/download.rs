@@ -10,7 +10,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use reqwest::StatusCode;
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
+use rustix::io::Errno;
 use tokio::io::AsyncWriteExt;
 use tokio::time::sleep;
 use tracing::debug;
@@ -245,13 +246,23 @@ impl PartFile {
 
 /// Claims the space before the network is asked for a byte. The length stays what has been written.
 fn allocate(file: &fs::File, length: u64) -> std::io::Result<()> {
-    if file.metadata()?.len() >= length {
+    let written = file.metadata()?.len();
+    if written >= length {
         return Ok(());
     }
+    // Asked first: some file systems would fill the disk to its last block before they say that it is too small.
+    let disk = fstatvfs(file)?;
+    if disk.f_bavail.saturating_mul(disk.f_frsize) < length - written {
+        return Err(Errno::NOSPC.into());
+    }
     match fallocate(file, FallocateFlags::KEEP_SIZE, 0, length) {
+        Ok(()) => Ok(()),
         // Not every file system can; then a full disk shows later.
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => Ok(()),
-        other => other.map_err(Into::into),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
+        Err(refused) => {
+            file.set_len(written)?; // gives back what was claimed
+            Err(refused.into())
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kinewatch_core::rollout::{Code, Fault};
+use rustix::io::Errno;
 
 use super::Role;
 
@@ -265,7 +266,7 @@ impl Refused {
     }
 
     pub(super) fn disk(path: &Path, error: &std::io::Error) -> Self {
-        let full = [rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT].map(rustix::io::Errno::raw_os_error);
+        let full = [Errno::NOSPC, Errno::DQUOT].map(Errno::raw_os_error);
         match error.raw_os_error() {
             Some(errno) if full.contains(&errno) => Self::NoSpace { path: path.to_owned() },
             _ => Self::Disk { path: path.to_owned(), reason: error.to_string() },

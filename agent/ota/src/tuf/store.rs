@@ -8,6 +8,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use super::{Floors, Refused, Role};
 
@@ -65,10 +66,14 @@ impl Store {
     }
 }
 
+/// One file at a time: two clients of one process write to the same name beside the file.
+static WRITING: Mutex<()> = Mutex::new(());
+
 /// Replaces the file at `path`, so that after a power cut either the old or the new bytes are there.
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), Refused> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let beside = path.with_file_name(format!(".{name}.new"));
+    let _alone = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&beside)?;
         file.write_all(bytes)?;

@@ -8,7 +8,7 @@ import json
 import threading
 from collections import defaultdict
 from copy import deepcopy
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
@@ -38,7 +38,7 @@ KINDS = {
 
 
 def now():
-    return datetime.now(timezone.utc).replace(microsecond=0)
+    return datetime.now(UTC).replace(microsecond=0)
 
 
 class Repository:
@@ -190,6 +190,9 @@ class Server(ThreadingHTTPServer):
         self.repositories = {}
         super().__init__(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def handle_error(self, *_):
+        pass  # a client that goes away in the middle, which is what some cases are about
 
     def serve(self, repository):
         name = str(len(self.repositories))

@@ -4,6 +4,7 @@
 
 mod attacks;
 mod lab;
+mod mutations;
 mod network;
 mod published;
 mod repository;

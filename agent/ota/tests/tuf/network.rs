@@ -113,6 +113,20 @@ async fn a_poisoned_part_file_costs_one_more_transfer() {
 }
 
 #[tokio::test]
+async fn a_bundle_larger_than_the_disk_is_not_begun() {
+    let (mut lab, bytes) = with_bundle(200_000).await;
+    let disk = rustix::fs::statvfs(lab.folder.path()).unwrap();
+    let targets = lab.repository.signed.get_mut("targets").unwrap();
+    targets["targets"][BUNDLE]["length"] = (disk.f_bavail * disk.f_frsize + (1 << 40)).into();
+    lab.repository.publish_all();
+    lab.serve();
+    assert_eq!(lab.code().await, Code::NoSpace);
+    let asked = target_path(BUNDLE, &bytes);
+    assert!(!lab.server.with(|s| s.requests.contains(&asked)));
+    assert!(std::fs::read_dir(lab.folder.path().join("parts")).unwrap().next().is_none());
+}
+
+#[tokio::test]
 async fn a_short_retry_after_is_waited_for_and_a_long_one_is_told() {
     let (mut lab, _) = with_bundle(200_000).await;
     let busy = |seconds: &str, times| Manner::Status {

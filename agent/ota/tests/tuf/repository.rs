@@ -20,6 +20,8 @@ pub(crate) struct Repository {
     pub(crate) signers: BTreeMap<String, Vec<u8>>,
     /// What is served, by path below the repository's address.
     pub(crate) files: BTreeMap<String, Vec<u8>>,
+    /// Versions are listed, but no lengths and digests.
+    pub(crate) bare: bool,
 }
 
 impl Repository {
@@ -34,6 +36,7 @@ impl Repository {
                 .into(),
             signers: BTreeMap::new(),
             files: BTreeMap::new(),
+            bare: false,
         };
         repository.signed.get_mut("root").unwrap()["consistent_snapshot"] = true.into();
         repository.signed.get_mut("targets").unwrap()["targets"] = json!({});
@@ -89,7 +92,11 @@ impl Repository {
             _ => Some("snapshot"),
         };
         if let Some(above) = above {
-            let listed = json!({"version": version, "length": bytes.len(), "hashes": {"sha256": sha256(bytes)}});
+            let mut listed = json!({"version": version});
+            if !self.bare {
+                listed["length"] = bytes.len().into();
+                listed["hashes"]["sha256"] = sha256(bytes).into();
+            }
             self.signed.get_mut(above).unwrap()["meta"][format!("{role}.json")] = listed;
         }
         self.files.insert(metadata_path(role, version), bytes.to_vec());
