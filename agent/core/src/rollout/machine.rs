@@ -235,7 +235,7 @@ impl Turn<'_> {
                 self.quarantine(release, by_hand.clone());
                 self.record.current = self.record.previous.take().unwrap_or(Slot::Factory);
                 self.record.fault = Some(by_hand);
-                self.record.phase = Phase::RollingBack { keep: None };
+                self.record.phase = Phase::rolling_back(None);
             }
         }
         Ok(())
@@ -247,8 +247,12 @@ impl Turn<'_> {
         let record = &self.record;
         match &record.phase {
             Phase::Idle => Job::None,
+            Phase::RollingBack { not_before, .. } | Phase::Settling { not_before, .. }
+                if not_before.is_some_and(|at| !is_due(at, self.now.time)) =>
+            {
+                Job::None
+            }
             Phase::RollingBack { .. } => Job::Load { slot: record.current.clone() },
-            Phase::Settling { not_before, .. } if not_before.is_some_and(|at| !is_due(at, self.now.time)) => Job::None,
             Phase::Settling { keep, .. } => {
                 Job::Settle { current: record.current.clone(), previous: record.previous.clone(), keep: keep.clone() }
             }
@@ -284,7 +288,7 @@ impl Turn<'_> {
             _ => Some(self.after(SOON)),
         };
         let settle = match self.record.phase {
-            Phase::Settling { not_before, .. } => not_before,
+            Phase::RollingBack { not_before, .. } | Phase::Settling { not_before, .. } => not_before,
             _ => None,
         };
         let admitted = match self.machine.verdict(&self.record, self.now) {

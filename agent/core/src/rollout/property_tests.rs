@@ -142,6 +142,10 @@ impl World {
         {
             self.job_ended(result);
         }
+        if matches!(input, Input::Unusable { .. }) {
+            // Only at the start, where it is loaded next.
+            self.loaded = step.record.serving();
+        }
         self.started = true;
         self.record = step.record;
         self.job = step.job;
@@ -269,11 +273,6 @@ impl World {
             Event::DiskRefuses => self.next_commit_fails = true,
             Event::Unusable(code) => {
                 let (slot, fault) = (self.record.serving(), Fault::from(Code::ALL[code]));
-                self.loaded = self
-                    .machine
-                    .step(&self.record, &Input::Unusable { slot: slot.clone(), fault: fault.clone() }, self.now)
-                    .record
-                    .serving();
                 self.give(&Input::Unusable { slot, fault });
             }
             Event::Time(seconds) => {

@@ -146,6 +146,9 @@ pub enum Phase {
         /// A release that will be wanted again.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         keep: Option<Release>,
+        /// Not even the factory model could be loaded, and it is not tried again before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        not_before: Option<Timestamp>,
     },
     /// Links are made to agree with the record, and what nobody needs is removed.
     Settling {
@@ -159,6 +162,10 @@ pub enum Phase {
 }
 
 impl Phase {
+    pub(super) fn rolling_back(keep: Option<Release>) -> Self {
+        Self::RollingBack { keep, not_before: None }
+    }
+
     pub(super) fn settling(keep: Option<Release>) -> Self {
         Self::Settling { keep, not_before: None }
     }

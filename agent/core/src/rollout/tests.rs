@@ -405,6 +405,8 @@ fn waves_and_requirements_hold_a_release_back() {
     device.offered(Offer { channel: Channel { waves, ..offer(7, 1).channel }, ..offer(7, 1) });
     assert_eq!(device.machine.verdict(&device.record, device.now), Verdict::NotYet(not_before));
     device.later(1800);
+    assert_eq!(device.record.state(), "idle", "a wave counts from the first poll after it");
+    device.offered(device.record.offer.clone().unwrap());
     assert_eq!(device.record.state(), "reserving");
     let requires = Requires { agent: Some(">=2".parse().unwrap()), min_free_mb: 0 };
     device.until("idle");

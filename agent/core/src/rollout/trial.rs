@@ -11,7 +11,7 @@ use super::{
 
 /// Longest pause of a release whose trial failed through no fault of its own.
 const MAX_PAUSE: Duration = Duration::from_secs(6 * 3600);
-/// How long to wait after links could not be set.
+/// How long to wait after links could not be set, or nothing could be loaded.
 const SETTLE_PAUSE: Duration = Duration::from_secs(300);
 
 impl Turn<'_> {
@@ -28,7 +28,8 @@ impl Turn<'_> {
                 let was = self.record.current.clone();
                 self.fall_back(&failure.fault);
                 if was == self.record.current {
-                    self.record.phase = Phase::settling(None);
+                    let not_before = Some(self.after(SETTLE_PAUSE));
+                    self.record.phase = Phase::RollingBack { keep: None, not_before };
                 }
             }
             (_, Err(failure)) => self.fail(failure),
@@ -38,7 +39,7 @@ impl Turn<'_> {
             (Job::Prove { .. }, Ok(done)) => self.proven(done),
             (Job::Shadow { .. }, Ok(done)) => self.shadowed(done),
             (Job::Load { .. }, Ok(_)) => match &self.record.phase {
-                Phase::RollingBack { keep } => self.record.phase = Phase::settling(keep.clone()),
+                Phase::RollingBack { keep, .. } => self.record.phase = Phase::settling(keep.clone()),
                 _ => self.enter(Stage::Probation),
             },
         }
@@ -140,7 +141,7 @@ impl Turn<'_> {
             self.refund();
         }
         self.record.fault = Some(fault.clone());
-        self.record.phase = if stage.has_taken_over() { Phase::RollingBack { keep } } else { Phase::settling(keep) };
+        self.record.phase = if stage.has_taken_over() { Phase::rolling_back(keep) } else { Phase::settling(keep) };
     }
 
     pub(super) fn quarantine(&mut self, release: Release, fault: Fault) {

@@ -17,7 +17,7 @@ pub enum Verdict {
     Refused(Fault),
     /// It waits for somebody to approve it.
     NeedsApproval,
-    /// Its wave, or the next attempt, is then.
+    /// Its wave, or the next attempt, is then; the wave counts from the first poll after it.
     NotYet(Timestamp),
     /// No wave reaches this device.
     NoWave,
@@ -65,7 +65,10 @@ impl Machine {
         if settings.policy == Policy::Manual {
             return Verdict::NeedsApproval;
         }
-        match (file.admission(seed(&settings.device, &record.model), now.time), pause) {
+        // Waves are read at the last poll, not now: so the devices of a wave begin one after the other as they poll, within a period of
+        // its time, and none on a file that is older than its wave.
+        let polled = record.polls.succeeded.map_or(now.time, |polled| polled.min(now.time));
+        match (file.admission(seed(&settings.device, &record.model), polled), pause) {
             (Admission::Never, _) => Verdict::NoWave,
             (Admission::At(wave), pause) => Verdict::NotYet(pause.map_or(wave, |pause| pause.max(wave))),
             (Admission::Now, Some(pause)) => Verdict::NotYet(pause),

@@ -51,7 +51,7 @@ impl Wanted {
             let coming = match &record.phase {
                 Phase::Idle => None,
                 Phase::Trial { candidate, .. } => Some(&candidate.release),
-                Phase::RollingBack { keep } | Phase::Settling { keep, .. } => keep.as_ref(),
+                Phase::RollingBack { keep, .. } | Phase::Settling { keep, .. } => keep.as_ref(),
             };
             // While it pauses after a failure that was not its own, the record is idle and the offer is what will be tried.
             let pausing = record.offer.as_ref().map(|offer| offer.release()).filter(|release| {
