@@ -15,7 +15,7 @@ SOAK ?= 2h
 SECONDS ?= 20
 SCORE ?= $(wildcard ../shared/contract/score_intervals.py)
 
-.PHONY: help app demo run conformance deb test test-systemd test-models test-deps lint fmt faults faults-quick fuzz bench models build deps clean
+.PHONY: help app demo demo-ota run conformance deb test test-systemd test-models test-deps lint fmt faults faults-quick fuzz bench models build deps clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ app: deps # what demo and run need; the same libraries as build, so that nothing
 
 demo: app ## Watch two cameras over real RTSP, print events and a table (VIDEO=my.mp4 for your own file)
 	tests/demo.sh $(BUILD) $(if $(VIDEO),"$(VIDEO)")
+
+demo-ota: app test-deps ## Models over the air: publish, take over, a bad release, back by itself, halt; every event judged
+	. .ci/ort $(VENV); PYTHON=$(VENV)/bin/python tests/demo-ota.sh $(BUILD)
 
 run: app ## Run the daemon with config/kinewatch.toml (CONFIG=… for another)
 	$(BUILD)/release/kinewatch run --config $(or $(CONFIG),config/kinewatch.toml)

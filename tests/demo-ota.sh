@@ -4,12 +4,12 @@
 #
 #   tests/demo-ota.sh BUILD_DIR
 #
-# Publishes falls 0.9.0 as the device has it, then a better release (watched on model/progress; it takes over without a window
-# lost), then a bad one (it goes back by itself), and halts the channel. Every event is judged at the end.
+# Publishes falls as the device has it, then a better release (watched on model/progress; it takes over without a window
+# lost), then a bad one (it goes back by itself), and halts the channel. Every event is judged at the end. PYTHON: one with onnx.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-build=$1
+build=$1 python=${PYTHON:-python3}
 work=.demo-ota
 kinewatch=$PWD/$build/release/kinewatch
 [[ $build == /* ]] && kinewatch=$build/release/kinewatch
@@ -41,20 +41,23 @@ import json, sys
 m = next(m for m in json.load(sys.stdin)['models'] if m['model'] == '$1')
 sys.exit(not ($2))"; }
 
-# package FROM VERSION: the shipped package as another release; with `bad`, computing what is no number on live video.
+# package FROM VERSION: the shipped package as another release.
 package() {
   cp -r "models/$1" "$work/$1-$2"
   sed -i "s/^version = .*/version = \"$2\"/" "$work/$1-$2/model.toml"
 }
 
-say "The publisher: keys, a repository, a release"
-version=$(sed -n 's/^version = "\(.*\)"/\1/p' models/falls/model.toml)
+say "The publisher: keys, a repository, the models as the device has them"
+version() { sed -n 's/^version = "\(.*\)"/\1/p' "models/$1/model.toml" | head -n 1; }
+falls=$(version falls) interactions=$(version interactions)
 (
   cd "$work"
+  gates=(--shadow-windows 60 --shadow-agreement 0.9 --probation-windows 60 --probation-s 5)
   run "$kinewatch" publish init repo --keys keys
   run "$kinewatch" publish add repo ../models/falls --keys keys
-  run "$kinewatch" publish channel set repo stable --model falls --version "$version" --keys keys \
-    --shadow-windows 60 --shadow-agreement 0.9 --probation-windows 60 --probation-s 5
+  run "$kinewatch" publish add repo ../models/interactions --keys keys
+  run "$kinewatch" publish channel set repo stable --model falls --version "$falls" --keys keys "${gates[@]}"
+  run "$kinewatch" publish channel set repo stable --model interactions --version "$interactions" --keys keys "${gates[@]}"
 )
 python3 -u -m http.server --bind 127.0.0.1 --directory "$work/repo" "$repo" >"$work/http.log" 2>&1 &
 children+=($!)
@@ -101,13 +104,13 @@ run "$kinewatch" model history falls --config "$work/kinewatch.toml"
 say "Windows that were left out, by reason"
 metric kinewatch_windows_dropped_total
 
-say "A bad release is published: it finds other things than the model that runs"
+say "A bad release is published: its golden clips hold, and on live video it computes what is no number"
 package falls 9.2.0
-python3 tests/data/spoil.py "$work/falls-9.2.0"
+"$python" tests/demo-ota-spoil.py "$work/falls-9.2.0"
 (
   cd "$work"
   run "$kinewatch" publish add repo falls-9.2.0 --keys keys
-  run "$kinewatch" publish channel set repo stable --model falls --version 9.2.0 --keys keys
+  run "$kinewatch" publish channel set repo stable --model falls --version 9.2.0 --keys keys --shadow-windows 0
 )
 wait_for "falls 9.2.0 to be found out" "model falls \"m['state'] == 'idle' and len(m['quarantine']) == 1\"" 600
 run "$kinewatch" model list --config "$work/kinewatch.toml"

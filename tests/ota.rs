@@ -194,15 +194,21 @@ fn each_release_that_is_at_fault_is_refused_with_its_code_and_the_model_in_use_g
     let publisher = Publisher::start(dir.path());
     let mut subscriber = broker.subscribe();
     let cameras = [("white", WHITE.to_owned()), ("more", WHITE.to_owned())];
-    let mut daemon = Daemon::start(dir.path(), &config(&broker, &publisher.updates(), &cameras));
-    let started = event(&mut subscriber, "white", "started", "1.0.0");
-    let graphs: [(&str, &str, &[&str]); 5] = [
-        ("crashes", "worker_crashed", &[]),
+    let mut text = config(&broker, &publisher.updates(), &cameras);
+    let mut graphs: Vec<(&str, &str, &[&str])> = vec![
         ("not-finite", "not_finite", &[]),
         ("disagrees", "golden_mismatch", &[]),
-        ("eats-memory", "worker_memory", &["--peak-memory-mb", "200"]),
         ("", "too_slow_model", &["--latency-p99-ms", "0.001"]),
     ];
+    // What brings a process down brings down ONNX Runtime's; tract refuses it.
+    if std::env::var_os("ORT_DYLIB_PATH").is_some_and(|library| !library.is_empty()) {
+        text = text.replace("backend = \"tract\"", "backend = \"ort\"");
+        graphs.insert(0, ("crashes", "worker_crashed", &[]));
+        graphs.insert(1, ("eats-memory", "worker_memory", &["--peak-memory-mb", "1000"]));
+    }
+    let at_fault = graphs.len() as f64 + 1.0;
+    let mut daemon = Daemon::start(dir.path(), &text);
+    let started = event(&mut subscriber, "white", "started", "1.0.0");
     for (number, (name, code, gates)) in graphs.into_iter().enumerate() {
         let version = format!("2.{number}.0");
         publisher.add(&version, (!name.is_empty()).then(|| graph(name)).as_deref());
@@ -227,7 +233,7 @@ fn each_release_that_is_at_fault_is_refused_with_its_code_and_the_model_in_use_g
     assert_eq!(left_out(&daemon), 0.0);
     let goes_on = event(&mut subscriber, "white", "updated", "1.0.0");
     assert_eq!(goes_on["data"]["action_id"], started["data"]["action_id"]);
-    assert_eq!(daemon.metric("kinewatch_update_quarantined_total"), Some(6.0));
+    assert_eq!(daemon.metric("kinewatch_update_quarantined_total"), Some(at_fault));
     // Where it is meant, it takes over; what is open cannot go on under another name.
     let quick = ["--labels", "changed", "--probation-windows", "20", "--probation-s", "1"];
     publisher.set("3.0.0", &quick);
@@ -262,7 +268,7 @@ fn where_memory_holds_one_model_the_old_one_goes_first() {
     assert_eq!(goes_on["data"]["action_id"], started["data"]["action_id"]);
     let swapped =
         daemon.metric("kinewatch_windows_dropped_total{camera=\"white\",model=\"tiny-bright\",reason=\"swap\"}");
-    assert!(swapped.unwrap() >= 1.0 && left_out(&daemon) == swapped.unwrap(), "{swapped:?}");
+    assert_eq!(Some(left_out(&daemon)), swapped, "nothing but what had to be left out");
     // Pinned, nothing moves; a newer release is only seen.
     assert_eq!(model(dir.path(), &["pin", MODEL]).0, Some(0));
     publisher.add("1.2.0", None);

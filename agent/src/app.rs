@@ -30,7 +30,7 @@ use crate::mailbox::{Mailbox, Overflow};
 use crate::prepare::{MAILBOX_FRAMES, Preparer};
 use crate::reload::{self, Pending, Reloader};
 use crate::supervise::{self, Opened, StopSignals};
-use crate::updates::boot::Boot;
+use crate::updates::boot::{Boot, to_factory};
 use crate::web::{self, Web};
 use crate::{broker, camera_states, clock, control, inference, systemd, updates};
 
@@ -105,6 +105,9 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
                     Ok(prepared) => break prepared,
                     // What was installed may not open here any more; there is always the package of the configuration.
                     Err(error) if boot.as_mut().is_some_and(|boot| boot.unusable(&mut plan, &error)) => {}
+                    Err(error) if boot.is_none() && to_factory(&mut plan) => {
+                        tracing::error!(%error, "what was installed cannot be loaded: the packages of the configuration are");
+                    }
                     Err(error) => return Err(error.into()),
                 }
             };

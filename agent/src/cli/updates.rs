@@ -119,7 +119,7 @@ pub(super) fn history(args: &ModelHistoryArgs) -> Outcome {
     for HistoryLine { model, note } in &lines {
         let why = note.fault.as_ref().map_or_else(String::new, ToString::to_string);
         let release = note.release.as_ref().map(|release| format!("{} (epoch {})", release.version, release.epoch));
-        let (at, release) = (note.at.to_string(), release.unwrap_or_default());
+        let (at, release) = (format!("{:.0}", note.at), release.unwrap_or_default());
         table.add_row([&at, model, &release, &note.from, &note.to, &why].map(Cell::new));
     }
     print(&table.to_string())

@@ -67,11 +67,8 @@ impl Boot {
         let (ledger, depot) = match opened {
             Ok(opened) => opened,
             Err(fault) => {
-                tracing::error!(
-                    %fault,
-                    "updates do not work, and what was installed is not used: {}",
-                    fault.code.explain()
-                );
+                tracing::error!(%fault, "updates do not work: {}", fault.code.explain());
+                load_linked(plan, &home);
                 return None;
             }
         };
@@ -173,6 +170,26 @@ impl Boot {
             }
         }
     }
+}
+
+/// Links name what has proven itself, also where nothing can be read or stored of how it came there.
+fn load_linked(plan: &mut Plan, home: &Path) {
+    for model in &mut plan.models {
+        let linked = home.join("current").join(&model.name);
+        let Ok(path) = std::fs::canonicalize(&linked) else { continue };
+        if let Err(error) = put(model, &path) {
+            tracing::error!(model = model.name, %error, "what was installed is not used");
+        }
+    }
+}
+
+/// Puts back what the configuration names. Gives whether anything else was there.
+pub fn to_factory(plan: &mut Plan) -> bool {
+    let elsewhere = plan.models.iter_mut().filter(|model| model.path != model.factory);
+    elsewhere.fold(false, |_, model| {
+        let factory = model.factory.clone();
+        put(model, &factory).is_ok()
+    })
 }
 
 impl Started {

@@ -59,6 +59,8 @@ pub(super) struct Desk {
     pub replies: mpsc::Sender<Reply>,
     pub shared: Arc<Shared>,
     pub session: u64,
+    /// Held by whatever changes the depot.
+    pub disk: Arc<Mutex<()>>,
     /// One model is unpacked or proven at a time.
     pub heavy: Arc<Semaphore>,
     /// One model is tried at a time.

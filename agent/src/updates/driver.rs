@@ -222,8 +222,8 @@ impl Driver {
         let limit = self.record.candidate().and_then(|candidate| candidate.gates.latency_p99_ms);
         let p99 = view.tally.latency.quantile_ms(0.99);
         if let (Some(limit), Some(p99)) = (limit, p99)
-            && (errors, windows) >= (0, LATENCY_WINDOWS)
             && errors == 0
+            && windows >= LATENCY_WINDOWS
             && p99 > limit
         {
             errors = 1;

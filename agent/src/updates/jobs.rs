@@ -5,8 +5,8 @@
 //! [`Job::Load`].
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use kinewatch_core::event::ModelProgress;
@@ -66,7 +66,8 @@ pub(super) async fn run(desk: Rc<Desk>, model: String, job: Job) -> Outcome {
 
 async fn reserve(desk: &Desk, release: Release, min_free_mb: u64) -> Outcome {
     let (depot, wanted) = (desk.depot.clone(), desk.wanted());
-    let freed = blocking(move || depot.reserve(&release, min_free_mb, &wanted).map_err(|e| e.fault())).await?;
+    let reserve = move || depot.reserve(&release, min_free_mb, &wanted).map_err(|e| e.fault());
+    let freed = on_disk(desk, reserve).await?;
     tracing::debug!(?freed, "there is space for the release");
     Ok(Done::Plain)
 }
@@ -108,7 +109,7 @@ async fn unpack(desk: &Desk, model: &str, release: Release, labels: Labels, curr
     let overrides = desk.factory.get(model).map(|factory| factory.overrides.clone()).unwrap_or_default();
     let permit = Arc::clone(&desk.heavy).acquire_owned().await.map_err(|_| stopping())?;
     let (depot, model) = (desk.depot.clone(), model.to_owned());
-    blocking(move || {
+    on_disk(desk, move || {
         let _one_at_a_time = permit;
         let fits = |manifest: &Manifest| fits(manifest, &release, &model, labels, running.as_deref(), &overrides);
         // Done already, before a crash.
@@ -264,6 +265,8 @@ fn not_loaded(error: &SwapError) -> Failure {
     let code = match error {
         SwapError::Package(_) => Code::PackageInvalid,
         SwapError::Overrides(_) => Code::LabelsChanged,
+        // A reload has taken the model out: the release is not to blame.
+        SwapError::Unknown { .. } => Code::Interrupted,
         _ => Code::LoadFailed,
     };
     Fault::new(code, error.to_string()).into()
@@ -271,7 +274,7 @@ fn not_loaded(error: &SwapError) -> Failure {
 
 async fn settle(desk: &Desk, model: &str, current: Slot, previous: Option<Slot>) -> Outcome {
     let (depot, wanted, model) = (desk.depot.clone(), desk.wanted(), model.to_owned());
-    blocking(move || {
+    on_disk(desk, move || {
         depot.link(&model, &current, previous.as_ref()).map_err(|e| e.fault())?;
         depot.collect(&wanted).map_err(|e| e.fault())
     })
@@ -305,8 +308,17 @@ async fn ask<T>(desk: &Desk, request: ModelRequest, answer: oneshot::Receiver<T>
     answer.await.map_err(|_| stopping())
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Failure> {
-    match tokio::task::spawn_blocking(work).await {
+/// On a thread of the runtime, one after the other: one that was cut off ends before the next begins.
+async fn on_disk<T: Send + 'static>(
+    desk: &Desk,
+    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Failure> {
+    let disk = Arc::clone(&desk.disk);
+    let one_at_a_time = move || {
+        let _held = disk.lock().unwrap_or_else(PoisonError::into_inner);
+        work()
+    };
+    match tokio::task::spawn_blocking(one_at_a_time).await {
         Ok(result) => Ok(result?),
         Err(_) => Err(stopping()),
     }

@@ -159,6 +159,7 @@ fn drive(
         replies,
         shared,
         session,
+        disk: Arc::default(),
         heavy: Arc::new(Semaphore::new(1)),
         trials: Arc::new(Semaphore::new(1)),
         trial: RefCell::new(None),
