@@ -53,7 +53,8 @@ fn a_better_model_takes_over_without_a_window_lost_and_a_bad_one_goes_back_by_it
         ("loop", loops.url("a")),
         ("more", WHITE.to_owned()),
     ];
-    let mut daemon = Daemon::start(dir.path(), &config(&broker, &publisher.updates(), &cameras));
+    let text = config(&broker, &publisher.updates(), &cameras);
+    let mut daemon = Daemon::start(dir.path(), &text);
     let started = event(&mut subscriber, "white", "started", "1.0.0");
     state(&mut subscriber, "the channel is missing", |m| m["repository_error"]["code"] == "channel_missing");
 
@@ -68,6 +69,10 @@ fn a_better_model_takes_over_without_a_window_lost_and_a_bad_one_goes_back_by_it
     let due = (at(&goes_on, "decided_at") - at(&goes_on, "start")) * 10.0;
     assert!((goes_on["data"]["windows"].as_f64().unwrap() - due).abs() <= 2.0, "{goes_on}");
     assert!(daemon.metric("kinewatch_update_commits_total").unwrap() == 1.0);
+
+    // What is installed stays in the place of what the configuration names.
+    daemon.reload(dir.path(), &text);
+    daemon.log.wait_for("a reload of the same", |line| line.contains("nothing is different"));
 
     // It computes what it should on its golden clips, and no number on black.
     let bad = copy(&package("tiny-nan"), &dir.path().join("bad"));
@@ -206,7 +211,7 @@ fn each_release_that_is_at_fault_is_refused_with_its_code_and_the_model_in_use_g
         graphs.insert(0, ("crashes", "worker_crashed", &[]));
         graphs.insert(1, ("eats-memory", "worker_memory", &["--peak-memory-mb", "1000"]));
     }
-    let at_fault = graphs.len() as f64 + 1.0;
+    let at_fault = graphs.len() as f64;
     let mut daemon = Daemon::start(dir.path(), &text);
     let started = event(&mut subscriber, "white", "started", "1.0.0");
     for (number, (name, code, gates)) in graphs.into_iter().enumerate() {
@@ -219,23 +224,19 @@ fn each_release_that_is_at_fault_is_refused_with_its_code_and_the_model_in_use_g
         assert_eq!((&failed["installed"]["version"], &failed["installed"]["epoch"]), (&"1.0.0".into(), &Value::Null));
         assert_eq!(failed["quarantine"].as_array().unwrap().len(), number + 1);
     }
-    // Other labels, and the channel does not say so.
+    assert_eq!(left_out(&daemon), 0.0);
+    let goes_on = event(&mut subscriber, "white", "updated", "1.0.0");
+    assert_eq!(goes_on["data"]["action_id"], started["data"]["action_id"]);
+    assert_eq!(daemon.metric("kinewatch_update_quarantined_total"), Some(at_fault));
+    // Other labels, and that is meant: it takes over, and what is open cannot go on under another name.
     let other = copy(&package("tiny-bright"), &dir.path().join("labels"));
     let labels = std::fs::read_to_string(other.join("labels.txt")).unwrap().replace("wave", "greet");
     std::fs::write(other.join("labels.txt"), labels).unwrap();
     rewrite(&other, |text| text.replace("\"wave\"", "\"greet\"").replacen("\"1.0.0\"", "\"3.0.0\"", 1));
     publisher.add_package(&other);
-    publisher.set("3.0.0", &["--latency-p99-ms", "1000", "--peak-memory-mb", "1000"]);
-    let failed =
-        state(&mut subscriber, "labels_changed", |m| m["state"] == "idle" && m["error"]["code"] == "labels_changed");
-    assert!(failed["error"]["detail"].as_str().unwrap().contains("greet"), "{failed}");
-
-    assert_eq!(left_out(&daemon), 0.0);
-    let goes_on = event(&mut subscriber, "white", "updated", "1.0.0");
-    assert_eq!(goes_on["data"]["action_id"], started["data"]["action_id"]);
-    assert_eq!(daemon.metric("kinewatch_update_quarantined_total"), Some(at_fault));
-    // Where it is meant, it takes over; what is open cannot go on under another name.
-    let quick = ["--labels", "changed", "--probation-windows", "20", "--probation-s", "1"];
+    let gates =
+        ["--latency-p99-ms", "1000", "--peak-memory-mb", "1000", "--probation-windows", "20", "--probation-s", "1"];
+    let quick = [&["--labels", "changed"][..], &gates].concat();
     publisher.set("3.0.0", &quick);
     state(&mut subscriber, "the other labels", |m| rests(m, "3.0.0"));
     let ended = event(&mut subscriber, "white", "ended", "1.0.0");
@@ -280,4 +281,46 @@ fn where_memory_holds_one_model_the_old_one_goes_first() {
     daemon.log.signal("TERM");
     assert!(daemon.log.wait().success());
     assert_eq!(model(dir.path(), &["list"]).0, Some(0), "also where no agent runs");
+}
+
+/// A disk without room beside what is kept for events: said, tried later, and nothing of the release is left on it.
+#[test]
+fn a_release_that_finds_no_space_waits_and_one_that_was_proven_is_loaded_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path(), "");
+    let mut publisher = Publisher::start(dir.path());
+    publisher.add("1.1.0", None);
+    publisher.set("1.1.0", &QUICK);
+    let mut subscriber = broker.subscribe();
+    let cameras = [("white", WHITE.to_owned())];
+    let text = config(&broker, &publisher.updates(), &cameras);
+    let full = text.replace("reserve_mb = 0", "reserve_mb = 1000000");
+    let mut daemon = Daemon::start(dir.path(), &full);
+    let failed = state(&mut subscriber, "no space", |m| m["state"] == "idle" && m["error"]["code"] == "no_space");
+    assert_eq!((&failed["installed"]["version"], &failed["quarantine"]), (&"1.0.0".into(), &Value::Array(Vec::new())));
+    assert!(std::fs::read_dir(dir.path().join("state/models/parts")).unwrap().next().is_none());
+    daemon.log.signal("TERM");
+    assert!(daemon.log.wait().success());
+
+    // Somebody has made room, and does not wait for the pause to be over.
+    let mut daemon = Daemon::start(dir.path(), &text);
+    event(&mut subscriber, "white", "started", "1.0.0");
+    assert_eq!(model(dir.path(), &["install", MODEL]).0, Some(0));
+    state(&mut subscriber, "the release", |m| rests(m, "1.1.0"));
+    daemon.log.signal("TERM");
+    assert!(daemon.log.wait().success());
+
+    // Without the repository, and with the database gone: the links name what has proven itself.
+    publisher.cut();
+    for name in ["updates.db", "updates.db-wal", "updates.db-shm"] {
+        let _not_there = std::fs::remove_file(dir.path().join("state/models").join(name));
+    }
+    let mut daemon = Daemon::start(dir.path(), &text);
+    event(&mut subscriber, "white", "started", "1.1.0");
+    state(&mut subscriber, "the repository is away", |m| {
+        m["repository_error"]["code"] == "unreachable" && m["installed"]["version"] == "1.1.0"
+    });
+    daemon.log.signal("TERM");
+    assert!(daemon.log.wait().success());
+    assert_whole(subscriber.lines());
 }

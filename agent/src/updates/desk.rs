@@ -141,6 +141,12 @@ impl Desk {
         let _dropped = self.replies.try_send(Reply { topic, payload, correlation: None });
     }
 
+    /// Whether what is to be loaded is the candidate that is tried.
+    pub(super) fn is_tried(&self, model: &str, slot: &Slot) -> bool {
+        let trial = self.trial.borrow();
+        trial.as_ref().is_some_and(|(of, release, _)| of == model && slot.release() == Some(release))
+    }
+
     /// A candidate is let go, unless the job is to let it take over.
     pub(super) fn leave_trial_unless(&self, model: &str, job: &Job) {
         let goes_on = |release: &Release| match job {

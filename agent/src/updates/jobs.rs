@@ -252,7 +252,8 @@ async fn load(desk: &Desk, model: &str, slot: &Slot) -> Outcome {
         Slot::Factory => Package::Factory,
         Slot::Release(_) => Package::Installed(path.clone()),
     };
-    let fit = desk.fit(model, &path);
+    // A candidate that is tried is in memory already.
+    let fit = if desk.is_tried(model, slot) { Fit::Both } else { desk.fit(model, &path) };
     let (reply, answer) = oneshot::channel();
     let request = ModelRequest::Exchange { model: model.to_owned(), package, fit, reply };
     match ask(desk, request, answer).await? {
@@ -340,5 +341,39 @@ struct StopOnDrop(Arc<AtomicBool>);
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.0.store(true, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_is_the_release_that_the_channel_speaks_of_and_labels_change_only_where_it_says_so() {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/packages/tiny-bright");
+        let manifest = kinewatch_ota::open_verified(&dir).unwrap().manifest;
+        let release = |version: &str| Release {
+            channel: "stable".into(),
+            epoch: 1,
+            version: version.parse().unwrap(),
+            bundle: "models/tiny-bright/1.0.0/bundle.tar.zst".into(),
+            sha256: "0".repeat(64),
+            length: 1,
+        };
+        let judge = |manifest: &Manifest, version, model, labels, overrides: &str| {
+            let overrides: Overrides = toml::from_str(overrides).unwrap();
+            fits(manifest, &release(version), model, labels, Some(&dir), &overrides).map_err(|fault| fault.code)
+        };
+        let same = |version, model| judge(&manifest, version, model, Labels::Same, "");
+        assert_eq!(same("1.0.0", "tiny-bright"), Ok(()));
+        assert_eq!(same("1.0.1", "tiny-bright"), Err(Code::WrongRelease));
+        assert_eq!(same("1.0.0", "other"), Err(Code::WrongRelease));
+        let mut renamed = manifest.clone();
+        renamed.labels[1].name = "greet".into();
+        assert_eq!(judge(&renamed, "1.0.0", "tiny-bright", Labels::Same, ""), Err(Code::LabelsChanged));
+        assert_eq!(judge(&renamed, "1.0.0", "tiny-bright", Labels::Changed, ""), Ok(()));
+        let configured = "[wave]\non = 0.7";
+        assert_eq!(judge(&manifest, "1.0.0", "tiny-bright", Labels::Changed, configured), Ok(()));
+        assert_eq!(judge(&renamed, "1.0.0", "tiny-bright", Labels::Changed, configured), Err(Code::LabelsChanged));
     }
 }
