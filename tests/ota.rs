@@ -238,10 +238,10 @@ fn each_release_that_is_at_fault_is_refused_with_its_code_and_the_model_in_use_g
         ["--latency-p99-ms", "1000", "--peak-memory-mb", "1000", "--probation-windows", "20", "--probation-s", "1"];
     let quick = [&["--labels", "changed"][..], &gates].concat();
     publisher.set("3.0.0", &quick);
-    state(&mut subscriber, "the other labels", |m| rests(m, "3.0.0"));
     let ended = event(&mut subscriber, "white", "ended", "1.0.0");
     assert_eq!(ended["data"]["end_reason"], "model_swap");
     subscriber.event("greet", |t, e| t.ends_with("/evt/white/greet") && e["data"]["status"] == "started");
+    state(&mut subscriber, "the other labels", |m| rests(m, "3.0.0"));
     daemon.log.signal("TERM");
     assert!(daemon.log.wait().success());
     subscriber.event("the farewell", |t, e| t.ends_with("/status") && e["state"] == "stopped");
