@@ -248,9 +248,10 @@ fn another_package_under_the_same_name_is_exchanged_without_a_reconnect() {
     let due = (at(&next, "decided_at") - at(&next, "start")) * 10.0;
     assert!((next["data"]["windows"].as_f64().unwrap() - due).abs() <= 2.0, "{next}");
     assert_eq!(left_out(&daemon), 0.0);
-    // One that reads other frames cannot take its place: the camera is laid out anew, and what is open ends.
+    // One that judges holes in another way cannot take its place: the camera is laid out anew, and what is open ends.
     let other = std::fs::read_to_string(&manifest).unwrap();
-    let other = other.replace("stride_s = 0.1", "stride_s = 0.2").replace("version = \"1.1.0\"", "version = \"1.2.0\"");
+    let other =
+        other.replace("max_hole_s = 0.5", "max_hole_s = 0.4").replace("version = \"1.1.0\"", "version = \"1.2.0\"");
     std::fs::write(&manifest, other).unwrap();
     daemon.reload(dir.path(), &text);
     daemon.log.wait_for("the exchange", |line| line.contains("model m: package changed"));
