@@ -1,13 +1,13 @@
-//! Model packages on disk: bounded reading and verification.
+//! Model packages, on disk and on their way: verified, packed, published, fetched.
 //!
 //! [`open_verified`] is the one door through which a package directory enters the agent. It proves that the directory
 //! holds exactly what its `model.toml` says, so that the engine may trust names, labels and files. It does not prove
-//! *who* made it: `model.toml` is only as trustworthy as the way it came. Over the air that is TUF; its client, the model
-//! store, trial and rollback come with their own issue and call this function on what they unpacked.
+//! *who* made it: `model.toml` is only as trustworthy as the way it came. Over the air that is [`tuf`], which delivers what
+//! [`publish`] has signed; a package travels as one file, a [`bundle`].
 //!
-//! Rules: read at most what the limits allow, follow no link inside the package, leave nothing half-read. Blocking; no
-//! threads, no clock. Between verification and use the directory must not be writable for others: it is opened again by
-//! path.
+//! Rules: read at most what the limits allow, follow no link inside the package, leave nothing half-read. Packages, bundles and
+//! the publisher's side block, without threads and without a clock. Between verification and use the directory must not be
+//! writable for others: it is opened again by path.
 
 pub mod bundle;
 pub mod depot;

@@ -186,6 +186,7 @@ fn paths_that_lead_elsewhere() {
         "golden//shapes.npy",
         "golden/./shapes.npy",
         "labels.txt/.",
+        "labels.txt/",
         "",
         "/",
     ] {

@@ -29,7 +29,8 @@ impl From<RoleArg> for Role {
 
 /// `publish`.
 pub(super) fn run(command: PublishCommand) -> Outcome {
-    let now = Timestamp::now();
+    // Metadata is dated to the second, and so are waves.
+    let now = Timestamp::from_second(Timestamp::now().as_second())?;
     match command {
         PublishCommand::Init(args) => init(&args, now),
         PublishCommand::Add(args) => add(&args, now),

@@ -93,6 +93,8 @@ struct End {
 /// A child; it is killed, with all that it has started, when this is dropped.
 struct Running {
     child: Child,
+    /// Waited for: its number may be another's from now on.
+    gone: bool,
     lines: Receiver<String>,
     stderr: Receiver<String>,
     /// While it is open the child knows that somebody waits.
@@ -130,7 +132,7 @@ impl Running {
                 line.push(b'\n');
                 stdin.write_all(&line)
             });
-        let running = Self { child, lines, stderr, _lifeline: stdin };
+        let running = Self { child, gone: false, lines, stderr, _lifeline: stdin };
         // A child that died at once is told by its status, not by the pipe.
         ready.or_else(|e| if e.kind() == std::io::ErrorKind::BrokenPipe { Ok(()) } else { Err(e) }).map_err(|e| {
             // `running` is dropped here, and the child with it.
@@ -154,7 +156,11 @@ impl Running {
         let farewell = deadline.max(Instant::now() + FAREWELL);
         loop {
             match self.child.try_wait() {
-                Ok(Some(status)) => return Ok(End { last, status }),
+                Ok(Some(status)) => {
+                    kill(self.child.id());
+                    self.gone = true;
+                    return Ok(End { last, status });
+                }
                 Ok(None) => thread::sleep(TICK),
                 Err(e) => return Err(Fault::new(Code::WorkerUnavailable, format!("waiting for it: {e}")).into()),
             }
@@ -189,9 +195,11 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        kill(self.child.id());
-        // Fails when it has been waited for already.
-        let _ = self.child.wait();
+        if !self.gone {
+            kill(self.child.id());
+            // It has been killed, so this neither blocks for long nor fails.
+            let _ = self.child.wait();
+        }
     }
 }
 

@@ -88,7 +88,7 @@ pub struct Proof {
     pub open_ms: f64,
     /// Windows measured.
     pub windows: u64,
-    /// A window, one at a time at the lowest priority: half took less, ms.
+    /// A window, one at a time, without what the process was kept waiting for: half took less, ms.
     pub p50_ms: f64,
     /// All but one of a hundred took less, ms.
     pub p99_ms: f64,

@@ -190,7 +190,7 @@ fn name(entry: &Entry<'_, impl Read>) -> Result<String, UnpackError> {
     let bytes = entry.path_bytes();
     let shown = || format!("it names {:?}", String::from_utf8_lossy(&bytes));
     let text = std::str::from_utf8(&bytes).map_err(|_| refused(Unsafe::Path, shown()))?;
-    let text = text.strip_suffix('/').unwrap_or(text);
+    let text = if entry.header().entry_type().is_dir() { text.strip_suffix('/').unwrap_or(text) } else { text };
     let plain = !text.is_empty() && Path::new(text).components().all(|c| matches!(c, Component::Normal(_)));
     // `components` passes over `a//b` and `a/./b`, which would be second names of one file.
     let odd = text.split('/').any(|part| part.is_empty() || part == ".") || text.contains('\0');
