@@ -39,6 +39,11 @@ pub(crate) fn channel(version: &str, epoch: u64) -> Vec<u8> {
     serde_json::to_vec(&channel).unwrap()
 }
 
+/// In memory where that can be had: a device synchronises each file that it writes, and these write thousands.
+pub(crate) fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 impl Lab {
     /// The device has seen version 2 of everything but the root, of which it has seen version 1.
     pub(crate) async fn new() -> Self {
@@ -59,7 +64,7 @@ impl Lab {
         Self {
             repository,
             server,
-            folder: tempfile::tempdir().unwrap(),
+            folder: scratch(),
             floors: Floors::default(),
             now: "2029-01-01T00:00:00Z".parse().unwrap(),
             pace,

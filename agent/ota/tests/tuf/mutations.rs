@@ -1,9 +1,9 @@
 //! Metadata with bytes changed at random: nothing panics, and what is trusted is what was signed.
 
-use kinewatch_ota::tuf::Clock;
+use kinewatch_ota::tuf::{Client, Clock, Floors};
 use serde_json::Value;
 
-use crate::lab::Lab;
+use crate::lab::{Lab, scratch};
 use crate::repository::metadata_path;
 
 /// A change that leaves the length alone half of the time, so that it gets past that check.
@@ -43,17 +43,17 @@ async fn what_is_trusted_is_what_was_signed() {
     let honest = lab.repository.files.clone();
 
     let (mut refused, mut same) = (0, 0);
-    for round in 0..400 {
+    for round in 0..160 {
         let role = ["root", "timestamp", "snapshot", "targets"][round % 4];
         let path = metadata_path(role, lab.repository.version(role));
         let mut files = honest.clone();
         files.insert(path.clone(), mutated(&honest[&path], &mut random));
         lab.server.serve(&files);
-        let folder = tempfile::tempdir().unwrap();
+        let folder = scratch();
         let mut options = lab.options();
         options.directory = folder.path().join("tuf");
-        let mut client = kinewatch_ota::tuf::Client::open(options).unwrap();
-        match client.refresh(Clock::Synchronised(lab.now), &Default::default()).await {
+        let mut client = Client::open(options).unwrap();
+        match client.refresh(Clock::Synchronised(lab.now), &Floors::default()).await {
             Err(_) => refused += 1,
             Ok(_) => {
                 let stored = std::fs::read(folder.path().join(format!("tuf/{role}.json"))).unwrap();
@@ -67,7 +67,7 @@ async fn what_is_trusted_is_what_was_signed() {
             }
         }
     }
-    assert!(refused > 200 && same > 0, "{refused} refused, {same} the same");
+    assert!(refused > 80 && same > 0, "{refused} refused, {same} the same");
 }
 
 fn signed(bytes: &[u8]) -> Value {
