@@ -253,8 +253,8 @@ impl Turn<'_> {
                 Job::None
             }
             Phase::RollingBack { .. } => Job::Load { slot: record.current.clone() },
-            Phase::Settling { keep, .. } => {
-                Job::Settle { current: record.current.clone(), previous: record.previous.clone(), keep: keep.clone() }
+            Phase::Settling { .. } => {
+                Job::Settle { current: record.current.clone(), previous: record.previous.clone() }
             }
             Phase::Trial { stage, candidate } => self.trial_job(*stage, candidate),
         }
@@ -262,14 +262,10 @@ impl Turn<'_> {
 
     fn trial_job(&self, stage: Stage, candidate: &Candidate) -> Job {
         let release = candidate.release.clone();
-        let current = self.record.current.clone();
         match stage {
-            Stage::Reserving => {
-                let keep = [Some(current), self.record.previous.clone()].into_iter().flatten().collect();
-                Job::Reserve { release, min_free_mb: candidate.min_free_mb, keep }
-            }
+            Stage::Reserving => Job::Reserve { release, min_free_mb: candidate.min_free_mb },
             Stage::Downloading => Job::Download { release },
-            Stage::Unpacking => Job::Unpack { release, labels: candidate.labels, current },
+            Stage::Unpacking => Job::Unpack { release, labels: candidate.labels, current: self.record.current.clone() },
             Stage::Proving => Job::Prove { release, gates: candidate.gates.clone() },
             Stage::Shadowing => Job::Shadow { release, windows: candidate.gates.shadow_windows },
             Stage::Ready | Stage::Probation => Job::None,

@@ -214,8 +214,7 @@ fn what_is_no_fault_of_the_release_is_tried_again_later_and_later() {
     for _ in 0..12 {
         device.until("downloading");
         device.fails(Code::Unreachable);
-        let Job::Settle { keep, .. } = &device.step.job else { panic!("{:?}", device.step.job) };
-        assert!(keep.is_some(), "what has come is kept");
+        assert!(matches!(&device.record.phase, Phase::Settling { keep: Some(_), .. }), "what has come is kept");
         device.until("idle");
         let until = device.record.attempts.as_ref().unwrap().not_before.unwrap();
         let pause = until.duration_since(device.now.time).as_secs_f64().ceil() as u64;
@@ -234,7 +233,7 @@ fn a_full_disk_gets_back_what_the_update_took() {
     device.offered(offer(7, 1));
     device.until("downloading");
     device.fails(Code::NoSpace);
-    assert!(matches!(&device.step.job, Job::Settle { keep: None, .. }));
+    assert!(matches!(&device.record.phase, Phase::Settling { keep: None, .. }));
     device.until("idle");
     assert_eq!(device.code(), Some(Code::NoSpace));
 }
