@@ -239,6 +239,9 @@ fn what_a_crash_has_left_is_removed() {
     assert_eq!(names(dir.path().join("installed/falls")), [folder.clone(), format!("{folder}.json")]);
     assert_eq!((names(dir.path().join("current")), names(dir.path().join("previous"))), (vec!["falls".into()], vec![]));
     open_verified(depot.linked("current", "falls").unwrap()).unwrap();
+    fs::remove_file(dir.path().join(format!("installed/falls/{folder}.json"))).unwrap();
+    let depot = Depot::open(dir.path(), NO_RESERVE).unwrap();
+    assert!(depot.is_installed("falls", &release(1)), "what a link names stays");
 }
 
 #[test]

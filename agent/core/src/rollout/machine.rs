@@ -88,8 +88,11 @@ impl Turn<'_> {
 
     fn started(&mut self) {
         self.record.starts = self.record.starts.saturating_add(1);
-        if self.is_poll_due() {
-            let settings = self.settings();
+        let settings = self.settings();
+        // A plan made under a longer period than the one that holds now.
+        let latest = self.after(settings.poll_period.saturating_mul(2));
+        let is_too_far = self.record.polls.failures == 0 && self.record.polls.next.is_some_and(|next| next > latest);
+        if self.is_poll_due() || is_too_far {
             let pause = first_pause(settings.poll_period, &settings.device, self.record.starts);
             self.record.polls.next = Some(self.after(pause));
         }

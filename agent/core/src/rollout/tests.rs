@@ -463,6 +463,25 @@ fn what_cannot_be_loaded_at_the_start_is_passed_over() {
     assert_eq!(device.record.candidate().unwrap().release.epoch, 8, "it is fetched again");
 }
 
+/// Records and tables both know of the quarantine; together they forget only what cannot be offered again, oldest first.
+#[test]
+fn a_long_quarantine_forgets_the_oldest() {
+    let confined = |epoch: u64| Quarantined {
+        release: offer(epoch, epoch).release(),
+        fault: Code::NotFinite.into(),
+        at: Timestamp::from_second(epoch as i64).unwrap(),
+    };
+    let mut record = Record::new("falls");
+    record.quarantine = (20..=60).map(confined).collect();
+    let all: Vec<_> = (1..=60).map(confined).collect();
+    record.merge(&[("stable".to_owned(), 60)].into(), &all);
+    let kept: Vec<u64> = record.quarantine.iter().map(|q| q.release.epoch).collect();
+    assert_eq!(kept, (29..=60).collect::<Vec<_>>());
+    let mut record = Record::new("falls");
+    record.merge(&[("stable".to_owned(), 1)].into(), &all);
+    assert_eq!(record.quarantine.len(), 60, "those could be offered again");
+}
+
 #[test]
 fn polls_follow_the_clock_and_survive_a_wrong_one() {
     let mut device = Device::new(Policy::Auto);

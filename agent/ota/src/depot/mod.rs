@@ -177,14 +177,12 @@ impl Depot {
             found.iter().filter(|path| is_new(path)).try_for_each(|path| remove(path))?;
         }
         for model in entries(&self.root.join("installed"))? {
+            let name = model.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let linked = ["current", "previous"].map(|kind| self.linked(kind, &name));
             for entry in entries(&model)? {
-                let whole = match entry.extension() {
-                    Some(json) if json == "json" && entry.is_file() => {
-                        entry.with_extension("").is_dir() || package_of(&entry).is_dir()
-                    }
-                    _ => entry.is_dir() && sidecar(&entry).is_file(),
-                };
-                if !whole || is_new(&entry) {
+                let whole = if entry.is_dir() { sidecar(&entry).is_file() } else { package_of(&entry).is_dir() };
+                // What a link names runs, or has run, whatever became of its description.
+                if (!whole || is_new(&entry)) && !linked.contains(&entry.canonicalize().ok()) {
                     tracing::warn!(path = %entry.display(), "left half done: removed");
                     remove(&entry)?;
                 }
