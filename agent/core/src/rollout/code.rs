@@ -214,31 +214,6 @@ mod tests {
         }
     }
 
-    /// The table for operators is that of the code. `KINEWATCH_BLESS=1` writes it.
-    #[test]
-    fn the_table_of_codes_is_up_to_date() {
-        let mut table = String::from(
-            "# Why an update did not go on\n\n\
-             Each word is `last_error.code` in `model/state`, and stands in the log, in `kinewatch model history` and in what the doctor\n\
-             says. Why updates work as they do: `agent/design/ota.md`.\n\n\
-             | code | what follows | what happened, and what to do |\n|---|---|---|\n",
-        );
-        for code in Code::ALL {
-            let follows = match code.disposition() {
-                Disposition::Delay => "tried again, after pauses that grow",
-                Disposition::Wait => "waits for another poll or command",
-                Disposition::Quarantine => "quarantined here until a new epoch",
-            };
-            table += &format!("| `{code}` | {follows} | {} |\n", code.explain());
-        }
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../design/update-codes.md");
-        if std::env::var_os("KINEWATCH_BLESS").is_some() {
-            std::fs::write(&path, &table).unwrap();
-        }
-        let have = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(have == table, "{} is out of date: run the tests with KINEWATCH_BLESS=1", path.display());
-    }
-
     #[test]
     fn details_are_one_bounded_line() {
         let long = Fault::new(Code::BundleUnsafe, format!("{}\n\u{1b}[2J", "é".repeat(1000)));
