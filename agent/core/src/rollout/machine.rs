@@ -88,8 +88,11 @@ impl Turn<'_> {
 
     fn started(&mut self) {
         self.record.starts = self.record.starts.saturating_add(1);
-        if self.is_poll_due() {
-            let settings = self.settings();
+        let settings = self.settings();
+        // A plan made under a longer period than the one that holds now.
+        let latest = self.after(settings.poll_period.saturating_mul(2));
+        let is_too_far = self.record.polls.failures == 0 && self.record.polls.next.is_some_and(|next| next > latest);
+        if self.is_poll_due() || is_too_far {
             let pause = first_pause(settings.poll_period, &settings.device, self.record.starts);
             self.record.polls.next = Some(self.after(pause));
         }
@@ -253,8 +256,8 @@ impl Turn<'_> {
                 Job::None
             }
             Phase::RollingBack { .. } => Job::Load { slot: record.current.clone() },
-            Phase::Settling { keep, .. } => {
-                Job::Settle { current: record.current.clone(), previous: record.previous.clone(), keep: keep.clone() }
+            Phase::Settling { .. } => {
+                Job::Settle { current: record.current.clone(), previous: record.previous.clone() }
             }
             Phase::Trial { stage, candidate } => self.trial_job(*stage, candidate),
         }
@@ -262,14 +265,10 @@ impl Turn<'_> {
 
     fn trial_job(&self, stage: Stage, candidate: &Candidate) -> Job {
         let release = candidate.release.clone();
-        let current = self.record.current.clone();
         match stage {
-            Stage::Reserving => {
-                let keep = [Some(current), self.record.previous.clone()].into_iter().flatten().collect();
-                Job::Reserve { release, min_free_mb: candidate.min_free_mb, keep }
-            }
+            Stage::Reserving => Job::Reserve { release, min_free_mb: candidate.min_free_mb },
             Stage::Downloading => Job::Download { release },
-            Stage::Unpacking => Job::Unpack { release, labels: candidate.labels, current },
+            Stage::Unpacking => Job::Unpack { release, labels: candidate.labels, current: self.record.current.clone() },
             Stage::Proving => Job::Prove { release, gates: candidate.gates.clone() },
             Stage::Shadowing => Job::Shadow { release, windows: candidate.gates.shadow_windows },
             Stage::Ready | Stage::Probation => Job::None,

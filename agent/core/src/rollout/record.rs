@@ -367,6 +367,7 @@ impl Record {
                 self.quarantine.push(q.clone());
             }
         }
+        self.quarantine.sort_by_key(|q| q.at);
         self.prune_quarantine();
     }
 

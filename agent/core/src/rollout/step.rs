@@ -115,15 +115,13 @@ pub struct Health {
 pub enum Job {
     /// Nothing: what is under way is cancelled.
     None,
-    /// Make sure of disk space for this release: remove what nobody needs, in the stated order, then look. Fails with
-    /// `no_space`. Ends with [`Done::Plain`].
+    /// Make sure of disk space for this release: remove what no record names, in the stated order, and no more than is needed.
+    /// Fails with `no_space`. Ends with [`Done::Plain`].
     Reserve {
         /// What it is for; `length` is that of the bundle.
         release: Release,
         /// Free space that is wanted at least, MiB, beside the device's own reserve.
         min_free_mb: u64,
-        /// What must stay.
-        keep: Vec<Slot>,
     },
     /// Fetch the bundle, going on where a former attempt stopped, and verify its length and hash. Done at once when it, or what
     /// is in it, is here already. Ends with [`Done::Plain`].
@@ -163,15 +161,13 @@ pub enum Job {
         /// What shall run.
         slot: Slot,
     },
-    /// Make `current/<model>` and `previous/<model>` name these, durably; then remove what neither they nor `keep` need.
-    /// Ends with [`Done::Plain`].
+    /// Make `current/<model>` and `previous/<model>` name these, durably; then remove what no record names. Ends with
+    /// [`Done::Plain`].
     Settle {
         /// What the link `current` shall name; none for the factory model.
         current: Slot,
         /// What the link `previous` shall name.
         previous: Option<Slot>,
-        /// A bundle that is partly here and will be wanted again.
-        keep: Option<Release>,
     },
 }
 

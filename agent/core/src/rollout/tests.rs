@@ -214,8 +214,7 @@ fn what_is_no_fault_of_the_release_is_tried_again_later_and_later() {
     for _ in 0..12 {
         device.until("downloading");
         device.fails(Code::Unreachable);
-        let Job::Settle { keep, .. } = &device.step.job else { panic!("{:?}", device.step.job) };
-        assert!(keep.is_some(), "what has come is kept");
+        assert!(matches!(&device.record.phase, Phase::Settling { keep: Some(_), .. }), "what has come is kept");
         device.until("idle");
         let until = device.record.attempts.as_ref().unwrap().not_before.unwrap();
         let pause = until.duration_since(device.now.time).as_secs_f64().ceil() as u64;
@@ -234,7 +233,7 @@ fn a_full_disk_gets_back_what_the_update_took() {
     device.offered(offer(7, 1));
     device.until("downloading");
     device.fails(Code::NoSpace);
-    assert!(matches!(&device.step.job, Job::Settle { keep: None, .. }));
+    assert!(matches!(&device.record.phase, Phase::Settling { keep: None, .. }));
     device.until("idle");
     assert_eq!(device.code(), Some(Code::NoSpace));
 }
@@ -462,6 +461,25 @@ fn what_cannot_be_loaded_at_the_start_is_passed_over() {
     assert_eq!(seen, ["1.8.0", "1.7.0"]);
     device.until("reserving");
     assert_eq!(device.record.candidate().unwrap().release.epoch, 8, "it is fetched again");
+}
+
+/// Records and tables both know of the quarantine; together they forget only what cannot be offered again, oldest first.
+#[test]
+fn a_long_quarantine_forgets_the_oldest() {
+    let confined = |epoch: u64| Quarantined {
+        release: offer(epoch, epoch).release(),
+        fault: Code::NotFinite.into(),
+        at: Timestamp::from_second(epoch as i64).unwrap(),
+    };
+    let mut record = Record::new("falls");
+    record.quarantine = (20..=60).map(confined).collect();
+    let all: Vec<_> = (1..=60).map(confined).collect();
+    record.merge(&[("stable".to_owned(), 60)].into(), &all);
+    let kept: Vec<u64> = record.quarantine.iter().map(|q| q.release.epoch).collect();
+    assert_eq!(kept, (29..=60).collect::<Vec<_>>());
+    let mut record = Record::new("falls");
+    record.merge(&[("stable".to_owned(), 1)].into(), &all);
+    assert_eq!(record.quarantine.len(), 60, "those could be offered again");
 }
 
 #[test]

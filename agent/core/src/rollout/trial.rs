@@ -19,10 +19,12 @@ impl Turn<'_> {
         match (job, result) {
             (Job::None, _) => {}
             (Job::Settle { .. }, Ok(_)) => self.record.phase = Phase::Idle,
-            (Job::Settle { keep, .. }, Err(failure)) => {
+            (Job::Settle { .. }, Err(failure)) => {
                 self.record.fault = Some(failure.fault.clone());
-                let not_before = Some(self.after(SETTLE_PAUSE));
-                self.record.phase = Phase::Settling { keep: keep.clone(), not_before };
+                let again = self.after(SETTLE_PAUSE);
+                if let Phase::Settling { not_before, .. } = &mut self.record.phase {
+                    *not_before = Some(again);
+                }
             }
             (Job::Load { .. }, Err(failure)) if self.stage().is_none() => {
                 let was = self.record.current.clone();

@@ -24,6 +24,20 @@ pub struct Wanted {
     engines: BTreeSet<String>,
 }
 
+/// What can be removed.
+#[derive(Clone, Copy)]
+enum Kind {
+    Engines,
+    Bundles,
+    Packages,
+    Blobs,
+}
+
+impl Kind {
+    /// First what can be made again without a network, then what must be fetched again; blobs last, as packages hold them.
+    const IN_ORDER: [Self; 4] = [Self::Engines, Self::Bundles, Self::Packages, Self::Blobs];
+}
+
 /// What was removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Freed {
@@ -56,6 +70,7 @@ impl Wanted {
             // While it pauses after a failure that was not its own, the record is idle and the offer is what will be tried.
             let pausing = record.offer.as_ref().map(|offer| offer.release()).filter(|release| {
                 record.phase == Phase::Idle
+                    && record.quarantined(&release.channel, release.epoch).is_none()
                     && record.attempts_at(&release.channel, release.epoch).is_some_and(|a| a.not_before.is_some())
             });
             for release in coming.cloned().into_iter().chain(pausing) {
@@ -112,17 +127,19 @@ impl Depot {
     /// `enough`: stop when so much is free.
     fn collect_until(&self, wanted: &Wanted, enough: Option<u64>) -> Result<Freed, DepotError> {
         let mut freed = Freed::default();
-        let steps: [fn(&Self, &Wanted) -> Result<u64, DepotError>; 4] =
-            [Self::drop_engines, Self::drop_bundles, Self::drop_packages, Self::drop_blobs];
-        for (step, count) in
-            steps.iter().zip([&mut freed.engines, &mut freed.bundles, &mut freed.packages, &mut freed.blobs])
-        {
+        let counts = [&mut freed.engines, &mut freed.bundles, &mut freed.packages, &mut freed.blobs];
+        for (kind, count) in Kind::IN_ORDER.into_iter().zip(counts) {
             if let Some(enough) = enough
                 && self.free()? >= enough
             {
                 break;
             }
-            *count = step(self, wanted)?;
+            *count = match kind {
+                Kind::Engines => self.drop_engines(wanted),
+                Kind::Bundles => self.drop_bundles(wanted),
+                Kind::Packages => self.drop_packages(wanted),
+                Kind::Blobs => self.drop_blobs(),
+            }?;
         }
         if freed != Freed::default() {
             tracing::info!(?freed, "removed what no model needs any more");
@@ -175,7 +192,7 @@ impl Depot {
     }
 
     /// A blob with one name is in no package: its only link is this one.
-    fn drop_blobs(&self, _: &Wanted) -> Result<u64, DepotError> {
+    fn drop_blobs(&self) -> Result<u64, DepotError> {
         let alone = |path: &&std::path::PathBuf| path.symlink_metadata().is_ok_and(|m| m.is_file() && m.nlink() == 1);
         drop_all(entries(&self.root.join("blobs"))?.iter().filter(alone))
     }

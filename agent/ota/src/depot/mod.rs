@@ -98,11 +98,10 @@ impl Depot {
         self.root.join("engines").join(format!("{digest:.16}-{key}"))
     }
 
-    /// Whether the release is installed. A package that is there is whole; whether the disk still gives back its bytes is
-    /// asked by [`crate::open_verified`].
+    /// Whether the release is installed, and the disk still gives back what was written. Reads all of it.
     #[must_use]
     pub fn is_installed(&self, model: &str, release: &Release) -> bool {
-        self.installed(model, release).join("model.toml").is_file()
+        crate::open_verified(self.installed(model, release)).is_ok()
     }
 
     /// An empty place to unpack into: it does not exist, its parent does.
@@ -174,18 +173,16 @@ impl Depot {
             remove(&left)?;
         }
         for folder in ["blobs", "current", "previous"] {
-            let unfinished = entries(&self.root.join(folder))?.into_iter().filter(|path| is_new(path));
-            unfinished.map(|path| remove(&path)).collect::<Result<(), _>>()?;
+            let found = entries(&self.root.join(folder))?;
+            found.iter().filter(|path| is_new(path)).try_for_each(|path| remove(path))?;
         }
         for model in entries(&self.root.join("installed"))? {
+            let name = model.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let linked = ["current", "previous"].map(|kind| self.linked(kind, &name));
             for entry in entries(&model)? {
-                let whole = match entry.extension() {
-                    Some(json) if json == "json" && entry.is_file() => {
-                        entry.with_extension("").is_dir() || package_of(&entry).is_dir()
-                    }
-                    _ => entry.is_dir() && sidecar(&entry).is_file(),
-                };
-                if !whole || is_new(&entry) {
+                let whole = if entry.is_dir() { sidecar(&entry).is_file() } else { package_of(&entry).is_dir() };
+                // What a link names runs, or has run, whatever became of its description.
+                if (!whole || is_new(&entry)) && !linked.contains(&entry.canonicalize().ok()) {
                     tracing::warn!(path = %entry.display(), "left half done: removed");
                     remove(&entry)?;
                 }
