@@ -266,6 +266,9 @@ impl Driver {
                  they are asked for again in an hour: allow them in the broker's access rules, or set [mqtt] commands = false"
             );
         }
+        if matches!(reason, DisconnectReason::Oversize { .. }) && self.subscriptions.pause(std::time::Instant::now()) {
+            tracing::warn!("MQTT: {reason}; events go on, commands are listened to again in an hour");
+        }
         let progress = connection.progress;
         let reason = self.judge(connection.up, reason);
         match connection.phase {
