@@ -36,6 +36,7 @@ pub mod prepare;
 pub mod progress;
 pub mod reload;
 pub mod replay;
+mod retained;
 pub mod scores;
 pub mod supervise;
 pub mod systemd;
