@@ -294,6 +294,23 @@ fn the_status_line_says_how_things_are() {
     assert!(lines.windows(2).all(|w| w[0] != w[1]), "said when it changes: {lines:?}");
 }
 
+#[test]
+fn a_camera_that_is_not_plugged_in_at_the_start_keeps_none_from_watching() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path(), "");
+    let mut subscriber = broker.subscribe();
+    let unplugged = "\n[[camera]]\nname = \"usb\"\nsource = \"v4l2:/dev/video77\"\nmodels = [\"m\"]\n";
+    let mut daemon = Daemon::start(dir.path(), &(config(&broker.url(), &["front"]) + unplugged));
+    subscriber.event("the other", |topic, e| topic.contains("/evt/front/") && e["data"]["status"] == "started");
+    subscriber.event("its state", |topic, e| topic.ends_with("/cam/usb/state") && e["online"] == false);
+    daemon
+        .log
+        .wait_for("what is wrong", |line| line.contains("/dev/video77 does not exist, and is tried until it does"));
+    assert_eq!(daemon.get("/healthz").unwrap(), "ok\n");
+    daemon.log.signal("TERM");
+    assert!(daemon.log.wait().success());
+}
+
 /// Decisions of a model that sees a bright picture from the beginning, and whose calls fail where `fails` says so.
 #[derive(Default)]
 struct Watch {

@@ -42,6 +42,8 @@ pub struct Shared {
     pub delivery: DeliveryView,
     /// How reloads of the configuration went.
     pub reloads: ReloadView,
+    /// Threads of cameras that would not end, and whose cameras are configured no more or anew.
+    pub threads_left: AtomicU64,
     /// Whether events can be stored.
     pub store: StoreView,
     /// Commands that came from the broker.
@@ -292,6 +294,7 @@ impl Shared {
             cameras: ArcSwap::from_pointee(cameras.into_iter().map(Arc::new).collect()),
             models: ArcSwap::from_pointee(models.into_iter().map(|name| Arc::new(ModelView::new(name))).collect()),
             reloads: ReloadView::default(),
+            threads_left: AtomicU64::new(0),
             delivery: DeliveryView { broker: broker.to_owned(), ..DeliveryView::default() },
             store: StoreView::default(),
             commands: Counts::default(),

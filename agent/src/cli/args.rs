@@ -216,6 +216,9 @@ pub struct CheckConfigArgs {
     /// Check the file alone, not the models, devices, secrets and directories of this machine.
     #[arg(long)]
     pub file_only: bool,
+    /// Look at everything but the secret files: systemd hides credentials from the commands of a reload.
+    #[arg(long, conflicts_with = "file_only")]
+    pub without_secrets: bool,
 }
 
 /// `doctor`.
