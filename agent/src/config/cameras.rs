@@ -158,7 +158,7 @@ fn source(r: &mut Resolver<'_>, i: usize, camera: &Camera) -> Option<Source> {
             if r.looks_at_machine()
                 && let Err(e) = kinewatch_capture::check_file(path)
             {
-                r.error(&at, format!("camera \"{}\": {e}", camera.name));
+                r.error(&at, format!("camera \"{}\": {e}; check the path", camera.name));
             }
         }
         Source::V4l2 { device, .. } if r.looks_at_machine() && !std::path::Path::new(device.as_str()).exists() => {
