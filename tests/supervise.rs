@@ -276,12 +276,14 @@ fn the_status_line_says_how_things_are() {
     let dir = tempfile::tempdir().unwrap();
     let mut broker = Broker::start(dir.path(), "");
     let mut manager = Manager::listen(dir.path());
-    let program = manager.start(kinewatch(), Some(Duration::from_secs(30)));
+    let mut program = manager.start(kinewatch(), Some(Duration::from_secs(30)));
+    program.env("JOURNAL_STREAM", "8:1");
     let mut daemon = Daemon::start_program(program, dir.path(), &config(&broker.url(), &["front", "porch"]));
     manager.wait_for("the start", |told| told == "READY=1");
     manager.wait_for("cameras and broker", |told| {
         told.starts_with("STATUS=watching 2 cameras, ") && told.ends_with(" fps each; broker connected, outbox empty")
     });
+    daemon.log.wait_for("a line for the journal", |line| line.starts_with("<6>frames arrive camera=\"porch\""));
     broker.kill();
     manager.wait_for("the broker to be missed", |told| {
         told.starts_with("STATUS=watching 2 cameras, ") && told.contains(" fps each; broker away since ")
