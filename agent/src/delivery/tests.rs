@@ -248,6 +248,25 @@ fn a_message_that_the_broker_does_not_take_now_goes_out_again_and_holds_up_no_ot
 }
 
 #[test]
+fn a_client_that_falls_behind_is_sent_everything_once_it_takes_messages_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::usual(dir.path());
+    bench.started(0..4);
+    // Connections come and go while the client takes nothing: what was meant for them fills its queue.
+    while bench.outgoing.capacity() > 0 {
+        bench.connect();
+    }
+    bench.connect();
+    while bench.outgoing.try_recv().is_ok() {}
+    let wake = bench.delivery.feeder.wake().expect("nothing else happens: it has to look again by itself");
+    while Instant::now() < wake {
+        std::thread::yield_now();
+    }
+    bench.delivery.work();
+    assert_eq!(bench.sequences(), [1, 2, 3, 4]);
+}
+
+#[test]
 fn fresh_events_go_before_the_backlog_when_asked() {
     let dir = tempfile::tempdir().unwrap();
     let feed = FeedOptions { order: SendOrder::LiveFirst, ..FEED };
