@@ -183,12 +183,18 @@ impl Disk {
             return;
         }
         let was_open = self.close();
-        if damaged && was_open {
-            // Opening finds most damage. What it does not find, but work does, must not be found for ever.
-            if self.suspect.is_some() {
-                self.condemn();
-            }
-            self.suspect = Some(Instant::now());
+        if damaged {
+            self.doubt(was_open);
+        }
+    }
+
+    /// Opening sets aside what it recognises as damaged. What it only stumbles over, and what work finds twice, would be found
+    /// for ever.
+    fn doubt(&mut self, was_open: bool) {
+        let again = self.suspect.replace(Instant::now()).is_some();
+        let gone = (again || !was_open) && self.condemn();
+        // A disk on which each new database is damaged too has no need of haste.
+        if was_open || (gone && !again) {
             self.retry_at = Instant::now();
         }
     }
@@ -254,15 +260,19 @@ impl Disk {
         Ok(())
     }
 
-    /// Move a database aside that looks whole and is not.
-    fn condemn(&mut self) {
+    /// Move a database aside that looks whole and is not. Whether that was possible.
+    fn condemn(&mut self) -> bool {
         match Store::condemn(&self.path) {
             Ok((aside, salvaged)) => {
-                tracing::error!(aside = %aside.display(), "the database fails again though it looks whole: set aside, a new one is begun");
+                tracing::error!(aside = %aside.display(), "the database fails though it looks whole: set aside, a new one is begun");
                 self.set_aside = Some(aside);
                 self.salvaged.extend(salvaged);
+                true
             }
-            Err(error) => self.note(error),
+            Err(error) => {
+                self.note(error);
+                false
+            }
         }
     }
 

@@ -450,6 +450,30 @@ fn a_damaged_database_is_set_aside_while_events_go_on() {
 }
 
 #[test]
+fn damage_that_no_check_of_the_file_finds_is_set_aside_at_the_start_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::usual(dir.path());
+    bench.started(0..1);
+    drop(bench);
+    // One bit makes the time of storing a float: the file is whole, and cannot be counted.
+    let event = example();
+    let text = |text: &str| 13 + 2 * text.len() as u8;
+    let (action, camera, label) = (Uuid::from_u128(0).to_string(), &event.data.camera.id, &event.data.label);
+    let types = [text(&action), text(camera), text(label), 8, 6];
+    let mut bytes = fs::read(database(dir.path())).unwrap();
+    let at = bytes.windows(types.len()).position(|window| window == types).unwrap();
+    bytes[at + 4] ^= 1;
+    fs::write(database(dir.path()), bytes).unwrap();
+    let mut bench = Bench::usual(dir.path());
+    assert_eq!(bench.condition(), StoreCondition::Ok);
+    assert!(dir.path().join("events.db.corrupt-1").exists());
+    bench.connect();
+    let sent = bench.sent();
+    assert_eq!((sent[0].topic.as_str(), &sent[0].value["data"]["first"]), ("kinewatch/v1/g/d/sys/gap", &1.into()));
+    assert_eq!(sent[1].value["data"]["end_reason"], "recovered");
+}
+
+#[test]
 fn actions_of_an_earlier_run_are_ended_once_and_ours_are_not() {
     let dir = tempfile::tempdir().unwrap();
     let mut bench = Bench::usual(dir.path());
