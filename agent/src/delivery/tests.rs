@@ -341,19 +341,38 @@ fn a_consumer_acknowledges_and_asks_again() {
     let (reply, mut answer) = oneshot::channel();
     bench.delivery.take(Command::Consumed { up_to: 5, reply });
     bench.delivery.work();
-    assert_eq!(answer.try_recv().unwrap(), Ok(ConsumerAck { up_to: 5, released: 5, kept: 0 }), "6 is in flight");
+    assert_eq!(answer.try_recv().unwrap(), Ok(ConsumerAck { up_to: 5, released: 3, kept: 0 }), "4 and 5 are in flight");
     let (reply, mut answer) = oneshot::channel();
     bench.delivery.take(Command::Consumed { up_to: 7, reply });
     bench.delivery.work();
     assert_eq!(answer.try_recv().unwrap(), Err("the newest sequence number is 6".into()));
     [4, 5, 6].into_iter().for_each(|sequence| bench.ack(sequence));
-    assert_eq!(bench.shared.delivery.outbox_kept.load(Relaxed), 1);
+    assert_eq!(bench.shared.delivery.outbox_kept.load(Relaxed), 3, "for the next acknowledgement");
     drop(bench);
     let mut bench = Bench::usual(dir.path());
     let (reply, mut answer) = oneshot::channel();
     bench.delivery.take(Command::Resend { from: 1, reply });
     bench.delivery.work();
     assert!(answer.try_recv().unwrap().unwrap_err().contains("keep_until"));
+}
+
+#[test]
+fn an_acknowledgement_by_a_consumer_takes_nothing_that_the_broker_has_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let keep = StoreOptions { keep_until: KeepUntil::Consumer, ..StoreOptions::default() };
+    let mut bench = Bench::new(dir.path(), keep, FEED);
+    bench.started(0..9);
+    bench.connect();
+    assert_eq!(bench.sequences(), [1, 2, 3, 4], "the others are read ahead");
+    bench.ack(1);
+    let (reply, mut answer) = oneshot::channel();
+    bench.delivery.take(Command::Consumed { up_to: 9, reply });
+    bench.delivery.work();
+    assert_eq!(answer.try_recv().unwrap(), Ok(ConsumerAck { up_to: 9, released: 1, kept: 0 }));
+    // A new connection before the rest was sent: only what is on the disk comes.
+    bench.sent();
+    bench.connect();
+    assert_eq!(bench.drain(), [2, 3, 4, 5, 6, 7, 8, 9]);
 }
 
 #[test]

@@ -155,13 +155,13 @@ impl Store {
         self.trim_history_when_long()
     }
 
-    /// A consumer has everything up to and including `up_to`: what was handed over at least once leaves the outbox. What
-    /// was never sent stays, whatever a consumer says.
+    /// A consumer has everything up to and including `up_to`: what is kept for it leaves the outbox. What the broker has
+    /// not acknowledged stays, whatever a consumer says: that it was handed over is noted before it is sent.
     pub fn consumed(&mut self, up_to: u64) -> Result<Consumed, StoreError> {
         let mut released = 0;
         self.transact("NORMAL", "removing consumed messages", |tx, counts| {
             let mut statement = tx.prepare_cached(
-                "DELETE FROM outbox WHERE sequence <= ?1 AND parked_code IS NULL AND attempts > 0 RETURNING bytes",
+                "DELETE FROM outbox WHERE sequence <= ?1 AND parked_code IS NULL AND kept = 1 RETURNING bytes",
             )?;
             let sizes = statement.query_map([to_sql(up_to)], |r| r.get::<_, i64>(0))?;
             for bytes in sizes {
