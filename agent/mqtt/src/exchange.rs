@@ -129,7 +129,6 @@ impl Driver {
     }
 
     fn connected(&mut self) {
-        self.choice.worked();
         self.generation += 1;
         self.ends.states.all_unsent();
         let protocol = self.choice.version();

@@ -22,13 +22,14 @@ fn accept(seen: Seen) -> Reply {
 #[tokio::test(flavor = "multi_thread")]
 async fn falls_back_to_the_older_version() {
     type Refusal = fn() -> Reply;
-    let refusals: [(&str, Refusal); 4] = [
-        ("in version 5's words", || connack_v5(0x84, None)),
-        ("in version 3.1.1's words", || connack_v4(1)),
-        ("unspecified", || connack_v5(0x80, None)),
-        ("without a word", || Reply::Close),
+    // Where version 5 has not said so itself, it is tried once more when the older one is answered.
+    let refusals: [(&str, Refusal, &[u8]); 4] = [
+        ("in version 5's words", || connack_v5(0x84, None), &[5, 4, 4]),
+        ("in version 3.1.1's words", || connack_v4(1), &[5, 4, 5, 4, 4]),
+        ("unspecified", || connack_v5(0x80, None), &[5, 4, 5, 4, 4]),
+        ("without a word", || Reply::Close, &[5, 4, 5, 4, 4]),
     ];
-    for (name, refusal) in refusals {
+    for (name, refusal, tried) in refusals {
         let levels = Arc::new(Mutex::new(Vec::new()));
         let seen_levels = Arc::clone(&levels);
         let fake = Fake::start(move |seen| match seen {
@@ -43,8 +44,27 @@ async fn falls_back_to_the_older_version() {
         .await;
         let mut feeder = Feeder::new(options(&fake.url(), "agent"), 1..=5);
         feeder.run(name, |f| f.unacked.is_empty()).await;
-        assert_eq!(*levels.lock().unwrap(), [5, 4, 4], "{name}");
+        assert_eq!(*levels.lock().unwrap(), tried, "{name}");
         assert_eq!(feeder.connections, [Version::V311; 2], "{name}");
+    }
+}
+
+/// As a proxy does while the broker behind it is away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_was_away_behind_a_proxy_is_spoken_to_in_version_5() {
+    for away in 1..=2 {
+        let mut connections = 0;
+        let fake = Fake::start(move |seen| match seen {
+            Seen::Connect { .. } if connections < away => {
+                connections += 1;
+                Reply::Close
+            }
+            other => accept(other),
+        })
+        .await;
+        let mut feeder = Feeder::new(options(&fake.url(), "agent"), 1..=5);
+        feeder.run("delivered", |f| f.unacked.is_empty()).await;
+        assert_eq!(feeder.connections, [Version::V5], "away for {away} connections");
     }
 }
 
