@@ -179,7 +179,7 @@ impl Feeder {
                 break;
             }
         }
-        let due = self.put_off.values().filter_map(|p| p.due).min();
+        let due = self.put_off.values().filter_map(|p| p.due).min().filter(|_| self.is_open() && self.client_takes());
         // What was meant for an earlier connection may fill the client's queue: nothing tells when it has drained.
         let again = (self.is_open() && !self.client_takes()).then(|| Instant::now() + BEHIND);
         self.wake = self.wake.into_iter().chain(due).chain(again).min();

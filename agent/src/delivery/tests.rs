@@ -224,27 +224,34 @@ fn a_statement_waits_for_the_answer_to_the_message_of_its_number() {
 fn a_message_that_the_broker_does_not_take_now_goes_out_again_and_holds_up_no_other() {
     let dir = tempfile::tempdir().unwrap();
     let mut bench = Bench::usual(dir.path());
-    bench.started(0..6);
+    bench.started(0..4);
     bench.connect();
     assert_eq!(bench.sequences(), [1, 2, 3, 4]);
     bench.signal(Signal::Deferred { sequence: 2, code: 0x83 });
-    assert_eq!(bench.sequences(), [5], "there is room again, but not for 2");
     let due = bench.delivery.feeder.wake().expect("it is known when 2 goes out again");
     assert!(bench.delivery.rest() <= IDLE);
+    bench.started(4..6);
+    assert_eq!(bench.sequences(), [5], "there is room again, but not for 2");
     while Instant::now() < due {
         std::thread::yield_now();
     }
+    bench.delivery.work();
+    assert!(bench.delivery.rest() > Duration::from_millis(500), "the window is full: nothing to do but to wait");
     bench.ack(1);
     assert_eq!(bench.sequences(), [2], "what is older goes first");
     bench.signal(Signal::Deferred { sequence: 2, code: 0x83 });
+    assert_eq!(bench.sequences(), [6]);
+    bench.ack(3);
     assert!(bench.delivery.feeder.wake().unwrap() > Instant::now() + Duration::from_millis(1500), "it waits longer");
+    bench.started(6..10);
+    assert_eq!(bench.sequences(), [7]);
     // All are put off: nothing else is tried.
-    for sequence in [3, 4, 5, 6] {
+    for sequence in [4, 5, 6, 7] {
         bench.signal(Signal::Deferred { sequence, code: 0x83 });
     }
-    assert_eq!(bench.sequences(), [6]);
+    assert_eq!(bench.sequences(), [8, 9], "as many wait as the window is large");
     bench.connect();
-    assert_eq!(bench.sequences(), [2, 3, 4, 5], "a new connection is a new attempt");
+    assert_eq!(bench.sequences(), [2, 4, 5, 6], "a new connection is a new attempt");
 }
 
 #[test]
