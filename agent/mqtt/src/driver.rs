@@ -303,7 +303,7 @@ impl Driver {
     fn judge(&mut self, up: Option<Instant>, reason: DisconnectReason) -> DisconnectReason {
         let Some(since) = up else { return reason };
         let now = std::time::Instant::now();
-        let times = if matches!(reason, DisconnectReason::Closed { .. }) { self.breaks.note(now) } else { 0 };
+        let times = if reason.is_break() { self.breaks.note(now) } else { 0 };
         let many = self.breaks.are_many(now);
         if since.elapsed() > PROVEN_AFTER {
             self.news.proven();
@@ -311,7 +311,8 @@ impl Driver {
                 self.backoff.reset();
             }
         }
-        if times > 0 && many {
+        // What says more than that is not replaced.
+        if many && matches!(reason, DisconnectReason::Closed { .. }) {
             return DisconnectReason::Unstable { times, minutes: LATELY.as_secs() / 60 };
         }
         reason

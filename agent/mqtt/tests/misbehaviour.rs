@@ -298,6 +298,34 @@ async fn a_broker_that_hangs_up_on_each_seventh_publish_gets_it_all() {
     assert!(feeder.connections.iter().all(|v| *v == Version::V5), "the version is not doubted");
 }
 
+/// A quota, a plugin that throws out, a broken broker: each connection delivers one message, and none is a reason to hurry.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_ends_each_connection_is_not_stormed_whatever_it_says() {
+    let calm = async |name: &str, last_words: fn() -> Vec<u8>| {
+        let fake = Fake::start(move |seen| match seen {
+            Seen::Publish { packet, count } if count % 2 == 0 => {
+                Reply::Last([&puback(packet)[..], &last_words()].concat())
+            }
+            other => accept(other),
+        })
+        .await;
+        let begin = std::time::Instant::now();
+        let mut feeder = Feeder::new(Options { window: 1, ..options(&fake.url(), "agent") }, 1..=100);
+        feeder.run(name, |f| f.connections.len() == 7).await;
+        // Three times half of 0.5 s at least, then of 1 s, 2 s, 4 s: acknowledgements do not make the waits short any more.
+        assert!(begin.elapsed() >= Duration::from_millis(4_200), "{name}: {:?}", begin.elapsed());
+        feeder.reasons
+    };
+    let (quota, state, closed) = tokio::join!(
+        calm("over its quota", || vec![0xe0, 2, 0x97, 0]),
+        calm("an answer to nothing", || puback(77)),
+        calm("without a word", Vec::new),
+    );
+    assert!(quota.iter().all(|r| matches!(r, DisconnectReason::ByBroker { code: 0x97, .. })), "{quota:?}");
+    assert!(state.iter().all(|r| matches!(r, DisconnectReason::State { .. })), "{state:?}");
+    assert!(matches!(closed[2..], [DisconnectReason::Unstable { times: 3, .. }, ..]), "{closed:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_broker_is_said() {
     let fake = Fake::start(|_| Reply::Last(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec())).await;
