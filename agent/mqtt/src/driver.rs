@@ -276,10 +276,8 @@ impl Driver {
                 self.note(&mut connection, happened);
             }
         }
-        if let DisconnectReason::ByBroker { code: PACKET_TOO_LARGE, .. } = reason
-            && let Some(sequence) = connection.flight.largest()
-        {
-            self.queued.push_back(Signal::Refused { sequence, code: PACKET_TOO_LARGE });
+        if let DisconnectReason::ByBroker { code: PACKET_TOO_LARGE, .. } = reason {
+            self.too_large(&connection);
         }
         if connection.subscribed == Asked::Waiting && self.subscriptions.died_asking(std::time::Instant::now()) {
             tracing::warn!(

@@ -19,6 +19,8 @@ use crate::stop::Phase;
 const PACKET_OVERHEAD: usize = 96;
 pub(crate) const PACKET_TOO_LARGE: u8 = 0x95;
 const TOPIC_INVALID: u8 = 0x90;
+const RAISE: &str =
+    "it is left out while it is so large: raise the broker's largest packet (mosquitto: max_packet_size)";
 
 impl Driver {
     /// What nobody hands over: birth, subscriptions and retained states, as far as there is room and the broker takes any.
@@ -49,8 +51,13 @@ impl Driver {
         }
         while connection.flight.has_room() {
             let Some((topic, payload)) = self.ends.states.take_unsent() else { return };
-            if connection.sender.publish(&topic, payload, Kind::Retained) {
-                connection.flight.submit(Ticket::State { topic }, now);
+            let bytes = payload.len() + topic.len() + PACKET_OVERHEAD;
+            if bytes > connection.max_packet {
+                if self.ends.states.refused(&topic) {
+                    tracing::warn!(topic, bytes, "MQTT: this retained state is larger than the broker takes; {RAISE}");
+                }
+            } else if connection.sender.publish(&topic, payload, Kind::Retained) {
+                connection.flight.submit(Ticket::State { topic, bytes }, now);
             } else if self.ends.states.refused(&topic) {
                 tracing::warn!(topic, "MQTT: this retained topic is not valid");
             }
@@ -79,7 +86,7 @@ impl Driver {
         if bytes > connection.max_packet {
             self.reply_failed("it is larger than the broker takes");
         } else if connection.sender.publish(&topic, payload, Kind::Reply { correlation }) {
-            connection.flight.submit(Ticket::Reply, Instant::now());
+            connection.flight.submit(Ticket::Reply { bytes }, Instant::now());
         } else {
             self.reply_failed("its topic is not valid");
         }
@@ -194,8 +201,8 @@ impl Driver {
                 self.deferrals.accepted(sequence);
                 self.queued.push_back(Signal::Acked { sequence });
             }
-            Ticket::State { topic } => self.ends.states.acked(&topic),
-            Ticket::Status | Ticket::Subscription | Ticket::Reply => {}
+            Ticket::State { topic, .. } => self.ends.states.acked(&topic),
+            Ticket::Status | Ticket::Subscription | Ticket::Reply { .. } => {}
         }
     }
 
@@ -208,7 +215,7 @@ impl Driver {
                 }
                 Verdict::ToBlame => return self.queued.push_back(Signal::Refused { sequence, code }),
             },
-            Ticket::State { topic } => {
+            Ticket::State { topic, .. } => {
                 self.ends.states.deferred(topic);
                 self.deferrals.pause(now)
             }
@@ -217,7 +224,7 @@ impl Driver {
                 connection.born = false;
                 self.deferrals.pause(now)
             }
-            Ticket::Subscription | Ticket::Reply => self.deferrals.pause(now),
+            Ticket::Subscription | Ticket::Reply { .. } => self.deferrals.pause(now),
         };
         if news {
             tracing::warn!(
@@ -227,16 +234,32 @@ impl Driver {
         }
     }
 
+    /// The broker hung up because a packet is too large: the largest is to blame.
+    pub(crate) fn too_large(&mut self, connection: &Connection) {
+        match connection.flight.largest() {
+            Some(&Ticket::Message { sequence, .. }) => {
+                self.queued.push_back(Signal::Refused { sequence, code: PACKET_TOO_LARGE });
+            }
+            Some(Ticket::State { topic, bytes }) => {
+                if self.ends.states.too_large(topic) {
+                    tracing::warn!(topic, bytes, "MQTT: the broker hangs up because of this retained state; {RAISE}");
+                }
+            }
+            Some(Ticket::Reply { .. }) => self.reply_failed("the broker hangs up because of its size"),
+            Some(Ticket::Status | Ticket::Subscription) | None => {}
+        }
+    }
+
     fn refused(&mut self, ticket: Ticket, code: u8) {
         match ticket {
             Ticket::Message { sequence, .. } => self.queued.push_back(Signal::Refused { sequence, code }),
-            Ticket::State { topic } => {
+            Ticket::State { topic, .. } => {
                 if self.ends.states.refused(&topic) {
                     tracing::warn!(topic, code, "MQTT: the broker refuses a retained state");
                 }
             }
             Ticket::Status => tracing::warn!(code, "MQTT: the broker refuses our status message"),
-            Ticket::Reply => self.reply_failed(&format!("the broker refuses it with 0x{code:02x}")),
+            Ticket::Reply { .. } => self.reply_failed(&format!("the broker refuses it with 0x{code:02x}")),
             Ticket::Subscription => {}
         }
     }

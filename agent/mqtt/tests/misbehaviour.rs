@@ -326,6 +326,28 @@ async fn a_broker_that_ends_each_connection_is_not_stormed_whatever_it_says() {
     assert!(matches!(closed[2..], [DisconnectReason::Unstable { times: 3, .. }, ..]), "{closed:?}");
 }
 
+/// Only the broker's hanging up says that the retained state was too large: it is not sent a second time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_ends_the_connection_is_left_out_of_the_next() {
+    let published = Arc::new(Mutex::new(0));
+    let seen_published = Arc::clone(&published);
+    let fake = Fake::start(move |seen| {
+        if let Seen::Publish { count, .. } = seen {
+            *seen_published.lock().unwrap() = count;
+        }
+        match seen {
+            Seen::Publish { count: 1, .. } => Reply::Last(vec![0xe0, 2, 0x95, 0]),
+            other => accept(other),
+        }
+    })
+    .await;
+    let mut feeder = Feeder::new(options(&fake.url(), "agent"), 1..=5);
+    feeder.client.retain("state", "x".repeat(4_000)).unwrap();
+    feeder.run("all", |f| f.unacked.is_empty()).await;
+    assert_eq!((feeder.connections.len(), &feeder.refused), (2, &vec![]));
+    assert_eq!(*published.lock().unwrap(), 6, "the state once, and five messages");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_broker_is_said() {
     let fake = Fake::start(|_| Reply::Last(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec())).await;
