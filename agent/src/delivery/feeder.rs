@@ -229,6 +229,10 @@ impl Feeder {
                 continue;
             }
             self.skip_known(index, store, now)?;
+            // The message of that number was read before the quota dropped it, and went out a moment ago.
+            while gaps.front().is_some_and(|gap| self.in_flight.contains_key(&gap.last)) {
+                gaps.pop_front();
+            }
             let row = self.stretches[index].peek(store, now)?;
             let gap = gaps.front().filter(|gap| is_last && row.is_none_or(|row| gap.last < row.sequence));
             let old = match (gap, row) {

@@ -221,6 +221,27 @@ fn a_statement_waits_for_the_answer_to_the_message_of_its_number() {
 }
 
 #[test]
+fn a_gap_does_not_overtake_the_message_of_its_number_that_was_read_ahead() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::usual(dir.path());
+    bench.started(0..9);
+    bench.connect();
+    assert_eq!(bench.sequences(), [1, 2, 3, 4], "the others are read ahead");
+    // The quota takes one of those.
+    let now = bench.delivery.disk.stamp();
+    bench.delivery.disk.store().unwrap().park(&now, 6, 0).unwrap();
+    for sequence in 1..=3 {
+        bench.delivery.take(Command::Signal(Signal::Acked { sequence }));
+    }
+    bench.delivery.work();
+    let topics: Vec<_> = bench.sent().into_iter().map(|sent| (sent.sequence, sent.topic)).collect();
+    assert_eq!(topics, [5, 6, 7].map(|n: u64| (n, format!("t/{}", n - 1))), "the number would have two answers");
+    bench.ack(6);
+    let sent = bench.sent();
+    assert_eq!((sent[0].sequence, sent[0].topic.as_str()), (6, "kinewatch/v1/g/d/sys/gap"));
+}
+
+#[test]
 fn a_message_that_the_broker_does_not_take_now_goes_out_again_and_holds_up_no_other() {
     let dir = tempfile::tempdir().unwrap();
     let mut bench = Bench::usual(dir.path());
