@@ -145,6 +145,27 @@ fn a_refused_message_is_parked_and_stated() {
     assert_eq!(store.gaps(10).unwrap(), []);
 }
 
+/// What a flipped bit does to a text, to its kind, and to the kind of the check sum.
+#[test]
+fn a_message_that_is_no_text_any_more_costs_no_other() {
+    for damage in
+        ["topic = CAST(x'74ff' AS TEXT)", "topic = x'74'", "topic = 5", "payload = 5", "payload = 'a'", "crc = 'a'"]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = open(dir.path());
+        for _ in 0..3 {
+            append(&mut store, "a", Status::Updated);
+        }
+        drop(store);
+        let connection = rusqlite::Connection::open(database(dir.path())).unwrap();
+        connection.execute(&format!("UPDATE event SET {damage} WHERE sequence = 2"), []).unwrap();
+        drop(connection);
+        let mut store = open(dir.path());
+        assert_eq!(all(&store.offer(&at(1), 0, u64::MAX, 9).unwrap()), [1, 3], "{damage}");
+        assert_eq!(ranges(&store.gaps(9).unwrap()), [(2, 2)], "{damage}");
+    }
+}
+
 #[test]
 fn a_consumer_can_ask_again_until_it_has_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
