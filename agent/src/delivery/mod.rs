@@ -197,12 +197,21 @@ impl Delivery {
             },
             Signal::Refused { sequence, code } => {
                 let kind = self.feeder.settled(sequence);
-                self.view().refused.fetch_add(1, Relaxed);
-                tracing::error!(
-                    sequence,
-                    code,
-                    "the broker refuses this event for good; it is set aside and stated on sys/gap"
-                );
+                if kind == Kind::Gap {
+                    tracing::error!(
+                        last = sequence,
+                        code,
+                        "the broker refuses the statement of a gap: allow sys/gap in its access rules; it is made again at \
+                         the next start"
+                    );
+                } else {
+                    self.view().refused.fetch_add(1, Relaxed);
+                    tracing::error!(
+                        sequence,
+                        code,
+                        "the broker refuses this event for good; it is set aside and stated on sys/gap"
+                    );
+                }
                 self.acknowledged.refused.push((sequence, kind, code));
             }
             Signal::Subscribed { .. } => {}

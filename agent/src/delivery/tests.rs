@@ -204,6 +204,23 @@ fn a_refused_event_is_parked_and_stated_before_what_follows() {
 }
 
 #[test]
+fn a_refused_statement_is_no_refused_event_and_is_made_again_when_the_store_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::usual(dir.path());
+    bench.started(0..2);
+    bench.connect();
+    assert_eq!(bench.sequences(), [1, 2]);
+    bench.signal(Signal::Refused { sequence: 2, code: 0x87 });
+    assert_eq!(bench.sequences(), [2], "the statement");
+    bench.signal(Signal::Refused { sequence: 2, code: 0x87 });
+    assert_eq!((bench.sequences(), bench.shared.delivery.refused.load(Relaxed)), (vec![], 1));
+    bench.delivery.disk.failed(StoreError::Moved { path: database(dir.path()) });
+    bench.retry();
+    let sent = bench.sent();
+    assert_eq!((sent[0].sequence, sent[0].topic.as_str()), (2, "kinewatch/v1/g/d/sys/gap"));
+}
+
+#[test]
 fn a_statement_waits_for_the_answer_to_the_message_of_its_number() {
     let dir = tempfile::tempdir().unwrap();
     let mut bench = Bench::usual(dir.path());

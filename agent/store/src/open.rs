@@ -129,6 +129,9 @@ impl Store {
             let sql = "DELETE FROM outbox WHERE kept = 1 AND parked_code IS NULL";
             connection.execute(sql, []).map_err(|e| StoreError::sqlite(&path, "releasing kept messages", e))?;
         }
+        connection
+            .execute("UPDATE gap SET parked_code = NULL WHERE parked_code IS NOT NULL", [])
+            .map_err(|e| StoreError::sqlite(&path, "offering refused statements again", e))?;
         let counts = Counts::read(&mut connection, &path)?;
         let session = read_meta(&connection, &path, "session")?.max(known.map_or(0, |k| k.session));
         let ceiling = record.numbers().ceiling;

@@ -228,12 +228,15 @@ impl Store {
         Ok(())
     }
 
-    /// The broker refuses the statement of the gap that ends with `last`: it is not offered again.
+    /// The broker refuses the statement of the gap that ends with `last`: it is not offered again before the store is
+    /// opened anew; the broker's rules may be others then.
     pub fn park_gap(&mut self, last: u64, code: u8) -> Result<(), StoreError> {
         self.transact("NORMAL", "parking a refused statement", |tx, counts| {
             tx.execute("UPDATE gap SET parked_code = ?2 WHERE last = ?1", params![to_sql(last), code])?;
             counts.refresh(tx)
-        })
+        })?;
+        self.offered.remove(&last);
+        Ok(())
     }
 
     /// Size of the outbox. Does not touch the disk.

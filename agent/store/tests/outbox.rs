@@ -143,6 +143,16 @@ fn a_refused_message_is_parked_and_stated() {
     // A broker that refuses the statement too must not be asked again and again.
     store.park_gap(2, 0x87).unwrap();
     assert_eq!(store.gaps(10).unwrap(), []);
+    drop(store);
+    let mut store = open(dir.path());
+    assert_eq!(
+        (ranges(&store.gaps(10).unwrap()), store.stats().gaps),
+        (vec![(2, 2)], 1),
+        "its rules may be others now"
+    );
+    store.park_gap(2, 0x87).unwrap();
+    store.park(&at(0), 1, 0x97).unwrap();
+    assert_eq!(ranges(&store.gaps(10).unwrap()), [(1, 2)], "no statement of it is under way: it may grow");
 }
 
 /// What a flipped bit does to a text, to its kind, and to the kind of the check sum.
