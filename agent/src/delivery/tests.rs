@@ -288,6 +288,7 @@ fn a_message_that_the_broker_does_not_take_now_goes_out_again_and_holds_up_no_ot
         bench.signal(Signal::Deferred { sequence, code: 0x83 });
     }
     assert_eq!(bench.sequences(), [8, 9], "as many wait as the window is large");
+    assert_eq!(bench.shared.delivery.deferred.load(Relaxed), 6);
     bench.connect();
     assert_eq!(bench.sequences(), [2, 4, 5, 6], "a new connection is a new attempt");
 }
@@ -511,6 +512,24 @@ fn a_damaged_database_is_set_aside_while_events_go_on() {
     bench.started(4..5);
     assert!(dir.path().join("events.db.corrupt-2").exists());
     assert_eq!(bench.condition(), StoreCondition::Ok);
+}
+
+#[test]
+fn a_damaged_message_is_stated_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::usual(dir.path());
+    bench.event(1, ActionStatus::Ended);
+    bench.delivery.work();
+    drop(bench);
+    let mut bytes = fs::read(database(dir.path())).unwrap();
+    let at = bytes.windows(11).position(|window| window == b"specversion").unwrap();
+    bytes[at] ^= 1;
+    fs::write(database(dir.path()), bytes).unwrap();
+    let mut bench = Bench::usual(dir.path());
+    bench.connect();
+    bench.delivery.work();
+    assert_eq!(bench.sent()[0].topic, "kinewatch/v1/g/d/sys/gap");
+    assert_eq!(bench.shared.delivery.outbox_damaged.load(Relaxed), 1);
 }
 
 #[test]

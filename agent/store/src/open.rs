@@ -79,6 +79,8 @@ pub struct Store {
     pub(crate) counts: Counts,
     /// `last` of the gaps that the publisher was given: their statements may be under way.
     pub(crate) offered: BTreeSet<u64>,
+    /// Gaps of messages found damaged, not taken yet.
+    pub(crate) damaged: Vec<Gap>,
     opened: Opened,
     /// Device and inode of the database.
     place: Option<(u64, u64)>,
@@ -139,7 +141,8 @@ impl Store {
         record.write_synced(Numbers { ceiling, next: next.min(ceiling), oldest, session })?;
         record.reserve(next)?;
         let place = place(&path);
-        Ok(Self { connection, record, path, options, next, counts, offered: BTreeSet::new(), opened, place })
+        let (offered, damaged) = (BTreeSet::new(), Vec::new());
+        Ok(Self { connection, record, path, options, next, counts, offered, damaged, opened, place })
     }
 
     /// What opening found: a damaged file set aside, a range that may be lost.

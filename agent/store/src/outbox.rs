@@ -85,7 +85,7 @@ impl Store {
 
     /// Up to `limit` messages above `above` and up to `to` that wait for the broker, in order, to be handed to the
     /// client. Before it returns it is on disk that a consumer may have seen them: from then on their revision stays.
-    /// A message that the disk has damaged is left out, and its number recorded as a gap.
+    /// A message that the disk has damaged is left out, and its number recorded as a gap ([`Store::take_damaged`]).
     pub fn offer(&mut self, now: &Stamp, above: u64, to: u64, limit: usize) -> Result<Vec<Row>, StoreError> {
         let (rows, damaged): (Vec<_>, Vec<_>) = self.read(above, to, limit)?.into_iter().partition(|(_, whole)| *whole);
         let rows: Vec<Row> = rows.into_iter().map(|(row, _)| row).collect();
@@ -279,13 +279,21 @@ impl Store {
         read().map_err(|e| StoreError::sqlite(&self.path, "reading the outbox", e))
     }
 
+    /// Gaps of messages found damaged since it was last asked, for whoever counts.
+    pub fn take_damaged(&mut self) -> Vec<Gap> {
+        std::mem::take(&mut self.damaged)
+    }
+
     fn drop_damaged(&mut self, now: &Stamp, sequence: u64) -> Result<(), StoreError> {
         let offered = self.offered.clone();
+        let gap = Gap::of(sequence, "damaged", now);
         self.transact("FULL", "dropping a damaged message", |tx, counts| {
             drop_row(tx, sequence, counts)?;
-            insert_gap(tx, &Gap::of(sequence, "damaged", now), &offered)?;
+            insert_gap(tx, &gap, &offered)?;
             counts.refresh(tx)
-        })
+        })?;
+        self.damaged.push(gap);
+        Ok(())
     }
 
     /// One transaction at a level of `synchronous` ([`crate`]); the counters change only when it is committed.
