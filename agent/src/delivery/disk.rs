@@ -44,7 +44,7 @@ pub struct Disk {
     retry_at: Instant,
     /// A store failed as damaged at this time, though its opening had found it whole.
     suspect: Option<Instant>,
-    /// Actions that a damaged database held open, for whoever ends them.
+    /// Actions that a damaged database held open, until the next one has them.
     salvaged: Vec<OpenAction>,
     set_aside: Option<PathBuf>,
     condition: Option<StoreCondition>,
@@ -116,11 +116,6 @@ impl Disk {
 
     pub(super) fn store(&mut self) -> Option<&mut Store> {
         self.store.as_mut()
-    }
-
-    /// Actions that a damaged database held open; once.
-    pub(super) fn take_salvaged(&mut self) -> Vec<OpenAction> {
-        std::mem::take(&mut self.salvaged)
     }
 
     /// When something is to be tried again; `None` while the store works.
@@ -213,6 +208,9 @@ impl Disk {
             self.counted = true;
         }
         self.take_note_of(&store);
+        // At once, or a crash would leave them without an end.
+        store.adopt(&self.salvaged)?;
+        self.salvaged.clear();
         self.store = Some(store);
         Ok(())
     }

@@ -279,8 +279,7 @@ impl Delivery {
     fn begin(&mut self) -> Result<(), StoreError> {
         let Some(store) = self.disk.store() else { return Ok(()) };
         let last_sequence = store.last_sequence();
-        let mut left = store.open_actions()?;
-        left.extend(self.disk.take_salvaged());
+        let left = store.open_actions()?;
         if let Some(step) = self.first_step.take() {
             self.clock.note(&step, last_sequence);
         }

@@ -579,6 +579,27 @@ fn actions_of_an_earlier_run_are_ended_once_and_ours_are_not() {
 }
 
 #[test]
+fn an_action_that_outlives_its_database_is_ended_by_the_next_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::usual(dir.path());
+    bench.started(0..2);
+    bench.event(1, ActionStatus::Updated);
+    bench.delivery.work();
+    for _ in 0..2 {
+        bench.delivery.disk.failed(StoreError::Corrupt { path: database(dir.path()), reason: "a test".into() });
+        bench.retry();
+    }
+    assert!(dir.path().join("events.db.corrupt-1").exists());
+    // Killed before either says anything more.
+    drop(bench);
+    let mut bench = Bench::usual(dir.path());
+    bench.connect();
+    let ended = |sent: &Sent| sent.value["data"]["end_reason"] == "recovered";
+    let revs: Vec<_> = bench.sent().iter().filter(|s| ended(s)).map(|s| s.value["data"]["rev"].clone()).collect();
+    assert_eq!(revs, [1, 2]);
+}
+
+#[test]
 fn events_that_wait_for_the_disk_are_counted_as_of_before_the_step() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
