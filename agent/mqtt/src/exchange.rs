@@ -11,7 +11,7 @@ use crate::Retained;
 use crate::client::{Incoming, Outgoing, Reply, Signal};
 use crate::deferral::{self, Verdict};
 use crate::driver::{Asked, Connection, Driver};
-use crate::flight::Ticket;
+use crate::flight::{StateDoes, Ticket};
 use crate::link::{self, Happened, Kind, Message};
 use crate::stop::Phase;
 
@@ -52,12 +52,13 @@ impl Driver {
         while connection.flight.has_room() {
             let Some((topic, payload)) = self.ends.states.take_unsent() else { return };
             let bytes = payload.len() + topic.len() + PACKET_OVERHEAD;
+            let does = if payload.is_empty() { StateDoes::Remove } else { StateDoes::Set };
             if bytes > connection.max_packet {
                 if self.ends.states.refused(&topic) {
                     tracing::warn!(topic, bytes, "MQTT: this retained state is larger than the broker takes; {RAISE}");
                 }
             } else if connection.sender.publish(&topic, payload, Kind::Retained) {
-                connection.flight.submit(Ticket::State { topic, bytes }, now);
+                connection.flight.submit(Ticket::State { topic, bytes, does }, now);
             } else if self.ends.states.refused(&topic) {
                 tracing::warn!(topic, "MQTT: this retained topic is not valid");
             }
@@ -201,7 +202,7 @@ impl Driver {
                 self.deferrals.accepted(sequence);
                 self.queued.push_back(Signal::Acked { sequence });
             }
-            Ticket::State { topic, .. } => self.ends.states.acked(&topic),
+            Ticket::State { topic, does, .. } => self.ends.states.acked(&topic, does),
             Ticket::Status | Ticket::Subscription | Ticket::Reply { .. } => {}
         }
     }
@@ -240,7 +241,7 @@ impl Driver {
             Some(&Ticket::Message { sequence, .. }) => {
                 self.queued.push_back(Signal::Refused { sequence, code: PACKET_TOO_LARGE });
             }
-            Some(Ticket::State { topic, bytes }) => {
+            Some(Ticket::State { topic, bytes, .. }) => {
                 if self.ends.states.too_large(topic) {
                     tracing::warn!(topic, bytes, "MQTT: the broker hangs up because of this retained state; {RAISE}");
                 }

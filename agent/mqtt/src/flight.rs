@@ -17,13 +17,20 @@ pub(crate) enum Ticket {
     /// A message of the outbox.
     Message { sequence: u64, bytes: usize },
     /// A retained state.
-    State { topic: String, bytes: usize },
+    State { topic: String, bytes: usize, does: StateDoes },
     /// Birth or farewell.
     Status,
     /// A request for subscriptions, which takes an identifier as well.
     Subscription,
     /// An answer to a command.
     Reply { bytes: usize },
+}
+
+/// What a retained message does to its topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StateDoes {
+    Set,
+    Remove,
 }
 
 impl Ticket {
@@ -193,7 +200,7 @@ mod tests {
     #[test]
     fn the_largest_is_to_blame_whatever_it_is() {
         let mut flight = opened(4);
-        let state = Ticket::State { topic: "state".to_owned(), bytes: 4_000 };
+        let state = Ticket::State { topic: "state".to_owned(), bytes: 4_000, does: StateDoes::Set };
         for ticket in [message(500), state.clone(), message(900), Ticket::Status] {
             flight.submit(ticket, Instant::now());
         }

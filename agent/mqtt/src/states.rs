@@ -9,6 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use crate::flight::StateDoes;
+
 /// Retained topics a client keeps at most.
 pub const MAX_STATES: usize = 1024;
 
@@ -91,11 +93,14 @@ impl States {
         inner.refused.insert(topic.to_owned())
     }
 
-    /// An acknowledged removal need not be kept.
-    pub(crate) fn acked(&self, topic: &str) {
+    /// An acknowledged removal need not be kept; but one that is still under way behind a state of the same topic must.
+    pub(crate) fn acked(&self, topic: &str, does: StateDoes) {
         let mut inner = self.lock();
         inner.refused.remove(topic);
-        if !inner.unsent.contains(topic) && inner.newest.get(topic).is_some_and(Bytes::is_empty) {
+        if does == StateDoes::Remove
+            && !inner.unsent.contains(topic)
+            && inner.newest.get(topic).is_some_and(Bytes::is_empty)
+        {
             inner.newest.remove(topic);
             inner.too_large.remove(topic);
         }
@@ -115,9 +120,25 @@ mod tests {
         assert_eq!(states.take_unsent(), Some(("a".into(), "2".into())));
         assert_eq!(states.take_unsent(), Some(("b".into(), Bytes::new())));
         assert_eq!(states.take_unsent(), None);
-        states.acked("b");
+        states.acked("b", StateDoes::Remove);
         states.all_unsent();
         assert_eq!(states.take_unsent(), Some(("a".into(), "2".into())));
+        assert_eq!(states.take_unsent(), None);
+    }
+
+    #[test]
+    fn a_removal_outlives_the_acknowledgement_of_the_state_before_it() {
+        let states = States::default();
+        states.set("a".into(), "1".into()).unwrap();
+        assert!(states.take_unsent().is_some());
+        states.set("a".into(), Bytes::new()).unwrap();
+        assert!(states.take_unsent().is_some());
+        states.acked("a", StateDoes::Set);
+        // The connection breaks before the removal is acknowledged.
+        states.all_unsent();
+        assert_eq!(states.take_unsent(), Some(("a".into(), Bytes::new())));
+        states.acked("a", StateDoes::Remove);
+        states.all_unsent();
         assert_eq!(states.take_unsent(), None);
     }
 
@@ -131,7 +152,7 @@ mod tests {
         assert_eq!(states.take_unsent(), Some(("a".into(), "1".into())));
         assert_eq!(states.take_unsent(), None);
         assert!(states.refused("a") && !states.refused("a"));
-        states.acked("a");
+        states.acked("a", StateDoes::Set);
         assert!(states.refused("a"), "it was allowed in between");
     }
 
