@@ -165,6 +165,11 @@ impl DisconnectReason {
         matches!(self, Self::ProtocolRefused { .. })
     }
 
+    /// A connection that stood was ended at once, whatever was said: many of those are to be met with patience.
+    pub(crate) fn is_break(&self) -> bool {
+        matches!(self, Self::Closed { .. } | Self::ByBroker { .. } | Self::State { .. } | Self::Oversize { .. })
+    }
+
     /// It may be the version: worth trying the other one.
     pub(crate) fn may_be_protocol(&self) -> bool {
         matches!(self, Self::ProtocolRefused { .. } | Self::NotMqtt { .. })

@@ -204,6 +204,23 @@ fn a_refused_event_is_parked_and_stated_before_what_follows() {
 }
 
 #[test]
+fn a_refused_statement_is_no_refused_event_and_is_made_again_when_the_store_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::usual(dir.path());
+    bench.started(0..2);
+    bench.connect();
+    assert_eq!(bench.sequences(), [1, 2]);
+    bench.signal(Signal::Refused { sequence: 2, code: 0x87 });
+    assert_eq!(bench.sequences(), [2], "the statement");
+    bench.signal(Signal::Refused { sequence: 2, code: 0x87 });
+    assert_eq!((bench.sequences(), bench.shared.delivery.refused.load(Relaxed)), (vec![], 1));
+    bench.delivery.disk.failed(StoreError::Moved { path: database(dir.path()) });
+    bench.retry();
+    let sent = bench.sent();
+    assert_eq!((sent[0].sequence, sent[0].topic.as_str()), (2, "kinewatch/v1/g/d/sys/gap"));
+}
+
+#[test]
 fn a_statement_waits_for_the_answer_to_the_message_of_its_number() {
     let dir = tempfile::tempdir().unwrap();
     let mut bench = Bench::usual(dir.path());
@@ -221,30 +238,78 @@ fn a_statement_waits_for_the_answer_to_the_message_of_its_number() {
 }
 
 #[test]
+fn a_gap_does_not_overtake_the_message_of_its_number_that_was_read_ahead() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::usual(dir.path());
+    bench.started(0..9);
+    bench.connect();
+    assert_eq!(bench.sequences(), [1, 2, 3, 4], "the others are read ahead");
+    // The quota takes one of those.
+    let now = bench.delivery.disk.stamp();
+    bench.delivery.disk.store().unwrap().park(&now, 6, 0).unwrap();
+    for sequence in 1..=3 {
+        bench.delivery.take(Command::Signal(Signal::Acked { sequence }));
+    }
+    bench.delivery.work();
+    let topics: Vec<_> = bench.sent().into_iter().map(|sent| (sent.sequence, sent.topic)).collect();
+    assert_eq!(topics, [5, 6, 7].map(|n: u64| (n, format!("t/{}", n - 1))), "the number would have two answers");
+    bench.ack(6);
+    let sent = bench.sent();
+    assert_eq!((sent[0].sequence, sent[0].topic.as_str()), (6, "kinewatch/v1/g/d/sys/gap"));
+}
+
+#[test]
 fn a_message_that_the_broker_does_not_take_now_goes_out_again_and_holds_up_no_other() {
     let dir = tempfile::tempdir().unwrap();
     let mut bench = Bench::usual(dir.path());
-    bench.started(0..6);
+    bench.started(0..4);
     bench.connect();
     assert_eq!(bench.sequences(), [1, 2, 3, 4]);
     bench.signal(Signal::Deferred { sequence: 2, code: 0x83 });
-    assert_eq!(bench.sequences(), [5], "there is room again, but not for 2");
     let due = bench.delivery.feeder.wake().expect("it is known when 2 goes out again");
     assert!(bench.delivery.rest() <= IDLE);
+    bench.started(4..6);
+    assert_eq!(bench.sequences(), [5], "there is room again, but not for 2");
     while Instant::now() < due {
         std::thread::yield_now();
     }
+    bench.delivery.work();
+    assert!(bench.delivery.rest() > Duration::from_millis(500), "the window is full: nothing to do but to wait");
     bench.ack(1);
     assert_eq!(bench.sequences(), [2], "what is older goes first");
     bench.signal(Signal::Deferred { sequence: 2, code: 0x83 });
+    assert_eq!(bench.sequences(), [6]);
+    bench.ack(3);
     assert!(bench.delivery.feeder.wake().unwrap() > Instant::now() + Duration::from_millis(1500), "it waits longer");
+    bench.started(6..10);
+    assert_eq!(bench.sequences(), [7]);
     // All are put off: nothing else is tried.
-    for sequence in [3, 4, 5, 6] {
+    for sequence in [4, 5, 6, 7] {
         bench.signal(Signal::Deferred { sequence, code: 0x83 });
     }
-    assert_eq!(bench.sequences(), [6]);
+    assert_eq!(bench.sequences(), [8, 9], "as many wait as the window is large");
+    assert_eq!(bench.shared.delivery.deferred.load(Relaxed), 6);
     bench.connect();
-    assert_eq!(bench.sequences(), [2, 3, 4, 5], "a new connection is a new attempt");
+    assert_eq!(bench.sequences(), [2, 4, 5, 6], "a new connection is a new attempt");
+}
+
+#[test]
+fn a_client_that_falls_behind_is_sent_everything_once_it_takes_messages_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::usual(dir.path());
+    bench.started(0..4);
+    // Connections come and go while the client takes nothing: what was meant for them fills its queue.
+    while bench.outgoing.capacity() > 0 {
+        bench.connect();
+    }
+    bench.connect();
+    while bench.outgoing.try_recv().is_ok() {}
+    let wake = bench.delivery.feeder.wake().expect("nothing else happens: it has to look again by itself");
+    while Instant::now() < wake {
+        std::thread::yield_now();
+    }
+    bench.delivery.work();
+    assert_eq!(bench.sequences(), [1, 2, 3, 4]);
 }
 
 #[test]
@@ -322,19 +387,38 @@ fn a_consumer_acknowledges_and_asks_again() {
     let (reply, mut answer) = oneshot::channel();
     bench.delivery.take(Command::Consumed { up_to: 5, reply });
     bench.delivery.work();
-    assert_eq!(answer.try_recv().unwrap(), Ok(ConsumerAck { up_to: 5, released: 5, kept: 0 }), "6 is in flight");
+    assert_eq!(answer.try_recv().unwrap(), Ok(ConsumerAck { up_to: 5, released: 3, kept: 0 }), "4 and 5 are in flight");
     let (reply, mut answer) = oneshot::channel();
     bench.delivery.take(Command::Consumed { up_to: 7, reply });
     bench.delivery.work();
     assert_eq!(answer.try_recv().unwrap(), Err("the newest sequence number is 6".into()));
     [4, 5, 6].into_iter().for_each(|sequence| bench.ack(sequence));
-    assert_eq!(bench.shared.delivery.outbox_kept.load(Relaxed), 1);
+    assert_eq!(bench.shared.delivery.outbox_kept.load(Relaxed), 3, "for the next acknowledgement");
     drop(bench);
     let mut bench = Bench::usual(dir.path());
     let (reply, mut answer) = oneshot::channel();
     bench.delivery.take(Command::Resend { from: 1, reply });
     bench.delivery.work();
     assert!(answer.try_recv().unwrap().unwrap_err().contains("keep_until"));
+}
+
+#[test]
+fn an_acknowledgement_by_a_consumer_takes_nothing_that_the_broker_has_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let keep = StoreOptions { keep_until: KeepUntil::Consumer, ..StoreOptions::default() };
+    let mut bench = Bench::new(dir.path(), keep, FEED);
+    bench.started(0..9);
+    bench.connect();
+    assert_eq!(bench.sequences(), [1, 2, 3, 4], "the others are read ahead");
+    bench.ack(1);
+    let (reply, mut answer) = oneshot::channel();
+    bench.delivery.take(Command::Consumed { up_to: 9, reply });
+    bench.delivery.work();
+    assert_eq!(answer.try_recv().unwrap(), Ok(ConsumerAck { up_to: 9, released: 1, kept: 0 }));
+    // A new connection before the rest was sent: only what is on the disk comes.
+    bench.sent();
+    bench.connect();
+    assert_eq!(bench.drain(), [2, 3, 4, 5, 6, 7, 8, 9]);
 }
 
 #[test]
@@ -431,6 +515,48 @@ fn a_damaged_database_is_set_aside_while_events_go_on() {
 }
 
 #[test]
+fn a_damaged_message_is_stated_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::usual(dir.path());
+    bench.event(1, ActionStatus::Ended);
+    bench.delivery.work();
+    drop(bench);
+    let mut bytes = fs::read(database(dir.path())).unwrap();
+    let at = bytes.windows(11).position(|window| window == b"specversion").unwrap();
+    bytes[at] ^= 1;
+    fs::write(database(dir.path()), bytes).unwrap();
+    let mut bench = Bench::usual(dir.path());
+    bench.connect();
+    bench.delivery.work();
+    assert_eq!(bench.sent()[0].topic, "kinewatch/v1/g/d/sys/gap");
+    assert_eq!(bench.shared.delivery.outbox_damaged.load(Relaxed), 1);
+}
+
+#[test]
+fn damage_that_no_check_of_the_file_finds_is_set_aside_at_the_start_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::usual(dir.path());
+    bench.started(0..1);
+    drop(bench);
+    // One bit makes the time of storing a float: the file is whole, and cannot be counted.
+    let event = example();
+    let text = |text: &str| 13 + 2 * text.len() as u8;
+    let (action, camera, label) = (Uuid::from_u128(0).to_string(), &event.data.camera.id, &event.data.label);
+    let types = [text(&action), text(camera), text(label), 8, 6];
+    let mut bytes = fs::read(database(dir.path())).unwrap();
+    let at = bytes.windows(types.len()).position(|window| window == types).unwrap();
+    bytes[at + 4] ^= 1;
+    fs::write(database(dir.path()), bytes).unwrap();
+    let mut bench = Bench::usual(dir.path());
+    assert_eq!(bench.condition(), StoreCondition::Ok);
+    assert!(dir.path().join("events.db.corrupt-1").exists());
+    bench.connect();
+    let sent = bench.sent();
+    assert_eq!((sent[0].topic.as_str(), &sent[0].value["data"]["first"]), ("kinewatch/v1/g/d/sys/gap", &1.into()));
+    assert_eq!(sent[1].value["data"]["end_reason"], "recovered");
+}
+
+#[test]
 fn actions_of_an_earlier_run_are_ended_once_and_ours_are_not() {
     let dir = tempfile::tempdir().unwrap();
     let mut bench = Bench::usual(dir.path());
@@ -450,6 +576,27 @@ fn actions_of_an_earlier_run_are_ended_once_and_ours_are_not() {
         bench.ack(sequence);
     }
     assert_eq!(bench.drain(), [5], "the third goes on");
+}
+
+#[test]
+fn an_action_that_outlives_its_database_is_ended_by_the_next_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::usual(dir.path());
+    bench.started(0..2);
+    bench.event(1, ActionStatus::Updated);
+    bench.delivery.work();
+    for _ in 0..2 {
+        bench.delivery.disk.failed(StoreError::Corrupt { path: database(dir.path()), reason: "a test".into() });
+        bench.retry();
+    }
+    assert!(dir.path().join("events.db.corrupt-1").exists());
+    // Killed before either says anything more.
+    drop(bench);
+    let mut bench = Bench::usual(dir.path());
+    bench.connect();
+    let ended = |sent: &Sent| sent.value["data"]["end_reason"] == "recovered";
+    let revs: Vec<_> = bench.sent().iter().filter(|s| ended(s)).map(|s| s.value["data"]["rev"].clone()).collect();
+    assert_eq!(revs, [1, 2]);
 }
 
 #[test]
