@@ -12,6 +12,8 @@ PEER ?=
 DATA ?= ../shared/data
 ONLY ?=
 SOAK ?= 2h
+# Of the fault bench, what `make test` tries: a few minutes.
+FAULTS_IN_TEST := judge kill broker-away rtsp-reset rtsp-server rtsp-end rtsp-password disk
 SECONDS ?= 20
 SCORE ?= $(wildcard ../shared/contract/score_intervals.py)
 
@@ -44,6 +46,7 @@ test-deps: ## Install what the tests need: system packages and a Python environm
 
 test: test-deps build ## Run every test that needs no PyTorch
 	. .ci/ort $(VENV); $(CARGO) test --release --workspace --all-targets $(FEATURES)
+	$(CARGO) test --release --workspace $(FEATURES) --test faults -- $(FAULTS_IN_TEST)
 	KINEWATCH=$(realpath $(BUILD)/release/kinewatch) $(VENV)/bin/python -m pytest -q models/tests
 
 faults-quick: test-deps build ## Try every fault once, in some minutes (ONLY='kill rtsp' for some)

@@ -239,11 +239,11 @@ fn a_plugin_that_is_missing_is_named_with_its_package() {
 fn a_configuration_that_cannot_be_used_is_78_and_hides_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::start(dir.path(), "");
-    let cameras = camera("gone", "v4l2:/dev/video77", "") + &camera("pattern", "test:", "");
+    let cameras = camera("gone", "file:/nowhere.mp4", "") + &camera("pattern", "test:", "");
     let scene = Scene::new(&text(&broker.url(), BRIGHT, &cameras));
     let seen = scene.doctor(&[]);
     assert_eq!(seen.code, 78, "{}", seen.out);
-    assert!(seen.line("config").contains("/dev/video77 does not exist"), "{}", seen.out);
+    assert!(seen.line("config").contains("/nowhere.mp4: no such file"), "{}", seen.out);
     let cameras = seen.lines("camera");
     assert!(cameras[0].starts_with("fail") && cameras[1].starts_with("ok"), "{}", seen.out);
     assert!(seen.line("broker").starts_with("ok"), "{}", seen.out);

@@ -134,6 +134,11 @@ fn cameras_come_go_and_move_and_one_that_stays_notices_nothing() {
     daemon.log.signal("TERM");
     assert!(daemon.log.wait().success());
     subscriber.event("the farewell", |t, e| t.ends_with("/status") && e["state"] == "stopped");
+    // One that goes while no agent runs.
+    let mut daemon = Daemon::start(dir.path(), &with(&after[..2]));
+    subscriber.removed("/cam/moves/state");
+    daemon.log.signal("TERM");
+    assert!(daemon.log.wait().success());
     assert_whole(subscriber.lines());
     let unfinished = daemon.log.seen().iter().filter(|line| line.contains("left behind")).count();
     assert_eq!(unfinished, 0, "every pipeline stopped in time");
@@ -190,13 +195,19 @@ fn thresholds_and_log_level_are_taken_at_once_and_the_broker_s_keys_are_named() 
     let started = event(&mut subscriber, "stays", "started");
     // No action of two seconds is told from now on, but the one that was.
     let never = config(&broker, &root().join(BRIGHT), "[model.labels.wave]\nmin_duration_s = 50.0\n", &cameras);
-    daemon.reload(dir.path(), &(never.replace("[engine]", "window = 16\n\n[engine]") + "\n[log]\nlevel = \"debug\"\n"));
+    daemon.reload(
+        dir.path(),
+        &(never.replace("[engine]", "window = 16\n\n[engine]") + "\n[log]\nlevel = \"info,rumqttc=debug\"\n"),
+    );
     daemon
         .log
         .wait_for("the key", |l| l.contains("[mqtt] window changed: takes effect after `systemctl restart kinewatch`"));
     daemon.log.wait_for("the reload", |line| line.contains("configuration reloaded: 2 changes"));
     let said = daemon.log.seen().join("\n");
-    assert!(said.contains("model m: thresholds of wave changed") && said.contains("log level: debug"), "{said}");
+    assert!(
+        said.contains("model m: thresholds of wave changed") && said.contains("log level: info,rumqttc=debug"),
+        "{said}"
+    );
     let ended = event(&mut subscriber, "stays", "ended");
     assert_eq!(ended["data"]["action_id"], started["data"]["action_id"]);
     assert!(is_whole(&ended), "{ended}");

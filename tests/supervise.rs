@@ -276,12 +276,14 @@ fn the_status_line_says_how_things_are() {
     let dir = tempfile::tempdir().unwrap();
     let mut broker = Broker::start(dir.path(), "");
     let mut manager = Manager::listen(dir.path());
-    let program = manager.start(kinewatch(), Some(Duration::from_secs(30)));
+    let mut program = manager.start(kinewatch(), Some(Duration::from_secs(30)));
+    program.env("JOURNAL_STREAM", "8:1");
     let mut daemon = Daemon::start_program(program, dir.path(), &config(&broker.url(), &["front", "porch"]));
     manager.wait_for("the start", |told| told == "READY=1");
     manager.wait_for("cameras and broker", |told| {
         told.starts_with("STATUS=watching 2 cameras, ") && told.ends_with(" fps each; broker connected, outbox empty")
     });
+    daemon.log.wait_for("a line for the journal", |line| line.starts_with("<6>frames arrive camera=\"porch\""));
     broker.kill();
     manager.wait_for("the broker to be missed", |told| {
         told.starts_with("STATUS=watching 2 cameras, ") && told.contains(" fps each; broker away since ")
@@ -292,6 +294,23 @@ fn the_status_line_says_how_things_are() {
     assert!(told.iter().any(|t| t == "STOPPING=1\nSTATUS=stopping"), "{told:?}");
     let lines: Vec<_> = told.iter().filter(|t| t.starts_with("STATUS=")).collect();
     assert!(lines.windows(2).all(|w| w[0] != w[1]), "said when it changes: {lines:?}");
+}
+
+#[test]
+fn a_camera_that_is_not_plugged_in_at_the_start_keeps_none_from_watching() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path(), "");
+    let mut subscriber = broker.subscribe();
+    let unplugged = "\n[[camera]]\nname = \"usb\"\nsource = \"v4l2:/dev/video77\"\nmodels = [\"m\"]\n";
+    let mut daemon = Daemon::start(dir.path(), &(config(&broker.url(), &["front"]) + unplugged));
+    subscriber.event("the other", |topic, e| topic.contains("/evt/front/") && e["data"]["status"] == "started");
+    subscriber.event("its state", |topic, e| topic.ends_with("/cam/usb/state") && e["online"] == false);
+    daemon
+        .log
+        .wait_for("what is wrong", |line| line.contains("/dev/video77 does not exist, and is tried until it does"));
+    assert_eq!(daemon.get("/healthz").unwrap(), "ok\n");
+    daemon.log.signal("TERM");
+    assert!(daemon.log.wait().success());
 }
 
 /// Decisions of a model that sees a bright picture from the beginning, and whose calls fail where `fails` says so.

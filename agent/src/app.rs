@@ -134,7 +134,7 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
         return Err(failed.into());
     }
     let (handovers, mut pending) = mpsc::channel(1);
-    let models = plan.models.len();
+    let (models, state_dir) = (plan.models.len(), plan.device.state_dir.clone());
     let update_parts = updates::Parts {
         boot,
         plan: plan.clone(),
@@ -147,7 +147,10 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
     let reloader = Reloader::new(plan, preparer, handovers, Arc::clone(&mailbox), Arc::clone(&shared));
     let reload_thread = Worker::spawn("reload", move || reloader.run(request_queue))?;
     let client = Arc::new(client);
-    let states = runtime.spawn(camera_states::run(Arc::clone(&shared), Arc::clone(&client), session));
+    let states = {
+        let (shared, client) = (Arc::clone(&shared), Arc::clone(&client));
+        runtime.spawn(async move { camera_states::run(shared, client, session, &state_dir).await })
+    };
     shared.ready.store(true, Relaxed);
     systemd::ready();
     tracing::info!(cameras = cameras.count(), models, session, "watching");

@@ -1,8 +1,9 @@
 //! The retained states of cameras, of models, of the system clock and of the store on MQTT, and the counters that nobody else carries to the status page.
 //!
 //! A task of the control runtime that looks at snapshots twice a second; it publishes a state when it has changed, and
-//! removes that of a camera that a reload has taken away.
+//! removes that of a camera that is not configured any more.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use kinewatch_core::topic;
 use kinewatch_mqtt::Client;
 
 use crate::health::{CameraView, Shared};
+use crate::retained::Retained;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Frame rates are taken over so many looks.
@@ -22,7 +24,8 @@ const RATE_LOOKS: u32 = 10;
 const CALM_LOOKS: u32 = 60;
 
 /// Runs until its task is aborted.
-pub async fn run(shared: Arc<Shared>, client: Arc<Client>, session: u64) {
+pub async fn run(shared: Arc<Shared>, client: Arc<Client>, session: u64, state_dir: &Path) {
+    let mut retained = Retained::open(state_dir);
     let mut cameras: Vec<Watched> = Vec::new();
     let (mut clock, mut store, mut models) = (None, None, None);
     let mut ticks = tokio::time::interval(LOOK_EVERY);
@@ -57,11 +60,13 @@ pub async fn run(shared: Arc<Shared>, client: Arc<Client>, session: u64) {
                 Err(error) => tracing::error!(%error, "the state of models is not published"),
             }
         }
-        for camera in follow(&mut cameras, &shared.cameras.load()) {
-            // An empty payload removes what the broker has retained.
-            if let Err(error) = client.retain(topic::camera_state(&shared.group, &shared.device, &camera), Bytes::new())
-            {
-                tracing::error!(camera, %error, "the state of a camera that is gone stays with the broker");
+        if follow(&mut cameras, &shared.cameras.load()) {
+            let topic = |w: &Watched| topic::camera_state(&shared.group, &shared.device, &w.view.name);
+            for topic in retained.follow(&cameras.iter().map(topic).collect::<Vec<_>>()) {
+                // An empty payload removes what the broker has retained.
+                if let Err(error) = client.retain(&topic, Bytes::new()) {
+                    tracing::error!(topic, %error, "the state of a camera that is gone stays with the broker");
+                }
             }
         }
         for watched in &mut cameras {
@@ -80,15 +85,17 @@ pub async fn run(shared: Arc<Shared>, client: Arc<Client>, session: u64) {
     }
 }
 
-/// Watches the cameras that are there now; gives the names of those that are gone.
-fn follow(watched: &mut Vec<Watched>, now: &[Arc<CameraView>]) -> Vec<String> {
+/// Watches the cameras that are there now; whether they are others than before.
+fn follow(watched: &mut Vec<Watched>, now: &[Arc<CameraView>]) -> bool {
+    if watched.len() == now.len() && watched.iter().zip(now).all(|(w, view)| Arc::ptr_eq(&w.view, view)) {
+        return false;
+    }
     let mut before = std::mem::take(watched);
     for view in now {
         let known = before.iter().position(|w| Arc::ptr_eq(&w.view, view));
         watched.push(known.map_or_else(|| Watched::new(Arc::clone(view)), |at| before.swap_remove(at)));
     }
-    let names = before.into_iter().map(|w| w.view.name.clone());
-    names.filter(|name| now.iter().all(|view| view.name != *name)).collect()
+    true
 }
 
 struct Watched {
@@ -149,16 +156,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_camera_that_is_gone_is_named_once_and_one_that_is_new_is_watched() {
+    fn a_camera_that_stays_is_remembered_and_one_that_is_new_is_watched() {
         let view = |name: &str| Arc::new(CameraView::new(name, "test:", vec![], vec![]));
         let (a, b) = (view("a"), view("b"));
         let mut watched = Vec::new();
-        assert_eq!(follow(&mut watched, &[Arc::clone(&a), Arc::clone(&b)]), [""; 0]);
+        assert!(follow(&mut watched, &[Arc::clone(&a), Arc::clone(&b)]));
         watched[1].taken = 7;
         let again = view("a");
-        assert_eq!(follow(&mut watched, &[Arc::clone(&b), again]), [""; 0], "another camera of the same name");
-        assert_eq!((watched[0].taken, watched.len()), (7, 2), "who stays is remembered");
-        assert_eq!(follow(&mut watched, &[Arc::clone(&b)]), ["a"]);
-        assert_eq!(follow(&mut watched, &[b]), [""; 0]);
+        assert!(follow(&mut watched, &[Arc::clone(&b), Arc::clone(&again)]), "another camera of the same name");
+        assert_eq!((watched[0].taken, watched[1].taken, watched.len()), (7, 0, 2), "who stays is remembered");
+        assert!(!follow(&mut watched, &[Arc::clone(&b), again]));
+        assert!(follow(&mut watched, &[b]));
+        assert_eq!(watched.len(), 1);
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::Duration;
@@ -100,9 +101,12 @@ impl Cameras {
             running.inbox.leave(Change::Leaves { slot: running.inbox.slot(), reason });
             stopped.push((name, running.capture));
         }
-        wait_for(stopped.iter().map(|(_, capture)| capture));
+        let abandoned = wait_for(stopped.iter().map(|(_, capture)| capture));
+        self.shared.threads_left.fetch_add(abandoned, Relaxed);
         for (name, capture) in stopped {
-            let begun = capture.stats().sessions.load(Relaxed);
+            let stats = capture.stats();
+            self.shared.threads_left.fetch_add(stats.threads_abandoned.load(Relaxed), Relaxed);
+            let begun = stats.sessions.load(Relaxed);
             self.sessions.insert(name, u32::try_from(begun).unwrap_or(u32::MAX));
         }
     }
@@ -135,15 +139,18 @@ impl Cameras {
     }
 }
 
-/// Stops them side by side.
-fn wait_for<'a>(captures: impl Iterator<Item = &'a Camera>) {
+/// Stops them side by side. Gives how many did not in time, and were left behind.
+fn wait_for<'a>(captures: impl Iterator<Item = &'a Camera>) -> u64 {
+    let abandoned = AtomicU64::new(0);
     thread::scope(|scope| {
         for capture in captures {
             scope.spawn(|| {
                 if capture.stop(CAMERAS_STOP) == StopOutcome::Abandoned {
                     tracing::warn!(camera = capture.name(), "the camera does not stop in time and is left behind");
+                    abandoned.fetch_add(1, Relaxed);
                 }
             });
         }
     });
+    abandoned.into_inner()
 }

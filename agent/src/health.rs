@@ -50,6 +50,8 @@ pub struct Shared {
     pub trial: ArcSwapOption<TrialView>,
     /// How reloads of the configuration went.
     pub reloads: ReloadView,
+    /// Threads of cameras that would not end, and whose cameras are configured no more or anew.
+    pub threads_left: AtomicU64,
     /// Whether events can be stored.
     pub store: StoreView,
     /// Commands that came from the broker.
@@ -307,6 +309,7 @@ impl Shared {
             inference_fault: ArcSwapOption::empty(),
             trial: ArcSwapOption::empty(),
             reloads: ReloadView::default(),
+            threads_left: AtomicU64::new(0),
             delivery: DeliveryView { broker: broker.to_owned(), ..DeliveryView::default() },
             store: StoreView::default(),
             commands: Counts::default(),

@@ -37,6 +37,7 @@ pub mod prepare;
 pub mod progress;
 pub mod reload;
 pub mod replay;
+mod retained;
 pub mod scores;
 pub mod supervise;
 pub mod systemd;

@@ -105,6 +105,10 @@ impl LiveSink {
 
     /// What `slot` is from here on; the one before has no open action any more.
     pub fn set_camera(&mut self, slot: usize, camera: Option<LiveCamera>) {
+        // Its models begin anew, and have not failed yet.
+        for dropped in camera.iter().flat_map(|camera| &camera.view.dropped) {
+            dropped.failing.store(false, Relaxed);
+        }
         if let (Some(writer), Some(Some(before))) = (&mut self.scores, self.cameras.get(slot)) {
             writer.close(&before.view.name);
         }

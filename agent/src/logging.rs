@@ -1,9 +1,14 @@
 //! Where log lines go and in which form. Standard error or the journal only: standard output is for data.
 
+use std::fmt;
 use std::io::IsTerminal;
 use std::sync::OnceLock;
 
+use tracing::Event;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
@@ -42,6 +47,7 @@ pub fn init(options: &Options) -> Result<(), String> {
             }
             Err(_) => human(),
         },
+        LogFormat::Auto => lines(),
         LogFormat::Json => tracing_subscriber::fmt::layer()
             .json()
             .flatten_event(true)
@@ -99,15 +105,37 @@ fn human() -> Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync> {
     tracing_subscriber::fmt::layer().with_ansi(colour).with_target(false).with_writer(std::io::stderr).boxed()
 }
 
-/// `auto` is the journal where systemd connected standard error to it.
-fn resolve(format: LogFormat) -> LogFormat {
-    match format {
-        LogFormat::Auto if std::env::var_os("JOURNAL_STREAM").is_some() && !std::io::stderr().is_terminal() => {
-            LogFormat::Journald
-        }
-        LogFormat::Auto => LogFormat::Human,
-        other => other,
+/// Lines for the journal behind standard error, which adds time and program. Unlike [`LogFormat::Journald`], whoever reads
+/// them sees the fields, too: `frames arrive camera="front"`.
+fn lines() -> Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync> {
+    tracing_subscriber::fmt::layer().with_ansi(false).event_format(Prefixed).with_writer(std::io::stderr).boxed()
+}
+
+/// A line that begins with its priority, as sd-daemon(3) has it.
+struct Prefixed;
+
+impl<S, N> FormatEvent<S, N> for Prefixed
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let priority = match *event.metadata().level() {
+            tracing::Level::ERROR => 3,
+            tracing::Level::WARN => 4,
+            tracing::Level::INFO => 6,
+            tracing::Level::DEBUG | tracing::Level::TRACE => 7,
+        };
+        write!(writer, "<{priority}>")?;
+        let line = tracing_subscriber::fmt::format().without_time().with_level(false).with_target(false);
+        line.format_event(context, writer, event)
     }
+}
+
+/// `auto` is lines for the journal where systemd connected standard error to it.
+fn resolve(format: LogFormat) -> LogFormat {
+    let to_journal = std::env::var_os("JOURNAL_STREAM").is_some() && !std::io::stderr().is_terminal();
+    if format == LogFormat::Auto && !to_journal { LogFormat::Human } else { format }
 }
 
 fn filter(options: &Options, rust_log: Option<&str>) -> Result<EnvFilter, String> {

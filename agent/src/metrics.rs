@@ -262,7 +262,7 @@ impl Snapshot<'_> {
                 }
             }
         }
-        counters(e, "events", "Events stored for delivery", rows)
+        counters(e, "events", "Events decided", rows)
     }
 
     fn delivery(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -11,6 +11,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use serde::Serialize;
@@ -33,6 +34,8 @@ use crate::prepare::{Handover, Preparer};
 const QUEUE: usize = 4;
 /// Mistakes that are told, of a file that may hold thousands.
 const MOST_PROBLEMS: usize = 50;
+/// A reload that takes longer hangs; a TensorRT engine may be built for minutes.
+const LONG: Duration = Duration::from_secs(600);
 
 /// What is asked for.
 #[derive(Debug)]
@@ -80,6 +83,8 @@ pub struct ReloadView {
     pub refused: AtomicU64,
     /// The newest.
     pub last: ArcSwapOption<Outcome>,
+    /// When the one that is going on began.
+    begun: ArcSwapOption<Instant>,
 }
 
 /// A handover for the main thread, and where it says what could not be started.
@@ -108,6 +113,13 @@ impl ReloadView {
     #[must_use]
     pub fn last_is_applied(&self) -> bool {
         self.last.load().as_ref().is_none_or(|last| last.result == Verdict::Applied)
+    }
+
+    /// For how long one has been going on that should have ended: a file, a device or a model hangs.
+    #[must_use]
+    pub fn hangs(&self, now: Instant) -> Option<Duration> {
+        let begun = self.begun.load();
+        begun.as_ref().map(|begun| now.saturating_duration_since(**begun)).filter(|since| *since >= LONG)
     }
 
     fn note(&self, outcome: Arc<Outcome>) {
@@ -195,16 +207,20 @@ impl Reloader {
     /// Serves requests until nobody can ask any more or the main thread stops.
     pub fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         while let Some(request) = requests.blocking_recv() {
+            self.shared.reloads.begun.store(Some(Arc::new(Instant::now())));
             let reply = match request {
                 Request::Read(reply) => reply,
                 Request::Model(request) => {
                     if self.serve(request).is_none() {
                         return;
                     }
+                    self.shared.reloads.begun.store(None);
                     continue;
                 }
             };
+            tracing::info!(file = %self.running.file.display(), "the configuration is read again");
             let Some(outcome) = self.reload() else { return };
+            self.shared.reloads.begun.store(None);
             say(&outcome);
             let outcome = Arc::new(outcome);
             self.shared.reloads.note(Arc::clone(&outcome));
@@ -288,6 +304,14 @@ mod tests {
         assert_eq!(outcome.problems[49], "… and 1951 more: kinewatch check-config lists them");
         assert_eq!(outcome.summary(), "configuration refused, the one of before goes on: f:0:1: x");
         assert_eq!(Outcome::new(Verdict::Applied).summary(), "configuration reloaded: nothing is different");
+    }
+
+    #[test]
+    fn one_that_does_not_end_is_noticed() {
+        let (view, begun) = (ReloadView::default(), Instant::now());
+        assert_eq!(view.hangs(begun + LONG), None, "none is going on");
+        view.begun.store(Some(Arc::new(begun)));
+        assert_eq!((view.hangs(begun + LONG / 2), view.hangs(begun + LONG)), (None, Some(LONG)));
     }
 
     #[test]

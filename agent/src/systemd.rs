@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// Everything has started, or a reload is over.
+/// Everything has started.
 pub fn ready() {
     notify(&[NotifyState::Ready]);
 }
@@ -19,14 +19,6 @@ pub fn status(line: &str) {
 /// A stop has begun.
 pub fn stopping() {
     notify(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
-}
-
-/// The configuration is read again; [`ready`] tells the end of it. For `Type=notify-reload`, and no harm elsewhere.
-pub fn reloading() {
-    // One message: systemd takes RELOADING= without the time for a fault.
-    if let Ok(now) = NotifyState::monotonic_usec_now() {
-        notify(&[NotifyState::Reloading, now]);
-    }
 }
 
 /// Starting takes longer: `TimeoutStartSec=` ends no sooner than after `more`.

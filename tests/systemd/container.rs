@@ -75,12 +75,12 @@ impl Container {
     pub(crate) fn run(&self, line: &[&str]) -> String {
         let output = self.attempt(line);
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(
-            output.status.success(),
-            "{line:?}: {}\n{said}{}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        );
+        if !output.status.success() {
+            let errors = String::from_utf8_lossy(&output.stderr);
+            let journal = self.attempt(&["journalctl", "--no-pager", "--lines=40"]).stdout;
+            let journal = String::from_utf8_lossy(&journal);
+            panic!("{line:?}: {}\n{said}{errors}\nthe journal:\n{journal}", output.status);
+        }
         said
     }
 

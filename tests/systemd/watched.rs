@@ -175,8 +175,12 @@ pub(crate) fn rtsp_only(b: &mut Bench) -> String {
     let moved = c.run(&["readlink", "-f", "/var/lib/kinewatch"]);
     assert_eq!(moved.trim(), "/var/lib/private/kinewatch");
     b.site().event("front", "ended");
+    let doctor = b.container.attempt(&["kinewatch", "doctor"]);
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    let permissions: Vec<_> = said.lines().filter(|line| line.contains("permissions")).collect();
+    assert!(!permissions.is_empty() && permissions.iter().all(|line| !line.starts_with("fail")), "{said}");
     b.container.run(&["rm", &format!("{DROP_INS}/rtsp-only.conf")]);
-    "events of the RTSP camera; state moved to /var/lib/private and the sequence went on".into()
+    "events of the RTSP camera; state moved to /var/lib/private and the sequence went on; doctor finds it right".into()
 }
 
 pub(crate) fn csi(b: &mut Bench) -> String {

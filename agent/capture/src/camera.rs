@@ -4,6 +4,7 @@
 //! One camera's trouble never touches another: nothing here is shared between cameras.
 
 use std::fs::File;
+use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -168,7 +169,9 @@ impl Camera {
     /// # Errors
     /// It would.
     pub fn check(options: &CameraOptions) -> Result<(), CaptureError> {
-        check_file(&options.source)?;
+        if let Source::File { path, .. } = &options.source {
+            check_file(path)?;
+        }
         pipeline::check(options)
     }
 
@@ -262,8 +265,8 @@ impl CameraControl {
         if thread.stopping {
             return Ok(());
         }
-        // A new thread has a whole limit to give its first sign.
-        self.0.options.beat.rest(Instant::now());
+        // A new thread has a whole limit to give its first sign; where none can be had, one is tried again after it.
+        self.0.options.beat.touch(Instant::now());
         let new = self.start()?;
         std::mem::replace(&mut *thread, new).stop.disown();
         count(&self.0.stats.threads_abandoned);
@@ -311,13 +314,20 @@ fn start(
     Ok(Thread { stop, done, stopping: false })
 }
 
-fn check_file(source: &Source) -> Result<(), CaptureError> {
-    let Source::File { path, .. } = source else { return Ok(()) };
-    let unreadable = |reason: String| CaptureError::Unreadable { path: path.clone(), reason };
-    match File::open(path).and_then(|file| file.metadata()) {
-        Ok(meta) if meta.is_dir() => Err(unreadable("it is a folder".into())),
-        Ok(_) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(CaptureError::NoFile { path: path.clone() }),
-        Err(e) => Err(unreadable(e.to_string())),
-    }
+/// Whether a video file is there and can be opened.
+///
+/// # Errors
+/// It is not, or is something else.
+pub fn check_file(path: &Path) -> Result<(), CaptureError> {
+    let unreadable = |reason: String| CaptureError::Unreadable { path: path.to_owned(), reason };
+    // Looked at before it is opened: opening a pipe waits for a writer.
+    let checked = std::fs::metadata(path).and_then(|meta| match () {
+        () if meta.is_dir() => Err(io::Error::other("it is a folder")),
+        () if !meta.is_file() => Err(io::Error::other("it is not a file")),
+        () => File::open(path).map(drop),
+    });
+    checked.map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => CaptureError::NoFile { path: path.to_owned() },
+        _ => unreadable(e.to_string()),
+    })
 }

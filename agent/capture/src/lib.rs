@@ -30,7 +30,7 @@ mod teardown;
 
 pub use ask::{Offered, ask_rtsp};
 pub use backoff::BackoffOptions;
-pub use camera::{Branch, Camera, CameraControl, CameraOptions, Captured, GapReason, StopOutcome};
+pub use camera::{Branch, Camera, CameraControl, CameraOptions, Captured, GapReason, StopOutcome, check_file};
 pub use clock::{KernelClock, boot_ns, kernel_clock, mono_ns, wall_ns};
 pub use describe::{Codec, Description, Layout, Transport, describe};
 #[cfg(feature = "v4l")]

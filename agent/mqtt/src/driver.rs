@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::backoff::{Backoff, Breaks, LATELY};
-use crate::choice::Choice;
+use crate::choice::{Answer, Choice, Next};
 use crate::client::{Incoming, Outgoing, Reply, Signal, Stopped};
 use crate::deferral::Deferrals;
 use crate::exchange::PACKET_TOO_LARGE;
@@ -27,6 +27,8 @@ use crate::{DisconnectReason, Options};
 
 /// A connection that lived this long was worth it: the next wait is short again.
 const PROVEN_AFTER: Duration = Duration::from_secs(10);
+/// Between two connections that only find out which version the broker speaks; and how long it may take to close the first.
+const BETWEEN_VERSIONS: Duration = Duration::from_millis(500);
 /// A sign of life comes this often when nothing else happens.
 const BEAT_EVERY: Duration = Duration::from_secs(1);
 
@@ -82,7 +84,12 @@ pub(crate) enum Asked {
 }
 
 enum End {
-    Lost { reason: DisconnectReason, progress: bool },
+    Lost {
+        reason: DisconnectReason,
+        progress: bool,
+    },
+    /// Nothing is wrong but, perhaps, the version.
+    OtherVersion,
     Stopped,
 }
 
@@ -108,19 +115,27 @@ impl Driver {
 
     pub(crate) async fn run(mut self) {
         loop {
-            let (reason, progress) = match self.connection().await {
+            let wait = match self.connection().await {
                 End::Stopped => return,
-                End::Lost { reason, progress } => (reason, progress),
+                End::OtherVersion => BETWEEN_VERSIONS,
+                End::Lost { reason, progress } => self.after(reason, progress),
             };
-            self.choice.failed(&reason);
-            let taken_over = reason == DisconnectReason::TakenOver;
-            let wait = if taken_over { self.backoff.after_takeover() } else { self.backoff.wait(progress) };
-            self.report(&reason, wait);
-            self.queued.push_back(Signal::Disconnected { reason });
             if self.rest(Instant::now() + wait).await.is_break() {
                 return;
             }
         }
+    }
+
+    /// Says why there is no connection, and how long to wait for the next.
+    fn after(&mut self, reason: DisconnectReason, progress: bool) -> Duration {
+        if self.choice.failed(&reason) == Next::Soon {
+            return BETWEEN_VERSIONS;
+        }
+        let taken_over = reason == DisconnectReason::TakenOver;
+        let wait = if taken_over { self.backoff.after_takeover() } else { self.backoff.wait(progress) };
+        self.report(&reason, wait);
+        self.queued.push_back(Signal::Disconnected { reason });
+        wait
     }
 
     fn report(&mut self, reason: &DisconnectReason, wait: Duration) {
@@ -196,6 +211,13 @@ impl Driver {
                 }
             };
             match happened {
+                Ok(Happened::Connected { .. }) if self.choice.answered() == Answer::AskAgain => {
+                    // With a DISCONNECT, so that the broker publishes no will.
+                    connection.sender.disconnect();
+                    let closed = async { while poller.next().await.is_ok() {} };
+                    let _open_still = timeout(BETWEEN_VERSIONS, closed).await;
+                    return End::OtherVersion;
+                }
                 Ok(happened) => self.note(&mut connection, happened),
                 Err(reason) => return self.lost(connection, poller, reason),
             }
@@ -254,10 +276,8 @@ impl Driver {
                 self.note(&mut connection, happened);
             }
         }
-        if let DisconnectReason::ByBroker { code: PACKET_TOO_LARGE, .. } = reason
-            && let Some(sequence) = connection.flight.largest()
-        {
-            self.queued.push_back(Signal::Refused { sequence, code: PACKET_TOO_LARGE });
+        if let DisconnectReason::ByBroker { code: PACKET_TOO_LARGE, .. } = reason {
+            self.too_large(&connection);
         }
         if connection.subscribed == Asked::Waiting && self.subscriptions.died_asking(std::time::Instant::now()) {
             tracing::warn!(
@@ -265,6 +285,9 @@ impl Driver {
                 "MQTT: the broker ends each connection that asks for these subscriptions; events go on without them, and \
                  they are asked for again in an hour: allow them in the broker's access rules, or set [mqtt] commands = false"
             );
+        }
+        if matches!(reason, DisconnectReason::Oversize { .. }) && self.subscriptions.pause(std::time::Instant::now()) {
+            tracing::warn!("MQTT: {reason}; events go on, commands are listened to again in an hour");
         }
         let progress = connection.progress;
         let reason = self.judge(connection.up, reason);
@@ -278,7 +301,7 @@ impl Driver {
     fn judge(&mut self, up: Option<Instant>, reason: DisconnectReason) -> DisconnectReason {
         let Some(since) = up else { return reason };
         let now = std::time::Instant::now();
-        let times = if matches!(reason, DisconnectReason::Closed { .. }) { self.breaks.note(now) } else { 0 };
+        let times = if reason.is_break() { self.breaks.note(now) } else { 0 };
         let many = self.breaks.are_many(now);
         if since.elapsed() > PROVEN_AFTER {
             self.news.proven();
@@ -286,7 +309,8 @@ impl Driver {
                 self.backoff.reset();
             }
         }
-        if times > 0 && many {
+        // What says more than that is not replaced.
+        if many && matches!(reason, DisconnectReason::Closed { .. }) {
             return DisconnectReason::Unstable { times, minutes: LATELY.as_secs() / 60 };
         }
         reason

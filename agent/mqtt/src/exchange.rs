@@ -11,7 +11,7 @@ use crate::Retained;
 use crate::client::{Incoming, Outgoing, Reply, Signal};
 use crate::deferral::{self, Verdict};
 use crate::driver::{Asked, Connection, Driver};
-use crate::flight::Ticket;
+use crate::flight::{StateDoes, Ticket};
 use crate::link::{self, Happened, Kind, Message};
 use crate::stop::Phase;
 
@@ -19,6 +19,8 @@ use crate::stop::Phase;
 const PACKET_OVERHEAD: usize = 96;
 pub(crate) const PACKET_TOO_LARGE: u8 = 0x95;
 const TOPIC_INVALID: u8 = 0x90;
+const RAISE: &str =
+    "it is left out while it is so large: raise the broker's largest packet (mosquitto: max_packet_size)";
 
 impl Driver {
     /// What nobody hands over: birth, subscriptions and retained states, as far as there is room and the broker takes any.
@@ -49,8 +51,14 @@ impl Driver {
         }
         while connection.flight.has_room() {
             let Some((topic, payload)) = self.ends.states.take_unsent() else { return };
-            if connection.sender.publish(&topic, payload, Kind::Retained) {
-                connection.flight.submit(Ticket::State { topic }, now);
+            let bytes = payload.len() + topic.len() + PACKET_OVERHEAD;
+            let does = if payload.is_empty() { StateDoes::Remove } else { StateDoes::Set };
+            if bytes > connection.max_packet {
+                if self.ends.states.refused(&topic) {
+                    tracing::warn!(topic, bytes, "MQTT: this retained state is larger than the broker takes; {RAISE}");
+                }
+            } else if connection.sender.publish(&topic, payload, Kind::Retained) {
+                connection.flight.submit(Ticket::State { topic, bytes, does }, now);
             } else if self.ends.states.refused(&topic) {
                 tracing::warn!(topic, "MQTT: this retained topic is not valid");
             }
@@ -79,7 +87,7 @@ impl Driver {
         if bytes > connection.max_packet {
             self.reply_failed("it is larger than the broker takes");
         } else if connection.sender.publish(&topic, payload, Kind::Reply { correlation }) {
-            connection.flight.submit(Ticket::Reply, Instant::now());
+            connection.flight.submit(Ticket::Reply { bytes }, Instant::now());
         } else {
             self.reply_failed("its topic is not valid");
         }
@@ -129,7 +137,6 @@ impl Driver {
     }
 
     fn connected(&mut self) {
-        self.choice.worked();
         self.generation += 1;
         self.ends.states.all_unsent();
         let protocol = self.choice.version();
@@ -195,8 +202,8 @@ impl Driver {
                 self.deferrals.accepted(sequence);
                 self.queued.push_back(Signal::Acked { sequence });
             }
-            Ticket::State { topic } => self.ends.states.acked(&topic),
-            Ticket::Status | Ticket::Subscription | Ticket::Reply => {}
+            Ticket::State { topic, does, .. } => self.ends.states.acked(&topic, does),
+            Ticket::Status | Ticket::Subscription | Ticket::Reply { .. } => {}
         }
     }
 
@@ -209,7 +216,7 @@ impl Driver {
                 }
                 Verdict::ToBlame => return self.queued.push_back(Signal::Refused { sequence, code }),
             },
-            Ticket::State { topic } => {
+            Ticket::State { topic, .. } => {
                 self.ends.states.deferred(topic);
                 self.deferrals.pause(now)
             }
@@ -218,7 +225,7 @@ impl Driver {
                 connection.born = false;
                 self.deferrals.pause(now)
             }
-            Ticket::Subscription | Ticket::Reply => self.deferrals.pause(now),
+            Ticket::Subscription | Ticket::Reply { .. } => self.deferrals.pause(now),
         };
         if news {
             tracing::warn!(
@@ -228,16 +235,32 @@ impl Driver {
         }
     }
 
+    /// The broker hung up because a packet is too large: the largest is to blame.
+    pub(crate) fn too_large(&mut self, connection: &Connection) {
+        match connection.flight.largest() {
+            Some(&Ticket::Message { sequence, .. }) => {
+                self.queued.push_back(Signal::Refused { sequence, code: PACKET_TOO_LARGE });
+            }
+            Some(Ticket::State { topic, bytes, .. }) => {
+                if self.ends.states.too_large(topic) {
+                    tracing::warn!(topic, bytes, "MQTT: the broker hangs up because of this retained state; {RAISE}");
+                }
+            }
+            Some(Ticket::Reply { .. }) => self.reply_failed("the broker hangs up because of its size"),
+            Some(Ticket::Status | Ticket::Subscription) | None => {}
+        }
+    }
+
     fn refused(&mut self, ticket: Ticket, code: u8) {
         match ticket {
             Ticket::Message { sequence, .. } => self.queued.push_back(Signal::Refused { sequence, code }),
-            Ticket::State { topic } => {
+            Ticket::State { topic, .. } => {
                 if self.ends.states.refused(&topic) {
                     tracing::warn!(topic, code, "MQTT: the broker refuses a retained state");
                 }
             }
             Ticket::Status => tracing::warn!(code, "MQTT: the broker refuses our status message"),
-            Ticket::Reply => self.reply_failed(&format!("the broker refuses it with 0x{code:02x}")),
+            Ticket::Reply { .. } => self.reply_failed(&format!("the broker refuses it with 0x{code:02x}")),
             Ticket::Subscription => {}
         }
     }

@@ -17,13 +17,30 @@ pub(crate) enum Ticket {
     /// A message of the outbox.
     Message { sequence: u64, bytes: usize },
     /// A retained state.
-    State { topic: String },
+    State { topic: String, bytes: usize, does: StateDoes },
     /// Birth or farewell.
     Status,
     /// A request for subscriptions, which takes an identifier as well.
     Subscription,
     /// An answer to a command.
-    Reply,
+    Reply { bytes: usize },
+}
+
+/// What a retained message does to its topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StateDoes {
+    Set,
+    Remove,
+}
+
+impl Ticket {
+    /// Size of the packet, where it may be large.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Message { bytes, .. } | Self::State { bytes, .. } | Self::Reply { bytes } => *bytes,
+            Self::Status | Self::Subscription => 0,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -97,19 +114,16 @@ impl Flight {
 
     /// Outbox messages not acknowledged.
     pub(crate) fn unacked(&self) -> usize {
-        self.messages().count()
+        self.tickets().filter(|ticket| matches!(ticket, Ticket::Message { .. })).count()
     }
 
-    /// The largest message not acknowledged: the suspect when a broker hangs up because a packet is too large.
-    pub(crate) fn largest(&self) -> Option<u64> {
-        self.messages().max_by_key(|(_, bytes)| *bytes).map(|(sequence, _)| sequence)
+    /// The largest packet not acknowledged: the suspect when a broker hangs up because one is too large.
+    pub(crate) fn largest(&self) -> Option<&Ticket> {
+        self.tickets().max_by_key(|ticket| ticket.bytes())
     }
 
-    fn messages(&self) -> impl Iterator<Item = (u64, usize)> {
-        self.slots.iter().filter(|s| !s.acked).filter_map(|s| match s.ticket {
-            Ticket::Message { sequence, bytes } => Some((sequence, bytes)),
-            _ => None,
-        })
+    fn tickets(&self) -> impl Iterator<Item = &Ticket> {
+        self.slots.iter().filter(|s| !s.acked).map(|s| &s.ticket)
     }
 }
 
@@ -157,7 +171,7 @@ mod tests {
         assert_eq!(flight.acked(3, now), None, "a repeated acknowledgement belongs to nothing");
         assert!(!flight.has_room(), "packet 1 is still out: the span is 3");
         assert_eq!(flight.unacked(), 2);
-        assert_eq!(flight.largest(), Some(11));
+        assert_eq!(flight.largest(), Some(&message(11)));
         assert_eq!(flight.acked(1, now), Some(message(10)));
         assert!(flight.has_room());
         assert_eq!(flight.acked(2, now), Some(message(11)));
@@ -181,6 +195,17 @@ mod tests {
         assert_eq!(flight.owed_since(), Some(at(0)), "the second was passed over");
         flight.acked(2, at(41));
         assert_eq!(flight.owed_since(), Some(at(41)));
+    }
+
+    #[test]
+    fn the_largest_is_to_blame_whatever_it_is() {
+        let mut flight = opened(4);
+        let state = Ticket::State { topic: "state".to_owned(), bytes: 4_000, does: StateDoes::Set };
+        for ticket in [message(500), state.clone(), message(900), Ticket::Status] {
+            flight.submit(ticket, Instant::now());
+        }
+        assert_eq!(flight.largest(), Some(&state));
+        assert_eq!(flight.unacked(), 2);
     }
 
     #[test]

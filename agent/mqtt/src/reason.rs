@@ -143,6 +143,14 @@ pub enum DisconnectReason {
         /// How long we waited.
         seconds: u64,
     },
+    /// A message that the broker passed on is too large to be read. Only of brokers that cannot be told the limit (3.1.1).
+    #[error(
+        "somebody sent this device a message of {bytes} bytes, which is not read: look for it under its cmd topics"
+    )]
+    Oversize {
+        /// Size of the packet.
+        bytes: usize,
+    },
     /// A broken rule of the protocol, by the broker or the library.
     #[error("the MQTT state is broken ({detail}): the connection is built anew")]
     State {
@@ -155,6 +163,11 @@ impl DisconnectReason {
     /// The broker said plainly that it does not know this version.
     pub(crate) fn refuses_protocol(&self) -> bool {
         matches!(self, Self::ProtocolRefused { .. })
+    }
+
+    /// A connection that stood was ended at once, whatever was said: many of those are to be met with patience.
+    pub(crate) fn is_break(&self) -> bool {
+        matches!(self, Self::Closed { .. } | Self::ByBroker { .. } | Self::State { .. } | Self::Oversize { .. })
     }
 
     /// It may be the version: worth trying the other one.
@@ -204,6 +217,11 @@ impl Context<'_> {
             E::MqttState(S::AwaitPingResp) => DisconnectReason::KeepAlive,
             E::MqttState(S::ConnectionAborted) => self.closed("closed by the broker".to_owned()),
             E::MqttState(S::Deserialization(rumqttc::mqttbytes::Error::Io(e))) => self.io(e),
+            E::MqttState(S::Deserialization(rumqttc::mqttbytes::Error::PayloadSizeLimitExceeded(bytes)))
+                if self.connected =>
+            {
+                DisconnectReason::Oversize { bytes: *bytes }
+            }
             other => self.broken(other.to_string()),
         }
     }
@@ -230,6 +248,9 @@ impl Context<'_> {
         use v5::mqttbytes::v5::DisconnectReasonCode as D;
         match error {
             S::Io(e) | S::Deserialization(v5::mqttbytes::Error::Io(e)) => self.io(e),
+            S::Deserialization(v5::mqttbytes::Error::PayloadSizeLimitExceeded { pkt_size, .. }) if self.connected => {
+                DisconnectReason::Oversize { bytes: *pkt_size }
+            }
             S::AwaitPingResp => DisconnectReason::KeepAlive,
             S::ConnectionAborted => self.closed("closed by the broker".to_owned()),
             S::ServerDisconnect { reason_code: D::SessionTakenOver, .. } => DisconnectReason::TakenOver,

@@ -9,6 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use crate::flight::StateDoes;
+
 /// Retained topics a client keeps at most.
 pub const MAX_STATES: usize = 1024;
 
@@ -32,6 +34,8 @@ struct Inner {
     unsent: BTreeSet<String>,
     /// Topics of `newest` of which a refusal was said.
     refused: BTreeSet<String>,
+    /// Size of payloads that ended a connection: so large a one is not sent again.
+    too_large: BTreeMap<String, usize>,
 }
 
 impl States {
@@ -59,9 +63,13 @@ impl States {
 
     pub(crate) fn take_unsent(&self) -> Option<(String, Bytes)> {
         let mut inner = self.lock();
-        let topic = inner.unsent.pop_first()?;
-        let payload = inner.newest.get(&topic)?.clone();
-        Some((topic, payload))
+        loop {
+            let topic = inner.unsent.pop_first()?;
+            let payload = inner.newest.get(&topic)?.clone();
+            if inner.too_large.get(&topic).is_none_or(|bytes| payload.len() < *bytes) {
+                return Some((topic, payload));
+            }
+        }
     }
 
     /// The broker does not take this one now: it is to be sent again.
@@ -77,12 +85,24 @@ impl States {
         self.lock().refused.insert(topic.to_owned())
     }
 
-    /// An acknowledged removal need not be kept.
-    pub(crate) fn acked(&self, topic: &str) {
+    /// The broker hangs up because of the size of this one. True the first time, which should be said.
+    pub(crate) fn too_large(&self, topic: &str) -> bool {
+        let mut inner = self.lock();
+        let Some(bytes) = inner.newest.get(topic).map(Bytes::len) else { return false };
+        inner.too_large.insert(topic.to_owned(), bytes);
+        inner.refused.insert(topic.to_owned())
+    }
+
+    /// An acknowledged removal need not be kept; but one that is still under way behind a state of the same topic must.
+    pub(crate) fn acked(&self, topic: &str, does: StateDoes) {
         let mut inner = self.lock();
         inner.refused.remove(topic);
-        if !inner.unsent.contains(topic) && inner.newest.get(topic).is_some_and(Bytes::is_empty) {
+        if does == StateDoes::Remove
+            && !inner.unsent.contains(topic)
+            && inner.newest.get(topic).is_some_and(Bytes::is_empty)
+        {
             inner.newest.remove(topic);
+            inner.too_large.remove(topic);
         }
     }
 }
@@ -100,9 +120,25 @@ mod tests {
         assert_eq!(states.take_unsent(), Some(("a".into(), "2".into())));
         assert_eq!(states.take_unsent(), Some(("b".into(), Bytes::new())));
         assert_eq!(states.take_unsent(), None);
-        states.acked("b");
+        states.acked("b", StateDoes::Remove);
         states.all_unsent();
         assert_eq!(states.take_unsent(), Some(("a".into(), "2".into())));
+        assert_eq!(states.take_unsent(), None);
+    }
+
+    #[test]
+    fn a_removal_outlives_the_acknowledgement_of_the_state_before_it() {
+        let states = States::default();
+        states.set("a".into(), "1".into()).unwrap();
+        assert!(states.take_unsent().is_some());
+        states.set("a".into(), Bytes::new()).unwrap();
+        assert!(states.take_unsent().is_some());
+        states.acked("a", StateDoes::Set);
+        // The connection breaks before the removal is acknowledged.
+        states.all_unsent();
+        assert_eq!(states.take_unsent(), Some(("a".into(), Bytes::new())));
+        states.acked("a", StateDoes::Remove);
+        states.all_unsent();
         assert_eq!(states.take_unsent(), None);
     }
 
@@ -116,8 +152,23 @@ mod tests {
         assert_eq!(states.take_unsent(), Some(("a".into(), "1".into())));
         assert_eq!(states.take_unsent(), None);
         assert!(states.refused("a") && !states.refused("a"));
-        states.acked("a");
+        states.acked("a", StateDoes::Set);
         assert!(states.refused("a"), "it was allowed in between");
+    }
+
+    #[test]
+    fn what_is_too_large_is_left_out_until_it_is_smaller() {
+        let states = States::default();
+        states.set("a".into(), "four".into()).unwrap();
+        states.set("b".into(), "1".into()).unwrap();
+        assert!(states.take_unsent().is_some());
+        assert!(states.too_large("a") && !states.too_large("a"));
+        states.all_unsent();
+        assert_eq!(states.take_unsent(), Some(("b".into(), "1".into())));
+        states.set("a".into(), "many more".into()).unwrap();
+        assert_eq!(states.take_unsent(), None);
+        states.set("a".into(), "two".into()).unwrap();
+        assert_eq!(states.take_unsent(), Some(("a".into(), "two".into())));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Whether to ask the broker for subscriptions. Pure.
 //!
 //! They are a convenience; delivery is the purpose. A broker may answer a SUBSCRIBE that its access rules forbid by closing the
-//! connection, or not at all. So a client that dies asking, several times in a row, does not ask for a while.
+//! connection, or not at all. So a client that dies asking, several times in a row, does not ask for a while; nor does one that
+//! is sent what it cannot read, as a retained message would end every connection.
 
 use std::time::{Duration, Instant};
 
@@ -44,6 +45,11 @@ impl Subscriptions {
         if self.deaths < DEATHS {
             return false;
         }
+        self.pause(now)
+    }
+
+    /// What comes by them ends the connection. True when that should be said.
+    pub(crate) fn pause(&mut self, now: Instant) -> bool {
         self.not_before = Some(now + PAUSE);
         !std::mem::replace(&mut self.said, true)
     }

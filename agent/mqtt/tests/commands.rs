@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use bytes::Bytes;
 use common::{Feeder, Mosquitto, options, within};
-use kinewatch_mqtt::{Incoming, Options, Protocol, Reply};
+use kinewatch_mqtt::{DisconnectReason, Incoming, Options, Protocol, Reply};
 use tokio::sync::mpsc;
 
 const CMD: &str = "kinewatch/v1/home/box/cmd/ping";
@@ -86,6 +86,24 @@ async fn every_connection_is_subscribed_and_a_reply_waits_for_the_next() {
         feeder.client.replies().try_send(again).unwrap();
         while watcher.message().await.1 != "again" {}
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retained_message_beyond_all_limits_costs_one_connection() {
+    let broker = Mosquitto::start().await;
+    let file = broker.dir.path().join("huge");
+    std::fs::write(&file, vec![b'x'; 2 << 20]).unwrap();
+    publish(&broker, &["-r", "-f", file.to_str().unwrap()]).await;
+    let mut feeder = Feeder::new(subscribing(&broker, Protocol::V311), 1..=20);
+    feeder
+        .run("cut off, and everything sent without commands", |f| f.connections.len() == 2 && f.acked.len() == 20)
+        .await;
+    assert!(matches!(feeder.reasons[..], [DisconnectReason::Oversize { bytes: 2_000_000.. }]), "{:?}", feeder.reasons);
+    // In version 5 the broker is told the limit, and keeps the message to itself.
+    let mut feeder = Feeder::new(subscribing(&broker, Protocol::V5), 1..=20);
+    subscribed(&mut feeder, 1).await;
+    feeder.run("everything sent", |f| f.acked.len() == 20).await;
+    assert_eq!(feeder.connections.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -144,3 +144,15 @@ async fn two_twins_notice_each_other() {
         () = second.run("the second notices", noticed) => {}
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_is_larger_than_the_broker_takes_stands_in_the_way_of_no_event() {
+    let broker = Mosquitto::with("allow_anonymous true\nmax_packet_size 2000\n", |_| {}).await;
+    let mut feeder = Feeder::new(options(&broker.url(), "agent"), 1..=5);
+    feeder.client.retain("state/large", "x".repeat(4_000)).unwrap();
+    feeder.client.retain("state/small", "x").unwrap();
+    feeder.run("all acknowledged", |f| f.unacked.is_empty()).await;
+    assert_eq!((&feeder.reasons, feeder.connections.len()), (&vec![], 1));
+    let mut subscriber = Subscriber::start(&broker.url(), Protocol::Auto, "state/+").await;
+    assert_eq!(subscriber.message().await, ("state/small".into(), "x".into(), true));
+}

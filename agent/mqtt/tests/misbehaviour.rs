@@ -22,13 +22,14 @@ fn accept(seen: Seen) -> Reply {
 #[tokio::test(flavor = "multi_thread")]
 async fn falls_back_to_the_older_version() {
     type Refusal = fn() -> Reply;
-    let refusals: [(&str, Refusal); 4] = [
-        ("in version 5's words", || connack_v5(0x84, None)),
-        ("in version 3.1.1's words", || connack_v4(1)),
-        ("unspecified", || connack_v5(0x80, None)),
-        ("without a word", || Reply::Close),
+    // Where version 5 has not said so itself, it is tried once more when the older one is answered.
+    let refusals: [(&str, Refusal, &[u8]); 4] = [
+        ("in version 5's words", || connack_v5(0x84, None), &[5, 4, 4]),
+        ("in version 3.1.1's words", || connack_v4(1), &[5, 4, 5, 4, 4]),
+        ("unspecified", || connack_v5(0x80, None), &[5, 4, 5, 4, 4]),
+        ("without a word", || Reply::Close, &[5, 4, 5, 4, 4]),
     ];
-    for (name, refusal) in refusals {
+    for (name, refusal, tried) in refusals {
         let levels = Arc::new(Mutex::new(Vec::new()));
         let seen_levels = Arc::clone(&levels);
         let fake = Fake::start(move |seen| match seen {
@@ -43,8 +44,27 @@ async fn falls_back_to_the_older_version() {
         .await;
         let mut feeder = Feeder::new(options(&fake.url(), "agent"), 1..=5);
         feeder.run(name, |f| f.unacked.is_empty()).await;
-        assert_eq!(*levels.lock().unwrap(), [5, 4, 4], "{name}");
+        assert_eq!(*levels.lock().unwrap(), tried, "{name}");
         assert_eq!(feeder.connections, [Version::V311; 2], "{name}");
+    }
+}
+
+/// As a proxy does while the broker behind it is away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_was_away_behind_a_proxy_is_spoken_to_in_version_5() {
+    for away in 1..=2 {
+        let mut connections = 0;
+        let fake = Fake::start(move |seen| match seen {
+            Seen::Connect { .. } if connections < away => {
+                connections += 1;
+                Reply::Close
+            }
+            other => accept(other),
+        })
+        .await;
+        let mut feeder = Feeder::new(options(&fake.url(), "agent"), 1..=5);
+        feeder.run("delivered", |f| f.unacked.is_empty()).await;
+        assert_eq!(feeder.connections, [Version::V5], "away for {away} connections");
     }
 }
 
@@ -276,6 +296,56 @@ async fn a_broker_that_hangs_up_on_each_seventh_publish_gets_it_all() {
     feeder.run("all acknowledged", |f| f.unacked.is_empty()).await;
     assert!((4..=8).contains(&feeder.reasons.len()), "each connection carries a few: {:?}", feeder.reasons);
     assert!(feeder.connections.iter().all(|v| *v == Version::V5), "the version is not doubted");
+}
+
+/// A quota, a plugin that throws out, a broken broker: each connection delivers one message, and none is a reason to hurry.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_ends_each_connection_is_not_stormed_whatever_it_says() {
+    let calm = async |name: &str, last_words: fn() -> Vec<u8>| {
+        let fake = Fake::start(move |seen| match seen {
+            Seen::Publish { packet, count } if count % 2 == 0 => {
+                Reply::Last([&puback(packet)[..], &last_words()].concat())
+            }
+            other => accept(other),
+        })
+        .await;
+        let begin = std::time::Instant::now();
+        let mut feeder = Feeder::new(Options { window: 1, ..options(&fake.url(), "agent") }, 1..=100);
+        feeder.run(name, |f| f.connections.len() == 7).await;
+        // Three times half of 0.5 s at least, then of 1 s, 2 s, 4 s: acknowledgements do not make the waits short any more.
+        assert!(begin.elapsed() >= Duration::from_millis(4_200), "{name}: {:?}", begin.elapsed());
+        feeder.reasons
+    };
+    let (quota, state, closed) = tokio::join!(
+        calm("over its quota", || vec![0xe0, 2, 0x97, 0]),
+        calm("an answer to nothing", || puback(77)),
+        calm("without a word", Vec::new),
+    );
+    assert!(quota.iter().all(|r| matches!(r, DisconnectReason::ByBroker { code: 0x97, .. })), "{quota:?}");
+    assert!(state.iter().all(|r| matches!(r, DisconnectReason::State { .. })), "{state:?}");
+    assert!(matches!(closed[2..], [DisconnectReason::Unstable { times: 3, .. }, ..]), "{closed:?}");
+}
+
+/// Only the broker's hanging up says that the retained state was too large: it is not sent a second time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_ends_the_connection_is_left_out_of_the_next() {
+    let published = Arc::new(Mutex::new(0));
+    let seen_published = Arc::clone(&published);
+    let fake = Fake::start(move |seen| {
+        if let Seen::Publish { count, .. } = seen {
+            *seen_published.lock().unwrap() = count;
+        }
+        match seen {
+            Seen::Publish { count: 1, .. } => Reply::Last(vec![0xe0, 2, 0x95, 0]),
+            other => accept(other),
+        }
+    })
+    .await;
+    let mut feeder = Feeder::new(options(&fake.url(), "agent"), 1..=5);
+    feeder.client.retain("state", "x".repeat(4_000)).unwrap();
+    feeder.run("all", |f| f.unacked.is_empty()).await;
+    assert_eq!((feeder.connections.len(), &feeder.refused), (2, &vec![]));
+    assert_eq!(*published.lock().unwrap(), 6, "the state once, and five messages");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,11 @@ use crate::config::{self, Environment, Probe, Report, Severity};
 
 pub(super) fn run(args: &CheckConfigArgs) -> Outcome {
     // The parsers of sources and the registry of decoders live in GStreamer's crate; neither needs it running.
-    let probe = if args.file_only { Probe::FileOnly } else { Probe::Machine };
+    let probe = match () {
+        () if args.file_only => Probe::FileOnly,
+        () if args.without_secrets => Probe::WithoutSecrets,
+        () => Probe::Machine,
+    };
     let report = config::check(&args.config, &Environment::of_process(), probe);
     if args.json {
         print(&as_json(&report).to_string())?;
@@ -23,10 +27,10 @@ pub(super) fn run(args: &CheckConfigArgs) -> Outcome {
     }
     match &report.plan {
         Some(plan) => print(&summary(plan)),
-        None => print(&format!(
-            "{}: the file is right; models, devices, secrets and directories were not looked at",
-            args.config.display()
-        )),
+        None => {
+            let not_seen = if args.file_only { "models, devices, secrets and directories" } else { "secrets" };
+            print(&format!("{}: the file is right; {not_seen} were not looked at", args.config.display()))
+        }
     }
 }
 

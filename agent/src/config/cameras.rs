@@ -156,16 +156,18 @@ fn source(r: &mut Resolver<'_>, i: usize, camera: &Camera) -> Option<Source> {
         Source::File { path, .. } => {
             *path = r.path(path);
             if r.looks_at_machine()
-                && let Err(e) = std::fs::File::open(&*path)
+                && let Err(e) = kinewatch_capture::check_file(path)
             {
-                r.error(&at, format!("camera \"{}\": {}: {e}; check the path", camera.name, path.display()));
+                r.error(&at, format!("camera \"{}\": {e}; check the path", camera.name));
             }
         }
         Source::V4l2 { device, .. } if r.looks_at_machine() && !std::path::Path::new(device.as_str()).exists() => {
-            r.error(
+            // Not an error: the rest must not stay down after a start without it.
+            r.warn(
                 &at,
                 format!(
-                    "camera \"{}\": {device} does not exist; `kinewatch devices` lists what is connected",
+                    "camera \"{}\": {device} does not exist, and is tried until it does; `kinewatch devices` lists what \
+                     is connected",
                     camera.name
                 ),
             );

@@ -207,14 +207,14 @@ impl Default for Log {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// The journal under systemd, else human.
+    /// Lines for the journal under systemd, else human.
     #[default]
     Auto,
     /// Coloured lines on standard error.
     Human,
     /// One JSON object a line on standard error.
     Json,
-    /// The journal, with fields.
+    /// The journal, each field of its own.
     Journald,
 }
 

@@ -37,7 +37,9 @@ pub const MAX_BYTES: u64 = 1 << 20;
 pub enum Probe {
     /// The file alone: for a configuration of another machine. No plan comes of it.
     FileOnly,
-    /// Also the models, devices, secrets and directories that it names.
+    /// Also the models, devices and directories that it names. No plan comes of it either where it names secrets.
+    WithoutSecrets,
+    /// All of that, and its secrets.
     Machine,
 }
 

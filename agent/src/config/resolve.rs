@@ -58,7 +58,7 @@ impl Resolver<'_> {
     }
 
     pub(super) fn looks_at_machine(&self) -> bool {
-        self.probe == Probe::Machine
+        self.probe != Probe::FileOnly
     }
 
     /// Paths are relative to the configuration file.
@@ -87,7 +87,7 @@ impl Resolver<'_> {
     /// Reads a secret file, and warns when everybody can. `None` when it was told as a problem or not looked at.
     pub(super) fn secret(&mut self, reference: Option<&String>, at: &[Seg], of: &str) -> Option<(Secret, PathBuf)> {
         let reference = reference?;
-        if !self.looks_at_machine() {
+        if self.probe != Probe::Machine {
             return None;
         }
         if secret::looks_like_login(reference, &self.base) {
@@ -186,7 +186,7 @@ impl Resolver<'_> {
     fn engine(&mut self, engine: &super::file::Engine) -> EnginePlan {
         let at = |k: &str| key!["engine", k];
         let library = engine.ort_library.as_ref().map(|p| self.path(p));
-        if let Some(library) = library.as_ref().filter(|l| self.probe == Probe::Machine && !l.is_file()) {
+        if let Some(library) = library.as_ref().filter(|l| self.looks_at_machine() && !l.is_file()) {
             let shown = library.display();
             self.error(
                 &at("ort_library"),

@@ -44,7 +44,7 @@ pub struct Disk {
     retry_at: Instant,
     /// A store failed as damaged at this time, though its opening had found it whole.
     suspect: Option<Instant>,
-    /// Actions that a damaged database held open, for whoever ends them.
+    /// Actions that a damaged database held open, until the next one has them.
     salvaged: Vec<OpenAction>,
     set_aside: Option<PathBuf>,
     condition: Option<StoreCondition>,
@@ -118,11 +118,6 @@ impl Disk {
         self.store.as_mut()
     }
 
-    /// Actions that a damaged database held open; once.
-    pub(super) fn take_salvaged(&mut self) -> Vec<OpenAction> {
-        std::mem::take(&mut self.salvaged)
-    }
-
     /// When something is to be tried again; `None` while the store works.
     pub(super) fn retry_at(&self) -> Option<Instant> {
         (self.condition != Some(StoreCondition::Ok)).then_some(self.retry_at)
@@ -183,12 +178,18 @@ impl Disk {
             return;
         }
         let was_open = self.close();
-        if damaged && was_open {
-            // Opening finds most damage. What it does not find, but work does, must not be found for ever.
-            if self.suspect.is_some() {
-                self.condemn();
-            }
-            self.suspect = Some(Instant::now());
+        if damaged {
+            self.doubt(was_open);
+        }
+    }
+
+    /// Opening sets aside what it recognises as damaged. What it only stumbles over, and what work finds twice, would be found
+    /// for ever.
+    fn doubt(&mut self, was_open: bool) {
+        let again = self.suspect.replace(Instant::now()).is_some();
+        let gone = (again || !was_open) && self.condemn();
+        // A disk on which each new database is damaged too has no need of haste.
+        if was_open || (gone && !again) {
             self.retry_at = Instant::now();
         }
     }
@@ -207,6 +208,9 @@ impl Disk {
             self.counted = true;
         }
         self.take_note_of(&store);
+        // At once, or a crash would leave them without an end.
+        store.adopt(&self.salvaged)?;
+        self.salvaged.clear();
         self.store = Some(store);
         Ok(())
     }
@@ -254,15 +258,19 @@ impl Disk {
         Ok(())
     }
 
-    /// Move a database aside that looks whole and is not.
-    fn condemn(&mut self) {
+    /// Move a database aside that looks whole and is not. Whether that was possible.
+    fn condemn(&mut self) -> bool {
         match Store::condemn(&self.path) {
             Ok((aside, salvaged)) => {
-                tracing::error!(aside = %aside.display(), "the database fails again though it looks whole: set aside, a new one is begun");
+                tracing::error!(aside = %aside.display(), "the database fails though it looks whole: set aside, a new one is begun");
                 self.set_aside = Some(aside);
                 self.salvaged.extend(salvaged);
+                true
             }
-            Err(error) => self.note(error),
+            Err(error) => {
+                self.note(error);
+                false
+            }
         }
     }
 

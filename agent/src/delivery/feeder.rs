@@ -23,6 +23,8 @@ use crate::health::Shared;
 /// How long a message that the broker did not take just now waits, at first and at most.
 const PUT_OFF: Duration = Duration::from_secs(1);
 const PUT_OFF_MOST: Duration = Duration::from_secs(10);
+/// How soon it is looked again whether a client that is behind takes messages.
+const BEHIND: Duration = Duration::from_millis(50);
 
 /// Which messages go first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -177,14 +179,26 @@ impl Feeder {
                 break;
             }
         }
-        let due = self.put_off.values().filter_map(|p| p.due).min();
-        self.wake = self.wake.into_iter().chain(due).min();
+        let due = self.put_off.values().filter_map(|p| p.due).min().filter(|_| self.is_open() && self.client_takes());
+        // What was meant for an earlier connection may fill the client's queue: nothing tells when it has drained.
+        let again = (self.is_open() && !self.client_takes()).then(|| Instant::now() + BEHIND);
+        self.wake = self.wake.into_iter().chain(due).chain(again).min();
         Ok(())
     }
 
     fn has_room(&self) -> bool {
         let waiting = self.put_off.values().filter(|p| p.due.is_some()).count();
-        self.generation.is_some() && self.in_flight.len() < self.options.window && waiting < self.options.window
+        self.is_open() && self.client_takes() && waiting < self.options.window
+    }
+
+    /// There is a connection, and fewer are in flight than may be.
+    fn is_open(&self) -> bool {
+        self.generation.is_some() && self.in_flight.len() < self.options.window
+    }
+
+    /// The client takes a message now, or never will again: nobody else sends it any.
+    fn client_takes(&self) -> bool {
+        self.outgoing.is_closed() || self.outgoing.capacity() > 0
     }
 
     /// Gaps to be stated now, lowest first.
@@ -215,6 +229,10 @@ impl Feeder {
                 continue;
             }
             self.skip_known(index, store, now)?;
+            // The message of that number was read before the quota dropped it, and went out a moment ago.
+            while gaps.front().is_some_and(|gap| self.in_flight.contains_key(&gap.last)) {
+                gaps.pop_front();
+            }
             let row = self.stretches[index].peek(store, now)?;
             let gap = gaps.front().filter(|gap| is_last && row.is_none_or(|row| gap.last < row.sequence));
             let old = match (gap, row) {
@@ -259,7 +277,7 @@ impl Feeder {
         let due: Vec<(u64, Kind)> =
             self.put_off.iter().filter(|(_, p)| is_due(p)).map(|(sequence, p)| (*sequence, p.kind)).collect();
         for (sequence, kind) in due {
-            if self.generation.is_none() || self.in_flight.len() >= self.options.window {
+            if !self.is_open() || !self.client_takes() {
                 break;
             }
             let row = match kind {
@@ -298,7 +316,7 @@ impl Feeder {
     fn hand_over(&mut self, sequence: u64, topic: String, payload: Bytes, kind: Kind) {
         let Some(generation) = self.generation else { return };
         if self.outgoing.try_send(Outgoing { generation, sequence, topic, payload }).is_err() {
-            // The client is gone or behind: it starts again with its next connection.
+            // The client is gone.
             self.generation = None;
             return;
         }

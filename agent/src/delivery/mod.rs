@@ -197,16 +197,28 @@ impl Delivery {
             },
             Signal::Refused { sequence, code } => {
                 let kind = self.feeder.settled(sequence);
-                self.view().refused.fetch_add(1, Relaxed);
-                tracing::error!(
-                    sequence,
-                    code,
-                    "the broker refuses this event for good; it is set aside and stated on sys/gap"
-                );
+                if kind == Kind::Gap {
+                    tracing::error!(
+                        last = sequence,
+                        code,
+                        "the broker refuses the statement of a gap: allow sys/gap in its access rules; it is made again at \
+                         the next start"
+                    );
+                } else {
+                    self.view().refused.fetch_add(1, Relaxed);
+                    tracing::error!(
+                        sequence,
+                        code,
+                        "the broker refuses this event for good; it is set aside and stated on sys/gap"
+                    );
+                }
                 self.acknowledged.refused.push((sequence, kind, code));
             }
             Signal::Subscribed { .. } => {}
-            Signal::Deferred { sequence, .. } => self.feeder.put_off(sequence, Instant::now()),
+            Signal::Deferred { sequence, .. } => {
+                self.view().deferred.fetch_add(1, Relaxed);
+                self.feeder.put_off(sequence, Instant::now());
+            }
         }
     }
 
@@ -247,7 +259,10 @@ impl Delivery {
         self.tidy()?;
         let now = self.disk.stamp();
         let Some(store) = self.disk.store() else { return Ok(()) };
-        self.feeder.feed(store, &self.shared, &now)?;
+        let fed = self.feeder.feed(store, &self.shared, &now);
+        // Each was said when it was found.
+        store.take_damaged().iter().for_each(|gap| self.shared.delivery.note_dropped(gap));
+        fed?;
         let stats = store.stats();
         if stats.waiting == 0 || !self.feeder.is_connected() {
             self.drained();
@@ -264,8 +279,7 @@ impl Delivery {
     fn begin(&mut self) -> Result<(), StoreError> {
         let Some(store) = self.disk.store() else { return Ok(()) };
         let last_sequence = store.last_sequence();
-        let mut left = store.open_actions()?;
-        left.extend(self.disk.take_salvaged());
+        let left = store.open_actions()?;
         if let Some(step) = self.first_step.take() {
             self.clock.note(&step, last_sequence);
         }
@@ -403,12 +417,12 @@ impl Delivery {
     fn note_dropped(&self, dropped: &[Gap]) {
         for gap in dropped {
             self.view().note_dropped(gap);
-            tracing::error!(
-                first = gap.first,
-                last = gap.last,
-                reason = gap.reason,
-                "the outbox is over its quota: events dropped, and stated on sys/gap"
-            );
+            let why = match gap.reason.as_str() {
+                "age" => "they have waited longer than [outbox] max_age_d",
+                _ => "the outbox is over its quota, [outbox] max_mb",
+            };
+            let (first, last) = (gap.first, gap.last);
+            tracing::error!(first, last, reason = gap.reason, "events dropped, and stated on sys/gap: {why}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! The store thread's work without a thread: commands in, messages for the client out, and disks that misbehave.
+//! The store thread's work without a thread: commands in, messages for the client out.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,6 +12,8 @@ use kinewatch_store::{Handing, KeepUntil, StoreOptions};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
+
+mod disk;
 
 use super::message::tests::example;
 use super::*;
@@ -204,6 +206,23 @@ fn a_refused_event_is_parked_and_stated_before_what_follows() {
 }
 
 #[test]
+fn a_refused_statement_is_no_refused_event_and_is_made_again_when_the_store_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::usual(dir.path());
+    bench.started(0..2);
+    bench.connect();
+    assert_eq!(bench.sequences(), [1, 2]);
+    bench.signal(Signal::Refused { sequence: 2, code: 0x87 });
+    assert_eq!(bench.sequences(), [2], "the statement");
+    bench.signal(Signal::Refused { sequence: 2, code: 0x87 });
+    assert_eq!((bench.sequences(), bench.shared.delivery.refused.load(Relaxed)), (vec![], 1));
+    bench.delivery.disk.failed(StoreError::Moved { path: database(dir.path()) });
+    bench.retry();
+    let sent = bench.sent();
+    assert_eq!((sent[0].sequence, sent[0].topic.as_str()), (2, "kinewatch/v1/g/d/sys/gap"));
+}
+
+#[test]
 fn a_statement_waits_for_the_answer_to_the_message_of_its_number() {
     let dir = tempfile::tempdir().unwrap();
     let mut bench = Bench::usual(dir.path());
@@ -221,30 +240,78 @@ fn a_statement_waits_for_the_answer_to_the_message_of_its_number() {
 }
 
 #[test]
+fn a_gap_does_not_overtake_the_message_of_its_number_that_was_read_ahead() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::usual(dir.path());
+    bench.started(0..9);
+    bench.connect();
+    assert_eq!(bench.sequences(), [1, 2, 3, 4], "the others are read ahead");
+    // The quota takes one of those.
+    let now = bench.delivery.disk.stamp();
+    bench.delivery.disk.store().unwrap().park(&now, 6, 0).unwrap();
+    for sequence in 1..=3 {
+        bench.delivery.take(Command::Signal(Signal::Acked { sequence }));
+    }
+    bench.delivery.work();
+    let topics: Vec<_> = bench.sent().into_iter().map(|sent| (sent.sequence, sent.topic)).collect();
+    assert_eq!(topics, [5, 6, 7].map(|n: u64| (n, format!("t/{}", n - 1))), "the number would have two answers");
+    bench.ack(6);
+    let sent = bench.sent();
+    assert_eq!((sent[0].sequence, sent[0].topic.as_str()), (6, "kinewatch/v1/g/d/sys/gap"));
+}
+
+#[test]
 fn a_message_that_the_broker_does_not_take_now_goes_out_again_and_holds_up_no_other() {
     let dir = tempfile::tempdir().unwrap();
     let mut bench = Bench::usual(dir.path());
-    bench.started(0..6);
+    bench.started(0..4);
     bench.connect();
     assert_eq!(bench.sequences(), [1, 2, 3, 4]);
     bench.signal(Signal::Deferred { sequence: 2, code: 0x83 });
-    assert_eq!(bench.sequences(), [5], "there is room again, but not for 2");
     let due = bench.delivery.feeder.wake().expect("it is known when 2 goes out again");
     assert!(bench.delivery.rest() <= IDLE);
+    bench.started(4..6);
+    assert_eq!(bench.sequences(), [5], "there is room again, but not for 2");
     while Instant::now() < due {
         std::thread::yield_now();
     }
+    bench.delivery.work();
+    assert!(bench.delivery.rest() > Duration::from_millis(500), "the window is full: nothing to do but to wait");
     bench.ack(1);
     assert_eq!(bench.sequences(), [2], "what is older goes first");
     bench.signal(Signal::Deferred { sequence: 2, code: 0x83 });
+    assert_eq!(bench.sequences(), [6]);
+    bench.ack(3);
     assert!(bench.delivery.feeder.wake().unwrap() > Instant::now() + Duration::from_millis(1500), "it waits longer");
+    bench.started(6..10);
+    assert_eq!(bench.sequences(), [7]);
     // All are put off: nothing else is tried.
-    for sequence in [3, 4, 5, 6] {
+    for sequence in [4, 5, 6, 7] {
         bench.signal(Signal::Deferred { sequence, code: 0x83 });
     }
-    assert_eq!(bench.sequences(), [6]);
+    assert_eq!(bench.sequences(), [8, 9], "as many wait as the window is large");
+    assert_eq!(bench.shared.delivery.deferred.load(Relaxed), 6);
     bench.connect();
-    assert_eq!(bench.sequences(), [2, 3, 4, 5], "a new connection is a new attempt");
+    assert_eq!(bench.sequences(), [2, 4, 5, 6], "a new connection is a new attempt");
+}
+
+#[test]
+fn a_client_that_falls_behind_is_sent_everything_once_it_takes_messages_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::usual(dir.path());
+    bench.started(0..4);
+    // Connections come and go while the client takes nothing: what was meant for them fills its queue.
+    while bench.outgoing.capacity() > 0 {
+        bench.connect();
+    }
+    bench.connect();
+    while bench.outgoing.try_recv().is_ok() {}
+    let wake = bench.delivery.feeder.wake().expect("nothing else happens: it has to look again by itself");
+    while Instant::now() < wake {
+        std::thread::yield_now();
+    }
+    bench.delivery.work();
+    assert_eq!(bench.sequences(), [1, 2, 3, 4]);
 }
 
 #[test]
@@ -322,13 +389,13 @@ fn a_consumer_acknowledges_and_asks_again() {
     let (reply, mut answer) = oneshot::channel();
     bench.delivery.take(Command::Consumed { up_to: 5, reply });
     bench.delivery.work();
-    assert_eq!(answer.try_recv().unwrap(), Ok(ConsumerAck { up_to: 5, released: 5, kept: 0 }), "6 is in flight");
+    assert_eq!(answer.try_recv().unwrap(), Ok(ConsumerAck { up_to: 5, released: 3, kept: 0 }), "4 and 5 are in flight");
     let (reply, mut answer) = oneshot::channel();
     bench.delivery.take(Command::Consumed { up_to: 7, reply });
     bench.delivery.work();
     assert_eq!(answer.try_recv().unwrap(), Err("the newest sequence number is 6".into()));
     [4, 5, 6].into_iter().for_each(|sequence| bench.ack(sequence));
-    assert_eq!(bench.shared.delivery.outbox_kept.load(Relaxed), 1);
+    assert_eq!(bench.shared.delivery.outbox_kept.load(Relaxed), 3, "for the next acknowledgement");
     drop(bench);
     let mut bench = Bench::usual(dir.path());
     let (reply, mut answer) = oneshot::channel();
@@ -338,147 +405,20 @@ fn a_consumer_acknowledges_and_asks_again() {
 }
 
 #[test]
-fn events_wait_for_a_directory_that_is_not_there() {
+fn an_acknowledgement_by_a_consumer_takes_nothing_that_the_broker_has_not() {
     let dir = tempfile::tempdir().unwrap();
-    let state = dir.path().join("file").join("state");
-    // A file where the directory should be: it cannot be made, by root neither.
-    fs::write(dir.path().join("file"), "").unwrap();
-    let mut bench = Bench::usual(&state);
-    assert_eq!(bench.condition(), StoreCondition::Missing);
-    let session = bench.delivery.disk.session();
+    let keep = StoreOptions { keep_until: KeepUntil::Consumer, ..StoreOptions::default() };
+    let mut bench = Bench::new(dir.path(), keep, FEED);
+    bench.started(0..9);
     bench.connect();
-    bench.started(0..3);
-    assert_eq!((bench.sequences(), bench.shared.store.waiting.load(Relaxed)), (vec![], 3), "not on disk, not sent");
+    assert_eq!(bench.sequences(), [1, 2, 3, 4], "the others are read ahead");
+    bench.ack(1);
     let (reply, mut answer) = oneshot::channel();
-    bench.delivery.take(Command::Consumed { up_to: 7, reply });
+    bench.delivery.take(Command::Consumed { up_to: 9, reply });
     bench.delivery.work();
-    assert!(answer.try_recv().unwrap().unwrap_err().contains("state"));
-    let (reply, mut drained) = oneshot::channel();
-    bench.delivery.take(Command::Drain(reply));
-    bench.delivery.work();
-    assert_eq!(drained.try_recv(), Ok(()), "nothing will be sent before the end");
-    assert!(bench.shared.store.errors().any(|(kind, n)| kind == "missing" && n > 0));
-
-    fs::remove_file(dir.path().join("file")).unwrap();
-    bench.retry();
-    assert_eq!((bench.condition(), bench.sequences()), (StoreCondition::Ok, vec![1, 2, 3]));
-    assert_eq!(bench.shared.store.waiting.load(Relaxed), 0);
-    drop(bench);
-    let bench = Bench::usual(&state);
-    assert!(bench.delivery.disk.session() > session, "the number that stood in for the session is not given out again");
-}
-
-#[test]
-fn a_directory_that_is_removed_is_put_back_with_all_that_it_held() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::usual(dir.path().join("state"));
-    bench.started(0..3);
-    fs::remove_dir_all(&bench.state).unwrap();
-    bench.started(3..5);
-    assert_eq!(bench.condition(), StoreCondition::Ok, "put back and stored in one round");
-    assert!(bench.shared.store.errors().any(|(kind, n)| kind == "missing" && n == 1));
+    assert_eq!(answer.try_recv().unwrap(), Ok(ConsumerAck { up_to: 9, released: 1, kept: 0 }));
+    // A new connection before the rest was sent: only what is on the disk comes.
+    bench.sent();
     bench.connect();
-    assert_eq!(bench.drain(), [1, 2, 3, 4, 5]);
-    // Removed, and it cannot be put back for a while: what the open file holds is not given up.
-    bench.started(5..6);
-    fs::remove_dir_all(&bench.state).unwrap();
-    fs::write(&bench.state, "in the way").unwrap();
-    bench.started(6..7);
-    assert_eq!((bench.condition(), bench.shared.store.waiting.load(Relaxed)), (StoreCondition::Missing, 1));
-    fs::remove_file(&bench.state).unwrap();
-    bench.retry();
-    assert_eq!((bench.condition(), bench.drain()), (StoreCondition::Ok, vec![6, 7]));
-    drop(bench);
-    let mut bench = Bench::usual(dir.path().join("state"));
-    assert_eq!(bench.waiting(), 7, "actions left open are ended, and nothing else waits");
-}
-
-#[test]
-fn a_damaged_database_is_set_aside_while_events_go_on() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::usual(dir.path());
-    bench.started(0..3);
-    // The file and its log are garbage from now on, for whoever reads them from the disk.
-    let fault = || StoreError::Corrupt { path: database(dir.path()), reason: "a test".into() };
-    for suffix in ["", "-wal"] {
-        let path = dir.path().join(format!("events.db{suffix}"));
-        let bytes = fs::metadata(&path).unwrap().len() as usize;
-        fs::write(&path, vec![0x5a; bytes]).unwrap();
-    }
-    bench.delivery.disk.failed(fault());
-    bench.started(3..4);
-    let status = bench.shared.store.status.load_full().unwrap();
-    assert!(status.set_aside.as_ref().is_some_and(|path| path.ends_with("events.db.corrupt-1")), "{status:?}");
-    assert_eq!(status.state, StoreCondition::Ok);
-    bench.connect();
-    let sent = bench.sent();
-    let gap = &sent[0].value["data"];
-    assert_eq!(
-        (sent[0].topic.as_str(), &gap["first"], &gap["last"]),
-        ("kinewatch/v1/g/d/sys/gap", &1.into(), &3.into())
-    );
-    assert_eq!(sent[1].sequence, 4, "numbers go on");
-    assert_eq!(bench.shared.delivery.outbox_damaged.load(Relaxed), 3);
-    // An action of before goes on: it is known to be ours, and keeps its revisions' order.
-    bench.event(1, ActionStatus::Ended);
-    bench.delivery.work();
-    assert_eq!(bench.sent()[0].value["data"]["action_id"], Uuid::from_u128(1).to_string());
-    // Whole to look at, and failing again: it is not opened for ever.
-    bench.delivery.disk.failed(fault());
-    bench.started(4..5);
-    assert!(dir.path().join("events.db.corrupt-2").exists());
-    assert_eq!(bench.condition(), StoreCondition::Ok);
-}
-
-#[test]
-fn actions_of_an_earlier_run_are_ended_once_and_ours_are_not() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut bench = Bench::usual(dir.path());
-    bench.started(0..2);
-    drop(bench);
-    let mut bench = Bench::usual(dir.path());
-    bench.started(2..3);
-    // A store that is opened again holds an open action of ours.
-    bench.delivery.disk.failed(StoreError::Moved { path: database(dir.path()) });
-    bench.retry();
-    bench.connect();
-    let sent = bench.sent();
-    let told: Vec<_> = sent.iter().map(|s| (s.sequence, s.value["data"]["end_reason"].as_str())).collect();
-    assert_eq!(told[2..], [(3, Some("recovered")), (4, Some("recovered"))]);
-    assert_eq!(sent[2].value["data"]["rev"], 1);
-    for sequence in 1..=4 {
-        bench.ack(sequence);
-    }
-    assert_eq!(bench.drain(), [5], "the third goes on");
-}
-
-#[test]
-fn events_that_wait_for_the_disk_are_counted_as_of_before_the_step() {
-    let dir = tempfile::tempdir().unwrap();
-    let state = dir.path().join("state");
-    let mut bench = Bench::usual(&state);
-    bench.started(0..1);
-    fs::remove_dir_all(&state).unwrap();
-    fs::write(&state, "in the way").unwrap();
-    bench.started(1..2);
-    let step = bench.clock.look(0, 3_600_000_000_000, true).unwrap();
-    bench.delivery.take(Command::ClockStepped(step));
-    bench.started(2..3);
-    assert!(bench.shared.clock.load_full().unwrap().steps.is_empty(), "nobody knows its number yet");
-    fs::remove_file(&state).unwrap();
-    bench.retry();
-    let record = bench.shared.clock.load_full().unwrap();
-    assert_eq!((record.steps[0].last_sequence, record.steps[0].step_ms), (2, 3_600_000.0));
-    assert_eq!(bench.delivery.disk.last_sequence(), 3);
-}
-
-#[test]
-fn a_stop_without_a_store_says_how_much_is_lost() {
-    let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("file"), "").unwrap();
-    let mut bench = Bench::usual(dir.path().join("file").join("state"));
-    bench.started(0..3);
-    let shared = Arc::clone(&bench.shared);
-    bench.delivery.finish();
-    assert_eq!(shared.delivery.decisions_lost.load(Relaxed), 3);
+    assert_eq!(bench.drain(), [2, 3, 4, 5, 6, 7, 8, 9]);
 }

@@ -11,6 +11,9 @@ use rustix::fs::{AtFlags, CWD, accessat};
 
 use super::root::Root;
 
+/// Where systemd keeps the directories of services with `DynamicUser=`, closed to all but root.
+const PRIVATE: [&str; 2] = ["/var/lib/private", "/var/cache/private"];
+
 /// A user with its groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -131,7 +134,9 @@ impl Identity {
         if self.is_root() || self.is_us && granted(&real, want) {
             return Ok(());
         }
-        for folder in real.ancestors().skip(1) {
+        // systemd lets a service of `DynamicUser=` in past the directories that hold all of them.
+        let open = |folder: &&Path| !PRIVATE.iter().any(|private| **folder == root.at(private));
+        for folder in real.ancestors().skip(1).take_while(open) {
             self.check(root, folder, 0o1, "enter")?;
         }
         match want {

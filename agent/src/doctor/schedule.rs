@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use super::{About, Context, Finding};
 use crate::progress::Progress;
 
+/// Begin of the names of their threads, whose panics become findings.
+pub(crate) const THREADS: &str = "doctor-";
 /// How often the progress line is redrawn.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -65,7 +67,7 @@ pub fn run(context: &Arc<Context>, checks: Vec<Check>, progress: &mut Progress) 
                 .unwrap_or_else(|_| vec![own.fail("the check itself failed; please report what is printed above")]);
             let _late = send.send((index, findings, begin.elapsed()));
         };
-        let spawned = thread::Builder::new().name(format!("doctor-{index}")).spawn(body);
+        let spawned = thread::Builder::new().name(format!("{THREADS}{index}")).spawn(body);
         let findings = spawned.err().map(|e| {
             let finding = about.fail(format!("the check got no thread ({e}); is the machine out of memory?"));
             vec![Timed { finding, took: Duration::ZERO }]

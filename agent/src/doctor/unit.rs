@@ -1,7 +1,7 @@
 //! What systemd knows of the service: asked once, as `systemctl show` prints it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub const NAME: &str = "kinewatch.service";
 const LIMIT: Duration = Duration::from_secs(5);
 const PROPERTIES: &str = "LoadState,ActiveState,SubState,Result,StatusText,UnitFileState,NRestarts,NeedDaemonReload,\
      ExecMainCode,ExecMainStatus,MainPID,ExecStart,WatchdogUSec,User,SupplementaryGroups,DynamicUser,LoadCredential,\
-     Environment,MemoryMax,MemoryCurrent,ControlGroup,PrivateTmp";
+     Environment,MemoryMax,MemoryCurrent,ControlGroup,PrivateTmp,ProtectHome,ProtectSystem,ReadWritePaths,StateDirectory";
 
 /// The service, as far as there is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +104,26 @@ impl Properties {
         pairs.filter(|(_, path)| path.starts_with('/')).map(|(name, path)| (name.to_owned(), path.into())).collect()
     }
 
+    /// Which setting keeps the service from seeing a path.
+    #[must_use]
+    pub fn hides(&self, path: &Path) -> Option<&'static str> {
+        let below = |folders: &[&str]| folders.iter().any(|folder| path.starts_with(folder));
+        match self.text("ProtectHome") {
+            "yes" | "true" if below(&["/home", "/root", "/run/user"]) => return Some("ProtectHome=yes"),
+            "tmpfs" if below(&["/home", "/root", "/run/user"]) => return Some("ProtectHome=tmpfs"),
+            _ => {}
+        }
+        (self.text("PrivateTmp") == "yes" && below(&["/tmp", "/var/tmp"])).then_some("PrivateTmp=yes")
+    }
+
+    /// Whether the service sees a path as one that can be written.
+    #[must_use]
+    pub fn lets_write(&self, path: &Path) -> bool {
+        let state = self.words("StateDirectory").map(|name| Path::new("/var/lib").join(name));
+        let named = self.words("ReadWritePaths").map(|path| PathBuf::from(path.trim_start_matches(['-', '+'])));
+        self.text("ProtectSystem") != "strict" || state.chain(named).any(|open| path.starts_with(open))
+    }
+
     /// A variable of `Environment=`.
     #[must_use]
     pub fn variable(&self, name: &str) -> Option<&str> {
@@ -149,6 +169,23 @@ UnitFileState=enabled
 NeedDaemonReload=no
 PrivateTmp=yes
 ";
+
+    #[test]
+    fn what_a_unit_hides_is_known() {
+        let unit = Unit::parse(&format!(
+            "{RUNNING}ProtectHome=yes\nProtectSystem=strict\nReadWritePaths=-/data/x /srv\nStateDirectory=kinewatch\n"
+        ));
+        let known = unit.known().unwrap();
+        let hidden = |path: &str| known.hides(Path::new(path));
+        assert_eq!((hidden("/home/joe/m"), hidden("/tmp/a.mp4")), (Some("ProtectHome=yes"), Some("PrivateTmp=yes")));
+        assert_eq!((hidden("/homes"), hidden("/opt/models")), (None, None));
+        let writable = |path: &str| known.lets_write(Path::new(path));
+        assert!(
+            writable("/var/lib/kinewatch") && writable("/data/x/state") && writable("/srv") && !writable("/data/y")
+        );
+        let loose = Unit::parse("LoadState=loaded\nProtectSystem=full\nProtectHome=no\nPrivateTmp=no\n");
+        assert!(loose.known().unwrap().lets_write(Path::new("/data/y")));
+    }
 
     #[test]
     fn the_output_of_systemctl_is_read() {

@@ -33,6 +33,11 @@ impl Judge {
         Self { grace, stuck: None }
     }
 
+    /// Nobody is judged now, and nobody acquitted.
+    pub(super) fn pause(&self) -> Verdict {
+        if self.stuck.is_some() { Verdict::Waiting } else { Verdict::Well }
+    }
+
     pub(super) fn look(&mut self, now: Instant, stuck: Option<Stuck>) -> Verdict {
         match (stuck, &self.stuck) {
             (None, None) => Verdict::Well,
@@ -67,6 +72,8 @@ mod tests {
         assert_eq!(look(5, None), Verdict::Well);
         assert_eq!(look(10, stuck("store")), Verdict::Stuck(stuck("store").unwrap()));
         assert_eq!(look(14, stuck("inference")), Verdict::Waiting, "held up by the first");
+        assert_eq!(judge.pause(), Verdict::Waiting, "nor is anybody fed on the word of one who was away");
+        let mut look = |s, stuck| judge.look(begun + Duration::from_secs(s), stuck);
         assert_eq!(look(15, stuck("inference")), Verdict::GiveUp(stuck("inference").unwrap()));
     }
 }

@@ -120,6 +120,7 @@ struct Supervisor {
     /// How often the watchdog is fed, and when it was last.
     feeding: Option<(Duration, Option<Instant>)>,
     stopping_since: Option<Instant>,
+    said_reload: bool,
 }
 
 impl Supervisor {
@@ -134,7 +135,18 @@ impl Supervisor {
         let feeding = watchdog.map(|limit| (limit / 4, None));
         let (judge, status) = (Judge::new(grace), StatusLine::new(begun));
         let (last_look, lenient_until) = (begun, begun);
-        Self { shared, requests, begun, judge, last_look, lenient_until, status, feeding, stopping_since: None }
+        Self {
+            shared,
+            requests,
+            begun,
+            judge,
+            last_look,
+            lenient_until,
+            status,
+            feeding,
+            stopping_since: None,
+            said_reload: false,
+        }
     }
 
     fn run(mut self) {
@@ -153,11 +165,13 @@ impl Supervisor {
         if self.shared.stopping.load(Relaxed) {
             return self.look_at_stop(now);
         }
-        let stuck = self.overdue(now);
+        let lenient = self.is_lenient(now);
+        let stuck = if lenient { None } else { self.overdue(now) };
         if let Some(why) = self.beyond_bearing(now) {
             self.give_up(&why);
         }
-        let well = match self.judge.look(now, stuck.clone()) {
+        let verdict = if lenient { self.judge.pause() } else { self.judge.look(now, stuck.clone()) };
+        let well = match verdict {
             Verdict::Well => true,
             Verdict::Stuck(stuck) => {
                 tracing::error!(stage = stuck.stage, "{stuck}");
@@ -170,6 +184,7 @@ impl Supervisor {
             }
             Verdict::GiveUp(stuck) => self.give_up(&stuck.to_string()),
         };
+        self.look_at_reload(now);
         if let Some(line) = self.status.look(&self.shared, stuck.as_ref(), now) {
             systemd::status(line);
         }
@@ -183,16 +198,18 @@ impl Supervisor {
         }
     }
 
-    /// Replaces the threads of cameras that hang, and names the stage that does.
-    fn overdue(&mut self, now: Instant) -> Option<Stuck> {
+    /// Whether this thread was held up itself just now: then the others may have been, too.
+    fn is_lenient(&mut self, now: Instant) -> bool {
         let since = now.saturating_duration_since(std::mem::replace(&mut self.last_look, now));
         if since >= HELD_UP {
             tracing::warn!("the process was held up for {:.0} s", since.as_secs_f64());
             self.lenient_until = now + GRACE;
         }
-        if now < self.lenient_until {
-            return None;
-        }
+        now < self.lenient_until
+    }
+
+    /// Replaces the threads of cameras that hang, and names the stage that does.
+    fn overdue(&self, now: Instant) -> Option<Stuck> {
         for camera in self.shared.cameras.load().iter() {
             replace_if_hung(camera, now);
         }
@@ -232,8 +249,24 @@ impl Supervisor {
         if let Some((camera, _)) = stats().find(|(_, s)| s.clogged.load(Relaxed)) {
             return Some(format!("camera {}: its pipelines do not stop", camera.name));
         }
-        let left: u64 = stats().map(|(_, s)| s.threads_abandoned.load(Relaxed)).sum();
+        let left = stats().map(|(_, s)| s.threads_abandoned.load(Relaxed)).sum::<u64>()
+            + self.shared.threads_left.load(Relaxed);
         (left >= LEFT_BEHIND).then(|| format!("{left} threads of cameras hang"))
+    }
+
+    /// A reload that hangs costs nothing that runs, so it is only said.
+    fn look_at_reload(&mut self, now: Instant) {
+        let hangs = self.shared.reloads.hangs(now);
+        if let Some(since) = hangs
+            && !self.said_reload
+        {
+            let minutes = since.as_secs() / 60;
+            tracing::error!(
+                "the configuration has been read for {minutes} min: a file, a device or a model that it names hangs; all goes on \
+                 as before, and nothing can be changed before a restart"
+            );
+        }
+        self.said_reload = hangs.is_some();
     }
 
     /// Ends the process, so that the service manager starts it again.

@@ -13,6 +13,7 @@ use std::thread;
 
 use kinewatch_capture::redact;
 
+use crate::doctor::schedule;
 use crate::supervise::exit;
 
 /// Exit code after a panic, as Rust's own of the main thread.
@@ -25,6 +26,11 @@ pub fn install() {
 }
 
 fn end(info: &PanicHookInfo<'_>) {
+    if thread::current().name().is_some_and(|name| name.starts_with(schedule::THREADS)) {
+        // It becomes a finding.
+        eprintln!("kinewatch: {}", report(info, thread::current().name()));
+        return;
+    }
     static REPORTED: AtomicBool = AtomicBool::new(false);
     if REPORTED.swap(true, Ordering::Relaxed) {
         // Another thread is writing its report, and ends the process after it.

@@ -47,7 +47,7 @@ impl StatusLine {
     /// The line, when there is something new to tell. What is grave does not wait.
     pub(super) fn look(&mut self, shared: &Shared, stuck: Option<&Stuck>, now: Instant) -> Option<&str> {
         self.rate(shared, now);
-        let line = stuck.map_or_else(|| self.line(shared), |stuck| format!("stuck: {stuck}"));
+        let line = stuck.map_or_else(|| self.line(shared, now), |stuck| format!("stuck: {stuck}"));
         let soon = self.told_at.is_some_and(|at| now.saturating_duration_since(at) < EVERY);
         let said_stuck = self.told.starts_with("stuck: ");
         // Of what is stuck, only the number of seconds would change.
@@ -59,11 +59,13 @@ impl StatusLine {
         Some(&self.told)
     }
 
-    fn line(&mut self, shared: &Shared) -> String {
+    fn line(&mut self, shared: &Shared, now: Instant) -> String {
         if !shared.ready.load(Relaxed) {
             return shared.unready().unwrap_or_default();
         }
-        let parts = [shared.failing(), shared.unstored(), Some(self.cameras(shared)), Some(self.broker(shared))];
+        let reload = shared.reloads.hangs(now).map(|_| "a reload hangs: see the log".to_owned());
+        let parts =
+            [shared.failing(), shared.unstored(), reload, Some(self.cameras(shared)), Some(self.broker(shared))];
         parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
     }
 

@@ -9,6 +9,7 @@ use rusqlite::{Connection, OpenFlags, Row};
 
 use crate::StoreError;
 use crate::open::BUSY_TIMEOUT;
+use crate::schema;
 
 /// What a database holds, which is whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,16 +47,18 @@ fn look(path: &Path) -> Result<Inspected, StoreError> {
     if check != "ok" {
         return Err(StoreError::Corrupt { path: path.to_owned(), reason: check });
     }
-    let tables: i64 = connection
-        .query_row("SELECT COUNT(*) FROM sqlite_schema", [], |r| r.get(0))
-        .map_err(failed("reading the schema"))?;
-    if tables == 0 {
-        return Ok(Inspected::default());
-    }
+    // What the broker has acknowledged may be kept for a consumer; version 1 did not do that.
+    let waits = match schema::version(&connection, path)? {
+        0 => return Ok(Inspected::default()),
+        1 => "o.parked_code IS NULL",
+        _ => "o.parked_code IS NULL AND o.kept = 0",
+    };
     // One statement sees one state of the database, whoever writes.
-    let sql = "SELECT COUNT(*), COALESCE(SUM(o.bytes), 0), MIN(e.created_ns),
-                      (SELECT COUNT(*) FROM outbox WHERE parked_code IS NOT NULL), (SELECT COUNT(*) FROM open_action)
-               FROM outbox o JOIN event e ON e.sequence = o.sequence WHERE o.parked_code IS NULL";
+    let sql = format!(
+        "SELECT COUNT(*), COALESCE(SUM(o.bytes), 0), MIN(e.created_ns),
+                (SELECT COUNT(*) FROM outbox WHERE parked_code IS NOT NULL), (SELECT COUNT(*) FROM open_action)
+         FROM outbox o JOIN event e ON e.sequence = o.sequence WHERE {waits}"
+    );
     let read = |r: &Row<'_>| {
         let number = |i| r.get::<_, i64>(i).map(|n| n.max(0) as u64);
         Ok(Inspected {
@@ -66,7 +69,7 @@ fn look(path: &Path) -> Result<Inspected, StoreError> {
             open_actions: number(4)?,
         })
     };
-    connection.query_row(sql, [], read).map_err(failed("counting what waits"))
+    connection.query_row(&sql, [], read).map_err(failed("counting what waits"))
 }
 
 fn open(path: &Path) -> Result<Connection, StoreError> {
@@ -97,7 +100,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::{Draft, Handing, Stamp, Status, Store, StoreOptions};
+    use crate::{Draft, Handing, KeepUntil, Stamp, Status, Store, StoreOptions};
 
     fn append(store: &mut Store, action: &str) {
         let build = |_, _| b"{}".to_vec();
@@ -134,6 +137,18 @@ mod tests {
         let bytes = fs::read(&path).unwrap();
         assert_eq!(counts(&path), (2, 2));
         assert_eq!((names(&folder), fs::read(&path).unwrap()), (before, bytes));
+    }
+
+    #[test]
+    fn what_is_kept_for_a_consumer_does_not_wait_for_the_broker() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.db");
+        let options = StoreOptions { keep_until: KeepUntil::Consumer, ..StoreOptions::default() };
+        let mut store = Store::open(&path, options, &Stamp::default(), None).unwrap();
+        append(&mut store, "a");
+        append(&mut store, "b");
+        store.acked(&[1]).unwrap();
+        assert_eq!(counts(&path), (1, 2));
     }
 
     #[test]

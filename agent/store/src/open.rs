@@ -79,6 +79,8 @@ pub struct Store {
     pub(crate) counts: Counts,
     /// `last` of the gaps that the publisher was given: their statements may be under way.
     pub(crate) offered: BTreeSet<u64>,
+    /// Gaps of messages found damaged, not taken yet.
+    pub(crate) damaged: Vec<Gap>,
     opened: Opened,
     /// Device and inode of the database.
     place: Option<(u64, u64)>,
@@ -129,6 +131,9 @@ impl Store {
             let sql = "DELETE FROM outbox WHERE kept = 1 AND parked_code IS NULL";
             connection.execute(sql, []).map_err(|e| StoreError::sqlite(&path, "releasing kept messages", e))?;
         }
+        connection
+            .execute("UPDATE gap SET parked_code = NULL WHERE parked_code IS NOT NULL", [])
+            .map_err(|e| StoreError::sqlite(&path, "offering refused statements again", e))?;
         let counts = Counts::read(&mut connection, &path)?;
         let session = read_meta(&connection, &path, "session")?.max(known.map_or(0, |k| k.session));
         let ceiling = record.numbers().ceiling;
@@ -136,7 +141,8 @@ impl Store {
         record.write_synced(Numbers { ceiling, next: next.min(ceiling), oldest, session })?;
         record.reserve(next)?;
         let place = place(&path);
-        Ok(Self { connection, record, path, options, next, counts, offered: BTreeSet::new(), opened, place })
+        let (offered, damaged) = (BTreeSet::new(), Vec::new());
+        Ok(Self { connection, record, path, options, next, counts, offered, damaged, opened, place })
     }
 
     /// What opening found: a damaged file set aside, a range that may be lost.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use rusqlite::types::{Value, ValueRef};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::append::check_sum;
@@ -84,7 +85,7 @@ impl Store {
 
     /// Up to `limit` messages above `above` and up to `to` that wait for the broker, in order, to be handed to the
     /// client. Before it returns it is on disk that a consumer may have seen them: from then on their revision stays.
-    /// A message that the disk has damaged is left out, and its number recorded as a gap.
+    /// A message that the disk has damaged is left out, and its number recorded as a gap ([`Store::take_damaged`]).
     pub fn offer(&mut self, now: &Stamp, above: u64, to: u64, limit: usize) -> Result<Vec<Row>, StoreError> {
         let (rows, damaged): (Vec<_>, Vec<_>) = self.read(above, to, limit)?.into_iter().partition(|(_, whole)| *whole);
         let rows: Vec<Row> = rows.into_iter().map(|(row, _)| row).collect();
@@ -155,13 +156,13 @@ impl Store {
         self.trim_history_when_long()
     }
 
-    /// A consumer has everything up to and including `up_to`: what was handed over at least once leaves the outbox. What
-    /// was never sent stays, whatever a consumer says.
+    /// A consumer has everything up to and including `up_to`: what is kept for it leaves the outbox. What the broker has
+    /// not acknowledged stays, whatever a consumer says: that it was handed over is noted before it is sent.
     pub fn consumed(&mut self, up_to: u64) -> Result<Consumed, StoreError> {
         let mut released = 0;
         self.transact("NORMAL", "removing consumed messages", |tx, counts| {
             let mut statement = tx.prepare_cached(
-                "DELETE FROM outbox WHERE sequence <= ?1 AND parked_code IS NULL AND attempts > 0 RETURNING bytes",
+                "DELETE FROM outbox WHERE sequence <= ?1 AND parked_code IS NULL AND kept = 1 RETURNING bytes",
             )?;
             let sizes = statement.query_map([to_sql(up_to)], |r| r.get::<_, i64>(0))?;
             for bytes in sizes {
@@ -227,12 +228,15 @@ impl Store {
         Ok(())
     }
 
-    /// The broker refuses the statement of the gap that ends with `last`: it is not offered again.
+    /// The broker refuses the statement of the gap that ends with `last`: it is not offered again before the store is
+    /// opened anew; the broker's rules may be others then.
     pub fn park_gap(&mut self, last: u64, code: u8) -> Result<(), StoreError> {
         self.transact("NORMAL", "parking a refused statement", |tx, counts| {
             tx.execute("UPDATE gap SET parked_code = ?2 WHERE last = ?1", params![to_sql(last), code])?;
             counts.refresh(tx)
-        })
+        })?;
+        self.offered.remove(&last);
+        Ok(())
     }
 
     /// Size of the outbox. Does not touch the disk.
@@ -257,29 +261,39 @@ impl Store {
                  WHERE o.sequence > ?1 AND o.sequence <= ?2 AND {WAITS} ORDER BY o.sequence LIMIT ?3"
             ))?;
             let rows = statement.query_map(params![to_sql(above), to_sql(to), limit as i64], |r| {
-                let row = Row {
-                    sequence: r.get::<_, i64>(0)? as u64,
-                    topic: r.get(1)?,
-                    payload: r.get(2)?,
-                    attempts: r.get(3)?,
-                    stored: Stamp::read(r, 5)?,
+                let sequence = r.get::<_, i64>(0)? as u64;
+                // One message that is not what it was must not cost the others.
+                let (topic, payload) = (text(r.get_ref(1)?), blob(r.get_ref(2)?));
+                let sum = |topic: &str, payload: &[u8]| i64::from(check_sum(sequence, topic, payload));
+                let whole = match (&topic, &payload, r.get(4)?) {
+                    (Some(topic), Some(payload), Value::Integer(stored)) => stored == sum(topic, payload),
+                    // Of version 1.
+                    (Some(_), Some(_), Value::Null) => true,
+                    _ => false,
                 };
-                let sum = r.get::<_, Option<i64>>(4)?;
-                let whole = sum.is_none_or(|sum| sum == i64::from(check_sum(row.sequence, &row.topic, &row.payload)));
-                Ok((row, whole))
+                let (topic, payload) = (topic.unwrap_or_default(), payload.unwrap_or_default());
+                Ok((Row { sequence, topic, payload, attempts: r.get(3)?, stored: Stamp::read(r, 5)? }, whole))
             })?;
             rows.collect()
         };
         read().map_err(|e| StoreError::sqlite(&self.path, "reading the outbox", e))
     }
 
+    /// Gaps of messages found damaged since it was last asked, for whoever counts.
+    pub fn take_damaged(&mut self) -> Vec<Gap> {
+        std::mem::take(&mut self.damaged)
+    }
+
     fn drop_damaged(&mut self, now: &Stamp, sequence: u64) -> Result<(), StoreError> {
         let offered = self.offered.clone();
+        let gap = Gap::of(sequence, "damaged", now);
         self.transact("FULL", "dropping a damaged message", |tx, counts| {
             drop_row(tx, sequence, counts)?;
-            insert_gap(tx, &Gap::of(sequence, "damaged", now), &offered)?;
+            insert_gap(tx, &gap, &offered)?;
             counts.refresh(tx)
-        })
+        })?;
+        self.damaged.push(gap);
+        Ok(())
     }
 
     /// One transaction at a level of `synchronous` ([`crate`]); the counters change only when it is committed.
@@ -312,6 +326,16 @@ impl Gap {
         let (first, last): (i64, i64) = (row.get(0)?, row.get(1)?);
         Ok(Self { first: first as u64, last: last as u64, reason: row.get(2)?, created_unix_ns: row.get(3)? })
     }
+}
+
+/// A text, unless the disk has made something else of it.
+pub(crate) fn text(value: ValueRef<'_>) -> Option<String> {
+    value.as_str().ok().map(str::to_owned)
+}
+
+/// Bytes, unless the disk has made something else of them.
+pub(crate) fn blob(value: ValueRef<'_>) -> Option<Vec<u8>> {
+    value.as_blob().ok().map(<[u8]>::to_vec)
 }
 
 /// Sequence numbers are kept below `i64::MAX`.

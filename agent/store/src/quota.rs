@@ -11,7 +11,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::append::{ROW_OVERHEAD, check_sum};
 use crate::counts::Counts;
-use crate::outbox::{drop_row, insert_gap, to_sql};
+use crate::outbox::{blob, drop_row, insert_gap, text, to_sql};
 use crate::{Gap, Stamp, Status, Store, StoreError, StoreOptions};
 
 /// A history longer than its bound by this part of it is trimmed: not on every acknowledgement.
@@ -292,9 +292,9 @@ impl Cut<'_> {
     ) -> Result<Option<Renumbered>, rusqlite::Error> {
         let sql = "SELECT e.topic, e.payload, o.rev FROM event e JOIN outbox o ON o.sequence = e.sequence
                    WHERE e.sequence = ?1";
-        let read = |r: &rusqlite::Row<'_>| Ok((r.get(0)?, r.get(1)?, r.get(2)?));
-        let (topic, payload, rev): (String, Vec<u8>, u32) =
-            self.tx.prepare_cached(sql)?.query_row([to_sql(sequence)], read)?;
+        let read = |r: &rusqlite::Row<'_>| Ok((text(r.get_ref(0)?), blob(r.get_ref(1)?), r.get(2)?));
+        let (topic, payload, rev): (_, _, u32) = self.tx.prepare_cached(sql)?.query_row([to_sql(sequence)], read)?;
+        let (Some(topic), Some(payload)) = (topic, payload) else { return Ok(None) };
         let rev = rev.saturating_sub(down);
         Ok(renumber(&payload, rev).map(|payload| Renumbered { sequence, topic, payload, rev }))
     }

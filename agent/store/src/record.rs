@@ -9,6 +9,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::StoreError;
 
@@ -41,14 +42,7 @@ impl Record {
         let failed = |e| StoreError::io(path, "opening the sequence record", e);
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { path: path.to_owned() }),
-            // Some network file systems have no locks; one writer is then the operator's business.
-            Err(TryLockError::Error(e)) => {
-                tracing::warn!(path = %path.display(), error = %e, "state directory cannot be locked")
-            }
-        }
+        lock(&file, path)?;
         let known = read(&mut file);
         let mut record = Self { path: path.to_owned(), file, numbers: known.unwrap_or_default() };
         // A disk that is full or read-only is found here, before the database is read from end to end.
@@ -106,6 +100,25 @@ impl Record {
 pub(crate) fn sync_directory(of: &Path) {
     if let Some(Ok(directory)) = of.parent().map(File::open) {
         let _ = directory.sync_all();
+    }
+}
+
+/// A lock outlives its owner for a moment where another thread was just then starting a program, which holds all that is open
+/// until it has begun. So it is waited for.
+fn lock(file: &File, path: &Path) -> Result<(), StoreError> {
+    const LOOK_EVERY: Duration = Duration::from_millis(10);
+    let give_up = Instant::now() + Duration::from_secs(1);
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if Instant::now() < give_up => std::thread::sleep(LOOK_EVERY),
+            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { path: path.to_owned() }),
+            // Some network file systems have no locks; one writer is then the operator's business.
+            Err(TryLockError::Error(error)) => {
+                tracing::warn!(path = %path.display(), %error, "state directory cannot be locked");
+                return Ok(());
+            }
+        }
     }
 }
 

@@ -25,6 +25,8 @@ pub struct OpenAction {
     pub label: String,
     /// Its last message as stored.
     pub last_payload: Vec<u8>,
+    /// Revision of that.
+    pub rev: u32,
 }
 
 /// A past event, settled or not.
@@ -61,6 +63,31 @@ impl Store {
         read().map_err(|e| StoreError::sqlite(&self.path, "reading open actions", e))
     }
 
+    /// Goes on with actions that a database set aside held open, where this one does not know them.
+    pub fn adopt(&mut self, actions: &[OpenAction]) -> Result<(), StoreError> {
+        if actions.is_empty() {
+            return Ok(());
+        }
+        self.transact("FULL", "going on with open actions", |tx, _| {
+            let mut statement = tx.prepare_cached(
+                "INSERT OR IGNORE INTO open_action (action_id, sequence, topic, camera, label, payload, rev)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?;
+            for a in actions {
+                statement.execute(params![
+                    a.action_id,
+                    to_sql(a.sequence),
+                    a.topic,
+                    a.camera,
+                    a.label,
+                    a.last_payload,
+                    a.rev
+                ])?;
+            }
+            Ok(())
+        })
+    }
+
     /// Up to `limit` events above `after`, oldest first.
     pub fn history(&self, limit: usize, after: u64) -> Result<Vec<HistoryRow>, StoreError> {
         let read = || -> Result<Vec<HistoryRow>, rusqlite::Error> {
@@ -74,7 +101,7 @@ impl Store {
 }
 
 const OPEN_ACTIONS: &str =
-    "SELECT action_id, sequence, topic, camera, label, payload FROM open_action ORDER BY sequence LIMIT ?1";
+    "SELECT action_id, sequence, topic, camera, label, payload, rev FROM open_action ORDER BY sequence LIMIT ?1";
 
 /// The columns that [`HistoryRow::read`] reads.
 pub(crate) const HISTORY: &str = "
@@ -91,6 +118,7 @@ impl OpenAction {
             camera: r.get(3)?,
             label: r.get(4)?,
             last_payload: r.get(5)?,
+            rev: r.get(6)?,
         })
     }
 }

@@ -75,7 +75,13 @@ struct Owner<'d> {
 
 impl Owner<'_> {
     fn open(&mut self) -> Store {
-        let store = Store::open(database(self.dir), StoreOptions { ..options() }, &at(0), self.floor).unwrap();
+        let open = || Store::open(database(self.dir), StoreOptions { ..options() }, &at(0), self.floor);
+        let store = open().unwrap_or_else(|error| {
+            assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+            Store::condemn(&database(self.dir)).unwrap();
+            self.set_aside += 1;
+            open().unwrap()
+        });
         self.set_aside += u32::from(store.opened().set_aside.is_some());
         store
     }

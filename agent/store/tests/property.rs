@@ -217,7 +217,7 @@ proptest! {
                 Step::Consumed(pick) => {
                     let up_to = model.pick(pick);
                     let rows = reader.outbox(0, usize::MAX >> 1).unwrap();
-                    let gone = |row: &&OutboxRow| row.sequence <= up_to && row.attempts > 0 && !matches!(row.waits_for, Waiting::Parked(_));
+                    let gone = |row: &&OutboxRow| row.sequence <= up_to && row.waits_for == Waiting::Consumer;
                     let gone: Vec<u64> = rows.iter().filter(gone).map(|row| row.sequence).collect();
                     prop_assert_eq!(store.consumed(up_to).unwrap().released, gone.len() as u64);
                     model.settled.extend(gone);

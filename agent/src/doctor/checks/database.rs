@@ -16,16 +16,16 @@ pub(super) fn check(context: &Context, about: &About) -> Vec<Finding> {
     let Some(dir) = context.state_dir() else { return vec![about.skip("[device] state_dir is not known")] };
     let path = dir.join("events.db");
     let mut found = Vec::new();
-    if !path.exists() {
-        found.push(about.ok(format!("{}: none yet; the first start makes it", path.display())));
-    } else {
-        match inspect(&path) {
+    match path.try_exists() {
+        Err(e) => return vec![about.skip(format!("{}: {e}; sudo kinewatch doctor may look", path.display()))],
+        Ok(false) => found.push(about.ok(format!("{}: none yet; the first start makes it", path.display()))),
+        Ok(true) => match inspect(&path) {
             Ok(inspected) => found.extend(judge(&path, inspected, context.daemon.is_some(), about)),
             Err(e @ StoreError::Corrupt { .. }) => {
                 found.push(about.fail(format!("{e}; restart kinewatch, and test the disk")));
             }
             Err(e) => found.push(about.fail(e.to_string())),
-        }
+        },
     }
     found.extend(set_aside(dir, about));
     found

@@ -1,7 +1,7 @@
 //! The disk under the state directory: what kind it is, what is free, and how long a write takes to be safe.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -65,6 +65,9 @@ pub(super) fn check(context: &Context, about: &About) -> Vec<Finding> {
             )));
         }
         Ok(_) => {}
+        Err(e) if e.kind() == ErrorKind::PermissionDenied && !context.identity.is_us => {
+            found.push(about.skip(format!("{}: sudo kinewatch doctor may try to write", real.display())));
+        }
         Err(e) => found
             .push(about.fail(format!("{}: a test file cannot be written: {e}; check disk and mount", real.display()))),
     }
@@ -87,7 +90,7 @@ fn judge(dir: &Path, mount: Option<&Mount>, free: Free, about: &About) -> Vec<Fi
             _ => {}
         }
     }
-    let advice = "free some, or set [device] state_dir to another disk";
+    let advice = "free some, or set [device] state_dir to another disk (with ReadWritePaths= for it in a drop-in)";
     match free.bytes {
         bytes if bytes < FAIL_BYTES => {
             found.push(about.fail(format!("{shown}: only {} are free; {advice}", size(bytes))))

@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use kinewatch_capture::Source;
+
 use crate::config::file::File;
 use crate::doctor::identity::{Denied, Want, user_name};
 use crate::doctor::{About, Context, Finding};
@@ -34,6 +36,7 @@ pub(super) fn check(context: &Context, about: &About) -> Vec<Finding> {
     if let Some(dir) = context.state_dir().filter(|dir| dir.exists()) {
         found.extend(state_dir(context, about, dir));
     }
+    found.extend(hidden(context, about));
     if found.is_empty() {
         let who = &context.identity;
         let groups = who.groups(&context.root).join(", ");
@@ -59,7 +62,10 @@ fn state_dir(context: &Context, about: &About, dir: &Path) -> Vec<Finding> {
             "{shown} is open to everybody (mode {mode:04o}), and it tells what people did; chmod o-rwx {shown}"
         )));
     }
-    let entries = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok).take(MAX_ENTRIES);
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries.filter_map(Result::ok).take(MAX_ENTRIES),
+        Err(e) => return vec![about.skip(format!("{}: {e}; sudo kinewatch doctor may look", dir.display()))],
+    };
     let foreign = entries.filter(|entry| entry.path().is_file()).find_map(|entry| {
         let path = entry.path();
         who.may(&context.root, &path, Want::Write).err().map(|_| path)
@@ -72,6 +78,34 @@ fn state_dir(context: &Context, about: &About, dir: &Path) -> Vec<Finding> {
         )));
     }
     found
+}
+
+/// What the service does not see as others do, since systemd confines it.
+fn hidden(context: &Context, about: &About) -> Vec<Finding> {
+    let Some(unit) = context.unit.known().filter(|unit| unit.config().as_ref() == Some(&context.config.path)) else {
+        return Vec::new();
+    };
+    let parts = &context.config.parts;
+    let videos = parts.cameras.iter().flatten().filter_map(|camera| match &camera.source {
+        Source::File { path, .. } => Some(path.as_path()),
+        _ => None,
+    });
+    let models = parts.models.iter().flatten().map(|model| model.path.as_path());
+    let not_seen =
+        context.state_dir().into_iter().chain(models).chain(videos).filter_map(|path| {
+            let setting = unit.hides(path)?;
+            let (shown, off) = (path.display(), setting.split('=').next().unwrap_or_default());
+            Some(about.fail(format!(
+                "the service does not see {shown} ({setting}); move it, or write {off}=no into a drop-in"
+            )))
+        });
+    let not_written = context.state_dir().filter(|dir| !unit.lets_write(dir)).map(|dir| {
+        let shown = dir.display();
+        about.fail(format!(
+            "the service may not write into {shown} (ProtectSystem=strict); write ReadWritePaths={shown} into a drop-in"
+        ))
+    });
+    not_seen.chain(not_written).collect()
 }
 
 fn denied(about: &About, result: Result<(), Denied>, repair: &str) -> Option<Finding> {
