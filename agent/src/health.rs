@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use kinewatch_capture::{CameraControl, CameraState, CameraStats};
@@ -14,16 +14,13 @@ use kinewatch_core::event::{ClockRecord, StoreCondition, StoreStatus};
 use kinewatch_store::{Gap, StoreError};
 
 use crate::reload::ReloadView;
+pub use crate::tally::{DURATION_BOUNDS, DurationHistogram};
 use crate::tally::{Tally, TrialView};
 use crate::updates::UpdatesView;
 
 use crate::supervise::stages::{Stages, Stuck};
 
 use crate::commands::Counts;
-
-/// Upper bounds of the inference duration histogram, seconds.
-pub const DURATION_BOUNDS: [f64; 14] =
-    [0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
 
 /// Everything that can be seen of a running agent.
 #[derive(Debug)]
@@ -444,47 +441,11 @@ impl ModelView {
     }
 }
 
-/// Counts of durations by [`DURATION_BOUNDS`], without a lock.
-#[derive(Debug, Default)]
-pub struct DurationHistogram {
-    /// One more than the bounds: the last counts what lies above.
-    buckets: [AtomicU64; DURATION_BOUNDS.len() + 1],
-    sum_ns: AtomicU64,
-}
-
-impl DurationHistogram {
-    /// Counts a duration.
-    pub fn observe(&self, duration: Duration) {
-        let seconds = duration.as_secs_f64();
-        let bucket = DURATION_BOUNDS.iter().position(|b| seconds <= *b).unwrap_or(DURATION_BOUNDS.len());
-        self.buckets[bucket].fetch_add(1, Relaxed);
-        self.sum_ns.fetch_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), Relaxed);
-    }
-
-    /// Sum in seconds, count, and the count of each bucket with its upper bound.
-    #[must_use]
-    pub fn read(&self) -> (f64, u64, Vec<(f64, u64)>) {
-        let bounds = DURATION_BOUNDS.into_iter().chain([f64::INFINITY]);
-        let buckets: Vec<(f64, u64)> = bounds.zip(self.buckets.iter().map(|b| b.load(Relaxed))).collect();
-        let count = buckets.iter().map(|b| b.1).sum();
-        (self.sum_ns.load(Relaxed) as f64 / 1e9, count, buckets)
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
 
-    #[test]
-    fn durations_fall_into_the_bucket_that_holds_them() {
-        let h = DurationHistogram::default();
-        for ms in [1, 4, 4, 9_000] {
-            h.observe(Duration::from_millis(ms));
-        }
-        let (sum, count, buckets) = h.read();
-        assert_eq!((count, buckets[0].1, buckets[2].1, buckets[14].1), (4, 1, 2, 1));
-        assert!((sum - 9.009).abs() < 1e-9);
-    }
+    use super::*;
 
     #[test]
     fn what_keeps_the_agent_from_watching_is_said_in_a_line() {

@@ -13,6 +13,10 @@ const STEPS: u32 = 8;
 const SHORTEST_US: f64 = 100.0;
 const BUCKETS: usize = 24 * STEPS as usize;
 
+/// Upper bounds of the inference duration histogram, seconds.
+pub const DURATION_BOUNDS: [f64; 14] =
+    [0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
+
 /// Requests by what became of them, and how long calls took.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -80,6 +84,33 @@ impl Latencies {
     }
 }
 
+/// Counts of durations by [`DURATION_BOUNDS`], without a lock.
+#[derive(Debug, Default)]
+pub struct DurationHistogram {
+    /// One more than the bounds: the last counts what lies above.
+    buckets: [AtomicU64; DURATION_BOUNDS.len() + 1],
+    sum_ns: AtomicU64,
+}
+
+impl DurationHistogram {
+    /// Counts a duration.
+    pub fn observe(&self, duration: Duration) {
+        let seconds = duration.as_secs_f64();
+        let bucket = DURATION_BOUNDS.iter().position(|b| seconds <= *b).unwrap_or(DURATION_BOUNDS.len());
+        self.buckets[bucket].fetch_add(1, Relaxed);
+        self.sum_ns.fetch_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// Sum in seconds, count, and the count of each bucket with its upper bound.
+    #[must_use]
+    pub fn read(&self) -> (f64, u64, Vec<(f64, u64)>) {
+        let bounds = DURATION_BOUNDS.into_iter().chain([f64::INFINITY]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(self.buckets.iter().map(|b| b.load(Relaxed))).collect();
+        let count = buckets.iter().map(|b| b.1).sum();
+        (self.sum_ns.load(Relaxed) as f64 / 1e9, count, buckets)
+    }
+}
+
 impl Tally {
     /// Requests that were answered or not.
     #[must_use]
@@ -107,6 +138,17 @@ impl TrialView {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_fall_into_the_bucket_that_holds_them() {
+        let h = DurationHistogram::default();
+        for ms in [1, 4, 4, 9_000] {
+            h.observe(Duration::from_millis(ms));
+        }
+        let (sum, count, buckets) = h.read();
+        assert_eq!((count, buckets[0].1, buckets[2].1, buckets[14].1), (4, 1, 2, 1));
+        assert!((sum - 9.009).abs() < 1e-9);
+    }
 
     #[test]
     fn a_quantile_is_at_most_a_twelfth_too_large() {

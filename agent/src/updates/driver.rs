@@ -51,6 +51,8 @@ pub(super) struct Driver {
     owed: VecDeque<Input>,
     /// When what serves was loaded.
     loaded: Instant,
+    /// When its health was last looked at.
+    looked: Instant,
 }
 
 /// What ended the wait.
@@ -66,7 +68,7 @@ impl Driver {
     pub(super) fn new(desk: Rc<Desk>, machine: Machine, step: Step, told: mpsc::Receiver<Told>) -> Self {
         let Step { record, wake, .. } = step;
         let (owed, loaded) = (VecDeque::new(), Instant::now());
-        Self { desk, machine, record, told, job: None, poll: None, floors: None, wake, owed, loaded }
+        Self { desk, machine, record, told, job: None, poll: None, floors: None, wake, owed, loaded, looked: loaded }
     }
 
     /// Runs until it is told to stop. `loaded`: the job that the start of the agent has done already, if it was one.
@@ -126,7 +128,10 @@ impl Driver {
                 self.floors = floors.filter(|floors| *floors != Floors::default());
                 Event::Input(Input::Polled(result))
             }
-            () = tokio::time::sleep(HEALTH), if probation => Event::Input(Input::Health(self.health())),
+            () = tokio::time::sleep_until((self.looked + HEALTH).into()), if probation => {
+                self.looked = Instant::now();
+                Event::Input(Input::Health(self.health()))
+            }
             () = tokio::time::sleep(until) => Event::Input(Input::Tick),
         }
     }
