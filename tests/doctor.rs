@@ -15,7 +15,7 @@ use support::{Broker, Daemon, RtspServer, free_port, kinewatch, root};
 const BRIGHT: &str = "tests/data/packages/tiny-bright";
 /// Checks whose findings are the machine's own: left out of the snapshots.
 const OF_THE_MACHINE: [&str; 6] = ["clock", "disk", "service", "memory", "thermal", "power"];
-const CHECKS: [&str; 16] = [
+const CHECKS: [&str; 17] = [
     "config",
     "permissions",
     "gstreamer",
@@ -24,6 +24,7 @@ const CHECKS: [&str; 16] = [
     "accelerator",
     "model",
     "broker",
+    "updates",
     "clock",
     "disk",
     "database",
