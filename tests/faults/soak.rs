@@ -1,7 +1,8 @@
 //! Hours of ordinary trouble: four cameras at 5 fps over RTSP, streams and the broker's connection cut at random moments.
 //!
-//! Memory, descriptors and threads are written to `soak.csv` every few seconds while it runs. They are judged where the agent
-//! was well (every camera up, broker connected), after a warm-up; the messages are judged all.
+//! Memory, descriptors and threads are written to `soak.csv` every few seconds while it runs. They are judged in the second half
+//! of the time (until then caches and arenas fill: SQLite's, GStreamer's, the allocator's), descriptors and threads where the
+//! agent was well (every camera up, broker connected); the messages are judged all.
 
 use std::fs::File;
 use std::io::Write;
@@ -184,9 +185,9 @@ fn is_well(agent: &Agent) -> bool {
         && agent.metric("kinewatch_mqtt_connected ") == Some(1.0)
 }
 
-/// Whether it holds as much at the end as after the warm-up; says the figures.
+/// Whether it holds as much at the end as in the middle; says the figures.
 fn judge(samples: &[Sample], length: Duration) -> anyhow::Result<String> {
-    let warm_s = (length.as_secs_f64() / 4.0).min(900.0);
+    let warm_s = length.as_secs_f64() / 2.0;
     let warm: Vec<_> = samples.iter().filter(|s| s.at_s >= warm_s).collect();
     let own: Vec<_> = warm.iter().map(|s| (s.at_s / 3600.0, s.usage.own_kib as f64)).collect();
     let slope = procfs::slope(&own).filter(|_| length >= JUDGED);
