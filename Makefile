@@ -60,7 +60,7 @@ conformance: build ## Try the TUF client on the reference implementation's repos
 	$(CARGO) test --release --workspace $(FEATURES) --test tuf -- published
 	[[ -x $(BUILD)/conformance/bin/python ]] || python3 -m venv $(BUILD)/conformance
 	$(BUILD)/conformance/bin/pip install -q --disable-pip-version-check tuf==7.0.1
-	$(BUILD)/conformance/bin/python agent/ota/tests/conformance/run.py $(BUILD)/release/kinewatch-tuf-client \
+	$(BUILD)/conformance/bin/python models/conformance/run.py $(BUILD)/release/kinewatch-tuf-client \
 	  --published $(BUILD)/tmp/published
 
 deb: app ## Build the Debian package from the release build; prints where it is

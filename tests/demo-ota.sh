@@ -106,7 +106,7 @@ metric kinewatch_windows_dropped_total
 
 say "A bad release is published: its golden clips hold, and on live video it computes what is no number"
 package falls 9.2.0
-"$python" tests/demo-ota-spoil.py "$work/falls-9.2.0"
+"$python" -m kinewatch_models.fixtures.spoil "$work/falls-9.2.0"
 (
   cd "$work"
   run "$kinewatch" publish add repo falls-9.2.0 --keys keys

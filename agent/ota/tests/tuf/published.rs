@@ -1,7 +1,7 @@
 //! What `kinewatch publish` makes, this client reads, through every change of keys.
 //!
 //! The repositories are left in `target/tmp/published/`, with what is in them, for the reference implementation to be tried
-//! on as well: `agent/ota/tests/conformance/run.py CLIENT --published target/tmp/published`.
+//! on as well: `models/conformance/run.py CLIENT --published target/tmp/published`.
 
 use std::collections::BTreeMap;
 use std::fs;

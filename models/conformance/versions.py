@@ -1,9 +1,8 @@
 """Which metadata belongs together: rollback, fast-forward, mix and match, endless data."""
 
-from tuf.api.metadata import Metadata
-
 from client import all_at, case, cases, started
 from repository import Repository
+from tuf.api.metadata import Metadata
 
 # Rollback (5.4.3, 5.5.5), fast-forward recovery (5.3.11).
 

@@ -1,5 +1,6 @@
 """Artifacts, and the delegations that lead to them."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -8,10 +9,9 @@ import shutil
 import subprocess
 from datetime import timedelta
 
-from tuf.api.metadata import MetaFile
-
 from client import all_at, case, cases, started
 from repository import Repository, now
+from tuf.api.metadata import MetaFile
 
 # Artifacts (5.7).
 
@@ -79,10 +79,8 @@ def killed_at_any_time(client):
     before = client.trusted()
     for _ in range(60):
         repository.publish("root", "targets", "snapshot", "timestamp")
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             client.download("artifact", kill_after=times.uniform(0.001, 0.08))
-        except subprocess.TimeoutExpired:
-            pass
         after = client.trusted()
         assert all(after[role] >= version for role, version in before.items()), (before, after)
         assert client.downloaded() in ([], [repository.artifacts["artifact"]])

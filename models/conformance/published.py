@@ -8,9 +8,8 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
-from tuf.ngclient import Updater
-
 from client import CASES
+from tuf.ngclient import Updater
 
 
 def read_published(folder):

@@ -1,7 +1,7 @@
 """Conformance and interoperability of kinewatch-tuf-client with the TUF specification and its reference implementation.
 
     python3 -m venv venv && venv/bin/pip install tuf==7.0.1
-    venv/bin/python agent/ota/tests/conformance/run.py target/release/kinewatch-tuf-client [--published FOLDER] [NAME…]
+    venv/bin/python models/conformance/run.py target/release/kinewatch-tuf-client [--published FOLDER] [NAME…]
 
 Every case is a repository published by `tuf`, some of them broken by hand, and what a client must do with it by the
 specification (section numbers at the cases). The program speaks the command line of the TUF project's conformance suite

@@ -2,10 +2,9 @@
 
 from datetime import timedelta
 
-from securesystemslib.signer import CryptoSigner
-
 from client import all_at, case, cases, started
 from repository import Repository, copy_key, edited, now
+from securesystemslib.signer import CryptoSigner
 
 # The workflow as such.
 

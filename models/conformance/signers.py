@@ -4,10 +4,9 @@ import json
 import shutil
 from datetime import timedelta
 
-from securesystemslib.signer import CryptoSigner
-
 from client import Client, all_at, case, cases, started
 from repository import Repository, copy_key, edited, now
+from securesystemslib.signer import CryptoSigner
 
 # Roots (5.3). Keys by number; each step is (keys, threshold, signed by).
 
