@@ -9,9 +9,14 @@ use kinewatch_capture::{Codec, Elements, Source, Transport, describe, needed};
 use kinewatch_core::frame::{Filter, FrameSpec, Resize, ScaleOrder};
 use kinewatch_mqtt::Endpoint;
 
-use super::{file, is_told, text};
+use super::{file, is_told};
 
 const PLANTED: &str = "Pl4nted";
+
+/// What the fuzzer has come up with, unless it is the secret: then it stands where everybody may see it.
+fn text(data: &[u8]) -> Option<&str> {
+    super::text(data).filter(|text| !text.contains(PLANTED))
+}
 
 pub fn config(data: &[u8]) {
     let path = file("kinewatch.toml", data);
