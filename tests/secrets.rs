@@ -92,7 +92,7 @@ impl Search {
             let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
             if path.is_dir() {
                 self.files(&format!("{place}/{name}"), &path);
-            } else {
+            } else if path.is_file() {
                 self.look(&format!("{place}/{name}"), fs::read(&path).unwrap());
             }
         }

@@ -94,10 +94,7 @@ pub fn check_level(level: &str) -> Result<(), String> {
             known.join(", ")
         ));
     }
-    EnvFilter::builder()
-        .parse(level)
-        .map(drop)
-        .map_err(|e| format!("\"{level}\" is not a log filter: {e}; write for example info"))
+    parse(level).map(drop).map_err(|e| format!("\"{level}\" is not a log filter: {e}; write for example info"))
 }
 
 fn human() -> Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync> {
@@ -160,9 +157,16 @@ fn filter(options: &Options, rust_log: Option<&str>) -> Result<EnvFilter, String
                 .join(",")
         }
     };
-    EnvFilter::builder()
-        .parse(&text)
+    parse(&text)
         .map_err(|e| format!("\"{text}\" is not a log filter: {e}; write for example info or kinewatch_mqtt=debug"))
+}
+
+/// The library panics over some filters that are not ASCII.
+fn parse(text: &str) -> Result<EnvFilter, String> {
+    if !text.is_ascii() {
+        return Err("it has characters that are in no name of a module".into());
+    }
+    EnvFilter::builder().parse(text).map_err(|e| e.to_string())
 }
 
 #[cfg(test)]
@@ -186,5 +190,6 @@ mod tests {
     fn a_wrong_level_says_which_exist() {
         assert!(check_level("infoo").unwrap_err().contains("error, warn, info"));
         assert!(check_level("info,kinewatch=debug").is_ok());
+        assert!(check_level("info,künewatch=debug").unwrap_err().contains("is not a log filter"));
     }
 }

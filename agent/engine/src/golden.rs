@@ -101,6 +101,9 @@ fn npy<T: npyz::Deserialize>(path: &Path, wanted: &str) -> Result<(Vec<u64>, Vec
     if header_length(&mut file).map_err(read)? > MAX_HEADER {
         return Err(bad("is not an npy file: its header is too long".to_owned()));
     }
+    if sides_overflow(&mut file).map_err(read)? {
+        return Err(bad("is not an npy file: its shape is beyond all bounds".to_owned()));
+    }
     let npy = NpyFile::new(BufReader::new(file)).map_err(|error| bad(format!("is not an npy file: {error}")))?;
     let shape = npy.shape().to_vec();
     if npy.order() != npyz::Order::C {
@@ -125,6 +128,18 @@ fn header_length(file: &mut File) -> io::Result<u32> {
         [_, _, _, _, _, _, _, _, a, b, ..] => u16::from_le_bytes([*a, *b]).into(),
         _ => 0,
     })
+}
+
+/// Whether the sides that the header states cannot be multiplied: the library does so unchecked. Leaves the file at its
+/// beginning.
+fn sides_overflow(file: &mut File) -> io::Result<bool> {
+    let mut begin = Vec::new();
+    file.by_ref().take(u64::from(MAX_HEADER) + 12).read_to_end(&mut begin)?;
+    file.rewind()?;
+    let text = String::from_utf8_lossy(&begin);
+    let shape = text.split_once("'shape'").and_then(|(_, rest)| rest.split_once(')')).map_or("", |(shape, _)| shape);
+    let mut sides = shape.split(|c: char| !c.is_ascii_digit()).filter_map(|side| side.parse::<u64>().ok());
+    Ok(sides.try_fold(1_u64, u64::checked_mul).is_none())
 }
 
 /// Runs every clip. The first logit that is further off than `tolerance`, if any, comes with the results.
