@@ -101,8 +101,8 @@ fn npy<T: npyz::Deserialize>(path: &Path, wanted: &str) -> Result<(Vec<u64>, Vec
     if header_length(&mut file).map_err(read)? > MAX_HEADER {
         return Err(bad("is not an npy file: its header is too long".to_owned()));
     }
-    if sides_overflow(&mut file).map_err(read)? {
-        return Err(bad("is not an npy file: its shape is beyond all bounds".to_owned()));
+    if let Some(odd) = what_is_odd(&mut file).map_err(read)? {
+        return Err(bad(format!("is not an npy file: {odd}")));
     }
     let npy = NpyFile::new(BufReader::new(file)).map_err(|error| bad(format!("is not an npy file: {error}")))?;
     let shape = npy.shape().to_vec();
@@ -130,16 +130,21 @@ fn header_length(file: &mut File) -> io::Result<u32> {
     })
 }
 
-/// Whether the sides that the header states cannot be multiplied: the library does so unchecked. Leaves the file at its
-/// beginning.
-fn sides_overflow(file: &mut File) -> io::Result<bool> {
+/// What the library must not see in a header: brackets within brackets, over which it takes time without bounds, and sides
+/// that cannot be multiplied, which it does unchecked. Leaves the file at its beginning.
+fn what_is_odd(file: &mut File) -> io::Result<Option<&'static str>> {
+    let length = header_length(file)?;
     let mut begin = Vec::new();
-    file.by_ref().take(u64::from(MAX_HEADER) + 12).read_to_end(&mut begin)?;
+    file.by_ref().take(u64::from(length) + 12).read_to_end(&mut begin)?;
     file.rewind()?;
     let text = String::from_utf8_lossy(&begin);
+    // Ours have one of each.
+    if text.matches(['{', '[', '(']).count() > 8 {
+        return Ok(Some("its header has too many brackets"));
+    }
     let shape = text.split_once("'shape'").and_then(|(_, rest)| rest.split_once(')')).map_or("", |(shape, _)| shape);
     let mut sides = shape.split(|c: char| !c.is_ascii_digit()).filter_map(|side| side.parse::<u64>().ok());
-    Ok(sides.try_fold(1_u64, u64::checked_mul).is_none())
+    Ok(sides.try_fold(1_u64, u64::checked_mul).is_none().then_some("its shape is beyond all bounds"))
 }
 
 /// Runs every clip. The first logit that is further off than `tolerance`, if any, comes with the results.
