@@ -1,11 +1,12 @@
 //! Events on their way: a real broker that is away for long, and the daemon on disks that are full, damaged or gone.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/mount.rs"]
+mod mount;
 mod support;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use kinewatch_core::event::{ActionEvent, ActionStatus, ClockState};
 use kinewatch_core::topic;
 use kinewatch_mqtt::{Client, Endpoint, Options};
 use kinewatch_store::{KeepUntil, StoreOptions};
+use mount::Mount;
 use serde_json::Value;
 use support::{Broker, DEADLINE, Daemon, Process, Stream, free_port, kinewatch, root};
 use tokio::sync::{mpsc, oneshot};
@@ -227,28 +229,6 @@ fn check(lines: &[String]) {
     let (first, last) = (*seen.first().unwrap(), *seen.last().unwrap());
     let missing: Vec<u64> = (first..=last).filter(|s| !seen.contains(s) && !stated.contains(s)).collect();
     assert_eq!(missing, [0; 0], "lost without a word");
-}
-
-/// A file system in memory, unmounted when it goes out of scope; `None`, said, where this process may not mount one.
-struct Mount(tempfile::TempDir);
-
-impl Mount {
-    fn new(size: &str) -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let options = format!("size={size}");
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(dir.path()).output();
-        let mounted = mount.is_ok_and(|done| done.status.success());
-        if !mounted {
-            println!("skipped: this process may not mount a file system");
-        }
-        mounted.then_some(Self(dir))
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
 }
 
 fn ready(daemon: &Daemon) -> Option<String> {

@@ -16,26 +16,10 @@ kinewatch=$PWD/$build/release/kinewatch
 broker=18831 rtsp=18555 web=18090 repo=18091
 rm -rf "$work" && mkdir -p "$work"
 
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+. tests/demo-lib.sh
 run() { printf '$ %s\n' "$*"; "$@"; }
-children=()
-cleanup() { for child in "${children[@]}"; do kill "$child" 2>/dev/null || true; done; wait 2>/dev/null || true; }
-trap cleanup EXIT
 
-# wait_for WHAT COMMAND [SECONDS]
-wait_for() {
-  local end=$((SECONDS + ${3:-120}))
-  until (eval "$2") >/dev/null 2>&1; do
-    if ((SECONDS > end)); then
-      echo "error: waited too long for $1; the end of the log:" >&2
-      tail -n 20 "$work/daemon.log" >&2
-      exit 1
-    fi
-    sleep 0.2
-  done
-}
-
-metric() { exec 3<>"/dev/tcp/127.0.0.1/$web" && printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3 && grep -F "$1" <&3; }
+metric() { metrics | grep -F "$1"; }
 model() { "$kinewatch" model list --config "$work/kinewatch.toml" --json | python3 -c "
 import json, sys
 m = next(m for m in json.load(sys.stdin)['models'] if m['model'] == '$1')

@@ -14,25 +14,7 @@ kinewatch=$build/release/kinewatch
 broker=18830 rtsp=18554 web=18089
 mkdir -p "$work" && rm -rf "$work"/state "$work"/scores "$work"/*.jsonl "$work"/*.png "$work"/*.log
 
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
-children=()
-cleanup() { for child in "${children[@]}"; do kill "$child" 2>/dev/null || true; done; wait 2>/dev/null || true; }
-trap cleanup EXIT
-
-metrics() { exec 3<>"/dev/tcp/127.0.0.1/$web" && printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3 && cat <&3; }
-
-# wait_for WHAT COMMAND [SECONDS]
-wait_for() {
-  local end=$((SECONDS + ${3:-60}))
-  until (eval "$2") >/dev/null 2>&1; do
-    if ((SECONDS > end)); then
-      echo "error: waited too long for $1; the end of the log:" >&2
-      tail -n 20 "$work/daemon.log" >&2
-      exit 1
-    fi
-    sleep 0.2
-  done
-}
+. tests/demo-lib.sh
 
 # H.264 in MP4, as an RTSP camera sends it; at most 1280 wide so that the software encoder stays quick.
 to_h264() {

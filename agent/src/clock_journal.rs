@@ -3,13 +3,15 @@
 //! The store thread owns it: it alone knows which `sequence` a step comes after. A file that cannot be read or written
 //! costs corrections after a restart, never an event.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use kinewatch_core::event::{ClockRecord, ClockState, MOST_STEPS};
 use kinewatch_core::time::{ClockStep, DeviceClock};
 use serde::{Deserialize, Serialize};
+
+use crate::replace::replace;
 
 /// The record, and where it is kept.
 #[derive(Debug)]
@@ -81,9 +83,7 @@ impl ClockJournal {
 
     /// Writes what is known; [`ClockJournal::note`] does so by itself.
     pub fn save(&self) {
-        let beside = self.path.with_extension("json.new");
-        let bytes = serde_json::to_vec(&self.kept).unwrap_or_default();
-        if let Err(error) = fs::write(&beside, bytes).and_then(|()| fs::rename(&beside, &self.path)) {
+        if let Err(error) = replace(&self.path, &serde_json::to_vec(&self.kept).unwrap_or_default()) {
             let path = self.path.display();
             tracing::warn!("{path}: {error}; after a restart, steps of the clock so far are not told again");
         }
@@ -100,6 +100,8 @@ fn read(path: &Path) -> Option<Kept> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const S: i64 = 1_000_000_000;

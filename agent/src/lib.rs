@@ -36,6 +36,7 @@ pub mod picture;
 pub mod prepare;
 pub mod progress;
 pub mod reload;
+mod replace;
 pub mod replay;
 mod retained;
 pub mod scores;

@@ -3,9 +3,11 @@
 //! A camera that is renamed or removed while no agent runs would else stay `online` with the broker for ever. The task of
 //! [`crate::camera_states`] owns it. A file that cannot be read or written costs such a removal, never an event.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+
+use crate::replace::replace;
 
 /// Topics remembered; 64 more than cameras there may be, so that those which are gone find room.
 const MOST: usize = 128;
@@ -47,9 +49,7 @@ impl Retained {
     }
 
     fn save(&self) {
-        let beside = self.path.with_extension("json.new");
-        let bytes = serde_json::to_vec(&self.topics).unwrap_or_default();
-        if let Err(error) = fs::write(&beside, bytes).and_then(|()| fs::rename(&beside, &self.path)) {
+        if let Err(error) = replace(&self.path, &serde_json::to_vec(&self.topics).unwrap_or_default()) {
             let path = self.path.display();
             tracing::warn!(
                 "{path}: {error}; the state of a camera that is removed before the next start will stay with the broker"
@@ -66,6 +66,8 @@ fn read(path: &Path) -> io::Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn topics(names: &[&str]) -> Vec<String> {

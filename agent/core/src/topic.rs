@@ -159,7 +159,7 @@ mod tests {
             "kinewatch/v1/home/box/evt/front/fall",
             "kinewatch/v1/home/box/cmd/ping",
             "kinewatch/v1/home/box/status",
-            "kinewatch/v1/work/box/rsp/ping",
+            "kinewatch/v1/office/box/rsp/ping",
             "kinewatch/v1/home/box/rsp",
             "kinewatch/v1/home/box/rsp/",
             "kinewatch/v1/home/box/rsp/+",

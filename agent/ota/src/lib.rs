@@ -11,6 +11,7 @@
 
 pub mod bundle;
 pub mod depot;
+mod durable;
 mod package;
 pub mod publish;
 mod read;

@@ -1,15 +1,17 @@
 //! Bundles: the good one, and each way to be an attack. Whatever is refused leaves nothing behind, inside or outside.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use common::sha256;
 use kinewatch_core::rollout::Disposition;
 use kinewatch_ota::PackageError;
 use kinewatch_ota::bundle::{Bounds, UnpackError, Unsafe, pack, unpack};
-use sha2::{Digest, Sha256};
 use tar::{EntryType, Header};
 use tempfile::TempDir;
 
@@ -143,7 +145,7 @@ fn a_package_comes_back_as_it_was_and_always_as_the_same_bytes() {
     let (mut first, mut second) = (Vec::new(), Vec::new());
     let packed = pack(tiny(), &mut first).unwrap();
     pack(copy.path(), &mut second).unwrap();
-    assert_eq!(Sha256::digest(&first), Sha256::digest(&second), "times, modes and folders leave no trace");
+    assert_eq!(sha256(&first), sha256(&second), "times, modes and folders leave no trace");
 
     let (_home, into) = attempt(first.as_slice(), Bounds::default()).unwrap();
     let names: Vec<PathBuf> = every_path(&into).into_iter().filter(|p| p.is_file()).collect();
@@ -350,7 +352,7 @@ fn content_that_is_not_what_the_manifest_says() {
 
     let old = good()[labels].clone();
     let toml = String::from_utf8(entries[0].data.clone()).unwrap();
-    entries[0].data = toml.replace(&hex(&old.data), &hex(&entries[labels].data)).into();
+    entries[0].data = toml.replace(&sha256(&old.data), &sha256(&entries[labels].data)).into();
     let error = refusal(&bundle(&entries));
     assert!(matches!(error, UnpackError::Package(PackageError::Labels { .. })), "with its hash: {error}");
 }
@@ -404,10 +406,10 @@ fn attacks() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     zeros.resize(zeros.len() + (32 << 20), 0);
     let mut relabelled = entries.clone();
     let labels = at("labels.txt");
-    let old = hex(&relabelled[labels].data);
+    let old = sha256(&relabelled[labels].data);
     relabelled[labels].data = b"background\nfall\njump\n".to_vec();
     let toml = String::from_utf8(relabelled[0].data.clone()).unwrap();
-    relabelled[0].data = toml.replace(&old, &hex(&relabelled[labels].data)).into();
+    relabelled[0].data = toml.replace(&old, &sha256(&relabelled[labels].data)).into();
     let mut reversed = entries.clone();
     reversed.reverse();
     vec![
@@ -452,10 +454,6 @@ fn attacks() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("labels-renamed", "the same with the right hash, but not the labels of the manifest", bundle(&relabelled)),
         ("manifest-broken", "a manifest that is none", changed("model.toml", &|e| e.data = b"format = 1".to_vec())),
     ]
-}
-
-fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Every attack, and what a device reports of it. `KINEWATCH_BLESS=1` writes the table anew.

@@ -2,107 +2,28 @@
 //! wants.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+#[path = "../../../tests/support/mount.rs"]
+mod mount;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use common::sha256;
 use kinewatch_core::rollout::{Code, Record, Release, Slot};
 use kinewatch_ota::depot::{Depot, DepotError, Options, Wanted};
 use kinewatch_ota::open_verified;
-use sha2::{Digest, Sha256};
+use mount::Mount;
 
 const CHILD: &str = "KINEWATCH_DEPOT_TEST_CHILD";
 const NO_RESERVE: Options = Options { reserve_bytes: 0 };
-const MODEL_TOML: &str = r#"
-format = 1
-name = "falls"
-version = "VERSION"
-architecture = "tsm-online"
-plan = "online"
-description = "for tests"
-license = "CC0-1.0"
-provenance = ["none"]
-[input]
-width = 8
-height = 8
-resize = "stretch"
-filter = "bilinear"
-order = "scale-convert"
-layout = "nchw"
-colour = "rgb"
-dtype = "float32"
-mean = [0.0, 0.0, 0.0]
-std = [1.0, 1.0, 1.0]
-[sampling]
-rate_hz = 5.0
-segments = 1
-snippet = 1
-window_s = 0.2
-stride_s = 0.2
-max_hole_s = 0.5
-[output]
-scores = "frame"
-activation = "softmax"
-temperature = 1.0
-background = "background"
-[tensors]
-input = "frame"
-logits = "logits"
-[[tensors.states]]
-input = "state0"
-output = "next0"
-shape = [3, 4, 4]
-[graphs.fp32]
-model = "graph.onnx"
-[[labels]]
-name = "background"
-[[labels]]
-name = "falling"
-[labels.decoder]
-kind = "cusum"
-on = 0.6
-off = 0.4
-smooth_s = 0.0
-h_on = 0.5
-h_off = 0.5
-min_duration_s = 0.3
-merge_gap_s = 0.5
-max_duration_s = 60.0
-lag_start_s = 0.1
-lag_end_s = 0.0
-uncertainty_start_ms = 100.0
-uncertainty_end_ms = 200.0
-[golden]
-tolerance_fp32 = 1e-3
-tolerance_int8 = 0.5
-[[golden.clips]]
-frames = "golden/a.npy"
-logits = "golden/a.logits.npy"
-[files]
-"#;
-
-fn hex(bytes: impl AsRef<[u8]>) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
-}
 
 /// A package of which only the graph and the manifest differ from version to version.
 fn package(dir: &Path, minor: u64) {
-    fs::create_dir_all(dir.join("golden")).unwrap();
-    let graph = format!("graph of {minor}").repeat(1000);
-    let files = [
-        ("graph.onnx", graph.as_str()),
-        ("labels.txt", "background\nfalling\n"),
-        ("golden/a.npy", "frames"),
-        ("golden/a.logits.npy", "logits"),
-    ];
-    let mut toml = MODEL_TOML.replace("VERSION", &format!("1.{minor}.0"));
-    for (name, content) in files {
-        fs::write(dir.join(name), content).unwrap();
-        toml.push_str(&format!("{name:?} = \"{}\"\n", hex(content)));
-    }
-    fs::write(dir.join("model.toml"), toml).unwrap();
+    common::release(dir, &format!("1.{minor}.0"), &format!("graph of {minor}").repeat(1000));
 }
 
 fn release(minor: u64) -> Release {
@@ -111,7 +32,7 @@ fn release(minor: u64) -> Release {
         epoch: minor,
         version: format!("1.{minor}.0").parse().unwrap(),
         bundle: format!("models/falls/1.{minor}.0/bundle.tar.zst"),
-        sha256: hex(format!("bundle {minor}")),
+        sha256: sha256(format!("bundle {minor}")),
         length: 1000,
     }
 }
@@ -149,7 +70,7 @@ fn packages_share_what_they_have_in_common() {
     assert!(depot.is_installed("falls", &release(1)));
     let inode = |package: &Path, name: &str| package.join(name).metadata().unwrap().ino();
     assert_eq!(inode(&one, "labels.txt"), inode(&two, "labels.txt"));
-    assert_ne!(inode(&one, "graph.onnx"), inode(&two, "graph.onnx"));
+    assert_ne!(inode(&one, "tiny.onnx"), inode(&two, "tiny.onnx"));
     assert_eq!(names(dir.path().join("blobs")).len(), 5, "two graphs, labels, a clip and its logits");
     assert_eq!(names(dir.path().join("unpacking")), [""; 0]);
 }
@@ -191,11 +112,11 @@ fn what_nobody_wants_is_removed_and_nothing_else() {
     let depot = Depot::open(dir.path(), NO_RESERVE).unwrap();
     (1..=4).for_each(|minor| drop(install(&depot, minor)));
     depot.link("falls", &slot(3), Some(&slot(2))).unwrap();
-    let digest = |minor| hex(fs::read(depot.installed("falls", &release(minor)).join("model.toml")).unwrap());
-    for digest in [digest(1), digest(3), hex("factory")] {
+    let digest = |minor| sha256(fs::read(depot.installed("falls", &release(minor)).join("model.toml")).unwrap());
+    for digest in [digest(1), digest(3), sha256("factory")] {
         fs::create_dir_all(depot.engine(&digest, "ort1.23-sm87-fp16")).unwrap();
     }
-    for sha256 in [hex("gone"), release(4).sha256] {
+    for sha256 in [sha256("gone"), release(4).sha256] {
         fs::write(depot.parts().join(format!("{sha256}.part")), "half").unwrap();
     }
     let outside = dir.path().join("events.db");
@@ -203,7 +124,7 @@ fn what_nobody_wants_is_removed_and_nothing_else() {
 
     let mut record = Record::found("falls", slot(3), Some(slot(2)));
     record.phase = serde_json::from_value(serde_json::json!({"phase": "settling", "keep": release(4)})).unwrap();
-    let wanted = Wanted::by([&record]).with_engines_of(&hex("factory"));
+    let wanted = Wanted::by([&record]).with_engines_of(&sha256("factory"));
     let freed = depot.collect(&wanted).unwrap();
     assert_eq!((freed.engines, freed.bundles, freed.packages, freed.blobs), (1, 1, 1, 1), "{freed:?}");
     for minor in [2, 3, 4] {
@@ -261,28 +182,6 @@ fn no_space_is_taken_from_the_reserve() {
     assert!(plenty.reserve(&release(3), u64::MAX >> 21, &wanted(slot(2), None)).is_err(), "what the channel asks for");
 }
 
-/// A file system in memory, unmounted when it goes out of scope.
-struct Mount(tempfile::TempDir);
-
-impl Mount {
-    fn new(size: &str) -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let mount = ["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"];
-        let mounted = Command::new("mount").args(mount).arg(dir.path()).output().is_ok_and(|o| o.status.success());
-        if !mounted {
-            println!("skipped: this process may not mount a file system");
-        }
-        mounted.then_some(Self(dir))
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
-}
-
-/// Each amount of free space, from none to enough: either it is installed, or the disk is full and what runs is whole.
 #[test]
 fn a_disk_that_fills_up_at_any_step() {
     let Some(disk) = Mount::new("4m") else { return };
@@ -324,7 +223,7 @@ fn try_install(depot: &Depot, from: &Path) -> Result<(), kinewatch_core::rollout
         kinewatch_core::rollout::Fault::from(Code::NoSpace)
     };
     fs::create_dir_all(place.join("golden")).map_err(full)?;
-    for name in ["model.toml", "graph.onnx", "labels.txt", "golden/a.npy", "golden/a.logits.npy"] {
+    for name in ["model.toml", "tiny.onnx", "labels.txt", "golden/a.npy", "golden/a.logits.npy"] {
         fs::write(place.join(name), fs::read(from.join(name)).unwrap()).map_err(full)?;
     }
     depot.install("falls", &release(2), &open_verified(&place).unwrap()).map_err(|e| e.fault())?;

@@ -1,97 +1,13 @@
 //! Verification of a package directory: the good one, and each way to be wrong.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::fs;
 use std::path::Path;
 
+use common::{FILES, package, sha256};
 use kinewatch_ota::{Limits, PackageError, open_verified, open_verified_within};
-use sha2::{Digest, Sha256};
-
-const MODEL_TOML: &str = r#"
-format = 1
-name = "tiny"
-version = "0.1.0"
-architecture = "tsm-online"
-plan = "online"
-description = "for tests"
-license = "CC0-1.0"
-provenance = ["none"]
-[input]
-width = 8
-height = 8
-resize = "stretch"
-filter = "bilinear"
-order = "scale-convert"
-layout = "nchw"
-colour = "rgb"
-dtype = "float32"
-mean = [0.0, 0.0, 0.0]
-std = [1.0, 1.0, 1.0]
-[sampling]
-rate_hz = 5.0
-segments = 1
-snippet = 1
-window_s = 0.2
-stride_s = 0.2
-max_hole_s = 0.5
-[output]
-scores = "frame"
-activation = "softmax"
-temperature = 1.0
-background = "background"
-[tensors]
-input = "frame"
-logits = "logits"
-[[tensors.states]]
-input = "state0"
-output = "next0"
-shape = [3, 4, 4]
-[graphs.fp32]
-model = "tiny.onnx"
-[[labels]]
-name = "background"
-[[labels]]
-name = "wave"
-[labels.decoder]
-kind = "cusum"
-on = 0.6
-off = 0.4
-smooth_s = 0.0
-h_on = 0.5
-h_off = 0.5
-min_duration_s = 0.3
-merge_gap_s = 0.5
-max_duration_s = 60.0
-lag_start_s = 0.1
-lag_end_s = 0.0
-uncertainty_start_ms = 100.0
-uncertainty_end_ms = 200.0
-[golden]
-tolerance_fp32 = 1e-3
-tolerance_int8 = 0.5
-[[golden.clips]]
-frames = "golden/a.npy"
-logits = "golden/a.logits.npy"
-[files]
-"#;
-
-const FILES: [(&str, &str); 4] = [
-    ("tiny.onnx", "not really a graph"),
-    ("labels.txt", "background\nwave\n"),
-    ("golden/a.npy", "frames"),
-    ("golden/a.logits.npy", "logits"),
-];
-
-fn package(dir: &Path) {
-    fs::create_dir_all(dir.join("golden")).unwrap();
-    let mut toml = MODEL_TOML.to_owned();
-    for (name, content) in FILES {
-        fs::write(dir.join(name), content).unwrap();
-        let sum: String = Sha256::digest(content).iter().map(|b| format!("{b:02x}")).collect();
-        toml.push_str(&format!("{name:?} = \"{sum}\"\n"));
-    }
-    fs::write(dir.join("model.toml"), toml).unwrap();
-}
 
 #[test]
 fn a_good_package_opens_and_is_identified_by_its_manifest() {
@@ -191,9 +107,8 @@ fn swap_for_link(path: &Path) {
 
 /// Another `labels.txt` with its right hash in the manifest.
 fn relabel(dir: &Path, labels: &str) {
-    let sum = |text: &str| -> String { Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect() };
     let path = dir.join("model.toml");
     let text = fs::read_to_string(&path).unwrap();
-    fs::write(&path, text.replace(&sum(FILES[1].1), &sum(labels))).unwrap();
+    fs::write(&path, text.replace(&sha256(FILES[1].1), &sha256(labels))).unwrap();
     fs::write(dir.join("labels.txt"), labels).unwrap();
 }

@@ -2,12 +2,15 @@
 //! halts, and every change of keys, lost ones included.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use async_trait::async_trait;
+use common::sha256;
 use jiff::{SignedDuration, Timestamp};
 use kinewatch_core::rollout::{Channel, Gates};
 use kinewatch_ota::bundle::{Bounds, unpack};
@@ -33,21 +36,16 @@ fn release(home: &Path, version: &str, label: &str) -> PathBuf {
     let mut toml = fs::read_to_string(tiny().join("model.toml")).unwrap();
     toml = toml.replacen("version = \"1.0.0\"", &format!("version = \"{version}\""), 1);
     toml = toml.replacen("name = \"wave\"", &format!("name = \"{label}\""), 1);
-    for (name, sha256) in package.manifest.files {
+    for (name, listed) in package.manifest.files {
         let mut bytes = fs::read(tiny().join(&name)).unwrap();
         if name == "labels.txt" {
             bytes = String::from_utf8(bytes).unwrap().replace("wave", label).into();
-            toml = toml.replace(&sha256, &hex(&bytes));
+            toml = toml.replace(&listed, &sha256(&bytes));
         }
         fs::write(dir.join(name), bytes).unwrap();
     }
     fs::write(dir.join("model.toml"), toml).unwrap();
     dir
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use sha2::Digest;
-    sha2::Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// A web server that knows nothing but files.

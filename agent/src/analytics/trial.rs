@@ -214,6 +214,9 @@ impl Analytics {
 
     /// The request has been scored: kept for the candidate where there is one, else let go.
     pub(super) fn scored(&mut self, lane: usize, waiting: Waiting, row: usize) {
+        if self.trial.is_none() {
+            return give_back(&mut self.spare, waiting);
+        }
         let (camera, index) = self.places[lane];
         let model = self.cameras[camera].watchers[index].model;
         let keeps = self.schedule.load() == Load::Kept && self.logits.is_valid(row);

@@ -2,42 +2,15 @@
 //! one, the test says so and ends; a full disk is then shown by the unit test beside `append` alone.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../../tests/support/mount.rs"]
+mod mount;
 mod support;
 
 use std::fs;
-use std::path::Path;
-use std::process::Command;
 
 use kinewatch_store::{Disposition, Draft, Handing, Status, Store, StoreError};
+use mount::Mount;
 use support::{at, database, draft, open, options, payload, waiting};
-
-/// A file system in memory, unmounted when it goes out of scope.
-struct Mount(tempfile::TempDir);
-
-impl Mount {
-    fn new(size: &str) -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let mounted = mount(&["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"], dir.path());
-        if !mounted {
-            println!("skipped: this process may not mount a file system");
-        }
-        mounted.then_some(Self(dir))
-    }
-
-    fn remount(&self, how: &str) {
-        assert!(mount(&["-o", &format!("remount,{how}")], self.0.path()), "remount {how}");
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
-}
-
-fn mount(arguments: &[&str], at: &Path) -> bool {
-    Command::new("mount").args(arguments).arg(at).output().is_ok_and(|done| done.status.success())
-}
 
 fn large(sequence: u64, rev: u32) -> Vec<u8> {
     let mut message = payload(sequence, rev);

@@ -6,12 +6,9 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Command, Stdio};
 
 use kinewatch_store::{Handing, Status, Store, StoreOptions};
-use support::{at, draft, waiting};
+use support::{at, draft, run_and_kill, waiting};
 
 const CHILD: &str = "KINEWATCH_STORE_TEST_CHILD";
 const ROUNDS: u64 = 12;
@@ -43,7 +40,7 @@ fn survives_kill_nine() {
     let path = dir.path().join("events.db");
     let mut promised = 0;
     for round in 0..ROUNDS {
-        promised = promised.max(run_and_kill(&path, 1 + round * 3));
+        promised = promised.max(run_and_kill(CHILD, &path, "stored", 1 + round * 3));
         let store = Store::open(&path, options(), &at(0), None).unwrap();
         assert_eq!(store.opened(), &Default::default(), "nothing damaged, nothing lost");
         let all: Vec<u64> = store.history(usize::MAX >> 1, 0).unwrap().iter().map(|h| h.sequence).collect();
@@ -55,21 +52,4 @@ fn survives_kill_nine() {
         assert!((1..=last).filter(|s| s % 3 != 1).all(|s| waiting.contains(&s)), "only acknowledged ones left");
         assert_eq!(store.open_actions().unwrap(), [], "ended in the same transaction");
     }
-}
-
-/// Kill the child after it has promised `appends` times; the highest number it promised.
-fn run_and_kill(path: &Path, appends: u64) -> u64 {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["survives_kill_nine", "--exact", "--nocapture", "--test-threads=1"])
-        .env(CHILD, path)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let number = |line: String| line.rsplit_once("stored ").and_then(|(_, n)| n.parse::<u64>().ok());
-    let mut promised = lines.by_ref().filter_map(number).nth(appends as usize - 1).expect("the child appends");
-    child.kill().unwrap();
-    promised = lines.filter_map(number).last().unwrap_or(promised).max(promised);
-    child.wait().unwrap();
-    promised
 }

@@ -1,9 +1,9 @@
 //! What is known of updates survives `kill -9` at any moment, damage of any byte, and a second owner; no floor ever falls.
 #![allow(clippy::unwrap_used)]
 
-use std::io::{BufRead, BufReader};
+mod support;
+
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use kinewatch_core::rollout::step::Note;
 use kinewatch_core::rollout::{Code, Fault, Quarantined, Record, Release, Slot};
@@ -161,7 +161,7 @@ fn survives_kill_nine() {
     let path = dir.path().join("updates.db");
     let mut promised = 0;
     for round in 0..12 {
-        promised = promised.max(run_and_kill(&path, 1 + round * 3));
+        promised = promised.max(support::run_and_kill(CHILD, &path, "committed", 1 + round * 3));
         let updates = Updates::open(&path).unwrap();
         assert_eq!(updates.set_aside(), None);
         let Record { floors, current, .. } = updates.load("falls", fresh).unwrap().record;
@@ -171,21 +171,4 @@ fn survives_kill_nine() {
         assert_eq!(updates.repository_floors("home").unwrap().unwrap(), epoch.to_string());
         assert_eq!(updates.history("falls", 1).unwrap(), [note(epoch)]);
     }
-}
-
-/// Kill the child after so many commits; the highest number it promised.
-fn run_and_kill(path: &Path, commits: usize) -> u64 {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["survives_kill_nine", "--exact", "--nocapture", "--test-threads=1"])
-        .env(CHILD, path)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let number = |line: String| line.rsplit_once("committed ").and_then(|(_, n)| n.parse::<u64>().ok());
-    let promised = lines.by_ref().filter_map(number).nth(commits - 1).expect("the child commits");
-    child.kill().unwrap();
-    let promised = lines.filter_map(number).last().unwrap_or(promised).max(promised);
-    child.wait().unwrap();
-    promised
 }

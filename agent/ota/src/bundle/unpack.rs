@@ -10,7 +10,7 @@ use kinewatch_core::manifest::Manifest;
 use tar::{Archive, Entry, EntryType};
 
 use super::{MANIFEST, UnpackError, Unsafe, WINDOW_LOG};
-use crate::{Limits, PackageError, VerifiedPackage, open_verified_within};
+use crate::{Limits, PackageError, VerifiedPackage, durable, open_verified_within};
 
 /// What an archive may have beside its files, bytes: headers, padding, and zeros at its end.
 const OVERHEAD: u64 = 16 << 20;
@@ -175,7 +175,7 @@ impl Unpacking<'_> {
         let outer = [Some(self.into), self.into.parent()].into_iter().flatten().map(Path::to_owned);
         for dir in inner.chain(outer) {
             let dir = if dir.as_os_str().is_empty() { PathBuf::from(".") } else { dir };
-            File::open(&dir).and_then(|d| d.sync_all()).map_err(|e| UnpackError::io(&dir, e))?;
+            durable::sync(&dir).map_err(|e| UnpackError::io(&dir, e))?;
         }
         Ok(())
     }

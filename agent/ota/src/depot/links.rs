@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use kinewatch_core::rollout::{Record, Release, Slot};
 
-use super::{Depot, DepotError, NEW, remove, sidecar, sync};
+use super::{Depot, DepotError, remove, sidecar};
+use crate::durable;
 
 /// Largest description of a release, bytes.
 const MAX_SIDECAR: u64 = 64 << 10;
@@ -60,17 +61,16 @@ impl Depot {
         let link = folder.join(model);
         let Some(release) = release else {
             remove(&link)?;
-            return sync(&folder);
+            return durable::sync(&folder).map_err(|e| DepotError::io(&folder, "making it durable", e));
         };
         let target = Path::new("../installed").join(model).join(release.folder());
         if fs::read_link(&link).is_ok_and(|found| found == target) {
             return Ok(());
         }
-        let new = folder.join(format!("{NEW}{model}"));
+        let new = durable::beside(&link);
         remove(&new)?;
         symlink(&target, &new).map_err(|e| DepotError::io(&new, "making the link", e))?;
-        fs::rename(&new, &link).map_err(|e| DepotError::io(&link, "swapping the link", e))?;
-        sync(&folder)
+        durable::rename(&new, &link).map_err(|e| DepotError::io(&link, "swapping the link", e))
     }
 }
 

@@ -24,7 +24,7 @@ mod links;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use kinewatch_core::rollout::Release;
@@ -33,10 +33,8 @@ pub use collect::{Freed, Wanted};
 pub use error::DepotError;
 pub use links::Found;
 
-use crate::VerifiedPackage;
-
-/// Begins the names of what is not finished. Nothing that is finished has such a name.
-const NEW: &str = ".new-";
+use crate::durable::NEW;
+use crate::{VerifiedPackage, durable};
 
 /// Bounds of the depot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,9 +125,9 @@ impl Depot {
         sync(&self.root.join("installed"))?;
         remove(&into)?;
         let json = serde_json::to_vec_pretty(release).map_err(|e| DepotError::io(&into, "describing it", e.into()))?;
-        write_durably(&sidecar(&into), &json)?;
-        fs::rename(&unpacked.dir, &into).map_err(|e| DepotError::io(&into, "moving it to its place", e))?;
-        sync(&parent)?;
+        let described = sidecar(&into);
+        durable::write(&described, &json).map_err(|e| DepotError::io(&described, "writing it", e))?;
+        durable::rename(&unpacked.dir, &into).map_err(|e| DepotError::io(&into, "moving it to its place", e))?;
         remove(&self.bundle(release))?;
         Ok(into)
     }
@@ -238,14 +236,5 @@ fn remove(path: &Path) -> Result<(), DepotError> {
 
 /// Make the names in a folder durable.
 fn sync(folder: &Path) -> Result<(), DepotError> {
-    File::open(folder).and_then(|f| f.sync_all()).map_err(|e| DepotError::io(folder, "making it durable", e))
-}
-
-/// A file that is there whole or not at all.
-fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), DepotError> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let new = path.with_file_name(format!("{NEW}{name}"));
-    let written = File::create(&new).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
-    written.and_then(|()| fs::rename(&new, path)).map_err(|e| DepotError::io(path, "writing it", e))?;
-    path.parent().map_or(Ok(()), sync)
+    durable::sync(folder).map_err(|e| DepotError::io(folder, "making it durable", e))
 }

@@ -12,11 +12,11 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::keys::KeyRing;
-use super::repository::{Repository, put, target, target_name, target_path, write};
+use super::repository::{Repository, target, target_name, target_path, write};
 use super::{PublishError, Reach};
-use crate::VerifiedPackage;
 use crate::bundle::{Bounds, labels_changed, pack, unpack};
 use crate::read::hex;
+use crate::{VerifiedPackage, durable};
 
 /// Key of a target's `custom` part.
 const CUSTOM: &str = "kinewatch";
@@ -68,7 +68,7 @@ impl Repository {
         let path = target_path(&self.dir, &name, &hex(&sha256));
         let folder = path.parent().unwrap_or(&self.dir);
         DirBuilder::new().recursive(true).create(folder).map_err(PublishError::io(folder))?;
-        put(&file, &path)?;
+        durable::rename(&file, &path).map_err(PublishError::io(&path))?;
         fs::remove_dir_all(&work).map_err(PublishError::io(&work))?;
         let mut listed = target(&sha256, length);
         let facts = json!({ "package": package.digest, "unpacked_bytes": unpacked_bytes });

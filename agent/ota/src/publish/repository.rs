@@ -1,7 +1,7 @@
 //! The folder: read as it is, and changed so that it is whole at every moment.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::fs::{self, DirBuilder, File};
+use std::io::{ErrorKind, Read};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,7 @@ use tough::schema::{
 use super::keys::{KeyFile, KeyRing};
 use super::signing::{EXPIRY_DAYS, SPEC_VERSION, expiry, sign};
 use super::{PublishError, Reach, Role};
+use crate::durable;
 use crate::read::hex;
 
 /// Largest metadata file, bytes: what devices accept of targets.
@@ -360,21 +361,9 @@ fn metafile(version: NonZeroU64, bytes: &[u8]) -> Metafile {
     Metafile { length: Some(bytes.len() as u64), hashes: Some(hashes), version, _extra: Default::default() }
 }
 
-/// A whole file or none: written beside, synchronised, renamed.
+/// A whole file or none, in a folder that may be new.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<(), PublishError> {
     let dir = path.parent().unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).create(dir).map_err(PublishError::io(dir))?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let beside = dir.join(format!(".{name}.new"));
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).open(&beside).map_err(PublishError::io(&beside))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(PublishError::io(&beside))?;
-    put(&beside, path)
-}
-
-/// Renames, and synchronises the folder.
-pub(super) fn put(from: &Path, to: &Path) -> Result<(), PublishError> {
-    let dir = to.parent().unwrap_or(Path::new("."));
-    fs::rename(from, to).map_err(PublishError::io(to))?;
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(PublishError::io(dir))
+    durable::write(path, bytes).map_err(PublishError::io(path))
 }

@@ -11,9 +11,10 @@ use tough::key_source::KeySource;
 use tough::schema::{Root, Signed};
 
 use super::keys::{KeyFile, KeyRing, key_id};
-use super::repository::{Folder, Repository, next, put, write};
+use super::repository::{Folder, Repository, next, write};
 use super::signing::{expiry, sign_with};
 use super::{PublishError, Reach, Role};
+use crate::durable;
 use crate::read::hex;
 
 /// Where a root waits for signatures.
@@ -172,7 +173,7 @@ impl Repository {
         self.root = merged;
         // From here on devices want what follows to be signed by the new keys; where that fails, `refresh` does it.
         let published = self.dir.join("metadata").join(format!("{version}.root.json"));
-        put(&path, &published)?;
+        durable::rename(&path, &published).map_err(PublishError::io(&published))?;
         let reach = self.renewed(keys, now)?;
         Ok(Rotated::Published { version, reach })
     }

@@ -20,8 +20,8 @@ use url::Url;
 use super::document::Hasher;
 use super::http::{Http, extent, shown};
 use super::pace::Reader;
-use super::store::synchronise;
 use super::{Refused, Target};
+use crate::durable;
 
 /// A try that brings this many bytes gives a transfer all its tries back.
 const PROGRESS: u64 = 16 << 10;
@@ -172,11 +172,7 @@ impl<'a> Transfer<'a> {
         self.part.file.flush().await.map_err(|e| Refused::disk(&self.part.path, &e))?;
         self.part.file.sync_all().await.map_err(|e| Refused::disk(&self.part.path, &e))?;
         let (part, into) = (self.part.path, into.to_owned());
-        blocking(move || {
-            fs::rename(&part, &into).map_err(|e| Refused::disk(&into, &e))?;
-            synchronise(into.parent().unwrap_or(Path::new("/")))
-        })
-        .await?;
+        blocking(move || durable::rename(&part, &into).map_err(|e| Refused::disk(&into, &e))).await?;
         Ok(self.fetched)
     }
 

@@ -1,16 +1,16 @@
 //! The folder with the trusted metadata.
 //!
 //! `root.json`, `timestamp.json`, `snapshot.json`, `targets.json` and delegated roles under their escaped names, byte for
-//! byte as they were received; `floors` with the versions below which nothing is accepted. Each file is replaced whole:
-//! written beside, synchronised, renamed, the folder synchronised. A file that is missing, too large or not readable counts
+//! byte as they were received; `floors` with the versions below which nothing is accepted. Each file is replaced whole. A file that is missing, too large or not readable counts
 //! as missing: what is read here is verified again, and [`super::Floors`] hold even if all of it is lost.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::{Floors, Refused, Role};
+use crate::durable;
 
 const FLOORS: &str = "floors";
 /// No trusted file is larger: [`super::Limits`] bound what comes in.
@@ -41,7 +41,7 @@ impl Store {
     pub(super) fn remove(&self, role: &Role) -> Result<(), Refused> {
         let path = self.directory.join(role.file_name());
         match fs::remove_file(&path) {
-            Ok(()) => synchronise(&self.directory),
+            Ok(()) => durable::sync(&self.directory).map_err(|e| Refused::disk(&self.directory, &e)),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
             Err(e) => Err(Refused::disk(&path, &e)),
         }
@@ -71,20 +71,6 @@ static WRITING: Mutex<()> = Mutex::new(());
 
 /// Replaces the file at `path`, so that after a power cut either the old or the new bytes are there.
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), Refused> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let beside = path.with_file_name(format!(".{name}.new"));
     let _alone = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
-    let written = (|| {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&beside)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    })();
-    written.map_err(|e| Refused::disk(&beside, &e))?;
-    fs::rename(&beside, path).map_err(|e| Refused::disk(path, &e))?;
-    synchronise(path.parent().unwrap_or(Path::new("/")))
-}
-
-/// Makes renames in `directory` last.
-pub(super) fn synchronise(directory: &Path) -> Result<(), Refused> {
-    File::open(directory).and_then(|d| d.sync_all()).map_err(|e| Refused::disk(directory, &e))
+    durable::write(path, bytes).map_err(|e| Refused::disk(path, &e))
 }

@@ -1,7 +1,9 @@
 //! What the tests of the store share: messages that say what they are, and a state directory.
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use kinewatch_store::{Draft, Gap, Handing, Row, Stamp, Status, Store, StoreOptions};
 
@@ -76,4 +78,25 @@ pub fn revs(store: &Store) -> Vec<u32> {
 
 pub fn ranges(gaps: &[Gap]) -> Vec<(u64, u64)> {
     gaps.iter().map(|gap| (gap.first, gap.last)).collect()
+}
+
+/// Runs the test `survives_kill_nine` of this program as a child, which finds `path` in the variable `child` and prints
+/// `word NUMBER` for each promise; kills it after so many of them. Gives the highest number that it promised.
+pub fn run_and_kill(child: &str, path: &Path, word: &str, promises: u64) -> u64 {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["survives_kill_nine", "--exact", "--nocapture", "--test-threads=1"])
+        .env(child, path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let number = |line: String| {
+        let (_, rest) = line.rsplit_once(word)?;
+        rest.trim_start().parse::<u64>().ok()
+    };
+    let promised = lines.by_ref().filter_map(number).nth(promises as usize - 1).expect("the child promises");
+    child.kill().unwrap();
+    let promised = lines.filter_map(number).last().unwrap_or(promised).max(promised);
+    child.wait().unwrap();
+    promised
 }
