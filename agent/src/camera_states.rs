@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kinewatch_capture as capture;
-use kinewatch_core::event::{CameraLink, CameraState, Scoring};
+use kinewatch_core::event::{CameraLink, CameraState, ModelsState, Scoring};
 use kinewatch_core::topic;
 use kinewatch_mqtt::Client;
 
@@ -53,7 +53,7 @@ pub async fn run(shared: Arc<Shared>, client: Arc<Client>, session: u64, state_d
         }
         let state = shared.updates.state.load_full();
         // Without updates there is nothing to say.
-        if !state.models.is_empty() && models.as_ref() != Some(&state) {
+        if !state.models.is_empty() && !models.as_deref().is_some_and(|told| says_the_same(told, &state)) {
             let topic = topic::model_state(&shared.group, &shared.device);
             match client.retain(topic, serde_json::to_vec(&*state).unwrap_or_default()) {
                 Ok(()) => models = Some(state),
@@ -83,6 +83,15 @@ pub async fn run(shared: Arc<Shared>, client: Arc<Client>, session: u64, state_d
             }
         }
     }
+}
+
+/// Whether nothing has changed but when it was last looked.
+fn says_the_same(told: &ModelsState, now: &ModelsState) -> bool {
+    let mut now = now.clone();
+    for (told, now) in told.models.iter().zip(&mut now.models) {
+        now.checked_at.clone_from(&told.checked_at);
+    }
+    *told == now
 }
 
 /// Watches the cameras that are there now; whether they are others than before.

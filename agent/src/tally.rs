@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
-/// Steps to a doubling: a quantile is at most a twelfth too large.
+/// Steps to a doubling: a quantile is known to a twelfth.
 const STEPS: u32 = 8;
 /// The shortest time that is told apart, microseconds; 24 doublings above lie 28 minutes.
 const SHORTEST_US: f64 = 100.0;
@@ -69,7 +69,15 @@ impl Latencies {
         self.0[bucket].fetch_add(requests as u64, Relaxed);
     }
 
-    /// The time that so large a part of them (0 to 1) stayed within, milliseconds; `None` before the first.
+    /// The time that so large a part of them (0 to 1) stayed within is not shorter than this, milliseconds; `None` before the
+    /// first.
+    #[must_use]
+    pub fn quantile_at_least_ms(&self, part: f64) -> Option<f64> {
+        self.quantile_ms(part).map(|most| most / 2f64.powf(1.0 / f64::from(STEPS)))
+    }
+
+    /// The time that so large a part of them (0 to 1) stayed within, milliseconds, at most a twelfth too large; `None` before
+    /// the first.
     #[must_use]
     pub fn quantile_ms(&self, part: f64) -> Option<f64> {
         let counts: Vec<u64> = self.0.iter().map(|n| n.load(Relaxed)).collect();
@@ -159,6 +167,7 @@ mod tests {
         let (half, p99) = (latencies.quantile_ms(0.5).unwrap(), latencies.quantile_ms(0.99).unwrap());
         assert!((10.0..10.0 * 1.0906).contains(&half), "{half}");
         assert!((200.0..200.0 * 1.0906).contains(&p99), "a call of two is two of half its time: {p99}");
+        assert!((200.0 / 1.0906..=200.0).contains(&latencies.quantile_at_least_ms(0.99).unwrap()));
         latencies.observe(Duration::ZERO, 1);
         latencies.observe(Duration::from_secs(1 << 40), 1);
         assert_eq!(latencies.quantile_ms(0.0), Some(0.1));

@@ -418,6 +418,26 @@ fn dates_move_on_and_what_has_expired_is_told() {
     assert_eq!(expires(&repository)[0], 365);
 }
 
+/// The folder may lie where others can write; the keys do not.
+#[test]
+fn a_list_that_somebody_else_has_changed_is_not_signed() {
+    let shop = Shop::new(ONE);
+    shop.open().add(&release(shop.home.path(), "1.0.0", "wave"), &shop.ring(), now()).unwrap();
+    let metadata = shop.repo.join("metadata");
+    let newest = (1..).take_while(|n| metadata.join(format!("{n}.targets.json")).exists()).last().unwrap();
+    let list = metadata.join(format!("{newest}.targets.json"));
+    let forged = fs::read_to_string(&list).unwrap().replace("unpacked_bytes", "unpacked_Bytes");
+    fs::write(&list, forged).unwrap();
+    let other = release(shop.home.path(), "1.1.0", "wave");
+    for result in
+        [shop.open().add(&other, &shop.ring(), now()).map(drop), shop.open().refresh(&shop.ring(), now()).map(drop)]
+    {
+        let error = result.unwrap_err();
+        assert!(matches!(&error, PublishError::Metadata { path, .. } if *path == list), "{error}");
+    }
+    assert!(!metadata.join(format!("{}.targets.json", newest + 1)).exists(), "nothing was signed");
+}
+
 #[test]
 fn keys_stay_private() {
     use std::os::unix::fs::PermissionsExt;

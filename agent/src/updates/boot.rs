@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use kinewatch_core::rollout::step::{Input, Job, Policy, Settings, Step};
 use kinewatch_core::rollout::{Code, Fault, Machine, Record, Slot};
@@ -15,7 +14,7 @@ use semver::Version;
 
 use super::driver::loads;
 use super::ledger::Ledger;
-use super::{ledger, moment};
+use super::moment;
 use crate::config::file::UpdatePolicy;
 use crate::config::plan::{Plan, UpdatesPlan};
 use crate::prepare::PrepareError;
@@ -30,7 +29,7 @@ pub fn home(state_dir: &Path) -> PathBuf {
 /// Updates as the start has left them.
 #[derive(Debug)]
 pub struct Boot {
-    pub(super) ledger: Arc<Mutex<Ledger>>,
+    pub(super) ledger: Ledger,
     pub(super) home: PathBuf,
     pub(super) depot: Depot,
     /// Every record that is stored.
@@ -62,9 +61,11 @@ impl Boot {
         let options = Options { reserve_bytes: plan.updates.as_ref().map_or(0, |updates| updates.reserve) };
         let opened = Ledger::open(&home).and_then(|ledger| {
             let depot = Depot::open(&home, options).map_err(|error| error.fault())?;
-            Ok((ledger, depot))
+            // Of models that are not configured too: what they name stays on the disk.
+            let records = ledger.records()?;
+            Ok((ledger, depot, records))
         });
-        let (ledger, depot) = match opened {
+        let (ledger, depot, records) = match opened {
             Ok(opened) => opened,
             Err(fault) => {
                 tracing::error!(%fault, "updates do not work: {}", fault.code.explain());
@@ -74,9 +75,7 @@ impl Boot {
         };
         let version = |m: &crate::config::plan::ModelPlan| (m.name.clone(), m.manifest.version.clone());
         let factory = plan.models.iter().map(version).collect();
-        let seen = kinewatch_store::updates::read(ledger::path(&home), 0).unwrap_or_default();
-        let records = seen.records.into_iter().map(|record| (record.model.clone(), record)).collect();
-        let ledger = Arc::new(Mutex::new(ledger));
+        let records = records.into_iter().map(|record| (record.model.clone(), record)).collect();
         let mut boot = Self { ledger, home, depot, records, models: Vec::new(), factory };
         for index in 0..plan.models.len() {
             let (name, version) = (plan.models[index].name.clone(), plan.models[index].manifest.version.clone());
@@ -102,9 +101,8 @@ impl Boot {
         true
     }
 
-    fn start(&self, name: &str, machine: Machine, updates: Option<&UpdatesPlan>) -> Started {
-        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        let record = match ledger.record(name, || self.depot.found(name).record(name)) {
+    fn start(&mut self, name: &str, machine: Machine, updates: Option<&UpdatesPlan>) -> Started {
+        let record = match self.ledger.record(name, || self.depot.found(name).record(name)) {
             Ok(record) => record,
             Err(fault) => {
                 tracing::error!(model = name, %fault, "the record of its releases cannot be read");
@@ -112,7 +110,7 @@ impl Boot {
             }
         };
         let step = machine.step(&record, &Input::Started, moment::now(updates));
-        let committed = ledger.commit(&step.record, step.note.as_ref(), None);
+        let committed = self.ledger.commit(&step.record, step.note.as_ref(), None);
         let slot = match &committed {
             Ok(()) => step.record.serving(),
             Err(fault) => {
@@ -131,8 +129,7 @@ impl Boot {
         tracing::error!(model = started.name, %fault, "what was installed cannot be loaded: {}", fault.code.explain());
         let input = Input::Unusable { slot: started.slot.clone(), fault: fault.clone() };
         let step = started.machine.step(&started.step.record, &input, moment::now(updates));
-        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        match ledger.commit(&step.record, step.note.as_ref(), None) {
+        match self.ledger.commit(&step.record, step.note.as_ref(), None) {
             Ok(()) => {
                 started.slot = step.record.serving();
                 started.step = step;

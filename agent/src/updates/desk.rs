@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -53,14 +53,14 @@ pub(super) struct Desk {
     pub factory: BTreeMap<String, Factory>,
     /// Every record that is known, those of models that are not in the configuration too: what they name stays on the disk.
     pub records: RefCell<BTreeMap<String, Record>>,
-    pub ledger: Arc<Mutex<Ledger>>,
+    pub ledger: RefCell<Ledger>,
     pub repository: tokio::sync::Mutex<Option<Repository>>,
     pub reload: reload::Requests,
     pub replies: mpsc::Sender<Reply>,
     pub shared: Arc<Shared>,
     pub session: u64,
-    /// Held by whatever changes the depot.
-    pub disk: Arc<Mutex<()>>,
+    /// Held by whatever changes the depot; first come, first served.
+    pub disk: Arc<tokio::sync::Mutex<()>>,
     /// One model is unpacked or proven at a time.
     pub heavy: Arc<Semaphore>,
     /// One model is tried at a time.
@@ -76,15 +76,11 @@ pub(super) struct Desk {
 impl Desk {
     /// One transaction.
     pub(super) fn commit(&self, record: &Record, note: Option<&Note>, floors: Option<&Floors>) -> Result<(), Fault> {
-        self.ledger().commit(record, note, floors)
+        self.ledger.borrow_mut().commit(record, note, floors)
     }
 
     pub(super) fn floors(&self) -> Result<Floors, Fault> {
-        self.ledger().floors()
-    }
-
-    fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ledger.borrow().floors()
     }
 
     /// The package of a slot.

@@ -5,8 +5,8 @@
 //! [`Job::Load`].
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use kinewatch_core::event::ModelProgress;
@@ -14,10 +14,12 @@ use kinewatch_core::manifest::{Manifest, Overrides};
 use kinewatch_core::rollout::step::{Done, Failure, Job};
 use kinewatch_core::rollout::{Code, Fault, Gates, Labels, Measured, Offer, Release, Slot};
 use kinewatch_ota::bundle;
+use kinewatch_ota::depot::Wanted;
 use kinewatch_ota::tuf::Floors;
 use tokio::sync::oneshot;
 
 use super::desk::Desk;
+use super::ledger::disk;
 use super::{memory, repository};
 use crate::config::file::UpdateSwap;
 use crate::reload::{Fit, ModelRequest, Package, Request, SwapError};
@@ -65,8 +67,8 @@ pub(super) async fn run(desk: Rc<Desk>, model: String, job: Job) -> Outcome {
 }
 
 async fn reserve(desk: &Desk, release: Release, min_free_mb: u64) -> Outcome {
-    let (depot, wanted) = (desk.depot.clone(), desk.wanted());
-    let reserve = move || depot.reserve(&release, min_free_mb, &wanted).map_err(|e| e.fault());
+    let depot = desk.depot.clone();
+    let reserve = move |wanted: &Wanted| depot.reserve(&release, min_free_mb, wanted).map_err(|e| e.fault());
     let freed = on_disk(desk, reserve).await?;
     tracing::debug!(?freed, "there is space for the release");
     Ok(Done::Plain)
@@ -109,7 +111,7 @@ async fn unpack(desk: &Desk, model: &str, release: Release, labels: Labels, curr
     let overrides = desk.factory.get(model).map(|factory| factory.overrides.clone()).unwrap_or_default();
     let permit = Arc::clone(&desk.heavy).acquire_owned().await.map_err(|_| stopping())?;
     let (depot, model) = (desk.depot.clone(), model.to_owned());
-    on_disk(desk, move || {
+    on_disk(desk, move |_| {
         let _one_at_a_time = permit;
         let fits = |manifest: &Manifest| fits(manifest, &release, &model, labels, running.as_deref(), &overrides);
         // Done already, before a crash.
@@ -274,10 +276,10 @@ fn not_loaded(error: &SwapError) -> Failure {
 }
 
 async fn settle(desk: &Desk, model: &str, current: Slot, previous: Option<Slot>) -> Outcome {
-    let (depot, wanted, model) = (desk.depot.clone(), desk.wanted(), model.to_owned());
-    on_disk(desk, move || {
+    let (depot, model) = (desk.depot.clone(), model.to_owned());
+    on_disk(desk, move |wanted| {
         depot.link(&model, &current, previous.as_ref()).map_err(|e| e.fault())?;
-        depot.collect(&wanted).map_err(|e| e.fault())
+        depot.collect(wanted).map_err(|e| e.fault())
     })
     .await?;
     Ok(Done::Plain)
@@ -309,15 +311,17 @@ async fn ask<T>(desk: &Desk, request: ModelRequest, answer: oneshot::Receiver<T>
     answer.await.map_err(|_| stopping())
 }
 
-/// On a thread of the runtime, one after the other: one that was cut off ends before the next begins.
+/// On a thread of the runtime, one after the other: one that was cut off ends before the next begins. What must stay on the disk
+/// is looked at when its turn has come.
 async fn on_disk<T: Send + 'static>(
     desk: &Desk,
-    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+    work: impl FnOnce(&Wanted) -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Failure> {
-    let disk = Arc::clone(&desk.disk);
+    let held = Arc::clone(&desk.disk).lock_owned().await;
+    let wanted = desk.wanted();
     let one_at_a_time = move || {
-        let _held = disk.lock().unwrap_or_else(PoisonError::into_inner);
-        work()
+        let _held = held;
+        work(&wanted)
     };
     match tokio::task::spawn_blocking(one_at_a_time).await {
         Ok(result) => Ok(result?),
@@ -327,11 +331,6 @@ async fn on_disk<T: Send + 'static>(
 
 fn stopping() -> Failure {
     Fault::new(Code::Interrupted, "the agent stops").into()
-}
-
-fn disk(path: &std::path::Path, error: &std::io::Error) -> Fault {
-    let code = if error.kind() == std::io::ErrorKind::StorageFull { Code::NoSpace } else { Code::DiskError };
-    Fault::new(code, format!("{}: {error}", path.display()))
 }
 
 /// Ends a child process when the job that waits for it is cut off.

@@ -1,5 +1,6 @@
 //! The state of updates on the disk, in words of the updater.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use kinewatch_core::rollout::step::Note;
@@ -52,6 +53,11 @@ impl Ledger {
         self.0.commit(Change { record, note, repository }).map_err(|e| fault(&e))
     }
 
+    /// Every record that can be read.
+    pub(super) fn records(&self) -> Result<Vec<Record>, Fault> {
+        self.0.records().map_err(|e| fault(&e))
+    }
+
     /// What the repository's metadata must not go below.
     pub(super) fn floors(&self) -> Result<Floors, Fault> {
         let floors = self.0.repository_floors(REPOSITORY).map_err(|e| fault(&e))?;
@@ -75,7 +81,10 @@ pub(super) fn fault(error: &StoreError) -> Fault {
     Fault::new(code, error.to_string())
 }
 
-fn disk(path: &Path, error: &std::io::Error) -> Fault {
-    let code = if error.kind() == std::io::ErrorKind::StorageFull { Code::NoSpace } else { Code::DiskError };
+pub(super) fn disk(path: &Path, error: &std::io::Error) -> Fault {
+    let code = match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Code::NoSpace,
+        _ => Code::DiskError,
+    };
     Fault::new(code, format!("{}: {error}", path.display()))
 }

@@ -33,7 +33,11 @@ fn cgroup() -> Option<u64> {
     // Without a limit it says `max`.
     let most: u64 = read("memory.max")?.trim().parse().ok()?;
     let used: u64 = read("memory.current")?.trim().parse().ok()?;
-    Some(most.saturating_sub(used))
+    // Files that were read are charged to the service too, the bundle that has just come above all, and go when memory is asked for.
+    let stat = read("memory.stat")?;
+    let cached = |name| stat.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+    let cache: u64 = ["inactive_file ", "active_file "].into_iter().filter_map(cached).sum();
+    Some(most.saturating_sub(used.saturating_sub(cache)))
 }
 
 fn kib(text: &str, name: &str) -> Option<u64> {

@@ -153,7 +153,7 @@ fn drive(
         depot: boot.depot,
         records: RefCell::new(boot.records),
         factory: plan.models.iter().map(factory).collect(),
-        ledger: boot.ledger,
+        ledger: RefCell::new(boot.ledger),
         repository: tokio::sync::Mutex::new(None),
         reload,
         replies,

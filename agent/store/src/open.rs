@@ -309,6 +309,13 @@ fn read_meta(connection: &Connection, path: &Path, key: &str) -> Result<u64, Sto
         .map_err(|e| StoreError::sqlite(path, "reading the counters", e))
 }
 
+/// Damaged databases that [`set_aside`] has moved away, the oldest first.
+pub(crate) fn asides(path: &Path) -> impl Iterator<Item = PathBuf> {
+    (1..=10_000)
+        .map(move |n| PathBuf::from(format!("{}.corrupt-{n}", path.display())))
+        .take_while(|aside| aside.exists())
+}
+
 /// Move the database and its log away under the first free number.
 pub(crate) fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
     let with = |suffix: &str| PathBuf::from(format!("{}{suffix}", path.display()));

@@ -105,7 +105,7 @@ pub(crate) fn sync_directory(of: &Path) {
 
 /// A lock outlives its owner for a moment where another thread was just then starting a program, which holds all that is open
 /// until it has begun. So it is waited for.
-fn lock(file: &File, path: &Path) -> Result<(), StoreError> {
+pub(crate) fn lock(file: &File, path: &Path) -> Result<(), StoreError> {
     const LOOK_EVERY: Duration = Duration::from_millis(10);
     let give_up = Instant::now() + Duration::from_secs(1);
     loop {

@@ -10,16 +10,16 @@
 //! Blocks on the disk; one owner at a time (`updates.lock` beside it), and any number of [`read`]ers.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use kinewatch_core::rollout::step::Note;
 use kinewatch_core::rollout::{Quarantined, RECORD_SCHEMA, Record};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, params};
 
-use crate::StoreError;
-use crate::open::{BUSY_TIMEOUT, check_writable, checked, set_aside};
+use crate::open::{BUSY_TIMEOUT, asides, check_writable, checked, set_aside};
 use crate::record::sync_directory;
+use crate::{StoreError, record};
 
 const SCHEMA: &str = "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -82,10 +82,7 @@ impl Updates {
             Err(StoreError::Corrupt { reason, .. }) => {
                 let aside = set_aside(&path)?;
                 tracing::error!(path = %path.display(), aside = %aside.display(), reason, "database of updates damaged: set aside, a new one begun");
-                let mut connection = connect(&path)?;
-                carry_over(&aside, &mut connection)
-                    .map_err(|e| StoreError::sqlite(&path, "carrying floors over", e))?;
-                (connection, Some(aside))
+                (connect(&path)?, Some(aside))
             }
             other => (other?, None),
         };
@@ -189,14 +186,10 @@ pub fn read(path: impl AsRef<Path>, limit: usize) -> Result<Seen, StoreError> {
 }
 
 fn lock(path: &Path) -> Result<File, StoreError> {
-    let lock = path.with_extension("lock");
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&lock);
-    let file = file.map_err(|e| StoreError::io(&lock, "opening the lock of the database of updates", e))?;
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { path: lock }),
-        Err(TryLockError::Error(e)) => tracing::warn!(path = %lock.display(), error = %e, "updates cannot be locked"),
-        Ok(()) => {}
-    }
+    let path = path.with_extension("lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+    let file = file.map_err(|e| StoreError::io(&path, "opening the lock of the database of updates", e))?;
+    record::lock(&file, &path)?;
     Ok(file)
 }
 
@@ -206,8 +199,10 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
     let found: i64 = connection.query_row("PRAGMA user_version", [], |r| r.get(0)).map_err(failed)?;
     let objects: i64 = connection.query_row("SELECT COUNT(*) FROM sqlite_schema", [], |r| r.get(0)).map_err(failed)?;
     if objects == 0 {
+        // In one transaction, so that no floor is lost when it fails: an empty database is begun again.
         let tx = connection.transaction().map_err(failed)?;
         tx.execute_batch(SCHEMA).map_err(failed)?;
+        asides(path).try_for_each(|aside| carry_over(&aside, &tx)).map_err(failed)?;
         tx.commit().map_err(failed)?;
     } else {
         // The header lies in a page that no check reads, so the version is told a second time.
@@ -339,8 +334,7 @@ fn to_json(value: &impl serde::Serialize) -> Result<String, rusqlite::Error> {
 }
 
 /// Floors, quarantine and repositories of a damaged database, row by row until one cannot be read.
-fn carry_over(aside: &Path, into: &mut Connection) -> Result<(), rusqlite::Error> {
-    let tx = into.transaction()?;
+fn carry_over(aside: &Path, tx: &Transaction<'_>) -> Result<(), rusqlite::Error> {
     if let Ok(from) = Connection::open_with_flags(aside, OpenFlags::SQLITE_OPEN_READ_ONLY) {
         type Row = (String, String, i64);
         let sql = "SELECT model, channel, epoch FROM floor LIMIT ?1";
@@ -358,7 +352,7 @@ fn carry_over(aside: &Path, into: &mut Connection) -> Result<(), rusqlite::Error
             tx.execute(FLOORS, [name, floors])?;
         }
     }
-    tx.commit()
+    Ok(())
 }
 
 fn salvage<T>(from: &Connection, sql: &str, read: fn(&rusqlite::Row<'_>) -> Result<T, rusqlite::Error>) -> Vec<T> {

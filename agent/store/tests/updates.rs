@@ -3,8 +3,6 @@
 
 mod support;
 
-use std::path::Path;
-
 use kinewatch_core::rollout::step::Note;
 use kinewatch_core::rollout::{Code, Fault, Quarantined, Record, Release, Slot};
 use kinewatch_store::StoreError;
@@ -106,6 +104,19 @@ fn a_record_that_cannot_be_read_takes_no_floor_with_it() {
         assert_eq!((loaded.record.current.clone(), loaded.record.floors["stable"]), (Slot::Factory, 7));
         assert!(loaded.record.quarantined("stable", 7).is_some());
     }
+}
+
+/// The power may go, or the disk be full, between the two.
+#[test]
+fn what_was_set_aside_is_carried_over_at_whichever_start_begins_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("updates.db");
+    step(&mut Updates::open(&path).unwrap(), 7).unwrap();
+    std::fs::rename(&path, dir.path().join("updates.db.corrupt-1")).unwrap();
+    let updates = Updates::open(&path).unwrap();
+    let loaded = updates.load("falls", fresh).unwrap().record;
+    assert_eq!((loaded.floors["stable"], loaded.quarantined("stable", 7).is_some()), (7, true));
+    assert_eq!(updates.repository_floors("home").unwrap().as_deref(), Some("7"));
 }
 
 /// A bit of each 64 bytes in turn: it opens, and says what is true or that it is damaged.

@@ -157,6 +157,8 @@ codes! {
         "the agent could not load the model, though the proof had passed: look in the log for the error"
     NoMemory "no_memory" Delay
         "too little memory is free to load the model: free some, or use a smaller model"
+    SlowHere "slow_here" Delay
+        "the model is slower on live video than its channel permits, and the one before is back: is the device overloaded? It is tried again"
     ProbationFailed "probation_failed" Quarantine
         "the model failed on live video after it had taken over: the one before is back; look in the log for the error"
     TriesSpent "tries_spent" Quarantine

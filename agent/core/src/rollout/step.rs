@@ -108,6 +108,8 @@ pub struct Health {
     pub errors: u64,
     /// The last error, for people.
     pub detail: String,
+    /// That it is slower than it may be, for people. A device that has much else to do makes it so.
+    pub late: Option<String>,
 }
 
 /// What shall be under way. At most one at a time; none of them stops the model that runs, but [`Job::Load`].

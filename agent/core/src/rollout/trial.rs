@@ -88,6 +88,8 @@ impl Turn<'_> {
         if health.errors > 0 {
             let detail = format!("{} errors in {} windows: {}", health.errors, health.windows, health.detail);
             self.fail(&Fault::new(Code::ProbationFailed, detail).into());
+        } else if let Some(detail) = &health.late {
+            self.fail(&Fault::new(Code::SlowHere, detail.clone()).into());
         } else if health.windows >= gates.probation_windows && health.ran >= Duration::from_secs(gates.probation_s) {
             let proven = Slot::Release(candidate.release.clone());
             self.record.previous = Some(std::mem::replace(&mut self.record.current, proven));

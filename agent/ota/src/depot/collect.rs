@@ -1,13 +1,15 @@
 //! Space: what is removed, in which order, and when an update may have any.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use kinewatch_core::rollout::{Phase, Record, Release, Slot};
 
 use super::{Depot, DepotError, entries, package_of, remove, sidecar};
+use crate::Limits;
+use crate::read::bounded;
 
 /// A bundle becomes at most about so many times its length: itself, unpacked, and what an inference library makes of it.
 const GROWTH: u64 = 4;
@@ -151,7 +153,9 @@ impl Depot {
         let mut digests = wanted.engines.clone();
         for (model, folder) in &wanted.packages {
             let manifest = self.root.join("installed").join(model).join(folder).join("model.toml");
-            if let Ok(text) = fs::read(&manifest) {
+            let text =
+                File::open(&manifest).ok().and_then(|file| bounded(&manifest, file, Limits::default().text_bytes).ok());
+            if let Some(text) = text {
                 digests.insert(format!("{:.16}", crate::read::digest(&text)));
             }
         }
@@ -180,11 +184,12 @@ impl Depot {
                 let package = if entry.is_dir() { entry.clone() } else { package_of(&entry) };
                 let folder = package.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 let real = package.canonicalize().ok();
-                if !wanted.packages.contains(&(name.clone(), folder)) && !linked.contains(&real) {
+                let is_linked = real.is_some() && linked.contains(&real);
+                if !wanted.packages.contains(&(name.clone(), folder)) && !is_linked {
                     // First the description: a package without one is removed at the next start, should this be the last moment.
                     remove(&sidecar(&package))?;
                     remove(&package)?;
-                    removed += u64::from(entry.is_dir() || real.is_some());
+                    removed += u64::from(real.is_some());
                 }
             }
         }

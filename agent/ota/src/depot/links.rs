@@ -1,6 +1,6 @@
 //! `current/<model>` and `previous/<model>`: which installed packages have proven themselves.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +8,7 @@ use kinewatch_core::rollout::{Record, Release, Slot};
 
 use super::{Depot, DepotError, remove, sidecar};
 use crate::durable;
+use crate::read::bounded;
 
 /// Largest description of a release, bytes.
 const MAX_SIDECAR: u64 = 64 << 10;
@@ -77,8 +78,8 @@ impl Depot {
 /// The release that a package is, as was written when it was installed.
 fn described(package: &Path) -> Option<Release> {
     let path = sidecar(package);
-    let short = path.metadata().is_ok_and(|m| m.len() <= MAX_SIDECAR);
-    let release: Release = serde_json::from_slice(&fs::read(path).ok().filter(|_| short)?).ok()?;
+    let bytes = bounded(&path, File::open(&path).ok()?, MAX_SIDECAR).ok()?;
+    let release: Release = serde_json::from_slice(&bytes).ok()?;
     // A description that speaks of another package was put there by another hand.
     (package.file_name()?.to_string_lossy() == release.folder()).then_some(release)
 }

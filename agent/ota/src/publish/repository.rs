@@ -19,10 +19,8 @@ use super::keys::{KeyFile, KeyRing};
 use super::signing::{EXPIRY_DAYS, SPEC_VERSION, expiry, sign};
 use super::{PublishError, Reach, Role};
 use crate::durable;
-use crate::read::hex;
-
-/// Largest metadata file, bytes: what devices accept of targets.
-const MAX_METADATA: u64 = 10 << 20;
+use crate::read::{bounded, hex};
+use crate::tuf::Limits;
 
 /// Days that metadata is valid from when it is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,6 +165,7 @@ impl Repository {
 
     /// Signs a new list of files and, when their keys are at hand, what hangs from it.
     pub(super) fn publish(&mut self, targets: Targets, keys: &KeyRing, now: Time) -> Result<Reach, PublishError> {
+        self.verify_targets()?;
         let folder = Folder { dir: self.dir.clone() };
         let mut targets = targets;
         targets.version = next(self.targets.signed.version);
@@ -185,8 +184,26 @@ impl Repository {
         Ok(Reach::Published)
     }
 
+    /// Whether the list of files, on which all else is built, is the publisher's own: signed under the newest root, or under the
+    /// one before when a rotation was cut off. Else whoever can write the folder would have it signed.
+    fn verify_targets(&self) -> Result<(), PublishError> {
+        let folder = Folder { dir: self.dir.clone() };
+        let before = |error| {
+            let version = self.root.signed.version.get() - 1;
+            let root: Signed<Root> = folder.read(&format!("{version}.root.json")).map_err(|_| error)?;
+            // One that the newest root does not follow on is not ours either.
+            root.signed.verify_role(&self.root)?;
+            root.signed.verify_role(&self.targets)
+        };
+        self.root.signed.verify_role(&self.targets).or_else(before).map_err(|e| PublishError::Metadata {
+            path: folder.metadata(&self.targets.signed.filename(true)),
+            reason: format!("{e}; restore it from the server"),
+        })
+    }
+
     /// Signs snapshot and timestamp over the newest list of files.
     pub(super) fn publish_online(&mut self, keys: &KeyRing, now: Time) -> Result<(), PublishError> {
+        self.verify_targets()?;
         let folder = Folder { dir: self.dir.clone() };
         let before = Some((&self.snapshot.signed, &self.timestamp.signed));
         let bytes = folder.bytes(&folder.metadata(&self.targets.signed.filename(true)))?;
@@ -296,10 +313,11 @@ impl Folder {
     }
 
     pub(super) fn bytes(&self, path: &Path) -> Result<Vec<u8>, PublishError> {
-        let mut bytes = Vec::new();
         let file = File::open(path).map_err(PublishError::io(path))?;
-        file.take(MAX_METADATA).read_to_end(&mut bytes).map_err(PublishError::io(path))?;
-        Ok(bytes)
+        bounded(path, file, Limits::default().targets).map_err(|e| PublishError::Metadata {
+            path: path.to_owned(),
+            reason: format!("{e}; restore it from the server"),
+        })
     }
 
     pub(super) fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Signed<T>, PublishError> {
@@ -312,7 +330,12 @@ impl Folder {
     }
 
     pub(super) fn write_role<T: ToughRole + Serialize>(&self, role: &SignedRole<T>) -> Result<(), PublishError> {
-        write(&self.metadata(&role.signed().signed.filename(true)), role.buffer())
+        let path = self.metadata(&role.signed().signed.filename(true));
+        if role.buffer().len() as u64 > Limits::default().targets {
+            let reason = "it would be larger than devices accept: take old releases out of the repository".to_owned();
+            return Err(PublishError::Metadata { path, reason });
+        }
+        write(&path, role.buffer())
     }
 
     /// Targets, snapshot and timestamp, in this order.

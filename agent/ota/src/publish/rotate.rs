@@ -18,7 +18,7 @@ use crate::durable;
 use crate::read::hex;
 
 /// Where a root waits for signatures.
-const PENDING: &str = "root.pending.json";
+pub(super) const PENDING: &str = "root.pending.json";
 
 /// Which key of a role goes.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -122,7 +122,7 @@ impl Repository {
             ],
             channels,
             releases: found,
-            pending_root: self.dir.join("root.pending.json").exists(),
+            pending_root: self.dir.join(super::rotate::PENDING).exists(),
             awaits_online_keys: seen != Some(self.targets.signed.version),
         })
     }

@@ -68,6 +68,11 @@ pub enum Anchor {
     Stored,
 }
 
+/// What is read at most of a document whose length is perhaps listed: whoever lists it may hold a stolen key.
+fn bound(listed: Option<u64>, limit: u64) -> u64 {
+    listed.map_or(limit, |length| length.min(limit))
+}
+
 /// Bounds on metadata, bytes unless stated otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -75,9 +80,9 @@ pub struct Limits {
     pub root: u64,
     /// Timestamp metadata.
     pub timestamp: u64,
-    /// Snapshot metadata, where the timestamp does not list its length.
+    /// Snapshot metadata, whatever length the timestamp lists.
     pub snapshot: u64,
-    /// Targets metadata, where the snapshot does not list its length.
+    /// Targets metadata, whatever length the snapshot lists.
     pub targets: u64,
     /// Most roots that are followed in one refresh. The next one goes on.
     pub roots: u32,
@@ -200,7 +205,7 @@ impl Client {
 
     /// The channel file of `model`, verified and parsed. [`Client::find`] tells what it needs.
     pub async fn read_channel(&mut self, channel: &str, model: &str) -> Result<Channel, Fault> {
-        let path = format!("channels/{channel}/{model}.json");
+        let path = Channel::target(channel, model);
         let target = self.find(&path).await.map_err(|refused| match refused {
             Refused::NoTarget { .. } => Fault::new(Code::ChannelMissing, refused.to_string()),
             other => other.into(),
@@ -304,7 +309,7 @@ impl Client {
     async fn refresh_snapshot(&mut self, mirror: usize, floors: &Floors, now: Timestamp) -> Result<(), Refused> {
         if !self.trusted.snapshot_is_current()? {
             let listed = self.trusted.snapshot_listed()?;
-            let (version, limit) = (listed.version, listed.length.unwrap_or(self.options.limits.snapshot));
+            let (version, limit) = (listed.version, bound(listed.length, self.options.limits.snapshot));
             let url = self.metadata_url(mirror, &Role::Snapshot, self.trusted.consistent().then_some(version))?;
             let bytes = self.http.whole(&url, limit).await?;
             self.trusted.update_snapshot(&bytes, floors, now)?;
@@ -338,7 +343,7 @@ impl Client {
 
     async fn receive_targets(&self, mirror: usize, role: &Role) -> Result<Vec<u8>, Refused> {
         let listed = self.trusted.listed(role)?;
-        let (version, limit) = (listed.version, listed.length.unwrap_or(self.options.limits.targets));
+        let (version, limit) = (listed.version, bound(listed.length, self.options.limits.targets));
         let url = self.metadata_url(mirror, role, self.trusted.consistent().then_some(version))?;
         self.http.whole(&url, limit).await
     }

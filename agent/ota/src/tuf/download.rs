@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use reqwest::StatusCode;
@@ -242,13 +243,16 @@ impl PartFile {
 
 /// Claims the space before the network is asked for a byte. The length stays what has been written.
 fn allocate(file: &fs::File, length: u64) -> std::io::Result<()> {
-    let written = file.metadata()?.len();
+    let found = file.metadata()?;
+    let written = found.len();
     if written >= length {
         return Ok(());
     }
+    // What an earlier try has claimed is not free any more, and need not be.
+    let had = (found.blocks() * 512).max(written);
     // Asked first: some file systems would fill the disk to its last block before they say that it is too small.
     let disk = fstatvfs(file)?;
-    if disk.f_bavail.saturating_mul(disk.f_frsize) < length - written {
+    if disk.f_bavail.saturating_mul(disk.f_frsize) < length.saturating_sub(had) {
         return Err(Errno::NOSPC.into());
     }
     match fallocate(file, FallocateFlags::KEEP_SIZE, 0, length) {
