@@ -17,7 +17,7 @@ FAULTS_IN_TEST := judge kill broker-away rtsp-reset rtsp-server rtsp-end rtsp-pa
 SECONDS ?= 20
 SCORE ?= $(wildcard ../shared/contract/score_intervals.py)
 
-.PHONY: help app demo demo-ota run conformance deb test test-systemd test-models test-deps lint fmt faults faults-quick fuzz bench models build deps clean
+.PHONY: help app demo demo-ota run conformance deb test test-systemd test-models test-deps lint fmt faults faults-quick kills fuzz bench models build deps clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -95,6 +95,9 @@ bench: build ## Measure speed and memory; prints a table of ratios (PEER=DIR: ag
 	$(if $(PEER),@.ci/venv $(VENV) peer)
 	. .ci/ort $(VENV); $(VENV)/bin/python -m kinewatch_models.bench $(BUILD)/release/kinewatch $(if $(PEER),--peer "$(PEER)")
 	$(BUILD)/release/kinewatch model bench models/falls --ort-library $$(. .ci/ort $(VENV); echo $$ORT_DYLIB_PATH)
+
+kills: test-deps build ## Kill an update at each of its points, as often as is promised (1,250 times; half an hour); writes the table
+	KINEWATCH_OTA_ROUNDS=50 KINEWATCH_BLESS=1 $(CARGO) test --release --workspace --all-targets $(FEATURES) --test ota_kills -- --nocapture
 
 fuzz: deps ## Fuzz everything that is parsed from outside (SECONDS=1800: half an hour each, else 20 s)
 	tests/fuzz/run $(SECONDS) $(BUILD)/fuzz

@@ -3,20 +3,14 @@
 
 mod support;
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
 use serde_json::Value;
 use support::candidates::{copy, graph, package, rewrite};
 use support::check::assert_whole;
-use support::fleet::{MODEL, Publisher, config, rests, state};
-use support::{Broker, Daemon, RtspServer, example, kinewatch};
+use support::fleet::{MODEL, Publisher, QUICK, WHITE, config, rests, state};
+use support::{Broker, Daemon, RtspServer, kinewatch};
 
-/// Always white: an action that goes on for as long as it is watched.
-const WHITE: &str = "test:white?size=160x120&fps=25";
 /// On which `tiny-nan` computes what is no number.
 const BLACK: &str = "test:black?size=160x120&fps=25";
-const QUICK: [&str; 8] =
-    ["--shadow-windows", "60", "--shadow-agreement", "0.9", "--probation-windows", "60", "--probation-s", "2"];
 
 /// Windows that no camera has scored.
 fn left_out(daemon: &Daemon) -> f64 {
@@ -112,90 +106,6 @@ fn a_better_model_takes_over_without_a_window_lost_and_a_bad_one_goes_back_by_it
     assert_whole(subscriber.lines());
     let reasons = |line: &&String| line.contains("\"end_reason\":\"model_swap\"");
     assert_eq!(subscriber.lines().iter().filter(reasons).count(), 0);
-}
-
-/// A release on offer, and the configuration of a device that follows it.
-struct Fleet {
-    publisher: Publisher,
-    broker: Broker,
-    text: String,
-    _dir: tempfile::TempDir,
-}
-
-impl Fleet {
-    fn offering() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let publisher = Publisher::start(dir.path());
-        publisher.add("1.1.0", None);
-        publisher.set("1.1.0", &QUICK);
-        let broker = Broker::start(dir.path(), "");
-        let text = config(&broker, &publisher.updates(), &[("white", WHITE.to_owned())]);
-        Self { publisher, broker, text, _dir: dir }
-    }
-
-    /// A new device is killed once; then it must watch within 30 s, and the release is installed in the end.
-    fn kill(&self, fault: &str) -> Duration {
-        let dir = tempfile::tempdir().unwrap();
-        let mut faulty = example("faulty");
-        faulty.env("KINEWATCH_TEST_KILL", fault);
-        let mut killed = Daemon::start_program(faulty, dir.path(), &self.text);
-        assert!(!killed.log.wait().success(), "{fault}: it was not killed");
-        let mut subscriber = self.broker.subscribe();
-        let begun = Instant::now();
-        // Sessions are numbered by the second in which an agent starts.
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        let mut daemon = Daemon::start(dir.path(), &self.text);
-        let first = subscriber.event(&format!("{fault}: an action"), |t, e| {
-            t.ends_with("/evt/white/wave") && e["data"]["status"] == "started"
-        });
-        let watches = begun.elapsed();
-        assert!(["1.0.0", "1.1.0"].contains(&first["data"]["model"]["version"].as_str().unwrap()), "{fault}: {first}");
-        assert!(watches < Duration::from_secs(30), "{fault}: {watches:?}");
-        // What is retained by now, or comes; not what the one that was killed has left.
-        let end = self.broker.subscribe().event(&format!("{fault}: the release"), |topic, state| {
-            let model = &state["models"][0];
-            topic.ends_with("/model/state")
-                && state["session"].as_u64() >= Some(since)
-                && model["state"] == "idle"
-                && (rests(model, "1.1.0") || !model["error"].is_null())
-        });
-        assert!(rests(&end["models"][0], "1.1.0"), "{fault}: {end}");
-        daemon.log.signal("TERM");
-        assert!(daemon.log.wait().success(), "{fault}");
-        watches
-    }
-}
-
-/// How often each place is tried: `KINEWATCH_OTA_ROUNDS=50` for the numbers that are promised.
-fn rounds(usual: u32, promised: u32) -> u32 {
-    let rounds: Option<u32> = std::env::var("KINEWATCH_OTA_ROUNDS").ok().and_then(|n| n.parse().ok());
-    rounds.map_or(usual, |rounds| (rounds * promised / 50).max(usual))
-}
-
-/// After the commit of each state, and after what it asks for was done and before that is committed.
-#[test]
-fn killed_at_any_state_it_goes_on_or_back() {
-    let states = ["reserving", "downloading", "unpacking", "proving", "shadowing", "swapping", "probation", "settling"];
-    let fleet = Fleet::offering();
-    for at in states.iter().flat_map(|state| [format!("update {state}"), format!("update {state} done")]) {
-        // Nothing is done in it: the model runs.
-        if at == "update probation done" {
-            continue;
-        }
-        let took: Vec<_> = (0..rounds(1, 50)).map(|_| fleet.kill(&format!("{at}:0"))).collect();
-        println!("| {at} | {} | {:.1} s |", took.len(), took.iter().max().unwrap().as_secs_f64());
-    }
-}
-
-#[test]
-fn killed_at_a_random_time_it_goes_on_or_back() {
-    let fleet = Fleet::offering();
-    let rounds = rounds(2, 500);
-    // From the first look at the repository to the end of the probation, and a little more.
-    let took: Vec<_> =
-        (0..rounds).map(|_| fleet.kill(&format!("update settling:{:.3}", fastrand::f64() * 8.0))).collect();
-    println!("| at random | {} | {:.1} s |", took.len(), took.iter().max().unwrap().as_secs_f64());
-    drop(fleet.publisher);
 }
 
 /// Releases that are at fault, each found out before it takes over, while the model in use scores every window.

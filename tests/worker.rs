@@ -111,7 +111,8 @@ fn bad_models_are_told_apart() {
     }
     assert_eq!(code(made("eats-memory"), &limits(), &gates), Code::WorkerMemory);
     let begun = Instant::now();
-    let short = Limits { wall: Duration::from_secs(10), ..limits() };
+    // ONNX Runtime's profile of the first run takes up to a gigabyte meanwhile.
+    let short = Limits { wall: Duration::from_secs(10), ..Limits::default() };
     assert_eq!(code(made("hangs"), &short, &gates), Code::WorkerTimeout);
     assert!(begun.elapsed() < Duration::from_secs(30));
     if cfg!(target_arch = "x86_64") {

@@ -5,6 +5,7 @@
 //! KINEWATCH_TEST_STICK=STAGE:SECONDS  the thread of the stage stops for ever, SECONDS after its first sign of life
 //! KINEWATCH_TEST_PANIC=STAGE:SECONDS  it panics instead
 //! KINEWATCH_TEST_KILL=STAGE:SECONDS   the process is killed (-9), SECONDS after the stage's first sign of life
+//! KINEWATCH_TEST_ONCE=STAGE           none of it before this stage has given a sign of life
 //! ```
 //!
 //! STAGE is `inference`, `store`, `publisher`, `capture` (the first camera that comes by), `capture NAME`, or `opening`
@@ -34,8 +35,15 @@ enum Kind {
 }
 
 static FAULT: OnceLock<Fault> = OnceLock::new();
+/// What has to be seen first, and whether it was.
+static ONCE: OnceLock<String> = OnceLock::new();
+static SEEN: AtomicBool = AtomicBool::new(false);
+static ARMED: AtomicBool = AtomicBool::new(false);
 
 fn main() -> ExitCode {
+    if let Ok(stage) = std::env::var("KINEWATCH_TEST_ONCE") {
+        drop(ONCE.set(stage));
+    }
     match asked_for() {
         Some(Ok(fault)) => drop(FAULT.set(fault)),
         Some(Err(told)) => {
@@ -70,6 +78,12 @@ fn asked_for() -> Option<Result<Fault, String>> {
 /// Called at each sign of life of a stage, on its thread.
 fn on_beat(stage: &str) {
     let Some(fault) = FAULT.get() else { return };
+    if let Some(once) = ONCE.get()
+        && !SEEN.load(Ordering::Relaxed)
+    {
+        SEEN.store(stage == once, Ordering::Relaxed);
+        return;
+    }
     let concerned = stage == fault.stage || stage.strip_prefix(&fault.stage).is_some_and(|rest| rest.starts_with(' '));
     // Whoever waits for the models gives the sign of life too.
     // A state and its end are two places.

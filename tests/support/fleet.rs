@@ -12,6 +12,13 @@ use super::{Broker, Process, Stream, Subscriber, free_port, kinewatch, root};
 /// Name of the model in all of it.
 pub const MODEL: &str = "tiny-bright";
 
+/// Always white: an action that goes on for as long as it is watched.
+pub const WHITE: &str = "test:white?size=160x120&fps=25";
+
+/// What a release has to prove, in seconds instead of hours.
+pub const QUICK: [&str; 8] =
+    ["--shadow-windows", "60", "--shadow-agreement", "0.9", "--probation-windows", "60", "--probation-s", "2"];
+
 /// A repository behind a web server.
 pub struct Publisher {
     folder: PathBuf,

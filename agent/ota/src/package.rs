@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use kinewatch_core::manifest::{Decoding, Manifest, ManifestError};
-use sha2::{Digest, Sha256};
 
-use crate::read::{Limits, bounded, hash, hex, open_inside};
+use crate::read::{Limits, bounded, digest, hash, open_inside};
 
-const MANIFEST: &str = "model.toml";
+/// What describes a package; the first file of a bundle.
+pub(crate) const MANIFEST: &str = "model.toml";
 const LABELS: &str = "labels.txt";
 
 /// A package whose files are what its manifest says.
@@ -152,7 +152,7 @@ fn open_text(given: &Path, limits: Limits) -> Result<(PathBuf, (PathBuf, String,
     let dir = dir.ok_or_else(|| PackageError::NoPackage { path: given.to_owned() })?;
     let (path, file) = open_inside(&dir, MANIFEST)?;
     let bytes = bounded(&path, file, limits.text_bytes)?;
-    let digest = hex(&Sha256::digest(&bytes));
+    let digest = digest(&bytes);
     let text = text(&path, bytes)?;
     Ok((dir, (path, text, digest)))
 }

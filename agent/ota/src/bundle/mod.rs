@@ -13,12 +13,12 @@ mod unpack;
 
 use kinewatch_core::manifest::Manifest;
 
+use crate::package::MANIFEST;
+
 pub use error::{PackError, UnpackError, Unsafe};
 pub use pack::{Packed, pack};
-pub use unpack::{Bounds, unpack};
+pub use unpack::{Bounds, manifest, unpack};
 
-/// First file of a bundle: what it says decides what may follow.
-const MANIFEST: &str = "model.toml";
 /// Memory that a decoder may need is 2 to this power, bytes (8 MiB): a frame that asks for more is refused unread.
 const WINDOW_LOG: u32 = 23;
 

@@ -47,6 +47,16 @@ pub fn unpack(archive: impl Read, into: &Path, bounds: Bounds) -> Result<Verifie
     unpacked
 }
 
+/// The manifest of a bundle, which is its first file; the rest is not read. Takes 8 MiB of memory.
+///
+/// # Errors
+/// The archive does not begin with a manifest that can be read.
+pub fn manifest(archive: impl Read) -> Result<Manifest, UnpackError> {
+    let mut archive = opened(archive, OVERHEAD)?;
+    let first = first(&mut archive.entries().map_err(broken)?.raw(true))?;
+    Ok(parsed(&first)?)
+}
+
 struct Unpacking<'a> {
     into: &'a Path,
     /// Bytes that files may still take.
@@ -58,9 +68,7 @@ struct Unpacking<'a> {
 impl Unpacking<'_> {
     fn run(mut self, source: impl Read) -> Result<VerifiedPackage, UnpackError> {
         let total = self.left;
-        let mut decoder = zstd::Decoder::new(source).map_err(broken)?;
-        decoder.window_log_max(WINDOW_LOG).map_err(broken)?;
-        let mut archive = Archive::new(Budget { inner: decoder, left: total.saturating_add(OVERHEAD) });
+        let mut archive = opened(source, total.saturating_add(OVERHEAD))?;
         self.entries(&mut archive)?;
         padding(archive.into_inner())?;
         self.sync()?;
@@ -70,8 +78,10 @@ impl Unpacking<'_> {
 
     fn entries(&mut self, archive: &mut Archive<impl Read>) -> Result<(), UnpackError> {
         let mut entries = archive.entries().map_err(broken)?.raw(true);
-        let first = entries.next().ok_or_else(|| refused(Unsafe::Damaged, "it is empty"))?.map_err(broken)?;
-        let mut expected = self.manifest(first)?;
+        let text = first(&mut entries)?;
+        self.file(MANIFEST, text.len() as u64, &mut text.as_slice())?;
+        let mut expected: BTreeSet<String> = parsed(&text)?.files.into_keys().collect();
+        let folders: BTreeSet<PathBuf> = expected.iter().flat_map(|file| folders(file)).map(Path::to_owned).collect();
         let mut seen = BTreeSet::new();
         for entry in entries {
             let mut entry = entry.map_err(broken)?;
@@ -84,11 +94,11 @@ impl Unpacking<'_> {
                     if !expected.remove(&name) {
                         return Err(refused(Unsafe::Unlisted, format!("model.toml does not list {name:?}")));
                     }
-                    self.file(&name, &mut entry)?;
+                    self.file(&name, entry.size(), &mut entry)?;
                     seen.insert(name);
                 }
                 // They come with the files in them.
-                EntryType::Directory if leads_to(&name, expected.iter().chain(&seen)) => {}
+                EntryType::Directory if folders.contains(Path::new(&name)) => {}
                 EntryType::Directory => {
                     return Err(refused(Unsafe::Unlisted, format!("no file of model.toml lies in {name:?}")));
                 }
@@ -101,30 +111,8 @@ impl Unpacking<'_> {
         }
     }
 
-    /// The first entry: written, and its list of files.
-    fn manifest(&mut self, mut entry: Entry<'_, impl Read>) -> Result<BTreeSet<String>, UnpackError> {
-        let name = name(&entry)?;
-        let kind = entry.header().entry_type();
-        if kind != EntryType::Regular && kind != EntryType::Directory {
-            return Err(refused(unsafe_kind(kind), format!("{name:?} is no regular file")));
-        }
-        if name != MANIFEST || kind == EntryType::Directory {
-            return Err(refused(Unsafe::ManifestNotFirst, format!("it begins with {name:?}")));
-        }
-        let limit = Limits::default().text_bytes;
-        if entry.size() > limit {
-            return Err(refused(Unsafe::TooLarge, format!("{MANIFEST} has {} bytes, at most {limit}", entry.size())));
-        }
-        let path = self.file(&name, &mut entry)?;
-        let bytes = fs::read(&path).map_err(|e| UnpackError::io(&path, e))?;
-        let text = String::from_utf8(bytes).map_err(|_| PackageError::NotText { path: path.clone() })?;
-        let manifest = Manifest::parse(&text).map_err(|source| PackageError::Manifest { path, source })?;
-        Ok(manifest.files.into_keys().collect())
-    }
-
     /// Writes one file, whose declared size must fit in what is left. Its name has been checked.
-    fn file(&mut self, name: &str, entry: &mut Entry<'_, impl Read>) -> Result<PathBuf, UnpackError> {
-        let size = entry.size();
+    fn file(&mut self, name: &str, size: u64, content: &mut impl Read) -> Result<(), UnpackError> {
         self.left = self.left.checked_sub(size).ok_or_else(|| {
             refused(Unsafe::TooLarge, format!("{name:?} has {size} bytes, {} are left for it", self.left))
         })?;
@@ -136,16 +124,15 @@ impl Unpacking<'_> {
             .mode(0o644)
             .open(&path)
             .map_err(|source| self.not_made(&path, name, source))?;
-        let written = copy(entry, &mut file, &path)?;
+        let written = copy(content, &mut file, &path)?;
         if written != size {
             return Err(refused(Unsafe::Damaged, format!("it ends in the middle of {name:?}")));
         }
-        file.sync_all().map_err(|e| UnpackError::io(&path, e))?;
-        Ok(path)
+        file.sync_all().map_err(|e| UnpackError::io(&path, e))
     }
 
     fn parents(&mut self, name: &str) -> Result<(), UnpackError> {
-        let parents: Vec<&Path> = Path::new(name).ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()).collect();
+        let parents: Vec<&Path> = folders(name).collect();
         for parent in parents.into_iter().rev() {
             if self.dirs.insert(parent.to_owned()) {
                 let path = self.into.join(parent);
@@ -200,8 +187,46 @@ fn name(entry: &Entry<'_, impl Read>) -> Result<String, UnpackError> {
     Ok(text.to_owned())
 }
 
-fn leads_to<'a>(dir: &str, mut files: impl Iterator<Item = &'a String>) -> bool {
-    files.any(|file| Path::new(file).starts_with(dir) && file != dir)
+/// The directories that a file lies in, the innermost first.
+fn folders(file: &str) -> impl Iterator<Item = &Path> {
+    Path::new(file).ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty())
+}
+
+fn opened<R: Read>(source: R, most: u64) -> Result<Archive<impl Read>, UnpackError> {
+    let mut decoder = zstd::Decoder::new(source).map_err(broken)?;
+    decoder.window_log_max(WINDOW_LOG).map_err(broken)?;
+    Ok(Archive::new(Budget { inner: decoder, left: most }))
+}
+
+/// The bytes of the first entry, which must be the manifest.
+fn first<'a, R: Read + 'a>(
+    entries: &mut impl Iterator<Item = io::Result<Entry<'a, R>>>,
+) -> Result<Vec<u8>, UnpackError> {
+    let mut entry = entries.next().ok_or_else(|| refused(Unsafe::Damaged, "it is empty"))?.map_err(broken)?;
+    let name = name(&entry)?;
+    let kind = entry.header().entry_type();
+    if kind != EntryType::Regular && kind != EntryType::Directory {
+        return Err(refused(unsafe_kind(kind), format!("{name:?} is no regular file")));
+    }
+    if name != MANIFEST || kind == EntryType::Directory {
+        return Err(refused(Unsafe::ManifestNotFirst, format!("it begins with {name:?}")));
+    }
+    let (size, limit) = (entry.size(), Limits::default().text_bytes);
+    if size > limit {
+        return Err(refused(Unsafe::TooLarge, format!("{MANIFEST} has {size} bytes, at most {limit}")));
+    }
+    let mut text = Vec::new();
+    entry.read_to_end(&mut text).map_err(broken)?;
+    if text.len() as u64 != size {
+        return Err(refused(Unsafe::Damaged, format!("it ends in the middle of {MANIFEST:?}")));
+    }
+    Ok(text)
+}
+
+fn parsed(text: &[u8]) -> Result<Manifest, PackageError> {
+    let path = || PathBuf::from(MANIFEST);
+    let text = std::str::from_utf8(text).map_err(|_| PackageError::NotText { path: path() })?;
+    Manifest::parse(text).map_err(|source| PackageError::Manifest { path: path(), source })
 }
 
 fn unsafe_kind(kind: EntryType) -> Unsafe {

@@ -9,6 +9,7 @@ use kinewatch_core::rollout::{Phase, Record, Release, Slot};
 
 use super::{Depot, DepotError, entries, package_of, remove, sidecar};
 use crate::Limits;
+use crate::package::MANIFEST;
 use crate::read::bounded;
 
 /// A bundle becomes at most about so many times its length: itself, unpacked, and what an inference library makes of it.
@@ -152,7 +153,7 @@ impl Depot {
     fn drop_engines(&self, wanted: &Wanted) -> Result<u64, DepotError> {
         let mut digests = wanted.engines.clone();
         for (model, folder) in &wanted.packages {
-            let manifest = self.root.join("installed").join(model).join(folder).join("model.toml");
+            let manifest = self.root.join("installed").join(model).join(folder).join(MANIFEST);
             let text =
                 File::open(&manifest).ok().and_then(|file| bounded(&manifest, file, Limits::default().text_bytes).ok());
             if let Some(text) = text {

@@ -48,28 +48,18 @@ impl Repository {
         keys: &KeyRing,
         now: Timestamp,
     ) -> Result<(VerifiedPackage, Option<Reach>), PublishError> {
-        let work = self.dir.join(".work");
-        let made = self.bundle(dir, &work);
-        let Bundle { package, sha256, length, unpacked_bytes, file } = match made {
-            Ok(made) => made,
-            Err(error) => {
-                // Said already; the next command makes the folder anew.
-                let _ = fs::remove_dir_all(&work);
-                return Err(error);
-            }
-        };
+        let work = Work::begin(&self.dir)?;
+        let Bundle { package, sha256, length, unpacked_bytes, file } = bundle(dir, &work.0)?;
         let version = version(&package.manifest)?;
         let name = Channel::bundle_target(&package.manifest.name, &version);
         if let Some(listed) = self.listed(&name) {
             let same = listed.hashes.sha256[..] == sha256[..];
-            fs::remove_dir_all(&work).map_err(PublishError::io(&work))?;
             return if same { Ok((package, None)) } else { Err(already(&package.manifest)) };
         }
         let path = target_path(&self.dir, &name, &hex(&sha256));
         let folder = path.parent().unwrap_or(&self.dir);
         DirBuilder::new().recursive(true).create(folder).map_err(PublishError::io(folder))?;
         durable::rename(&file, &path).map_err(PublishError::io(&path))?;
-        fs::remove_dir_all(&work).map_err(PublishError::io(&work))?;
         let mut listed = target(&sha256, length);
         let facts = json!({ "package": package.digest, "unpacked_bytes": unpacked_bytes });
         listed.custom.insert(CUSTOM.into(), facts);
@@ -77,30 +67,6 @@ impl Repository {
         targets.add_target(target_name(&name)?, listed);
         let reach = self.publish(targets, keys, now)?;
         Ok((package, Some(reach)))
-    }
-
-    /// The bundle in a working folder, proven by unpacking it as a device would.
-    fn bundle(&self, dir: &Path, work: &Path) -> Result<Bundle, PublishError> {
-        match fs::remove_dir_all(work) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(PublishError::io(work)(e)),
-            _ => {}
-        }
-        DirBuilder::new().create(work).map_err(PublishError::io(work))?;
-        let file = work.join("bundle.tar.zst");
-        let output = File::create(&file).map_err(PublishError::io(&file))?;
-        let mut hashing = Hashing { inner: BufWriter::new(output), sha: Sha256::new(), length: 0 };
-        let packed = pack(dir, &mut hashing)?;
-        let output = hashing.inner.into_inner().map_err(|e| PublishError::io(&file)(e.into_error()))?;
-        output.sync_all().map_err(PublishError::io(&file))?;
-        let read = File::open(&file).map_err(PublishError::io(&file))?;
-        unpack(read, &work.join("unpacked"), Bounds::default())?;
-        Ok(Bundle {
-            package: packed.package,
-            sha256: hashing.sha.finalize().to_vec(),
-            length: hashing.length,
-            unpacked_bytes: packed.unpacked_bytes,
-            file,
-        })
     }
 
     /// The channel file that devices read, when there is one.
@@ -216,14 +182,32 @@ impl Repository {
         found.iter().map(ToString::to_string).collect()
     }
 
-    /// The manifest inside a bundle: its first file.
+    /// The manifest inside a bundle.
     fn manifest(&self, bundle: &str) -> Result<Manifest, PublishError> {
         let bytes = self.target(bundle)?.ok_or_else(|| PublishError::refused(format!("{bundle}: is not published")))?;
-        let work = self.dir.join(".work");
-        let _left_over = fs::remove_dir_all(&work);
-        let package = unpack(bytes.as_slice(), &work, Bounds::default())?;
-        fs::remove_dir_all(&work).map_err(PublishError::io(&work))?;
-        Ok(package.manifest)
+        Ok(crate::bundle::manifest(bytes.as_slice())?)
+    }
+}
+
+/// Where a release is made; gone at the end, whichever that is.
+struct Work(PathBuf);
+
+impl Work {
+    fn begin(repository: &Path) -> Result<Self, PublishError> {
+        let dir = repository.join(".work");
+        match fs::remove_dir_all(&dir) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(PublishError::io(&dir)(e)),
+            _ => {}
+        }
+        DirBuilder::new().create(&dir).map_err(PublishError::io(&dir))?;
+        Ok(Self(dir))
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed when the next release is made.
+        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -233,6 +217,25 @@ struct Bundle {
     length: u64,
     unpacked_bytes: u64,
     file: PathBuf,
+}
+
+/// The bundle in a working folder, proven by unpacking it as a device would.
+fn bundle(dir: &Path, work: &Path) -> Result<Bundle, PublishError> {
+    let file = work.join("bundle.tar.zst");
+    let output = File::create(&file).map_err(PublishError::io(&file))?;
+    let mut hashing = Hashing { inner: BufWriter::new(output), sha: Sha256::new(), length: 0 };
+    let packed = pack(dir, &mut hashing)?;
+    let output = hashing.inner.into_inner().map_err(|e| PublishError::io(&file)(e.into_error()))?;
+    output.sync_all().map_err(PublishError::io(&file))?;
+    let read = File::open(&file).map_err(PublishError::io(&file))?;
+    unpack(read, &work.join("unpacked"), Bounds::default())?;
+    Ok(Bundle {
+        package: packed.package,
+        sha256: hashing.sha.finalize().to_vec(),
+        length: hashing.length,
+        unpacked_bytes: packed.unpacked_bytes,
+        file,
+    })
 }
 
 fn version(manifest: &Manifest) -> Result<Version, PublishError> {

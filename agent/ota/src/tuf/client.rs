@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use kinewatch_core::rollout::{Channel, Code, Fault, MAX_CHANNEL};
-use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 use url::Url;
 
@@ -17,7 +16,7 @@ use super::store::Store;
 use super::target::check_path;
 use super::trusted::{Rotation, Trusted};
 use super::{Fetched, Floors, Pace, Progress, Refused, Role, Target, Tls};
-use crate::read::hex;
+use crate::read;
 
 /// What a client needs.
 #[derive(Debug, Clone)]
@@ -398,7 +397,7 @@ fn begin(anchor: &Anchor, store: &Store) -> Result<(String, Trusted), Refused> {
             Ok((String::new(), stored().ok_or(missing)?.map_err(unusable)?))
         }
         Anchor::File(bytes) => {
-            let digest = hex(&Sha256::digest(bytes));
+            let digest = read::digest(bytes);
             let given = Trusted::new(bytes).map_err(unusable)?;
             let reached = if store.floors().anchor == digest { stored().and_then(Result::ok) } else { None };
             let newer = reached.filter(|reached| reached.root().version() > given.root().version());

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use super::Role;
 use super::document::{Delegation, Delegations, Succinct};
 use super::signature::Keyring;
-use crate::read::hex;
+use crate::read;
 
 /// A delegated role to look into, and the keys that its delegator gives it.
 #[derive(Debug, Clone)]
@@ -37,7 +37,7 @@ fn visit(name: String, keys: Keyring) -> Option<Visit> {
 }
 
 fn covers(role: &Delegation, path: &str) -> bool {
-    let digest = || hex(&Sha256::digest(path));
+    let digest = || read::digest(path.as_bytes());
     match (&role.paths, &role.path_hash_prefixes) {
         (Some(patterns), _) => patterns.iter().any(|pattern| matches(pattern, path)),
         (None, Some(prefixes)) => prefixes.iter().any(|prefix| digest().starts_with(prefix.as_str())),

@@ -7,14 +7,13 @@ use std::num::NonZeroU64;
 
 use serde::{Serialize, Serializer};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use tough::schema::decoded::{Decoded, Hex};
 use tough::schema::key::Key;
 use tough::schema::{self, RoleType, Signed};
 
 use super::Refused;
 use super::document::{Document, RoleKeys};
-use crate::read::hex;
+use crate::read;
 
 /// The keys of a role, each once, and how many of them must sign.
 #[derive(Debug, Clone)]
@@ -80,7 +79,7 @@ fn fingerprint(key: &Key) -> String {
         Key::Ed25519 { keyval, .. } => ("ed25519", &*keyval.public),
         Key::Ecdsa { keyval, .. } | Key::EcdsaOld { keyval, .. } => ("ecdsa", &*keyval.public),
     };
-    format!("{kind}:{}", hex(&Sha256::digest(public)))
+    format!("{kind}:{}", read::digest(public))
 }
 
 /// Carries keys to `tough`'s verification and nothing else.
