@@ -20,7 +20,7 @@ use kinewatch_mqtt::{Client, Endpoint, Options};
 use kinewatch_store::{KeepUntil, StoreOptions};
 use mount::Mount;
 use serde_json::Value;
-use support::{Broker, DEADLINE, Daemon, Process, Stream, free_port, kinewatch, root};
+use support::{Broker, Daemon, Process, Stream, free_port, kinewatch, root, wait_until};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
@@ -98,14 +98,6 @@ fn event(action_id: Uuid, status: ActionStatus) -> NewEvent {
         (event.data.end, event.data.end_reason) = (None, None);
     }
     NewEvent { topic: topic::event("test", "box", "front", &event.data.label), event }
-}
-
-fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
-    let end = Instant::now() + DEADLINE;
-    while !so() {
-        assert!(Instant::now() < end, "waited {DEADLINE:?} for {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// Sequence numbers of events in the order of their coming, each once.

@@ -4,8 +4,9 @@
 #
 #   tests/demo-ota.sh BUILD_DIR
 #
-# Publishes falls as the device has it, then a better release (watched on model/progress; it takes over without a window
-# lost), then a bad one (it goes back by itself), and halts the channel. Every event is judged at the end. PYTHON: one with onnx.
+# The device has falls as it was before its decisions were calibrated. Published are that, then the shipped one (it dates falls better;
+# watched on model/progress, it takes over without a window lost), then a bad one (the device goes back by itself); the channel is
+# halted. Every event is judged at the end. PYTHON: one with onnx.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -31,16 +32,24 @@ package() {
   sed -i "s/^version = .*/version = \"$2\"/" "$work/$1-$2/model.toml"
 }
 
-say "The publisher: keys, a repository, the models as the device has them"
+say "Two releases of falls: one network, decisions before and after they were calibrated; what they find of two falls"
 version() { sed -n 's/^version = "\(.*\)"/\1/p' "models/$1/model.toml" | head -n 1; }
-falls=$(version falls) interactions=$(version interactions)
+first=0.1.0 better=$(version falls) bad=9.0.0 interactions=$(version interactions)
+package falls "$first"
+sed -i -E 's/^(on|off|h_on) = .*/\1 = 0.5/; s/^smooth_s = .*/smooth_s = 1.0/; s/^lag_start_s = .*/lag_start_s = 0.0/' "$work/falls-$first/model.toml"
+for release in "$work/falls-$first" models/falls; do
+  printf '%s\n' "$release"
+  "$kinewatch" eval --model "$release" --videos tests/data --truth tests/data/room.json --label fall --backend tract 2>/dev/null | head -n 10
+done
+
+say "The publisher: keys, a repository, the models as the device has them"
 (
   cd "$work"
   gates=(--shadow-windows 60 --shadow-agreement 0.9 --probation-windows 60 --probation-s 5)
   run "$kinewatch" publish init repo --keys keys
-  run "$kinewatch" publish add repo ../models/falls --keys keys
+  run "$kinewatch" publish add repo "falls-$first" --keys keys
   run "$kinewatch" publish add repo ../models/interactions --keys keys
-  run "$kinewatch" publish channel set repo stable --model falls --version "$falls" --keys keys "${gates[@]}"
+  run "$kinewatch" publish channel set repo stable --model falls --version "$first" --keys keys "${gates[@]}"
   run "$kinewatch" publish channel set repo stable --model interactions --version "$interactions" --keys keys "${gates[@]}"
 )
 python3 -u -m http.server --bind 127.0.0.1 --directory "$work/repo" "$repo" >"$work/http.log" 2>&1 &
@@ -55,7 +64,8 @@ wait_for "the RTSP server" "grep -q rtsp:// '$work/rtsp.log'"
   printf '[mqtt]\nurl = "mqtt://127.0.0.1:%s"\nembedded = true\n\n[web]\nlisten = "127.0.0.1:%s"\n\n' "$broker" "$web"
   printf '[updates]\nurl = "http://127.0.0.1:%s"\nroot = "%s/repo/metadata/1.root.json"\npoll_s = 2\nclock = "trusted"\nreserve_mb = 0\n' \
     "$repo" "$PWD/$work"
-  for m in falls interactions; do printf '\n[[model]]\nname = "%s"\npath = "%s/models/%s"\n' "$m" "$PWD" "$m"; done
+  printf '\n[[model]]\nname = "falls"\npath = "%s/%s/falls-%s"\n' "$PWD" "$work" "$first"
+  printf '\n[[model]]\nname = "interactions"\npath = "%s/models/interactions"\n' "$PWD"
   printf '\n[[camera]]\nname = "room"\nsource = "rtsp://127.0.0.1:%s/room"\nmodels = ["falls"]\n' "$rtsp"
   printf '\n[[camera]]\nname = "two"\nsource = "rtsp://127.0.0.1:%s/two"\nmodels = ["interactions"]\n' "$rtsp"
 } >"$work/kinewatch.toml"
@@ -68,14 +78,13 @@ children+=($!)
 wait_for "the device to have asked" "model falls \"m['checked_at']\""
 run "$kinewatch" model list --config "$work/kinewatch.toml"
 
-say "A better release is published; what the device says meanwhile (model/progress)"
-package falls 9.1.0
+say "The better release is published; what the device says meanwhile (model/progress)"
 (
   cd "$work"
-  run "$kinewatch" publish add repo falls-9.1.0 --keys keys
-  run "$kinewatch" publish channel set repo stable --model falls --version 9.1.0 --keys keys
+  run "$kinewatch" publish add repo ../models/falls --keys keys
+  run "$kinewatch" publish channel set repo stable --model falls --version "$better" --keys keys
 )
-wait_for "falls 9.1.0 to prove itself" "model falls \"m['state'] == 'idle' and m['installed']['version'] == '9.1.0'\"" 600
+wait_for "falls $better to prove itself" "model falls \"m['state'] == 'idle' and m['installed']['version'] == '$better'\"" 600
 grep -a 'model/progress' "$work/messages.txt" | cut -f 2 | python3 -c "
 import json, sys
 last = None
@@ -89,14 +98,14 @@ say "Windows that were left out, by reason"
 metric kinewatch_windows_dropped_total
 
 say "A bad release is published: its golden clips hold, and on live video it computes what is no number"
-package falls 9.2.0
-"$python" -m kinewatch_models.fixtures.spoil "$work/falls-9.2.0"
+package falls "$bad"
+"$python" -m kinewatch_models.fixtures.spoil "$work/falls-$bad"
 (
   cd "$work"
-  run "$kinewatch" publish add repo falls-9.2.0 --keys keys
-  run "$kinewatch" publish channel set repo stable --model falls --version 9.2.0 --keys keys --shadow-windows 0
+  run "$kinewatch" publish add repo "falls-$bad" --keys keys
+  run "$kinewatch" publish channel set repo stable --model falls --version "$bad" --keys keys --shadow-windows 0
 )
-wait_for "falls 9.2.0 to be found out" "model falls \"m['state'] == 'idle' and len(m['quarantine']) == 1\"" 600
+wait_for "falls $bad to be found out" "model falls \"m['state'] == 'idle' and len(m['quarantine']) == 1\"" 600
 run "$kinewatch" model list --config "$work/kinewatch.toml"
 
 say "The publisher halts it"

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::check::assert_whole;
-use support::{Broker, DEADLINE, Daemon, RtspServer, root};
+use support::{Broker, Daemon, RtspServer, root, wait_until};
 
 fn config(broker: &Broker, model: &str, cameras: &[(&str, String)]) -> String {
     let model = root().join(model);
@@ -260,13 +260,4 @@ fn a_clock_that_was_set_is_told_and_an_open_action_ends_on_the_new_one() {
     let moved = start(&open).duration_since(start(&ended)).as_secs_f64();
     assert!((moved - 3600.0).abs() < 0.05, "moved by {moved} s");
     assert_eq!(daemon.metric("kinewatch_clock_synced "), Some(f64::from(u8::from(record["synced"] == true))));
-}
-
-/// Asks again and again until it is so; the asking (an HTTP request) is what takes the time.
-fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
-    let end = Instant::now() + DEADLINE;
-    while !so() {
-        assert!(Instant::now() < end, "waited {DEADLINE:?} for {what}");
-        std::thread::park_timeout(Duration::from_millis(50));
-    }
 }

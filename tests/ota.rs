@@ -6,32 +6,17 @@ mod support;
 use serde_json::Value;
 use support::candidates::{copy, graph, package, rewrite};
 use support::check::assert_whole;
-use support::fleet::{MODEL, Publisher, QUICK, WHITE, config, rests, state};
-use support::{Broker, Daemon, RtspServer, kinewatch};
+use support::fleet::{MODEL, Publisher, QUICK, WHITE, config, left_out, model, rests, state};
+use support::{Broker, Daemon, RtspServer};
 
 /// On which `tiny-nan` computes what is no number.
 const BLACK: &str = "test:black?size=160x120&fps=25";
-
-/// Windows that no camera has scored.
-fn left_out(daemon: &Daemon) -> f64 {
-    let metrics = daemon.get("/metrics").unwrap();
-    let rows = metrics.lines().filter(|line| line.starts_with("kinewatch_windows_dropped_total"));
-    rows.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-}
 
 fn event(subscriber: &mut support::Subscriber, camera: &str, status: &str, version: &str) -> Value {
     let topic = format!("/evt/{camera}/wave");
     subscriber.event(&format!("{camera}: {status} by {version}"), |t, e| {
         t.contains(&topic) && e["data"]["status"] == status && e["data"]["model"]["version"] == version
     })
-}
-
-/// `kinewatch model …` against the daemon of this folder: exit code, standard output, standard error.
-fn model(folder: &std::path::Path, args: &[&str]) -> (Option<i32>, String, String) {
-    let output =
-        kinewatch().arg("model").args(args).arg("--config").arg(folder.join("kinewatch.toml")).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
 #[test]
@@ -116,7 +101,8 @@ fn each_release_that_is_at_fault_is_refused_with_its_code_and_the_model_in_use_g
     let publisher = Publisher::start(dir.path());
     let mut subscriber = broker.subscribe();
     let cameras = [("white", WHITE.to_owned()), ("more", WHITE.to_owned())];
-    let mut text = config(&broker, &publisher.updates(), &cameras);
+    let updates = publisher.updates().replace("poll_s", "proof_timeout_s = 10\npoll_s");
+    let mut text = config(&broker, &updates, &cameras);
     let mut graphs: Vec<(&str, &str, &[&str])> = vec![
         ("not-finite", "not_finite", &[]),
         ("disagrees", "golden_mismatch", &[]),
@@ -127,6 +113,7 @@ fn each_release_that_is_at_fault_is_refused_with_its_code_and_the_model_in_use_g
         text = text.replace("backend = \"tract\"", "backend = \"ort\"");
         graphs.insert(0, ("crashes", "worker_crashed", &[]));
         graphs.insert(1, ("eats-memory", "worker_memory", &["--peak-memory-mb", "1000"]));
+        graphs.insert(2, ("hangs", "worker_timeout", &[]));
     }
     let at_fault = graphs.len() as f64;
     let mut daemon = Daemon::start(dir.path(), &text);

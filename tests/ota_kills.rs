@@ -11,14 +11,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
-use support::fleet::{Publisher, WHITE, config, rests};
+use support::fleet::{Publisher, QUICKER, WHITE, config, rests};
 use support::{Broker, Daemon, example, root};
 
 /// Within which a good model has to be loaded after a kill.
 const BACK: Duration = Duration::from_secs(30);
-/// An update takes seven seconds, most of it in the states that a kill is tried in.
-const QUICKER: [&str; 8] =
-    ["--shadow-windows", "20", "--shadow-agreement", "0.9", "--probation-windows", "20", "--probation-s", "1"];
 const AT_RANDOM: &str = "at random";
 
 /// A release on offer, and the configuration of a device that follows it.

@@ -8,9 +8,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-use support::{Broker, DEADLINE, Process, RtspServer, Stream, free_port, kinewatch, root};
+use support::{Broker, Process, RtspServer, Stream, free_port, kinewatch, root, wait_until};
 
 /// With characters that URLs, JSON, shells and GStreamer's pipeline language would each write in another way.
 const CAMERA: &str = "Kq7!cam\\era/pa%s:w@r\"d";
@@ -201,15 +200,6 @@ impl Scene {
             search.command(&format!("{} {when}", args.join(" ")), &mut uses(args));
         }
         search.command(&format!("devices {when}"), self.loud().arg("devices"));
-    }
-}
-
-/// Waits until `done`, asking again and again; the daemon's pages have no event to wait for.
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + DEADLINE;
-    while !done() {
-        assert!(Instant::now() < end, "waited for {what}");
-        std::thread::park_timeout(Duration::from_millis(50));
     }
 }
 

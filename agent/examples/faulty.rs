@@ -5,6 +5,7 @@
 //! KINEWATCH_TEST_STICK=STAGE:SECONDS  the thread of the stage stops for ever, SECONDS after its first sign of life
 //! KINEWATCH_TEST_PANIC=STAGE:SECONDS  it panics instead
 //! KINEWATCH_TEST_KILL=STAGE:SECONDS   the process is killed (-9), SECONDS after the stage's first sign of life
+//! KINEWATCH_TEST_FILL=STAGE:SECONDS   the disk is filled with the file that KINEWATCH_TEST_FILLER names
 //! KINEWATCH_TEST_ONCE=STAGE           none of it before this stage has given a sign of life
 //! ```
 //!
@@ -12,6 +13,7 @@
 //! (of the models), or `update STATE` and `update STATE done` for a model over the air: once the state is committed, and once
 //! what it asks for is done and not yet committed. The command line is that of `kinewatch`. Once: a thread that takes the stuck one's place runs.
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,13 +34,13 @@ enum Kind {
     Stick,
     Panic,
     Kill,
+    Fill,
 }
 
 static FAULT: OnceLock<Fault> = OnceLock::new();
 /// What has to be seen first, and whether it was.
 static ONCE: OnceLock<String> = OnceLock::new();
 static SEEN: AtomicBool = AtomicBool::new(false);
-static ARMED: AtomicBool = AtomicBool::new(false);
 
 fn main() -> ExitCode {
     if let Ok(stage) = std::env::var("KINEWATCH_TEST_ONCE") {
@@ -60,6 +62,7 @@ fn asked_for() -> Option<Result<Fault, String>> {
         ("KINEWATCH_TEST_STICK", Kind::Stick),
         ("KINEWATCH_TEST_PANIC", Kind::Panic),
         ("KINEWATCH_TEST_KILL", Kind::Kill),
+        ("KINEWATCH_TEST_FILL", Kind::Fill),
     ];
     kinds.into_iter().find_map(|(name, kind)| {
         let text = std::env::var(name).ok()?;
@@ -111,6 +114,16 @@ fn on_beat(stage: &str) {
             thread::park();
         },
         Kind::Kill => {}
+        Kind::Fill => fill(),
         Kind::Panic => panic!("as asked for, at rtsp://joe:hunter2@camera/1"),
+    }
+}
+
+/// To the last byte.
+fn fill() {
+    let Some(path) = std::env::var_os("KINEWATCH_TEST_FILLER") else { return };
+    let Ok(mut file) = std::fs::File::create(path) else { return };
+    for block in [1 << 20, 4096, 1] {
+        while file.write_all(&vec![0; block]).is_ok() {}
     }
 }

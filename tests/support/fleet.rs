@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::candidates::release;
-use super::{Broker, Process, Stream, Subscriber, free_port, kinewatch, root};
+use super::{Broker, Daemon, Process, Stream, Subscriber, free_port, kinewatch, root};
 
 /// Name of the model in all of it.
 pub const MODEL: &str = "tiny-bright";
@@ -18,6 +18,10 @@ pub const WHITE: &str = "test:white?size=160x120&fps=25";
 /// What a release has to prove, in seconds instead of hours.
 pub const QUICK: [&str; 8] =
     ["--shadow-windows", "60", "--shadow-agreement", "0.9", "--probation-windows", "60", "--probation-s", "2"];
+
+/// The same in one or two.
+pub const QUICKER: [&str; 8] =
+    ["--shadow-windows", "20", "--shadow-agreement", "0.9", "--probation-windows", "20", "--probation-s", "1"];
 
 /// A repository behind a web server.
 pub struct Publisher {
@@ -103,6 +107,21 @@ pub fn config(broker: &Broker, updates: &str, cameras: &[(&str, String)]) -> Str
         text += &format!("\n[[camera]]\nname = \"{name}\"\nsource = \"{source}\"\n");
     }
     text
+}
+
+/// Windows that no camera has scored.
+pub fn left_out(daemon: &Daemon) -> f64 {
+    let metrics = daemon.get("/metrics").unwrap();
+    let rows = metrics.lines().filter(|line| line.starts_with("kinewatch_windows_dropped_total"));
+    rows.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+/// `kinewatch model …` against the daemon of this folder: exit code, standard output, standard error.
+pub fn model(folder: &Path, args: &[&str]) -> (Option<i32>, String, String) {
+    let output =
+        kinewatch().arg("model").args(args).arg("--config").arg(folder.join("kinewatch.toml")).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
 /// The next state of the model that satisfies `wanted`.

@@ -56,6 +56,15 @@ pub fn example(name: &str) -> Command {
     command
 }
 
+/// Asks again and again until it is so, where there is no event to wait for.
+pub fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !so() {
+        assert!(Instant::now() < end, "waited {DEADLINE:?} for {what}");
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+}
+
 /// A port that nobody listens on right now.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()

@@ -216,7 +216,20 @@ fn engine_keys(old: &EnginePlan, new: &EnginePlan, restart: &mut Vec<&'static st
 
 fn updates_keys(old: Option<&UpdatesPlan>, new: Option<&UpdatesPlan>, restart: &mut Vec<&'static str>) {
     let (Some(old), Some(new)) = (old, new) else { return note(restart, "[updates] url", old == new) };
-    let UpdatesPlan { mirrors, root, channel, policy, poll, window, rate_limit, proxy, reserve, clock, swap } = old;
+    let UpdatesPlan {
+        mirrors,
+        root,
+        channel,
+        policy,
+        poll,
+        window,
+        rate_limit,
+        proxy,
+        reserve,
+        clock,
+        swap,
+        proof_timeout,
+    } = old;
     note(restart, "[updates] url", mirrors.first() == new.mirrors.first());
     note(restart, "[updates] mirrors", mirrors.get(1..) == new.mirrors.get(1..));
     note(restart, "[updates] root", *root == new.root);
@@ -229,6 +242,7 @@ fn updates_keys(old: Option<&UpdatesPlan>, new: Option<&UpdatesPlan>, restart: &
     note(restart, "[updates] reserve_mb", *reserve == new.reserve);
     note(restart, "[updates] clock", *clock == new.clock);
     note(restart, "[updates] swap", *swap == new.swap);
+    note(restart, "[updates] proof_timeout_s", *proof_timeout == new.proof_timeout);
 }
 
 fn note(restart: &mut Vec<&'static str>, key: &'static str, same: bool) {

@@ -325,6 +325,9 @@ pub struct Updates {
     pub clock: UpdateClock,
     /// Whether memory holds the old model and the new one at once.
     pub swap: UpdateSwap,
+    /// Seconds within which a release must have proven itself in a process of its own, engines built included.
+    #[schemars(range(min = 10, max = 86_400))]
+    pub proof_timeout_s: u32,
 }
 
 impl Default for Updates {
@@ -342,6 +345,7 @@ impl Default for Updates {
             reserve_mb: 256,
             clock: UpdateClock::Synchronised,
             swap: UpdateSwap::Auto,
+            proof_timeout_s: 1800,
         }
     }
 }

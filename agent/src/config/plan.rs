@@ -192,6 +192,8 @@ pub struct UpdatesPlan {
     pub clock: UpdateClock,
     /// Whether memory holds two models.
     pub swap: UpdateSwap,
+    /// For the proof of a release.
+    pub proof_timeout: Duration,
 }
 
 /// A model.

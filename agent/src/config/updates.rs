@@ -66,6 +66,7 @@ pub(super) fn resolve(r: &mut Resolver<'_>, updates: &Updates) -> Option<Option<
             reserve: u64::from(updates.reserve_mb) << 20,
             clock: updates.clock,
             swap: updates.swap,
+            proof_timeout: Duration::from_secs(updates.proof_timeout_s.into()),
         })
     })
 }

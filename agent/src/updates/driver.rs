@@ -153,6 +153,11 @@ impl Driver {
         if let Err(fault) = self.step(&input) {
             tracing::error!(model = self.record.model, %fault, "the state of updates cannot be stored: nothing is done until it can");
             self.desk.note_fault(&self.record.model, &fault);
+            if fault.code == Code::NoSpace
+                && let Err(error) = self.desk.depot.give_up_bundles()
+            {
+                tracing::warn!(model = self.record.model, %error, "bundles cannot be removed from the full disk");
+            }
             self.owed.push_back(input);
         }
     }

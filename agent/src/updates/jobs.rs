@@ -167,10 +167,13 @@ async fn prove(desk: &Desk, model: &str, release: &Release, gates: Gates) -> Out
     let job = worker::Job::new(package, desk.engine.clone(), Some(desk.engines.clone()));
     tell(desk, model, "proving", release, 0, None);
     let flag = Arc::clone(&stop.0);
+    let usual = worker::Limits::default();
+    let wall = desk.plan.as_ref().map_or(usual.wall, |updates| updates.proof_timeout);
     let proof = tokio::task::spawn_blocking(move || {
         let _one_at_a_time = permit;
         let worker = worker::Worker::of_this_binary();
-        worker.prove(&job, &worker::Limits::default(), &gates, &flag, &mut |step| tracing::debug!(?step, "proof"))
+        worker
+            .prove(&job, &worker::Limits { wall, ..usual }, &gates, &flag, &mut |step| tracing::debug!(?step, "proof"))
     });
     match proof.await {
         Ok(Ok(proof)) => {

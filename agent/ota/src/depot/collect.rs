@@ -175,6 +175,15 @@ impl Depot {
         drop_all(entries(&self.parts())?.iter().filter(|path| !is_wanted(path)))
     }
 
+    /// Remove every bundle and part, wanted or not, for a disk that is full: they can be fetched again, and what waits to be
+    /// stored cannot. Whoever reads or writes one meanwhile fails.
+    ///
+    /// # Errors
+    /// The file system fails.
+    pub fn give_up_bundles(&self) -> Result<u64, DepotError> {
+        self.drop_bundles(&Wanted::default())
+    }
+
     fn drop_packages(&self, wanted: &Wanted) -> Result<u64, DepotError> {
         let mut removed = 0;
         for model in entries(&self.root.join("installed"))? {

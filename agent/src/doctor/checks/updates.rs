@@ -113,6 +113,7 @@ mod tests {
             proxy: None,
             reserve: 1 << 60,
             clock: UpdateClock::Synchronised,
+            proof_timeout: std::time::Duration::from_secs(1800),
             swap: UpdateSwap::Auto,
         }
     }

@@ -1,0 +1,149 @@
+//! Updates on a device whose disk is full or whose clock is wrong: it watches on, nothing bad is installed, nothing is locked out.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "support/mount.rs"]
+mod mount;
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use mount::Mount;
+use support::check::assert_whole;
+use support::fleet::{MODEL, Publisher, QUICKER, WHITE, config, left_out, model, rests, state};
+use support::{Broker, Daemon, Subscriber, example, kinewatch, wait_until};
+
+/// In every state of an update the disk is filled to its last byte, and later there is space again.
+#[test]
+fn a_disk_that_fills_up_in_any_state_holds_the_update_up_and_costs_no_event() {
+    let states = ["reserving", "downloading", "unpacking", "proving", "shadowing", "swapping", "probation", "settling"];
+    let dir = tempfile::tempdir().unwrap();
+    let publisher = Publisher::start(dir.path());
+    publisher.add("1.1.0", None);
+    publisher.set("1.1.0", &QUICKER);
+    let updates = publisher.updates();
+    std::thread::scope(|scope| {
+        for at in states {
+            scope.spawn(|| fill_up(at, &updates));
+        }
+    });
+}
+
+fn fill_up(at: &str, updates: &str) {
+    let Some(disk) = Mount::new("64m") else { return };
+    let (folder, filler) = (disk.0.path(), disk.0.path().join("filler"));
+    let broker_dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(broker_dir.path(), "");
+    let mut subscriber = broker.subscribe();
+    let mut faulty = example("faulty");
+    faulty.env("KINEWATCH_TEST_FILL", format!("update {at}:0")).env("KINEWATCH_TEST_FILLER", &filler);
+    let mut daemon = Daemon::start_program(faulty, folder, &config(&broker, updates, &[("white", WHITE.to_owned())]));
+
+    state(&mut subscriber, &format!("{at}: no space"), |m| m["error"]["code"] == "no_space");
+    let kept = fs::read_dir(folder.join("state/models/parts")).unwrap().count();
+    assert_eq!(kept, 0, "{at}: a bundle can be fetched again");
+    let scored = || daemon.metric("kinewatch_windows_total").unwrap();
+    let before = scored();
+    wait_until(&format!("{at}: windows to be scored"), || scored() > before + 10.0);
+
+    fs::remove_file(&filler).unwrap();
+    // The pause after a failure is not waited for; where it goes on by itself there is nothing to be asked for.
+    let _asked = model(folder, &["install", MODEL]);
+    state(&mut subscriber, &format!("{at}: the release"), |m| rests(m, "1.1.0"));
+    assert_eq!(left_out(&daemon), 0.0, "{at}");
+    daemon.log.signal("TERM");
+    assert!(daemon.log.wait().success(), "{at}");
+    subscriber.event(&format!("{at}: the farewell"), |t, e| t.ends_with("/status") && e["state"] == "stopped");
+    assert_whole(subscriber.lines());
+}
+
+/// A clock that is wrong by as much as is asked for, from the start or all of a sudden; intervals stay right.
+struct Clock(PathBuf);
+
+impl Clock {
+    fn at(folder: &Path, offset: &str) -> Self {
+        let clock = Self(folder.join("clock"));
+        clock.set(offset);
+        clock
+    }
+
+    fn set(&self, offset: &str) {
+        let new = self.0.with_extension("new");
+        fs::write(&new, offset).unwrap();
+        fs::rename(&new, &self.0).unwrap();
+    }
+
+    fn agent(&self) -> Command {
+        let mut agent = kinewatch();
+        let library = fs::read_dir("/usr/lib").unwrap().filter_map(Result::ok);
+        let library = library.map(|arch| arch.path().join("faketime/libfaketimeMT.so.1")).find(|path| path.exists());
+        agent.env("LD_PRELOAD", library.expect("libfaketime: `make test-deps` installs it"));
+        agent.env("FAKETIME_TIMESTAMP_FILE", &self.0).env("FAKETIME_NO_CACHE", "1");
+        agent.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("NO_FAKE_STAT", "1");
+        agent
+    }
+}
+
+fn begins(subscriber: &mut Subscriber, version: &str) {
+    subscriber.event(&format!("an action by {version}"), |t, e| {
+        t.ends_with("/evt/white/wave") && e["data"]["status"] != "ended" && e["data"]["model"]["version"] == version
+    });
+}
+
+/// Ten years ahead everything has expired; ten years behind nothing has, and what was seen still counts.
+#[test]
+fn a_clock_that_is_ten_years_wrong_locks_nothing_out_and_lets_nothing_old_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path(), "");
+    let publisher = Publisher::start(dir.path());
+    publisher.add("1.1.0", None);
+    publisher.set("1.1.0", &QUICKER);
+    let mut subscriber = broker.subscribe();
+    let text = config(&broker, &publisher.updates(), &[("white", WHITE.to_owned())]);
+
+    let clock = Clock::at(dir.path(), "+3650d");
+    let mut daemon = Daemon::start_program(clock.agent(), dir.path(), &text);
+    begins(&mut subscriber, "1.0.0");
+    state(&mut subscriber, "everything has expired", |m| m["repository_error"]["code"] == "expired");
+    // It is set while the agent runs.
+    clock.set("+0");
+    state(&mut subscriber, "the release under the right clock", |m| rests(m, "1.1.0"));
+
+    // The release before is served again to a device that believes in no expiry.
+    let old = dir.path().join("old");
+    support::candidates::copy(&dir.path().join("repo"), &old);
+    publisher.add("1.2.0", None);
+    publisher.set("1.2.0", &QUICKER);
+    state(&mut subscriber, "the next release", |m| rests(m, "1.2.0"));
+    fs::rename(dir.path().join("repo"), dir.path().join("new")).unwrap();
+    fs::rename(&old, dir.path().join("repo")).unwrap();
+    clock.set("-3650d");
+    state(&mut subscriber, "the past to be refused", |m| {
+        m["repository_error"]["code"] == "timestamp_rollback" && rests(m, "1.2.0")
+    });
+    daemon.log.signal("TERM");
+    assert!(daemon.log.wait().success());
+
+    // The same at a start in the past; then the right repository under the wrong clock.
+    let mut daemon = Daemon::start_program(clock.agent(), dir.path(), &text);
+    begins(&mut subscriber, "1.2.0");
+    wait_until("the past to be refused again", || model(dir.path(), &["list"]).1.contains("timestamp_rollback"));
+    fs::rename(dir.path().join("repo"), dir.path().join("older")).unwrap();
+    fs::rename(dir.path().join("new"), dir.path().join("repo")).unwrap();
+    publisher.add("1.3.0", None);
+    publisher.set("1.3.0", &QUICKER);
+    state(&mut subscriber, "what the publisher signed last", |m| rests(m, "1.3.0"));
+    // In the middle of a trial the clock is set by twenty years.
+    publisher.add("1.4.0", None);
+    publisher.set("1.4.0", &QUICKER);
+    state(&mut subscriber, "the probation", |m| m["state"] == "probation");
+    clock.set("+3650d");
+    state(&mut subscriber, "the probation to end", |m| rests(m, "1.4.0"));
+    state(&mut subscriber, "everything has expired again", |m| m["repository_error"]["code"] == "expired");
+    clock.set("+0");
+    state(&mut subscriber, "all to be well", |m| m["repository_error"].is_null() && rests(m, "1.4.0"));
+    assert_eq!(left_out(&daemon), 0.0);
+    daemon.log.signal("TERM");
+    assert!(daemon.log.wait().success());
+}
