@@ -115,7 +115,7 @@ impl Desk {
         }
     }
 
-    /// How far something is; told once a second, and at its end.
+    /// How far something is; told when it begins, once a second, and at its end.
     pub(super) fn progress(&self, record: &Record, done: u64, of: Option<u64>) {
         let version = record.candidate().map(|candidate| candidate.release.version.to_string());
         let (model, state) = (record.model.clone(), record.state().to_owned());
@@ -125,9 +125,10 @@ impl Desk {
     pub(super) fn tell_progress(&self, progress: ModelProgress) {
         let mut all = (**self.shared.updates.progress.load()).clone();
         let ended = progress.of == Some(progress.done);
-        all.insert(progress.model.clone(), progress.clone());
+        let before = all.insert(progress.model.clone(), progress.clone());
+        let begins = before.is_none_or(|before| before.state != progress.state);
         self.shared.updates.progress.store(Arc::new(all));
-        if self.told.get().is_some_and(|told| told.elapsed() < PROGRESS) && !ended {
+        if self.told.get().is_some_and(|told| told.elapsed() < PROGRESS) && !begins && !ended {
             return;
         }
         self.told.set(Some(Instant::now()));

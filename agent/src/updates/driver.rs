@@ -180,6 +180,9 @@ impl Driver {
         self.record = step.record;
         self.desk.records.borrow_mut().insert(self.record.model.clone(), self.record.clone());
         if step.note.is_some() {
+            if self.record.candidate().is_some() {
+                self.desk.progress(&self.record, 0, None);
+            }
             self.mark("");
         }
         if step.poll == Poll::Begin && self.poll.is_none() && self.desk.plan.is_some() {

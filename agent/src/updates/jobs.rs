@@ -165,7 +165,6 @@ async fn prove(desk: &Desk, model: &str, release: &Release, gates: Gates) -> Out
     let stop = StopOnDrop::default();
     let package = desk.depot.installed(model, release);
     let job = worker::Job::new(package, desk.engine.clone(), Some(desk.engines.clone()));
-    tell(desk, model, "proving", release, 0, None);
     let flag = Arc::clone(&stop.0);
     let usual = worker::Limits::default();
     let wall = desk.plan.as_ref().map_or(usual.wall, |updates| updates.proof_timeout);
