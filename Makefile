@@ -59,7 +59,7 @@ conformance: build ## Try the TUF client on the reference implementation's repos
 	@.ci/apt conformance
 	$(CARGO) test --release --workspace $(FEATURES) --test tuf -- published
 	[[ -x $(BUILD)/conformance/bin/python ]] || python3 -m venv $(BUILD)/conformance
-	$(BUILD)/conformance/bin/pip install -q --disable-pip-version-check tuf==7.0.1
+	$(BUILD)/conformance/bin/pip install -q --disable-pip-version-check tuf==7.0.1 'securesystemslib[crypto]'
 	$(BUILD)/conformance/bin/python models/conformance/run.py $(BUILD)/release/kinewatch-tuf-client \
 	  --published $(BUILD)/tmp/published
 

@@ -60,7 +60,7 @@ class Client:
 
     def trusted(self):
         """Role to version, of every .json file in the folder of trusted metadata."""
-        names = [n.removesuffix(".json") for n in sorted(os.listdir(self.metadata)) if n.endswith(".json")]
+        names = [n.removesuffix(".json") for n in sorted(os.listdir(self.metadata)) if n.endswith(".json") and not n.startswith(".")]
         return {name: json.loads(self.bytes(name))["signed"]["version"] for name in names}
 
     def bytes(self, role):
