@@ -59,8 +59,9 @@ class Client:
         return self.run([*where, *what, "download"], time, kill_after)
 
     def trusted(self):
-        """Role to version, of every .json file in the folder of trusted metadata."""
-        names = [n.removesuffix(".json") for n in sorted(os.listdir(self.metadata)) if n.endswith(".json") and not n.startswith(".")]
+        """Role to version, of every .json file in the folder of trusted metadata. `.new-` is what is not there yet."""
+        files = [n for n in sorted(os.listdir(self.metadata)) if n.endswith(".json") and not n.startswith(".new-")]
+        names = [n.removesuffix(".json") for n in files]
         return {name: json.loads(self.bytes(name))["signed"]["version"] for name in names}
 
     def bytes(self, role):
