@@ -10,6 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use support::candidates::copy;
 use support::{Broker, Daemon, RtspServer, free_port, kinewatch, root};
 
 /// Exit code and standard error of a command.
@@ -66,10 +67,7 @@ fn videos() {
 
 /// A copy of a package that a test may break.
 fn copy_of(package: &str, to: &Path) -> PathBuf {
-    let target = to.join("package");
-    let status = Command::new("cp").arg("-r").arg(root().join(package)).arg(&target).status().unwrap();
-    assert!(status.success());
-    target
+    copy(&root().join(package), &to.join("package"))
 }
 
 #[test]

@@ -7,13 +7,14 @@ mod support;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use kinewatch_core::rollout::Channel;
 use kinewatch_ota::bundle::{Bounds, unpack};
 use kinewatch_ota::tuf::{Anchor, Client, Clock, Floors, Limits, Mirror, Options, Pace, Tls};
 use serde_json::Value;
-use support::{Process, Stream, root};
+use support::fleet::serve;
+use support::{free_port, root};
 use tempfile::TempDir;
 
 /// Commands of the document, block by block.
@@ -71,18 +72,6 @@ impl Desk {
     }
 }
 
-/// A web server that knows nothing but files.
-fn serve(folder: &Path) -> (Process, String) {
-    let mut command = Command::new("sh");
-    // Its log of requests says nothing that the test does not.
-    command.args(["-c", "exec python3 -u -m http.server 0 --bind 127.0.0.1 2>/dev/null"]);
-    command.current_dir(folder).stdin(Stdio::null());
-    let mut server = Process::start(command, Stream::Stdout);
-    let line = server.wait_for("its port", |line| line.contains("port "));
-    let port = line.split("port ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned();
-    (server, format!("http://127.0.0.1:{port}/"))
-}
-
 /// What a device keeps: trusted metadata, and how far it has seen.
 struct Device {
     folder: TempDir,
@@ -132,7 +121,8 @@ fn every_command_of_the_walk_through_does_what_it_says() {
     let desk = Desk::new();
     let anchor = desk.home.path().join("root.json");
     let mut old = Device::new();
-    let (_server, url) = serve(desk.home.path());
+    let (port, _server) = serve(desk.home.path(), free_port());
+    let url = format!("http://127.0.0.1:{port}/");
     let mut states = Vec::new();
     for block in blocks() {
         desk.run(&block);

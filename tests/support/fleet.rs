@@ -59,13 +59,9 @@ impl Publisher {
         publish(&self.folder, &["halt", "repo", "stable", "--model", MODEL, "--keys", "keys"]);
     }
 
-    /// The web server goes, or comes again.
+    /// The web server goes.
     pub fn cut(&mut self) {
         self.server.kill();
-    }
-
-    pub fn mend(&mut self) {
-        self.server = serve(&self.folder.join("repo"), self.port).1;
     }
 
     /// Lines of a configuration that follows it.
@@ -80,7 +76,7 @@ impl Publisher {
 }
 
 /// The web server that every Python has.
-fn serve(folder: &Path, port: u16) -> (u16, Process) {
+pub fn serve(folder: &Path, port: u16) -> (u16, Process) {
     // A line for each request says nothing to a test.
     let script = "exec python3 -u -m http.server --bind 127.0.0.1 --directory \"$0\" \"$1\" 2>/dev/null";
     let mut command = Command::new("sh");
