@@ -5,6 +5,7 @@
 //! KINEWATCH_TEST_STICK=STAGE:SECONDS  the thread of the stage stops for ever, SECONDS after its first sign of life
 //! KINEWATCH_TEST_PANIC=STAGE:SECONDS  it panics instead
 //! KINEWATCH_TEST_KILL=STAGE:SECONDS   the process is killed (-9), SECONDS after the stage's first sign of life
+//! KINEWATCH_TEST_BOARD=FOLDER         the board's files of sysfs and procfs lie below that folder
 //! ```
 //!
 //! STAGE is `inference`, `store`, `publisher`, `capture` (the first camera that comes by), `capture NAME`, or `opening`
@@ -16,6 +17,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use kinewatch::app::Hooks;
+use kinewatch::root::Root;
 
 #[derive(Debug)]
 struct Fault {
@@ -44,7 +48,8 @@ fn main() -> ExitCode {
         }
         None => {}
     }
-    kinewatch::cli::run_watched(Some(on_beat))
+    let board = std::env::var_os("KINEWATCH_TEST_BOARD").map(Root::below);
+    kinewatch::cli::run_with(Hooks { on_beat: Some(on_beat), board })
 }
 
 fn asked_for() -> Option<Result<Fault, String>> {

@@ -17,6 +17,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::board;
 use crate::cameras::Cameras;
 use crate::clock_journal::ClockJournal;
 use crate::commands;
@@ -29,6 +30,7 @@ use crate::live::LiveSink;
 use crate::mailbox::{Mailbox, Overflow};
 use crate::prepare::{MAILBOX_FRAMES, Preparer};
 use crate::reload::{self, Pending, Reloader};
+use crate::root::Root;
 use crate::supervise::{self, Opened, StopSignals};
 use crate::updates::boot::{Boot, to_factory};
 use crate::web::{self, Web};
@@ -46,8 +48,17 @@ const STORE_STOP: Duration = Duration::from_millis(400);
 pub struct RunOptions {
     /// Folder for the scores of every camera.
     pub scores: Option<PathBuf>,
-    /// Called at each sign of life of a stage, for tests that make one hang.
+    /// For tests.
+    pub hooks: Hooks,
+}
+
+/// What programs of tests change; `kinewatch` itself nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Hooks {
+    /// Called with its name at each sign of life of a stage, to make one hang.
     pub on_beat: Option<fn(&str)>,
+    /// Where the board's files lie; `None` is the machine.
+    pub board: Option<Root>,
 }
 
 /// Runs until SIGTERM or SIGINT; a second one ends the process at once. SIGHUP reads the configuration again.
@@ -82,6 +93,8 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
     if let Some(incoming) = client.incoming() {
         runtime.spawn(commands::run(Arc::clone(&parts), incoming, client.replies()));
     }
+    let root = options.hooks.board.clone().unwrap_or_else(Root::machine);
+    runtime.spawn(board::watch::run(Arc::clone(&shared), root));
     runtime.spawn(control::run(plan.device.state_dir.clone(), parts));
     runtime.spawn(broker::forward_signals(mqtt_signals, commands.clone(), Arc::clone(&shared)));
     let now = (clock::both_ns(), &clock::state());
@@ -92,12 +105,12 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
     let store_thread = Worker::spawn("store", move || delivery.run(command_queue, &handle))?;
 
     // The start is a reload from nothing: everything is opened before the first thread that works on frames.
-    let cache_dir = Some(plan.device.state_dir.join("engines"));
+    let engines = inference::engines(&plan.device.state_dir);
     let open = {
         let (mut plan, shared) = (plan.clone(), Arc::clone(&shared));
         move || -> anyhow::Result<_> {
             shared.stages.opening.touch(Instant::now());
-            let engine = inference::open_options(&plan.engine, cache_dir)?;
+            let engine = inference::open_options(&plan.engine, Some(engines.clone()))?;
             let mut preparer = Preparer::new(&plan.device.group, &plan.device.name, engine);
             let mut boot = Boot::begin(&mut plan);
             let prepared = loop {
@@ -111,6 +124,9 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
                     Err(error) => return Err(error.into()),
                 }
             };
+            if boot.is_none() {
+                inference::sweep(&engines, plan.models.iter().map(|model| model.digest.clone()));
+            }
             Ok((plan, boot, preparer, prepared))
         }
     };
@@ -233,7 +249,7 @@ fn shared(plan: &Plan, options: &RunOptions) -> Shared {
     let cameras = plan.cameras.iter().map(camera).collect();
     let models = plan.models.iter().map(|m| m.name.clone()).collect();
     let mut shared = Shared::new(&plan.device.group, &plan.device.name, &plan.mqtt.url, cameras, models);
-    if let Some(f) = options.on_beat {
+    if let Some(f) = options.hooks.on_beat {
         shared.stages.iter().for_each(|beat| beat.on_touch(f));
         shared.on_beat = Some(f);
     }

@@ -10,9 +10,10 @@ use std::time::Instant;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use kinewatch_capture::{CameraControl, CameraState, CameraStats};
 use kinewatch_core::beat::{self, Beat};
-use kinewatch_core::event::{ClockRecord, StoreCondition, StoreStatus};
+use kinewatch_core::event::{ClockRecord, Derated, StoreCondition, StoreStatus};
 use kinewatch_store::{Gap, StoreError};
 
+use crate::board::Board;
 use crate::reload::ReloadView;
 pub use crate::tally::{DURATION_BOUNDS, DurationHistogram};
 use crate::tally::{Tally, TrialView};
@@ -51,6 +52,10 @@ pub struct Shared {
     pub threads_left: AtomicU64,
     /// Whether events can be stored.
     pub store: StoreView,
+    /// The board as it was last read; `None` until then.
+    pub board: ArcSwapOption<Board>,
+    /// How far the device is spared; `None` while it does not have to be.
+    pub derated: ArcSwapOption<Derated>,
     /// Commands that came from the broker.
     pub commands: Counts,
     /// How the system clock was set since boot; set once the store is open.
@@ -109,6 +114,8 @@ pub struct DroppedWindows {
     pub overload: AtomicU64,
     /// The old model had gone before the new one was open.
     pub swap: AtomicU64,
+    /// The device is spared.
+    pub derated: AtomicU64,
     /// For some time it has given nothing but failures.
     pub failing: AtomicBool,
 }
@@ -309,6 +316,8 @@ impl Shared {
             threads_left: AtomicU64::new(0),
             delivery: DeliveryView { broker: broker.to_owned(), ..DeliveryView::default() },
             store: StoreView::default(),
+            board: ArcSwapOption::empty(),
+            derated: ArcSwapOption::empty(),
             commands: Counts::default(),
             clock: ArcSwapOption::empty(),
             clock_synced: AtomicBool::new(false),
@@ -361,6 +370,12 @@ impl Shared {
         };
         let failing: Vec<_> = self.cameras.load().iter().flat_map(|camera| fails(camera)).collect();
         (!failing.is_empty()).then(|| failing.join(", "))
+    }
+
+    /// One window of so many is scored, so that the device is spared; 1 is all.
+    #[must_use]
+    pub fn one_of(&self) -> u32 {
+        self.derated.load().as_ref().map_or(1, |derated| derated.one_of)
     }
 
     /// Cameras whose stream is up.

@@ -104,3 +104,13 @@ pub fn every(manifest: &Manifest) -> Duration {
         Plan::Clip | Plan::Cached => Duration::from_nanos(u64::try_from(manifest.sampling.stride).unwrap_or(0)),
     }
 }
+
+/// How far apart requests of a model may come when the device is spared: an online model sees nothing once they come further
+/// apart than it carries its state.
+#[must_use]
+pub fn furthest(manifest: &Manifest) -> Duration {
+    match manifest.plan {
+        Plan::Online => Duration::from_nanos(u64::try_from(manifest.sampling.max_hole).unwrap_or(0)),
+        Plan::Clip | Plan::Cached => schedule::MINIMUM,
+    }
+}

@@ -4,6 +4,7 @@
 
 pub mod analytics;
 pub mod app;
+pub mod board;
 pub mod broker;
 pub mod calibrate;
 pub mod camera_states;
@@ -39,6 +40,7 @@ pub mod reload;
 mod replace;
 pub mod replay;
 mod retained;
+pub mod root;
 pub mod scores;
 pub mod supervise;
 pub mod systemd;

@@ -45,7 +45,7 @@ pub struct OpenedModel {
 pub fn open(name: &str, path: &Path, overrides: Overrides, options: &OpenOptions) -> Result<OpenedModel, ModelError> {
     let package = kinewatch_ota::open_verified(path).map_err(|e| ModelError::Package(Box::new(e)))?;
     let manifest = Arc::new(package.manifest);
-    let model = Model::open(path, &manifest, options)
+    let model = Model::open(path, &manifest, &options.of_package(&package.digest))
         .map_err(|source| ModelError::Open { path: path.to_owned(), source: Box::new(source) })?;
     let report = model.report();
     tracing::info!("{}", report.summary());

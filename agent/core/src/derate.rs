@@ -189,7 +189,7 @@ mod tests {
                     Step::Up(now) => {
                         prop_assert_eq!(now, one_of / 2);
                         let calm = second.saturating_sub(CALM.as_secs())..second;
-                        let seen = |s: u64| s % LOOK_S == 0 && spells.get(s as usize).copied().unwrap_or(false);
+                        let seen = |s: u64| s.is_multiple_of(LOOK_S) && spells.get(s as usize).copied().unwrap_or(false);
                         prop_assert!(!calm.clone().any(seen), "up within {calm:?} of a cause");
                         one_of = now;
                     }

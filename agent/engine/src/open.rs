@@ -9,6 +9,7 @@ use kinewatch_core::manifest::{Graph, Manifest, Plan as ManifestPlan, RequiredBa
 use crate::backend::ort::{OrtSession, OrtSetup};
 use crate::backend::tract::TractSession;
 use crate::backend::{LoadFailure, Session};
+use crate::cache;
 use crate::contract::{self, GraphSpec};
 use crate::error::{BackendError, InferError, OpenError};
 use crate::golden;
@@ -64,8 +65,11 @@ pub(crate) fn open_telling(
             refused.push(format!("{candidate}: {error}"));
             passed.push(error);
         }
-        let opening = Opening { dir, manifest, options, candidate };
-        match opening.run(on_deviation) {
+        let engines = options.cache.as_ref().filter(|_| candidate.provider == Provider::TensorRt);
+        let engines = engines.and_then(|cache| cache.folder(candidate.precision));
+        let outcome =
+            cache::through(engines, |engines| Opening { dir, manifest, options, candidate, engines }.run(on_deviation));
+        match outcome {
             Ok(mut model) => {
                 model.report.why = why(candidate, options, &refused);
                 model.report.refused = refused;
@@ -135,6 +139,8 @@ struct Opening<'a> {
     manifest: &'a Manifest,
     options: &'a OpenOptions,
     candidate: Candidate,
+    /// Where TensorRT keeps what it builds of this model.
+    engines: Option<&'a Path>,
 }
 
 /// What is learnt on the way.
@@ -299,7 +305,7 @@ impl Opening<'_> {
                     required: self.options.require_provider.is_some(),
                     threads: self.options.threads,
                     batch: rows,
-                    cache_dir: self.options.cache_dir.as_deref(),
+                    engines: self.engines,
                 };
                 let (session, nodes) = self.sheltered(path, || OrtSession::open(path, spec, &setup))?;
                 if rows == 1 {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::cache::EngineCache;
 use crate::error::OpenError;
 
 /// Which back end.
@@ -124,8 +125,8 @@ pub struct OpenOptions {
     pub threads: usize,
     /// Most requests in one run of the graph (ONNX Runtime only; tract is fed one at a time).
     pub max_batch: usize,
-    /// Where TensorRT keeps its engines.
-    pub cache_dir: Option<PathBuf>,
+    /// Where TensorRT keeps its engines; without it they are built at every start.
+    pub cache: Option<EngineCache>,
 }
 
 impl Default for OpenOptions {
@@ -138,8 +139,16 @@ impl Default for OpenOptions {
             require_provider: None,
             threads: 1,
             max_batch: 1,
-            cache_dir: None,
+            cache: None,
         }
+    }
+}
+
+impl OpenOptions {
+    /// The same, with engines kept under the digest of this package.
+    #[must_use]
+    pub fn of_package(&self, digest: &str) -> Self {
+        Self { cache: self.cache.as_ref().map(|cache| cache.of_package(digest)), ..self.clone() }
     }
 }
 

@@ -8,12 +8,13 @@ use kinewatch_core::frame::FrameMeta;
 use kinewatch_core::manifest::{Manifest, Overrides};
 use kinewatch_core::region::Region;
 use kinewatch_core::ring::Ring;
+use kinewatch_core::schedule::Pace;
 use kinewatch_core::time::{ClockMap, Pts, SessionId};
 use kinewatch_engine::InferError;
 
 use super::Origin;
 use super::watcher::{Sampler, Watcher};
-use crate::layout::{CameraPlan, LayoutError, branches, every};
+use crate::layout::{CameraPlan, LayoutError, branches, every, furthest};
 
 /// A camera laid out for the models that watch it, to be handed to [`super::Analytics::join`].
 #[derive(Debug)]
@@ -28,6 +29,7 @@ pub struct NewCamera {
 pub(super) struct NewWatcher {
     pub model: usize,
     pub every: Duration,
+    pub pace: Pace,
     pub sampler: Sampler,
     pub decoder: Decoder,
 }
@@ -76,6 +78,7 @@ impl NewCamera {
                 camera.watchers.push(NewWatcher {
                     model,
                     every: every(manifest),
+                    pace: Pace::new(every(manifest), furthest(manifest)),
                     sampler: Sampler::new(manifest, bit),
                     decoder: Decoder::new(manifest, overrides)?,
                 });

@@ -285,6 +285,15 @@ async fn settle(desk: &Desk, model: &str, current: Slot, previous: Option<Slot>)
     Ok(Done::Plain)
 }
 
+/// Engines of packages that have gone while no agent ran.
+pub(super) async fn sweep(desk: Rc<Desk>) {
+    let depot = desk.depot.clone();
+    let swept = on_disk(&desk, move |wanted| depot.collect_engines(wanted).map_err(|e| e.fault())).await;
+    if let Err(Failure { fault, .. }) = swept {
+        tracing::warn!(%fault, "engines of models that are gone stay on the disk");
+    }
+}
+
 impl Desk {
     /// Whether memory holds the package beside what runs.
     fn fit(&self, model: &str, path: &std::path::Path) -> Fit {

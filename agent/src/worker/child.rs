@@ -50,6 +50,7 @@ fn attempt(job: &Job, output: &mut impl Write) -> Result<Proof, Ended> {
         .map_err(|e| fault(Code::PackageInvalid, inside(&job.package, &e.to_string())))?;
     let options = inference::open_options(&job.engine, job.cache_dir.clone())
         .map_err(|e| fault(Code::WorkerUnavailable, e.to_string()))?;
+    let options = options.of_package(&package.digest);
     let (dir, manifest) = (&package.dir, &package.manifest);
     let mut model = Model::open_or_all(dir, manifest, &options).map_err(|errors| Ended::Fault(told(dir, &errors)))?;
     say(output, &Message::Step(Step::Bench)).map_err(Ended::Output)?;
