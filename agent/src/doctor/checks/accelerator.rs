@@ -20,7 +20,7 @@ const DLA: (&str, &str) =
     ("libnvdla_compiler.so", "apt install nvidia-l4t-dla-compiler, of the version of nvidia-l4t-core");
 /// What JetPack 6 and 7 put where, by provider, and the package that brings it.
 const JETPACK: [(Provider, &str, &str); 3] = [
-    (Provider::TensorRt, "libnvinfer.so.10", "apt install tensorrt-libs"),
+    (Provider::TensorRt, "libnvinfer.so.10", "apt install nvidia-tensorrt"),
     (Provider::TensorRt, DLA.0, DLA.1),
     (Provider::Cuda, "libcudnn.so.9", "apt install nvidia-cudnn"),
 ];
