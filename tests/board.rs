@@ -82,3 +82,41 @@ fn a_weak_supply_and_heat_lower_the_rate_and_it_comes_back_by_itself() {
     daemon.log.signal("TERM");
     assert!(daemon.log.wait().success());
 }
+
+/// ONNX Runtime of the environment, as other tests take it.
+fn library() -> Option<std::path::PathBuf> {
+    std::env::var_os("ORT_DYLIB_PATH").map(Into::into)
+}
+
+#[test]
+fn a_model_watches_while_its_engine_is_built_and_goes_over_to_it_without_ending_an_action() {
+    let Some(library) = library() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path(), "");
+    let mut subscriber = broker.subscribe();
+    let mut program = example("faulty");
+    // There is no TensorRT here: the processor's provider stands for it, and tract serves meanwhile.
+    program.env("KINEWATCH_TEST_BUILD_CPU", "1");
+    let engine = format!("[engine]\nort_library = \"{}\"\nproviders = [\"cpu\"]\n", library.display());
+    let config = config(&broker).replace("[engine]\nbackend = \"tract\"\n", &engine);
+    let mut daemon = Daemon::start_program(program, dir.path(), &config);
+    let log = &mut daemon.log;
+    log.wait_for("what serves meanwhile", |l| l.contains("model tiny-bright on tract") && l.contains("not built yet"));
+    log.wait_for("the build", |l| l.contains("its engine is built in a process beside"));
+    log.wait_for("its end", |l| l.contains("its engine is built") && l.contains("took_s"));
+    log.wait_for("the model to be opened", |l| l.contains("model tiny-bright on ort") && l.contains("cpu"));
+    log.wait_for("the model to take its place", |l| l.contains("the model has taken its place"));
+    let event = subscriber.event("an event of it", |topic, e| {
+        topic.contains("/evt/door/") && e["data"]["model"]["accel"].as_str().is_some_and(|a| a.starts_with("ort-cpu"))
+    });
+    assert_eq!(event["data"]["model"]["name"], "tiny-bright");
+    let status: serde_json::Value = serde_json::from_str(&daemon.get("/status").unwrap()).unwrap();
+    assert_eq!(status["models"][0]["opened"]["backend"], "ort", "{status:#}");
+    assert!(status["building_engine_of"].is_null(), "{status:#}");
+    let swapped = daemon.metric("kinewatch_windows_dropped_total{camera=\"door\",model=\"m\",reason=\"swap\"}");
+    assert_eq!(swapped, Some(0.0), "no window was left out");
+    daemon.log.signal("TERM");
+    assert!(daemon.log.wait().success());
+    let ended = |line: &String| line.contains("model_swap");
+    assert!(!subscriber.lines().iter().any(ended), "nothing ended by it");
+}

@@ -70,7 +70,11 @@ fn a_wheel_becomes_a_package_and_the_same_wheel_the_same_package() {
     };
     assert_eq!(field("Recommends"), "nvidia-cudnn, nvidia-tensorrt");
     assert_eq!(field("Conflicts"), "kinewatch-onnxruntime-jp7");
-    assert!(field("Description").ends_with("Providers beside the processor: cuda tensorrt."), "{}", field("Description"));
+    assert!(
+        field("Description").ends_with("Providers beside the processor: cuda tensorrt."),
+        "{}",
+        field("Description")
+    );
 
     let unpacked = dir.path().join("unpacked");
     assert!(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(&unpacked).status().unwrap().success());

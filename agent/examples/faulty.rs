@@ -5,6 +5,7 @@
 //! KINEWATCH_TEST_STICK=STAGE:SECONDS  the thread of the stage stops for ever, SECONDS after its first sign of life
 //! KINEWATCH_TEST_PANIC=STAGE:SECONDS  it panics instead
 //! KINEWATCH_TEST_KILL=STAGE:SECONDS   the process is killed (-9), SECONDS after the stage's first sign of life
+//! KINEWATCH_TEST_BUILD_CPU=1           ONNX Runtime's CPU provider counts as one that has to build an engine first
 //! KINEWATCH_TEST_BOARD=FOLDER         the board's files of sysfs and procfs lie below that folder
 //! ```
 //!
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use kinewatch::app::Hooks;
 use kinewatch::root::Root;
+use kinewatch_engine::Provider;
 
 #[derive(Debug)]
 struct Fault {
@@ -49,7 +51,8 @@ fn main() -> ExitCode {
         None => {}
     }
     let board = std::env::var_os("KINEWATCH_TEST_BOARD").map(Root::below);
-    kinewatch::cli::run_with(Hooks { on_beat: Some(on_beat), board })
+    let put_off = std::env::var_os("KINEWATCH_TEST_BUILD_CPU").map(|_| Provider::Cpu);
+    kinewatch::cli::run_with(Hooks { on_beat: Some(on_beat), board, put_off })
 }
 
 fn asked_for() -> Option<Result<Fault, String>> {

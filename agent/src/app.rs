@@ -12,12 +12,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use kinewatch_engine::{Build, OpenOptions, Provider};
 use kinewatch_mqtt::Client;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::board;
 use crate::cameras::Cameras;
 use crate::clock_journal::ClockJournal;
 use crate::commands;
@@ -34,6 +34,7 @@ use crate::root::Root;
 use crate::supervise::{self, Opened, StopSignals};
 use crate::updates::boot::{Boot, to_factory};
 use crate::web::{self, Web};
+use crate::{board, builds};
 use crate::{broker, camera_states, clock, control, inference, systemd, updates};
 
 // Deadlines of a stop; with that of the cameras their sum is below 5 s.
@@ -59,6 +60,8 @@ pub struct Hooks {
     pub on_beat: Option<fn(&str)>,
     /// Where the board's files lie; `None` is the machine.
     pub board: Option<Root>,
+    /// The provider that counts as one that has to build an engine first; `None` is TensorRT.
+    pub put_off: Option<Provider>,
 }
 
 /// Runs until SIGTERM or SIGINT; a second one ends the process at once. SIGHUP reads the configuration again.
@@ -106,11 +109,13 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
 
     // The start is a reload from nothing: everything is opened before the first thread that works on frames.
     let engines = inference::engines(&plan.device.state_dir);
+    let put_off = options.hooks.put_off.map(Build::Later);
     let open = {
         let (mut plan, shared) = (plan.clone(), Arc::clone(&shared));
         move || -> anyhow::Result<_> {
             shared.stages.opening.touch(Instant::now());
-            let engine = inference::open_options(&plan.engine, Some(engines.clone()))?;
+            let engine = inference::serving_options(&plan.engine, engines.clone())?;
+            let engine = OpenOptions { build: put_off.unwrap_or(engine.build), ..engine };
             let mut preparer = Preparer::new(&plan.device.group, &plan.device.name, engine);
             let mut boot = Boot::begin(&mut plan);
             let prepared = loop {
@@ -131,7 +136,7 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
         }
     };
     let opening = supervise::interruptible(&mut signals, &shared.stages.opening, plan.models.len(), open);
-    let (plan, boot, preparer, (handover, _none_leaves)) =
+    let (plan, boot, mut preparer, (handover, _none_leaves)) =
         match runtime.block_on(opening).context("the open thread cannot be started")? {
             Opened::Done(opened) => opened?,
             Opened::Interrupted(name) => {
@@ -151,6 +156,7 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
     }
     let (handovers, mut pending) = mpsc::channel(1);
     let (models, state_dir) = (plan.models.len(), plan.device.state_dir.clone());
+    let build_reload = reloads.clone();
     let update_parts = updates::Parts {
         boot,
         plan: plan.clone(),
@@ -160,7 +166,17 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
         session,
     };
     let update_thread = Worker::spawn("updates", move || updates::run(update_parts, update_queue))?;
-    let reloader = Reloader::new(plan, preparer, handovers, Arc::clone(&mailbox), Arc::clone(&shared));
+    let (to_build, build_queue) = builds::requests();
+    builds::ask(&to_build, preparer.take_postponed());
+    let build_parts = builds::Parts {
+        engine: plan.engine.clone(),
+        engines: inference::engines(&plan.device.state_dir),
+        reload: build_reload,
+        shared: Arc::clone(&shared),
+    };
+    // Ends by itself, with its child, when the agent stops.
+    let _engines = Worker::spawn("engines", move || builds::run(&build_parts, build_queue))?;
+    let reloader = Reloader::new(plan, preparer, handovers, Arc::clone(&mailbox), Arc::clone(&shared), to_build);
     let reload_thread = Worker::spawn("reload", move || reloader.run(request_queue))?;
     let client = Arc::new(client);
     let states = {

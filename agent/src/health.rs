@@ -52,6 +52,8 @@ pub struct Shared {
     pub threads_left: AtomicU64,
     /// Whether events can be stored.
     pub store: StoreView,
+    /// The model whose engine is built now.
+    pub building: ArcSwapOption<String>,
     /// The board as it was last read; `None` until then.
     pub board: ArcSwapOption<Board>,
     /// How far the device is spared; `None` while it does not have to be.
@@ -316,6 +318,7 @@ impl Shared {
             threads_left: AtomicU64::new(0),
             delivery: DeliveryView { broker: broker.to_owned(), ..DeliveryView::default() },
             store: StoreView::default(),
+            building: ArcSwapOption::empty(),
             board: ArcSwapOption::empty(),
             derated: ArcSwapOption::empty(),
             commands: Counts::default(),

@@ -5,8 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use kinewatch_engine::{
-    BackendChoice, EngineCache, LibraryInfo, LibrarySearch, OpenOptions, PrecisionChoice, ProbeCommand, Provider,
-    find_library,
+    BackendChoice, Build, EngineCache, LibraryInfo, LibrarySearch, OpenOptions, PrecisionChoice, ProbeCommand,
+    Provider, find_library,
 };
 
 use crate::board::gpu;
@@ -46,6 +46,21 @@ impl From<&EngineArgs> for EnginePlan {
 /// # Errors
 /// When ONNX Runtime, or a library for it, was asked for by name and cannot be used.
 pub fn open_options(engine: &EnginePlan, engines: Option<PathBuf>) -> Result<OpenOptions, NoLibrary> {
+    found(engine).map(|search| with_library(engine, engines, search.found))
+}
+
+/// The same for the daemon: an engine that has to be built first is put off, where another provider serves meanwhile.
+///
+/// # Errors
+/// As [`open_options`].
+pub fn serving_options(engine: &EnginePlan, engines: PathBuf) -> Result<OpenOptions, NoLibrary> {
+    let search = found(engine)?;
+    let builds = search.found.as_ref().is_some_and(|info| info.providers.contains(&Provider::TensorRt));
+    let build = if builds { Build::Later(Provider::TensorRt) } else { Build::Now };
+    Ok(OpenOptions { build, ..with_library(engine, Some(engines), search.found) })
+}
+
+fn found(engine: &EnginePlan) -> Result<LibrarySearch, NoLibrary> {
     let search = progress::spin("looking for ONNX Runtime", || search(engine));
     let asked = engine.backend == file::Backend::Ort || engine.ort_library.is_some();
     if asked && engine.backend != file::Backend::Tract && search.found.is_none() {
@@ -54,7 +69,11 @@ pub fn open_options(engine: &EnginePlan, engines: Option<PathBuf>) -> Result<Ope
     if engine.backend != file::Backend::Tract {
         tracing::info!("{}", search.summary());
     }
-    Ok(OpenOptions {
+    Ok(search)
+}
+
+fn with_library(engine: &EnginePlan, engines: Option<PathBuf>, library: Option<LibraryInfo>) -> OpenOptions {
+    OpenOptions {
         backend: match engine.backend {
             file::Backend::Auto => BackendChoice::Auto,
             file::Backend::Tract => BackendChoice::Tract,
@@ -65,13 +84,14 @@ pub fn open_options(engine: &EnginePlan, engines: Option<PathBuf>) -> Result<Ope
             file::Precision::Fp32 => PrecisionChoice::Fp32,
             file::Precision::Int8 => PrecisionChoice::Int8,
         },
-        cache: engines.zip(search.found.as_ref()).map(|(root, info)| cache(root, info)),
-        ort_library: search.found.map(|info| info.path),
+        cache: engines.zip(library.as_ref()).map(|(root, info)| cache(root, info)),
+        build: Build::Now,
+        ort_library: library.map(|info| info.path),
         provider_order: engine.providers.iter().copied().map(provider).collect(),
         require_provider: engine.require_provider.map(provider),
         threads: engine.threads,
         max_batch: engine.max_batch,
-    })
+    }
 }
 
 /// Engines fit what built them alone.

@@ -6,6 +6,7 @@ pub mod analytics;
 pub mod app;
 pub mod board;
 pub mod broker;
+pub mod builds;
 pub mod calibrate;
 pub mod camera_states;
 pub mod cameras;

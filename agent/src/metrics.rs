@@ -239,6 +239,9 @@ impl Snapshot<'_> {
         let rows = |pick: fn(&ModelView) -> &AtomicU64| {
             self.models.iter().map(|m| (vec![("model", m.name.as_str())], pick(m).load(Relaxed))).collect::<Vec<_>>()
         };
+        let building = self.shared.building.load();
+        let building = building.iter().map(|model| (vec![("model", model.as_str())], 1)).collect();
+        gauges(e, "engine_building", "1 while an engine for the model is built", building)?;
         counters(e, "backbone_runs", "Frames that went through the backbone", rows(|m| &m.backbone_runs))?;
         counters(e, "head_runs", "Windows that went through the head", rows(|m| &m.head_runs))?;
         counters(e, "inference_batches", "Calls of the back end", rows(|m| &m.batches))?;

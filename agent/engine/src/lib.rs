@@ -40,7 +40,9 @@ pub use library::{
 pub use logits::Logits;
 pub use model::{Model, Request};
 pub use open::check_requires;
-pub use options::{Backend, BackendChoice, Candidate, OpenOptions, Precision, PrecisionChoice, Provider, candidates};
+pub use options::{
+    Backend, BackendChoice, Build, Candidate, OpenOptions, Precision, PrecisionChoice, Provider, candidates,
+};
 pub use plan::Counters;
 pub use preprocess::Preprocessor;
 pub use report::{GoldenResult, OpenReport};

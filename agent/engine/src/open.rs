@@ -53,11 +53,22 @@ pub(crate) fn open_telling(
     let mut refused = Vec::new();
     let mut unavailable: Option<Provider> = None;
     let mut last: Option<(Candidate, OpenError)> = None;
-    for candidate in candidates(&manifest.name, manifest.graphs.int8.is_some(), options)? {
+    let list = candidates(&manifest.name, manifest.graphs.int8.is_some(), options)?;
+    let (put_off, mut postponed) = (options.put_off(&list), None);
+    for candidate in list {
         if candidate.backend == Backend::Tract && manifest.requires.is_some() {
             continue;
         }
         if candidate.backend == Backend::Ort && unavailable == Some(candidate.provider) {
+            continue;
+        }
+        let on_ort = candidate.backend == Backend::Ort;
+        let engines = options.cache.as_ref().filter(|_| on_ort && candidate.provider == Provider::TensorRt);
+        let engines = engines.and_then(|cache| cache.folder(candidate.precision));
+        if on_ort && put_off == Some(candidate.provider) && !engines.as_deref().is_some_and(cache::holds) {
+            if postponed.replace(candidate.provider).is_none() {
+                refused.push(format!("{candidate}: its engine is not built yet"));
+            }
             continue;
         }
         if let Some((candidate, error)) = last.take() {
@@ -65,14 +76,13 @@ pub(crate) fn open_telling(
             refused.push(format!("{candidate}: {error}"));
             passed.push(error);
         }
-        let engines = options.cache.as_ref().filter(|_| candidate.provider == Provider::TensorRt);
-        let engines = engines.and_then(|cache| cache.folder(candidate.precision));
         let outcome =
             cache::through(engines, |engines| Opening { dir, manifest, options, candidate, engines }.run(on_deviation));
         match outcome {
             Ok(mut model) => {
                 model.report.why = why(candidate, options, &refused);
                 model.report.refused = refused;
+                model.report.postponed = postponed;
                 return Ok(model);
             }
             Err(error) => {
@@ -174,6 +184,7 @@ impl Opening<'_> {
             batch: if learnt.one_row { 1 } else { self.batch() },
             why: String::new(),
             refused: Vec::new(),
+            postponed: None,
             golden: Vec::new(),
             load_ms,
             golden_ms: 0.0,

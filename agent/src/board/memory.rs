@@ -3,6 +3,9 @@
 
 use crate::root::Root;
 
+/// Kept free beside a model, bytes: what cameras, decoders and the outbox may still want.
+const SPARE: u64 = 128 << 20;
+
 /// Memory at one moment, bytes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Memory {
@@ -31,6 +34,12 @@ impl Memory {
             left,
             stalled: stalled(root),
         }
+    }
+
+    /// Whether something that takes so many bytes finds room; yes where nobody says.
+    #[must_use]
+    pub fn holds(&self, needs: u64) -> bool {
+        self.free().is_none_or(|free| free >= needs.saturating_add(SPARE))
     }
 
     /// What this process can still have; `None` where nobody says.

@@ -22,6 +22,7 @@ use super::desk::Desk;
 use super::ledger::disk;
 use super::{memory, repository};
 use crate::config::file::UpdateSwap;
+use crate::models;
 use crate::reload::{Fit, ModelRequest, Package, Request, SwapError};
 use crate::tally::TrialView;
 use crate::worker;
@@ -30,8 +31,6 @@ use crate::worker;
 const LOOK: Duration = Duration::from_millis(500);
 /// A trial that compares nothing for so long is put off.
 const NO_WINDOWS: Duration = Duration::from_secs(300);
-/// What a model takes that was not measured, beyond its files: a factor.
-const UNMEASURED: u64 = 4;
 
 type Outcome = Result<Done, Failure>;
 /// The end of a poll: what the metadata must not go below from then on, and what is offered.
@@ -299,14 +298,8 @@ impl Desk {
     fn fit(&self, model: &str, path: &std::path::Path) -> Fit {
         let swap = self.plan.as_ref().map_or(UpdateSwap::Auto, |plan| plan.swap);
         let measured = self.measured.borrow().get(model).copied();
-        memory::fit(swap, measured.unwrap_or_else(|| UNMEASURED * size(path)))
+        memory::fit(swap, measured.unwrap_or_else(|| models::estimate(path)))
     }
-}
-
-/// Bytes of the files of a package.
-fn size(path: &std::path::Path) -> u64 {
-    let files = walkdir::WalkDir::new(path).into_iter().filter_map(Result::ok);
-    files.filter_map(|file| file.metadata().ok()).filter(std::fs::Metadata::is_file).map(|meta| meta.len()).sum()
 }
 
 fn tell(desk: &Desk, model: &str, state: &str, release: &Release, done: u64, of: Option<u64>) {

@@ -5,23 +5,15 @@ use crate::config::file::UpdateSwap;
 use crate::reload::Fit;
 use crate::root::Root;
 
-/// Kept free beside both models, bytes: what cameras, decoders and the outbox may still want.
-const SPARE: u64 = 128 << 20;
-
 /// Whether a model that takes so many bytes fits beside what runs.
 #[must_use]
 pub(super) fn fit(swap: UpdateSwap, needs: u64) -> Fit {
     match swap {
         UpdateSwap::Hot => Fit::Both,
         UpdateSwap::Serial => Fit::One,
-        UpdateSwap::Auto if available().is_none_or(|free| free >= needs.saturating_add(SPARE)) => Fit::Both,
+        UpdateSwap::Auto if Memory::read(&Root::machine()).holds(needs) => Fit::Both,
         UpdateSwap::Auto => Fit::One,
     }
-}
-
-/// Bytes that can be had without swapping, within the service's own limit. `None` where nobody says.
-fn available() -> Option<u64> {
-    Memory::read(&Root::machine()).free()
 }
 
 #[cfg(test)]
@@ -30,7 +22,6 @@ mod tests {
 
     #[test]
     fn a_model_that_is_larger_than_what_is_free_goes_one_at_a_time() {
-        assert!(available().is_some_and(|bytes| bytes > 1 << 20));
         assert_eq!((fit(UpdateSwap::Auto, 1 << 60), fit(UpdateSwap::Hot, 1 << 60)), (Fit::One, Fit::Both));
         assert_eq!((fit(UpdateSwap::Auto, 0), fit(UpdateSwap::Serial, 0)), (Fit::Both, Fit::One));
     }

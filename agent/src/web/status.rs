@@ -49,6 +49,7 @@ pub(super) fn render(shared: &Shared) -> Value {
             "damaged": get(&d.outbox_damaged),
         },
         "store": store(&shared.store),
+        "building_engine_of": shared.building.load().as_deref(),
         "derated": shared.derated.load().as_deref(),
         "updates": *shared.updates.state.load_full(),
         "updates_progress": shared.updates.progress.load().values().collect::<Vec<_>>(),
