@@ -80,14 +80,15 @@ impl Folder {
         &self.path
     }
 
-    /// Empties it after a failure that may be its own. Gives whether there was something to empty, and so reason to try again.
+    /// Empties it after a failure that may be its own, so that nothing is opened from it again. Gives whether there was
+    /// something from before, and so reason to try once more.
     pub(crate) fn discard(&mut self, failure: &str) -> bool {
         let failure = failure.to_lowercase();
-        if !self.filled || self.mark.is_none() || INNOCENT.iter().any(|words| failure.contains(words)) {
+        if self.mark.is_none() || INNOCENT.iter().any(|words| failure.contains(words)) {
             return false;
         }
-        self.filled = false;
-        self.clear().is_ok()
+        let emptied = self.clear().is_ok();
+        std::mem::take(&mut self.filled) && emptied
     }
 
     /// What is in it serves; what the same package had for other platforms in this precision goes.
@@ -157,8 +158,12 @@ pub(crate) fn through<T, E: std::fmt::Display>(
         tracing::warn!(path = %folder.path().display(), %error, "the engines kept there do not serve: built anew");
         outcome = open(Some(folder.path()));
     }
-    if outcome.is_ok() {
-        folder.keep();
+    match &outcome {
+        Ok(_) => folder.keep(),
+        // What has just been built does not serve either.
+        Err(error) => {
+            let _emptied = folder.discard(&error.to_string());
+        }
     }
     outcome
 }
@@ -242,6 +247,7 @@ mod tests {
         };
         fill();
         assert_eq!(fails("no kernel image").1, 2);
+        assert!(!folder.exists(), "nothing that does not serve is opened at the next start");
         fill();
         let missing = "libcudnn.so.9: cannot open shared object file";
         assert_eq!(fails(missing), (missing.into(), 1), "no fault of the engine");
@@ -263,9 +269,10 @@ mod tests {
         assert!(second.filled && !second.discard("could not deserialize"), "another one is about it");
         drop(second);
         assert_eq!(names(&path), ["falls.engine", MARK]);
-        assert!(!first.discard("it was empty when we came"));
         first.keep();
         assert_eq!(names(&path), ["falls.engine"]);
+        let mut third = Folder::enter(path.clone()).unwrap();
+        assert!(third.discard("it was there when we came") && !third.discard("it is what we have built"));
     }
 
     #[test]

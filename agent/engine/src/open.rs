@@ -82,7 +82,7 @@ pub(crate) fn open_telling(
             Ok(mut model) => {
                 model.report.why = why(candidate, options, &refused);
                 model.report.refused = refused;
-                model.report.postponed = postponed;
+                model.report.postponed = postponed.filter(|put_off| *put_off != candidate.provider);
                 return Ok(model);
             }
             Err(error) => {
