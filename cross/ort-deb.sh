@@ -44,14 +44,14 @@ case $machine in
 esac
 
 providers=("$capi"/libonnxruntime_providers_*.so)
-names=$(printf '%s\n' "${providers[@]##*/}" | sed -n 's/^libonnxruntime_providers_\(.*\)\.so$/\1/p' | grep -v '^shared$' | paste -sd ' ' || true)
+names=$(printf '%s\n' "${providers[@]##*/}" | sed -n '/_shared\.so$/d; s/^libonnxruntime_providers_\(.*\)\.so$/\1/p' | paste -sd ' ')
 if [[ -z $names ]]; then
   [[ -n ${ALLOW_CPU:-} ]] || fail "$wheel: is built for the processor alone; take one for the GPU (onnxruntime_gpu), or set ALLOW_CPU=1"
   needs=
 fi
 
 # The symbols are in the library as text, so that no binutils are needed.
-newest=$(cat "$library" "${providers[@]}" | grep -aoE 'GLIBC_2\.[0-9]+' | sort -Vu | tail -n 1)
+newest=$(cat "$library" "${providers[@]}" | { grep -aoE 'GLIBC_2\.[0-9]+' || true; } | sort -Vu | tail -n 1)
 newest=${newest#GLIBC_}
 if [[ -n $newest && $(printf '%s\n' "$newest" "$glibc" | sort -V | tail -n 1) != "$glibc" ]]; then
   fail "$wheel: needs glibc $newest, JetPack ${1#jp} has $glibc; take a wheel for JetPack ${1#jp}"

@@ -262,7 +262,7 @@ mod tests {
         for file in ["falls.engine", MARK] {
             fs::write(path.join(file), "half").unwrap();
         }
-        let mut first = Folder::enter(path.clone()).unwrap();
+        let first = Folder::enter(path.clone()).unwrap();
         assert!(!first.filled && names(&path) == [MARK] && !holds(&path));
         fs::write(path.join("falls.engine"), "half").unwrap();
         let mut second = Folder::enter(path.clone()).unwrap();

@@ -348,7 +348,11 @@ impl Opening<'_> {
     }
 
     fn provider_error(&self, files: &[PathBuf], detail: String) -> OpenError {
-        OpenError::Provider { provider: self.candidate.provider.name(), path: model_file(files), detail }
+        let otherwise = match self.options.require_provider {
+            Some(_) => "remove require_provider, which permits no other",
+            None => "choose another provider",
+        };
+        OpenError::Provider { provider: self.candidate.provider.name(), path: model_file(files), detail, otherwise }
     }
 }
 

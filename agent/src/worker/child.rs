@@ -136,7 +136,8 @@ mod tests {
 
     #[test]
     fn the_first_candidate_that_could_run_it_says_what_is_wrong() {
-        let provider = OpenError::Provider { provider: "cuda", path: "m.onnx".into(), detail: "no driver".into() };
+        let provider =
+            OpenError::Provider { provider: "cuda", path: "m.onnx".into(), detail: "no driver".into(), otherwise: "" };
         let nan = OpenError::NotFinite { path: "/p/m.onnx".into(), backend: "ort", tensor: "logits".into() };
         let operators = OpenError::Operators { path: "m.onnx".into(), backend: "tract", operators: "Loop".into() };
         let fault = told(Path::new("/p"), &[provider, nan, operators]);
