@@ -16,10 +16,11 @@ fn config(broker: &Broker) -> String {
     let (model, video) = (root().join("tests/data/packages/tiny-bright"), root().join("tests/data/bright.mp4"));
     format!(
         "[mqtt]\nurl = \"{}\"\n[engine]\nbackend = \"tract\"\n[[model]]\nname = \"m\"\npath = \"{}\"\n\
-         [[camera]]\nname = \"door\"\nsource = \"file:{}?loop=true\"\nmodels = [\"m\"]\n",
+         [[camera]]\nname = \"door\"\nsource = \"file:{video}?loop=true\"\nmodels = [\"m\"]\n\
+         [[camera]]\nname = \"bed\"\nsource = \"file:{video}?loop=true\"\nmodels = [\"m\"]\nmin_rate_hz = 10\n",
         broker.url(),
         model.display(),
-        video.display()
+        video = video.display()
     )
 }
 
@@ -67,6 +68,7 @@ fn a_weak_supply_and_heat_lower_the_rate_and_it_comes_back_by_itself() {
     let derated = "kinewatch_windows_dropped_total{camera=\"door\",model=\"m\",reason=\"derated\"}";
     assert!(metric(derated).is_some_and(|n| n > 0.0));
     assert_eq!(metric(&derated.replace("derated", "overload")), Some(0.0));
+    assert_eq!(metric(&derated.replace("door", "bed")), Some(0.0), "it keeps its ten windows a second");
     // Nothing else suffers: actions begin and end as they should.
     let ended =
         subscriber.event("an action", |topic, e| topic.contains("/evt/door/") && e["data"]["status"] == "ended");

@@ -105,12 +105,9 @@ pub fn every(manifest: &Manifest) -> Duration {
     }
 }
 
-/// How far apart requests of a model may come when the device is spared: an online model sees nothing once they come further
-/// apart than it carries its state.
+/// For how long a model carries its state: one that reads frame by frame sees nothing once they come further apart.
 #[must_use]
-pub fn furthest(manifest: &Manifest) -> Duration {
-    match manifest.plan {
-        Plan::Online => Duration::from_nanos(u64::try_from(manifest.sampling.max_hole).unwrap_or(0)),
-        Plan::Clip | Plan::Cached => schedule::MINIMUM,
-    }
+pub fn carried(manifest: &Manifest) -> Option<Duration> {
+    let carried = Duration::from_nanos(u64::try_from(manifest.sampling.max_hole).unwrap_or(0));
+    (manifest.plan == Plan::Online).then_some(carried)
 }

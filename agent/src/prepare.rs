@@ -431,6 +431,7 @@ impl Next {
             zones: camera.zones.clone(),
         };
         let new = NewCamera::lay_out(&layout, |slot| self.known(slot).map(|m| (&*m.manifest, &m.overrides)))?;
+        let new = new.at_least(camera.min_rate_hz);
         let branches = layout::branches(&layout, |slot| self.known(slot).map(|m| &*m.manifest));
         let branch = |b: BranchPlan| Branch {
             spec: b.spec,

@@ -140,8 +140,8 @@ pub enum Scoring {
 pub struct Derated {
     /// What stands, or stood last.
     pub causes: Vec<Cause>,
-    /// One window of so many is scored; more where a camera would fall below its minimum (one a second, or the package's
-    /// own rate where that is lower).
+    /// One window of so many is scored; more where a camera would fall below its minimum (`min_rate_hz`, or the package's own
+    /// rate where that is lower).
     pub one_of: u32,
 }
 

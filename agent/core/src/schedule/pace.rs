@@ -1,15 +1,15 @@
 //! Which requests of a lane are run while the device is spared: evenly one of so many, by media time, and never fewer than
 //! the lane's minimum. Pure.
 //!
-//! The minimum of a lane is one request a second ([`MINIMUM`]), or its own rate where that is lower; of an online model it is
-//! one frame within its `max_hole_s`, as it would see nothing beyond. What is run is the request that has just come, so it
+//! The minimum of a lane is one request a second ([`MINIMUM`]) unless the camera is given another, or its own rate where that is
+//! lower; of an online model it is one frame within its `max_hole_s` at least, as it would see nothing beyond. What is run is the request that has just come, so it
 //! is as fresh as without the cut.
 
 use std::time::Duration;
 
 use crate::time::Pts;
 
-/// No lane is asked less often than that for the sake of the device, unless its own stride is longer.
+/// No lane is asked less often than that for the sake of the device unless told otherwise, or its own stride is longer.
 pub const MINIMUM: Duration = Duration::from_secs(1);
 
 /// The pace of one lane.
