@@ -74,6 +74,9 @@ fn a_weak_supply_and_heat_lower_the_rate_and_it_comes_back_by_itself() {
         subscriber.event("an action", |topic, e| topic.contains("/evt/door/") && e["data"]["status"] == "ended");
     assert!(["boundary", "stream_lost"].contains(&ended["data"]["end_reason"].as_str().unwrap()), "{ended}");
 
+    let bed = |line: &String| line.contains("/cam/bed/state") && line.contains("derated");
+    assert!(!subscriber.lines().iter().any(bed), "nor does its state say otherwise");
+
     put(board.path(), COOLING, "0\n");
     subscriber.event("a step back", |topic, e| state(topic) && e["derated"]["one_of"] == 2);
     subscriber.event("all of it back", |topic, e| state(topic) && e["online"] == true && e.get("derated").is_none());

@@ -153,7 +153,7 @@ impl Watched {
             online: link == CameraLink::Up,
             fps: if link == CameraLink::Up { self.fps } else { 0.0 },
             scoring: if self.thinned > 0 { Scoring::Newest } else { Scoring::All },
-            derated: derated.cloned(),
+            derated: view.derated(derated),
             active,
             stream_epoch: stats.map_or(0, |s| u32::try_from(s.sessions.load(Relaxed)).unwrap_or(u32::MAX)),
             session,

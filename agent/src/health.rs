@@ -3,7 +3,7 @@
 //! Written by the threads that do the work, with relaxed atomics and swapped pointers; read at any time by any thread.
 //! Never locks on the path of a frame, and never holds a secret: sources are stored redacted.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -99,6 +99,8 @@ pub struct CameraView {
     pub dropped: Vec<DroppedWindows>,
     /// From the newest frame of a window, in front of the camera, to its scores.
     pub age: DurationHistogram,
+    /// However far the device is spared, one window of so many is scored by each of its models at least.
+    pub furthest: AtomicU32,
     /// Actions that go on.
     pub active: ArcSwap<Vec<ActiveAction>>,
     /// Events by label.
@@ -403,6 +405,7 @@ impl CameraView {
             overflow: Arc::default(),
             windows: AtomicU64::new(0),
             age: DurationHistogram::default(),
+            furthest: AtomicU32::new(u32::MAX),
             active: ArcSwap::default(),
             events: labels.into_iter().map(|label| LabelEvents { label, ..LabelEvents::default() }).collect(),
         }
@@ -428,6 +431,14 @@ impl CameraView {
         let labels = |view: &Self| view.events.iter().map(|event| event.label.clone()).collect::<Vec<_>>();
         (&self.name, &self.source, &self.models) == (&other.name, &other.source, &other.models)
             && labels(self) == labels(other)
+    }
+
+    /// How far this camera is spared while the device is; `None` where its minimum leaves it all its windows.
+    #[must_use]
+    pub fn derated(&self, device: Option<&Derated>) -> Option<Derated> {
+        let device = device?;
+        let one_of = device.one_of.min(self.furthest.load(Relaxed));
+        (one_of > 1).then(|| Derated { one_of, ..device.clone() })
     }
 
     /// Windows not scored for one reason, over all models.

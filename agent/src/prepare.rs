@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use kinewatch_capture::{Branch, Camera, CameraOptions, CaptureError, Elements};
@@ -447,11 +448,13 @@ impl Next {
         let names = models.iter().map(|model| model.name.clone()).collect();
         let labels = models.iter().flat_map(|model| model.manifest.published()).map(str::to_owned).collect();
         let view = CameraView::new(&camera.name, &camera.source.to_string(), names, labels);
-        match before {
+        let view = match before {
             Some(before) if before.shows_the_same(&view) => Arc::clone(before),
             Some(before) => Arc::new(view.with_stream_of(before)),
             None => Arc::new(view),
-        }
+        };
+        view.furthest.store(new.furthest(), Relaxed);
+        view
     }
 }
 

@@ -103,6 +103,12 @@ impl NewCamera {
         self
     }
 
+    /// However far the device is spared, one window of so many is scored by each of its models at least.
+    #[must_use]
+    pub fn furthest(&self) -> u32 {
+        self.watchers.iter().map(|watcher| watcher.pace.stretch(u32::MAX)).max().unwrap_or(1)
+    }
+
     /// Slots of the models that watch it, each with its decoder, by [`super::Origin::watcher`].
     pub fn decoders(&self) -> impl Iterator<Item = (usize, &Decoder)> {
         self.watchers.iter().map(|watcher| (watcher.model, &watcher.decoder))

@@ -140,8 +140,7 @@ pub enum Scoring {
 pub struct Derated {
     /// What stands, or stood last.
     pub causes: Vec<Cause>,
-    /// One window of so many is scored; more where a camera would fall below its minimum (`min_rate_hz`, or the package's own
-    /// rate where that is lower).
+    /// One window of so many is scored; by some of its models more, where they would fall below the camera's minimum.
     pub one_of: u32,
 }
 
@@ -157,7 +156,7 @@ pub struct CameraState {
     /// Which windows are scored.
     #[serde(default)]
     pub scoring: Scoring,
-    /// Absent while the device does not have to spare itself.
+    /// Absent while every window is scored as far as the device's heat, power and memory go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub derated: Option<Derated>,
     /// Labels of the actions going on.

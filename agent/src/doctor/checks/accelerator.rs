@@ -72,7 +72,10 @@ pub(super) fn check(context: &Context, about: &About) -> Vec<Finding> {
     let mut found: Vec<Finding> = missing(&context.root, &gpu)
         .map(|(provider, file, repair)| {
             let message = format!("{}: {file} is not installed; {repair}", provider.name());
-            if asked.is_some() { about.fail(message) } else { about.warn(message) }
+            let required = asked.map(inference::provider);
+            // What CUDA lacks, TensorRT lacks too.
+            let needed = required.is_some_and(|required| required == provider || provider == Provider::Cuda);
+            if needed { about.fail(message) } else { about.warn(message) }
         })
         .collect();
     if found.is_empty() {
