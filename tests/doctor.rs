@@ -14,10 +14,11 @@ use support::{Broker, Daemon, RtspServer, free_port, kinewatch, root};
 
 const BRIGHT: &str = "tests/data/packages/tiny-bright";
 /// Checks whose findings are the machine's own: left out of the snapshots.
-const OF_THE_MACHINE: [&str; 6] = ["clock", "disk", "service", "memory", "thermal", "power"];
-const CHECKS: [&str; 17] = [
+const OF_THE_MACHINE: [&str; 7] = ["board", "clock", "disk", "service", "memory", "thermal", "power"];
+const CHECKS: [&str; 18] = [
     "config",
     "permissions",
+    "board",
     "gstreamer",
     "camera",
     "inference",

@@ -55,6 +55,7 @@ struct Seen {
     scores: Vec<(u64, u64)>,
     holes: u32,
     overload: u32,
+    derated: u32,
 }
 
 struct Watch {
@@ -95,6 +96,7 @@ impl Sink for Watch {
             WindowDrop::Overload => self.seen[camera].overload += count,
             WindowDrop::Hole => self.seen[camera].holes += count,
             WindowDrop::Failed | WindowDrop::Swap => panic!("the model failed"),
+            WindowDrop::Derated => self.seen[camera].derated += count,
         }
     }
 }
@@ -122,6 +124,11 @@ fn frame(number: u64) -> Frame {
 
 /// The loop of the inference thread, over `arrivals`; a call takes `cost_ms`.
 fn run(package: &str, cameras: usize, arrivals: &[Arrival], cost_ms: u64) -> Vec<Seen> {
+    run_spared(package, cameras, arrivals, cost_ms, 1)
+}
+
+/// The same on a device that is spared: one request of `one_of` is run.
+fn run_spared(package: &str, cameras: usize, arrivals: &[Arrival], cost_ms: u64, one_of: u32) -> Vec<Seen> {
     let options = OpenOptions { backend: BackendChoice::Tract, ..OpenOptions::default() };
     let dir = root().join("tests/data/packages").join(package);
     let loaded = models::open("m", &dir, Overrides::default(), &options).unwrap().loaded;
@@ -131,6 +138,7 @@ fn run(package: &str, cameras: usize, arrivals: &[Arrival], cost_ms: u64) -> Vec
     time.cost.store(cost_ms * MS, Relaxed);
     let clock = time.clone();
     let mut analytics = Analytics::new(vec![loaded], &plans).unwrap().with_time(move || clock.look());
+    analytics.spare(one_of);
     let begin = |camera| arrivals.iter().find(|a| a.1 == camera).map_or(0, |a| a.0);
     let begins = (0..cameras).map(begin).collect();
     let mut watch = Watch { time: time.clone(), begins, seen: vec![Seen::default(); cameras] };
@@ -202,6 +210,30 @@ fn fresh_and_fair(all: &[Seen], cost_ms: u64, what: &str) {
     let counts: Vec<_> = all.iter().map(|s| s.scores.len()).collect();
     let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
     assert!(most - least <= 3, "{what}: scores of each camera {counts:?}");
+}
+
+#[test]
+fn a_device_that_is_spared_blurs_boundaries_by_the_stride_and_invents_nothing() {
+    let whole = run("tiny-bright", 1, &arrivals(&[0]), 0).remove(0);
+    // Three cameras that ask for 1.5 times the time that there is: with one window of two, nothing is left out.
+    for one_of in [2, 4, 8] {
+        for seen in run_spared("tiny-bright", 3, &arrivals(&[0, 37, 74]), 50, one_of) {
+            let what = format!("one of {one_of}");
+            assert_eq!((seen.overload, seen.holes), (0, 0), "{what}");
+            assert_eq!(seen.scores.len(), FRAMES.div_ceil(u64::from(one_of)) as usize, "{what}");
+            assert_eq!(seen.derated as usize + seen.scores.len(), FRAMES as usize, "{what}: nothing is lost uncounted");
+            assert!(seen.scores.iter().all(|(_, age)| *age <= 150), "{what}: what runs is fresh");
+            assert_eq!(seen.actions.len(), 1, "{what}: {:?}", seen.actions);
+            let (label, start, end, start_sure, end_sure, reason) = seen.actions[0];
+            let (true_label, true_start, true_end, ..) = whole.actions[0];
+            assert_eq!((label, reason), (true_label, EndReason::Boundary), "{what}");
+            let stride = STRIDE_MS as f64 / 1e3;
+            for (found, truth, sure) in [(start, true_start, start_sure), (end, true_end, end_sure)] {
+                let off = (found - truth).abs();
+                assert!(off <= hole(&seen) + 1e-9 && off <= stride + sure, "{what}: off by {off}, {sure} stated");
+            }
+        }
+    }
 }
 
 #[test]

@@ -7,6 +7,8 @@
 //! KINEWATCH_TEST_KILL=STAGE:SECONDS   the process is killed (-9), SECONDS after the stage's first sign of life
 //! KINEWATCH_TEST_FILL=STAGE:SECONDS   the disk is filled with the file that KINEWATCH_TEST_FILLER names
 //! KINEWATCH_TEST_ONCE=STAGE           none of it before this stage has given a sign of life
+//! KINEWATCH_TEST_BUILD_CPU=1           ONNX Runtime's CPU provider counts as one that has to build an engine first
+//! KINEWATCH_TEST_BOARD=FOLDER         the board's files of sysfs and procfs lie below that folder
 //! ```
 //!
 //! STAGE is `inference`, `store`, `publisher`, `capture` (the first camera that comes by), `capture NAME`, or `opening`
@@ -19,6 +21,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use kinewatch::app::Hooks;
+use kinewatch::root::Root;
+use kinewatch_engine::Provider;
 
 #[derive(Debug)]
 struct Fault {
@@ -54,7 +60,9 @@ fn main() -> ExitCode {
         }
         None => {}
     }
-    kinewatch::cli::run_watched(Some(on_beat))
+    let board = std::env::var_os("KINEWATCH_TEST_BOARD").map(Root::below);
+    let put_off = std::env::var_os("KINEWATCH_TEST_BUILD_CPU").map(|_| Provider::Cpu);
+    kinewatch::cli::run_with(Hooks { on_beat: Some(on_beat), board, put_off })
 }
 
 fn asked_for() -> Option<Result<Fault, String>> {

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use kinewatch_engine::{Build, OpenOptions, Provider};
 use kinewatch_mqtt::Client;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
@@ -29,9 +30,11 @@ use crate::live::LiveSink;
 use crate::mailbox::{Mailbox, Overflow};
 use crate::prepare::{MAILBOX_FRAMES, Preparer};
 use crate::reload::{self, Pending, Reloader};
+use crate::root::Root;
 use crate::supervise::{self, Opened, StopSignals};
 use crate::updates::boot::{Boot, to_factory};
 use crate::web::{self, Web};
+use crate::{board, builds};
 use crate::{broker, camera_states, clock, control, inference, systemd, updates};
 
 // Deadlines of a stop; with that of the cameras their sum is below 5 s.
@@ -46,8 +49,19 @@ const STORE_STOP: Duration = Duration::from_millis(400);
 pub struct RunOptions {
     /// Folder for the scores of every camera.
     pub scores: Option<PathBuf>,
-    /// Called at each sign of life of a stage, for tests that make one hang.
+    /// For tests.
+    pub hooks: Hooks,
+}
+
+/// What programs of tests change; `kinewatch` itself nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Hooks {
+    /// Called with its name at each sign of life of a stage, to make one hang.
     pub on_beat: Option<fn(&str)>,
+    /// Where the board's files lie; `None` is the machine.
+    pub board: Option<Root>,
+    /// The provider that counts as one that has to build an engine first; `None` is TensorRT.
+    pub put_off: Option<Provider>,
 }
 
 /// Runs until SIGTERM or SIGINT; a second one ends the process at once. SIGHUP reads the configuration again.
@@ -82,6 +96,8 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
     if let Some(incoming) = client.incoming() {
         runtime.spawn(commands::run(Arc::clone(&parts), incoming, client.replies()));
     }
+    let root = options.hooks.board.clone().unwrap_or_else(Root::machine);
+    runtime.spawn(board::watch::run(Arc::clone(&shared), root));
     runtime.spawn(control::run(plan.device.state_dir.clone(), parts));
     runtime.spawn(broker::forward_signals(mqtt_signals, commands.clone(), Arc::clone(&shared)));
     let now = (clock::both_ns(), &clock::state());
@@ -92,12 +108,14 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
     let store_thread = Worker::spawn("store", move || delivery.run(command_queue, &handle))?;
 
     // The start is a reload from nothing: everything is opened before the first thread that works on frames.
-    let cache_dir = Some(plan.device.state_dir.join("engines"));
+    let engines = inference::engines(&plan.device.state_dir);
+    let put_off = options.hooks.put_off.map(Build::Later);
     let open = {
         let (mut plan, shared) = (plan.clone(), Arc::clone(&shared));
         move || -> anyhow::Result<_> {
             shared.stages.opening.touch(Instant::now());
-            let engine = inference::open_options(&plan.engine, cache_dir)?;
+            let engine = inference::serving_options(&plan.engine, engines.clone())?;
+            let engine = OpenOptions { build: put_off.unwrap_or(engine.build), ..engine };
             let mut preparer = Preparer::new(&plan.device.group, &plan.device.name, engine);
             let mut boot = Boot::begin(&mut plan);
             let prepared = loop {
@@ -111,11 +129,14 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
                     Err(error) => return Err(error.into()),
                 }
             };
+            if boot.is_none() {
+                inference::sweep(&engines, plan.models.iter().map(|model| model.digest.clone()));
+            }
             Ok((plan, boot, preparer, prepared))
         }
     };
     let opening = supervise::interruptible(&mut signals, &shared.stages.opening, plan.models.len(), open);
-    let (plan, boot, preparer, (handover, _none_leaves)) =
+    let (plan, boot, mut preparer, (handover, _none_leaves)) =
         match runtime.block_on(opening).context("the open thread cannot be started")? {
             Opened::Done(opened) => opened?,
             Opened::Interrupted(name) => {
@@ -135,6 +156,7 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
     }
     let (handovers, mut pending) = mpsc::channel(1);
     let (models, state_dir) = (plan.models.len(), plan.device.state_dir.clone());
+    let build_reload = reloads.clone();
     let update_parts = updates::Parts {
         boot,
         plan: plan.clone(),
@@ -144,7 +166,17 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
         session,
     };
     let update_thread = Worker::spawn("updates", move || updates::run(update_parts, update_queue))?;
-    let reloader = Reloader::new(plan, preparer, handovers, Arc::clone(&mailbox), Arc::clone(&shared));
+    let (to_build, build_queue) = builds::requests();
+    builds::ask(&to_build, preparer.take_postponed());
+    let build_parts = builds::Parts {
+        engine: plan.engine.clone(),
+        engines: inference::engines(&plan.device.state_dir),
+        reload: build_reload,
+        shared: Arc::clone(&shared),
+    };
+    // Ends by itself, with its child, when the agent stops.
+    let _engines = Worker::spawn("engines", move || builds::run(&build_parts, build_queue))?;
+    let reloader = Reloader::new(plan, preparer, handovers, Arc::clone(&mailbox), Arc::clone(&shared), to_build);
     let reload_thread = Worker::spawn("reload", move || reloader.run(request_queue))?;
     let client = Arc::new(client);
     let states = {
@@ -233,7 +265,7 @@ fn shared(plan: &Plan, options: &RunOptions) -> Shared {
     let cameras = plan.cameras.iter().map(camera).collect();
     let models = plan.models.iter().map(|m| m.name.clone()).collect();
     let mut shared = Shared::new(&plan.device.group, &plan.device.name, &plan.mqtt.url, cameras, models);
-    if let Some(f) = options.on_beat {
+    if let Some(f) = options.hooks.on_beat {
         shared.stages.iter().for_each(|beat| beat.on_touch(f));
         shared.on_beat = Some(f);
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kinewatch_capture as capture;
-use kinewatch_core::event::{CameraLink, CameraState, ModelsState, Scoring};
+use kinewatch_core::event::{CameraLink, CameraState, Derated, ModelsState, Scoring};
 use kinewatch_core::topic;
 use kinewatch_mqtt::Client;
 
@@ -70,7 +70,7 @@ pub async fn run(shared: Arc<Shared>, client: Arc<Client>, session: u64, state_d
             }
         }
         for watched in &mut cameras {
-            let state = watched.look(session);
+            let state = watched.look(session, shared.derated.load().as_deref());
             if watched.published.as_ref() == Some(&state) {
                 continue;
             }
@@ -123,7 +123,7 @@ impl Watched {
         Self { view, published: None, looks: 0, taken: 0, fps: 0.0, left_out: 0, thinned: 0 }
     }
 
-    fn look(&mut self, session: u64) -> CameraState {
+    fn look(&mut self, session: u64, derated: Option<&Derated>) -> CameraState {
         let view = &self.view;
         let stats = view.capture.get();
         let link = match stats.map(|s| s.state()) {
@@ -153,6 +153,7 @@ impl Watched {
             online: link == CameraLink::Up,
             fps: if link == CameraLink::Up { self.fps } else { 0.0 },
             scoring: if self.thinned > 0 { Scoring::Newest } else { Scoring::All },
+            derated: view.derated(derated),
             active,
             stream_epoch: stats.map_or(0, |s| u32::try_from(s.sessions.load(Relaxed)).unwrap_or(u32::MAX)),
             session,

@@ -3,16 +3,17 @@
 //! Written by the threads that do the work, with relaxed atomics and swapped pointers; read at any time by any thread.
 //! Never locks on the path of a frame, and never holds a secret: sources are stored redacted.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use kinewatch_capture::{CameraControl, CameraState, CameraStats};
 use kinewatch_core::beat::{self, Beat};
-use kinewatch_core::event::{ClockRecord, StoreCondition, StoreStatus};
+use kinewatch_core::event::{ClockRecord, Derated, StoreCondition, StoreStatus};
 use kinewatch_store::{Gap, StoreError};
 
+use crate::board::Board;
 use crate::reload::ReloadView;
 pub use crate::tally::{DURATION_BOUNDS, DurationHistogram};
 use crate::tally::{Tally, TrialView};
@@ -51,6 +52,12 @@ pub struct Shared {
     pub threads_left: AtomicU64,
     /// Whether events can be stored.
     pub store: StoreView,
+    /// The model whose engine is built now.
+    pub building: ArcSwapOption<String>,
+    /// The board as it was last read; `None` until then.
+    pub board: ArcSwapOption<Board>,
+    /// How far the device is spared; `None` while it does not have to be.
+    pub derated: ArcSwapOption<Derated>,
     /// Commands that came from the broker.
     pub commands: Counts,
     /// How the system clock was set since boot; set once the store is open.
@@ -92,6 +99,8 @@ pub struct CameraView {
     pub dropped: Vec<DroppedWindows>,
     /// From the newest frame of a window, in front of the camera, to its scores.
     pub age: DurationHistogram,
+    /// However far the device is spared, one window of so many is scored by each of its models at least.
+    pub furthest: AtomicU32,
     /// Actions that go on.
     pub active: ArcSwap<Vec<ActiveAction>>,
     /// Events by label.
@@ -109,6 +118,8 @@ pub struct DroppedWindows {
     pub overload: AtomicU64,
     /// The old model had gone before the new one was open.
     pub swap: AtomicU64,
+    /// The device is spared.
+    pub derated: AtomicU64,
     /// For some time it has given nothing but failures.
     pub failing: AtomicBool,
 }
@@ -309,6 +320,9 @@ impl Shared {
             threads_left: AtomicU64::new(0),
             delivery: DeliveryView { broker: broker.to_owned(), ..DeliveryView::default() },
             store: StoreView::default(),
+            building: ArcSwapOption::empty(),
+            board: ArcSwapOption::empty(),
+            derated: ArcSwapOption::empty(),
             commands: Counts::default(),
             clock: ArcSwapOption::empty(),
             clock_synced: AtomicBool::new(false),
@@ -363,6 +377,12 @@ impl Shared {
         (!failing.is_empty()).then(|| failing.join(", "))
     }
 
+    /// One window of so many is scored, so that the device is spared; 1 is all.
+    #[must_use]
+    pub fn one_of(&self) -> u32 {
+        self.derated.load().as_ref().map_or(1, |derated| derated.one_of)
+    }
+
     /// Cameras whose stream is up.
     #[must_use]
     pub fn cameras_up(&self) -> usize {
@@ -385,6 +405,7 @@ impl CameraView {
             overflow: Arc::default(),
             windows: AtomicU64::new(0),
             age: DurationHistogram::default(),
+            furthest: AtomicU32::new(u32::MAX),
             active: ArcSwap::default(),
             events: labels.into_iter().map(|label| LabelEvents { label, ..LabelEvents::default() }).collect(),
         }
@@ -410,6 +431,14 @@ impl CameraView {
         let labels = |view: &Self| view.events.iter().map(|event| event.label.clone()).collect::<Vec<_>>();
         (&self.name, &self.source, &self.models) == (&other.name, &other.source, &other.models)
             && labels(self) == labels(other)
+    }
+
+    /// How far this camera is spared while the device is; `None` where its minimum leaves it all its windows.
+    #[must_use]
+    pub fn derated(&self, device: Option<&Derated>) -> Option<Derated> {
+        let device = device?;
+        let one_of = device.one_of.min(self.furthest.load(Relaxed));
+        (one_of > 1).then(|| Derated { one_of, ..device.clone() })
     }
 
     /// Windows not scored for one reason, over all models.

@@ -78,6 +78,7 @@ impl Inference {
         let mut round = Vec::new();
         // What has come, then what to do with it.
         while self.take_in(&mut round, Duration::ZERO) != Round::Closed {
+            self.analytics.spare(self.shared.one_of());
             match self.choose() {
                 Batch::Idle => {
                     self.analytics.rest();

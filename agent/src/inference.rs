@@ -2,16 +2,19 @@
 //!
 //! Blocks for up to ten seconds for each candidate library, which a child process loads first.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kinewatch_engine::{
-    BackendChoice, LibrarySearch, OpenOptions, PrecisionChoice, ProbeCommand, Provider, find_library,
+    BackendChoice, Build, EngineCache, LibraryInfo, LibrarySearch, OpenOptions, PrecisionChoice, ProbeCommand,
+    Provider, find_library,
 };
 
+use crate::board::gpu;
 use crate::cli::EngineArgs;
 use crate::config::file;
 use crate::config::plan::EnginePlan;
 use crate::progress;
+use crate::root::Root;
 
 /// A library that was asked for cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -38,11 +41,26 @@ impl From<&EngineArgs> for EnginePlan {
     }
 }
 
-/// What the engine is opened with. `cache_dir`: where TensorRT keeps its engines.
+/// What the engine is opened with. `engines`: where TensorRT keeps its engines.
 ///
 /// # Errors
 /// When ONNX Runtime, or a library for it, was asked for by name and cannot be used.
-pub fn open_options(engine: &EnginePlan, cache_dir: Option<PathBuf>) -> Result<OpenOptions, NoLibrary> {
+pub fn open_options(engine: &EnginePlan, engines: Option<PathBuf>) -> Result<OpenOptions, NoLibrary> {
+    found(engine).map(|search| with_library(engine, engines, search.found))
+}
+
+/// The same for the daemon: an engine that has to be built first is put off, where another provider serves meanwhile.
+///
+/// # Errors
+/// As [`open_options`].
+pub fn serving_options(engine: &EnginePlan, engines: PathBuf) -> Result<OpenOptions, NoLibrary> {
+    let search = found(engine)?;
+    let builds = search.found.as_ref().is_some_and(|info| info.providers.contains(&Provider::TensorRt));
+    let build = if builds { Build::Later(Provider::TensorRt) } else { Build::Now };
+    Ok(OpenOptions { build, ..with_library(engine, Some(engines), search.found) })
+}
+
+fn found(engine: &EnginePlan) -> Result<LibrarySearch, NoLibrary> {
     let search = progress::spin("looking for ONNX Runtime", || search(engine));
     let asked = engine.backend == file::Backend::Ort || engine.ort_library.is_some();
     if asked && engine.backend != file::Backend::Tract && search.found.is_none() {
@@ -51,7 +69,11 @@ pub fn open_options(engine: &EnginePlan, cache_dir: Option<PathBuf>) -> Result<O
     if engine.backend != file::Backend::Tract {
         tracing::info!("{}", search.summary());
     }
-    Ok(OpenOptions {
+    Ok(search)
+}
+
+fn with_library(engine: &EnginePlan, engines: Option<PathBuf>, library: Option<LibraryInfo>) -> OpenOptions {
+    OpenOptions {
         backend: match engine.backend {
             file::Backend::Auto => BackendChoice::Auto,
             file::Backend::Tract => BackendChoice::Tract,
@@ -62,13 +84,35 @@ pub fn open_options(engine: &EnginePlan, cache_dir: Option<PathBuf>) -> Result<O
             file::Precision::Fp32 => PrecisionChoice::Fp32,
             file::Precision::Int8 => PrecisionChoice::Int8,
         },
-        ort_library: search.found.map(|info| info.path),
+        cache: engines.zip(library.as_ref()).map(|(root, info)| cache(root, info)),
+        build: Build::Now,
+        ort_library: library.map(|info| info.path),
         provider_order: engine.providers.iter().copied().map(provider).collect(),
         require_provider: engine.require_provider.map(provider),
         threads: engine.threads,
         max_batch: engine.max_batch,
-        cache_dir,
-    })
+    }
+}
+
+/// Engines fit what built them alone.
+fn cache(root: PathBuf, library: &LibraryInfo) -> EngineCache {
+    let platform = gpu::platform(&Root::machine(), &library.version);
+    EngineCache { root, platform, package: String::new() }
+}
+
+/// Where engines of a state directory are kept.
+#[must_use]
+pub fn engines(state_dir: &Path) -> PathBuf {
+    state_dir.join("engines")
+}
+
+/// Removes engines of packages that are none of these. Where models come over the air the depot does it, which knows more.
+pub fn sweep(engines: &Path, digests: impl Iterator<Item = String>) {
+    match kinewatch_ota::depot::sweep_engines(engines, &digests.collect()) {
+        Ok(0) => {}
+        Ok(removed) => tracing::info!(removed, "removed engines of models that are gone"),
+        Err(error) => tracing::warn!(%error, "engines of models that are gone stay on the disk"),
+    }
 }
 
 /// Looks for ONNX Runtime as the configuration asks for it; for nothing where tract is asked for.

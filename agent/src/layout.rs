@@ -104,3 +104,10 @@ pub fn every(manifest: &Manifest) -> Duration {
         Plan::Clip | Plan::Cached => Duration::from_nanos(u64::try_from(manifest.sampling.stride).unwrap_or(0)),
     }
 }
+
+/// For how long a model carries its state: one that reads frame by frame sees nothing once they come further apart.
+#[must_use]
+pub fn carried(manifest: &Manifest) -> Option<Duration> {
+    let carried = Duration::from_nanos(u64::try_from(manifest.sampling.max_hole).unwrap_or(0));
+    (manifest.plan == Plan::Online).then_some(carried)
+}

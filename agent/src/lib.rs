@@ -4,7 +4,9 @@
 
 pub mod analytics;
 pub mod app;
+pub mod board;
 pub mod broker;
+pub mod builds;
 pub mod calibrate;
 pub mod camera_states;
 pub mod cameras;
@@ -39,6 +41,7 @@ pub mod reload;
 mod replace;
 pub mod replay;
 mod retained;
+pub mod root;
 pub mod scores;
 pub mod supervise;
 pub mod systemd;

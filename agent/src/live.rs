@@ -277,6 +277,7 @@ impl Sink for LiveSink {
             WindowDrop::Failed => &counts.failed,
             WindowDrop::Overload => &counts.overload,
             WindowDrop::Swap => &counts.swap,
+            WindowDrop::Derated => &counts.derated,
         };
         count.fetch_add(u64::from(dropped), Relaxed);
     }

@@ -1,7 +1,7 @@
 //! Prometheus metrics, made from [`Shared`] at the moment they are asked for.
 //!
-//! Names: prefix `kinewatch_`, base units, `_total` on counters. Labels take their values from the configuration alone,
-//! so their number is bounded.
+//! Names: prefix `kinewatch_`, base units, `_total` on counters. Labels take their values from the configuration, or name
+//! sensors of the board, so their number is bounded.
 
 use std::fmt;
 use std::sync::Arc;
@@ -69,7 +69,8 @@ impl Collector for Reader {
         now.events(e)?;
         now.delivery(e)?;
         now.commands(e)?;
-        now.updates(e)
+        now.updates(e)?;
+        now.board(e)
     }
 }
 
@@ -186,9 +187,13 @@ impl Snapshot<'_> {
         let mut dropped = Vec::new();
         for c in self.cameras.iter() {
             for (model, d) in c.models.iter().zip(&c.dropped) {
-                for (reason, n) in
-                    [("hole", &d.hole), ("failed", &d.failed), ("overload", &d.overload), ("swap", &d.swap)]
-                {
+                for (reason, n) in [
+                    ("hole", &d.hole),
+                    ("failed", &d.failed),
+                    ("overload", &d.overload),
+                    ("swap", &d.swap),
+                    ("derated", &d.derated),
+                ] {
                     let labels = vec![("camera", c.name.as_str()), ("model", model.as_str()), ("reason", reason)];
                     dropped.push((labels, n.load(Relaxed)));
                 }
@@ -234,6 +239,9 @@ impl Snapshot<'_> {
         let rows = |pick: fn(&ModelView) -> &AtomicU64| {
             self.models.iter().map(|m| (vec![("model", m.name.as_str())], pick(m).load(Relaxed))).collect::<Vec<_>>()
         };
+        let building = self.shared.building.load();
+        let building = building.iter().map(|model| (vec![("model", model.as_str())], 1)).collect();
+        gauges(e, "engine_building", "1 while an engine for the model is built", building)?;
         counters(e, "backbone_runs", "Frames that went through the backbone", rows(|m| &m.backbone_runs))?;
         counters(e, "head_runs", "Windows that went through the head", rows(|m| &m.head_runs))?;
         counters(e, "inference_batches", "Calls of the back end", rows(|m| &m.batches))?;
@@ -333,6 +341,41 @@ impl Snapshot<'_> {
         gauges(e, "trial_agreement", "Part of the windows on which candidate and model agree", rows)
     }
 
+    /// What the board told last; nothing of what it does not tell.
+    fn board(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let one_of = vec![(vec![], i64::from(self.shared.one_of()))];
+        gauges(e, "derating_one_of", "One window of so many is scored, to spare the device; 1 is all", one_of)?;
+        let derated = self.shared.derated.load();
+        let causes = derated.iter().flat_map(|d| &d.causes).map(|cause| (vec![("cause", cause.name())], 1));
+        gauges(e, "derating_cause", "Why the device is spared; always 1", causes.collect())?;
+        let Some(board) = self.shared.board.load_full() else { return Ok(()) };
+        let info = |of: &Option<String>| of.clone().unwrap_or_default();
+        let (model, l4t, mode) = (info(&board.model), info(&board.l4t), info(&board.power_mode));
+        let labels = vec![("model", model.as_str()), ("l4t", l4t.as_str()), ("power_mode", mode.as_str())];
+        gauges(e, "board_info", "What the board is; always 1", vec![(labels, 1)])?;
+        let zones = board.zones.iter().map(|zone| (vec![("zone", zone.name.as_str())], zone.now));
+        gauges(e, "board_temperature_celsius", "Temperature of a thermal zone", zones.collect())?;
+        let slows = board.cooling.iter().map(|c| (vec![("device", c.name.as_str())], i64::from(c.slows())));
+        gauges(e, "board_slowed", "1 while a cooling device takes speed away", slows.collect())?;
+        let events = board.supply.iter().map(|s| (vec![("event", s.event.label())], s.count.unsigned_abs()));
+        counters(e, "board_supply_events", "Times that the supply made the board slow down", events.collect())?;
+        let rail = |name| vec![("rail", name)];
+        let volts = board.rails.iter().map(|r| (rail(r.name.as_str()), r.volts));
+        gauges(e, "board_rail_volts", "Voltage of a rail", volts.collect())?;
+        let amperes = board.rails.iter().filter_map(|r| Some((rail(r.name.as_str()), r.amperes?)));
+        gauges(e, "board_rail_amperes", "Current of a rail", amperes.collect())?;
+        let memory = &board.memory;
+        let free = memory.free().map(|bytes| (vec![], bytes as f64)).into_iter();
+        gauges(e, "memory_available_bytes", "Memory that can be had, within the service's limit", free.collect())?;
+        let stalled = memory.stalled.map(|part| (vec![], part)).into_iter();
+        gauges(
+            e,
+            "memory_stalled_ratio",
+            "Part of the last 10 s in which everything waited for memory",
+            stalled.collect(),
+        )
+    }
+
     fn commands(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let c = &self.shared.commands;
         let listening = vec![(vec![], i64::from(c.listening.load(Relaxed)))];
@@ -411,6 +454,11 @@ mod tests {
         camera.dropped[0].hole.store(3, Relaxed);
         let shared = Shared::new("home", "box", "mqtt://127.0.0.1", vec![camera], vec!["falls".into()]);
         shared.models.load()[0].duration.observe(std::time::Duration::from_millis(12));
+        let dir = crate::board::trees::plant(&["orin-nano-jp62", "orin-nano-jp62-throttled"]);
+        let root = crate::root::Root::below(dir.path());
+        shared.board.store(Some(Arc::new(crate::board::Board::read(&root))));
+        let causes = vec![kinewatch_core::derate::Cause::Heat];
+        shared.derated.store(Some(Arc::new(kinewatch_core::event::Derated { causes, one_of: 2 })));
         let text = Metrics::new(Arc::new(shared)).render().unwrap();
         let stable: Vec<&str> = text
             .lines()

@@ -4,17 +4,20 @@
 //! models take to open, so never on a thread that carries frames. Changes nothing that runs: [`crate::cameras`] does.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use kinewatch_capture::{Branch, Camera, CameraOptions, CaptureError, Elements};
 use kinewatch_core::decode::{Decoder, EndReason};
 use kinewatch_core::event::{EventContext, ModelRef};
 use kinewatch_core::manifest::{Manifest, Overrides};
-use kinewatch_engine::OpenOptions;
+use kinewatch_engine::{Build, OpenOptions, Provider};
 use tokio::sync::oneshot;
 
 use crate::analytics::{LoadedModel, NewCamera, Successor, exchangeable};
+use crate::board::Memory;
 use crate::change::{Exchange, Joining};
 use crate::config::diff::{Aspect, CameraDifference, Difference, ModelDifference};
 use crate::config::file::Transport;
@@ -23,6 +26,7 @@ use crate::health::{CameraView, ModelInfo, ModelView};
 use crate::layout::{self, BranchPlan, LayoutError};
 use crate::live::LiveCamera;
 use crate::models::{self, ModelError, OpenedModel};
+use crate::root::Root;
 
 /// Frames of a camera that may wait for inference.
 pub const MAILBOX_FRAMES: usize = 16;
@@ -94,6 +98,23 @@ pub struct Preparer {
     models: Vec<Known>,
     cameras: BTreeMap<String, Laid>,
     candidate: Option<Candidate>,
+    /// The model that is opened with whatever it takes.
+    at_once: Option<String>,
+    /// Models of the last plan that wait for an engine.
+    postponed: Vec<Postponed>,
+}
+
+/// A model that runs, and would run better with an engine that has to be built first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Postponed {
+    /// Name in the configuration.
+    pub model: String,
+    /// Its package.
+    pub path: PathBuf,
+    /// The package's digest.
+    pub digest: String,
+    /// What runs it then.
+    pub provider: Provider,
 }
 
 /// A model that is tried beside another.
@@ -131,6 +152,7 @@ struct Next {
     returning: Vec<oneshot::Receiver<LoadedModel>>,
     /// Names of models that take the place of others without a camera being laid out anew.
     exchanged: BTreeSet<String>,
+    postponed: Vec<Postponed>,
 }
 
 impl Preparer {
@@ -139,7 +161,8 @@ impl Preparer {
     pub fn new(group: &str, device: &str, options: OpenOptions) -> Self {
         let (group, device) = (group.to_owned(), device.to_owned());
         let (elements, models, cameras) = (Elements::probe(), Vec::new(), BTreeMap::new());
-        Self { group, device, options, elements, models, cameras, candidate: None }
+        let (at_once, postponed) = (None, Vec::new());
+        Self { group, device, options, elements, models, cameras, candidate: None, at_once, postponed }
     }
 
     /// Opens and lays out what is different in `plan`. What it gives has to be handed over; models come back through the
@@ -154,7 +177,7 @@ impl Preparer {
     ) -> Result<(Handover, Vec<oneshot::Receiver<LoadedModel>>), PrepareError> {
         let (models, cameras) = (self.models.clone(), self.cameras.clone());
         let (handover, exchanged) = (Handover::default(), BTreeSet::new());
-        let mut next = Next { models, cameras, handover, returning: Vec::new(), exchanged };
+        let mut next = Next { models, cameras, handover, returning: Vec::new(), exchanged, postponed: Vec::new() };
         for change in &difference.models {
             let model = plan.models.iter().find(|model| model.name == change.name);
             match (&change.what, model) {
@@ -170,7 +193,8 @@ impl Preparer {
                 _ => next.stop(&change.name, EndReason::Shutdown),
             }
         }
-        let Next { models, cameras, mut handover, returning, exchanged } = next;
+        let Next { models, cameras, mut handover, returning, exchanged, postponed } = next;
+        self.postponed = postponed;
         handover.cameras = plan.cameras.iter().filter_map(|c| Some(Arc::clone(&cameras.get(&c.name)?.view))).collect();
         let view = |model: &ModelPlan| models.iter().find(|m| m.name == model.name).map(|m| Arc::clone(&m.view));
         handover.model_views = plan.models.iter().filter_map(view).collect();
@@ -190,9 +214,18 @@ impl Preparer {
             next.exchange(model, (Successor::Tried, manifest, reference, info));
             return Ok(());
         }
-        let opened = models::open(&model.name, &model.path, model.overrides.clone(), &self.options)?;
+        self.warn_of_memory(model, !next.models.is_empty());
+        let build = if self.at_once.as_ref() == Some(&model.name) { Build::Now } else { self.options.build };
+        let options = OpenOptions { build, ..self.options.clone() };
+        let opened = models::open(&model.name, &model.path, model.overrides.clone(), &options)?;
+        next.postponed.extend(opened.postponed.map(|provider| Postponed {
+            model: model.name.clone(),
+            path: model.path.clone(),
+            digest: model.digest.clone(),
+            provider,
+        }));
         if replaces {
-            let OpenedModel { loaded, reference, info } = opened;
+            let OpenedModel { loaded, reference, info, .. } = opened;
             let manifest = Arc::clone(&loaded.manifest);
             next.exchange(model, (Successor::Opened(Box::new(loaded)), manifest, reference, info));
         } else {
@@ -200,6 +233,30 @@ impl Preparer {
             next.open(opened, &self.models);
         }
         Ok(())
+    }
+
+    /// Says beforehand what the kernel would say by killing the process. `beside`: others are open.
+    fn warn_of_memory(&self, model: &ModelPlan, beside: bool) {
+        let (needs, memory) = (models::estimate(&model.path), Memory::read(&Root::machine()));
+        if beside && !memory.holds(needs) {
+            let (needs_mb, free_mb) = (needs >> 20, memory.free().unwrap_or(0) >> 20);
+            tracing::warn!(
+                model = model.name,
+                needs_mb,
+                free_mb,
+                "memory may not hold this model beside the others; watch with fewer or smaller ones"
+            );
+        }
+    }
+
+    /// The model that is opened with whatever it takes from here on, an engine build included.
+    pub fn build_at_once(&mut self, model: Option<&str>) {
+        self.at_once = model.map(str::to_owned);
+    }
+
+    /// Models of the plan that was prepared last which wait for an engine. Gives each once.
+    pub fn take_postponed(&mut self) -> Vec<Postponed> {
+        std::mem::take(&mut self.postponed)
     }
 
     /// Opens a candidate for the model of that name, which goes on: gives the slot that it can be tried beside. `None`
@@ -213,7 +270,7 @@ impl Preparer {
             return Ok(None);
         }
         let slot = known.slot;
-        let OpenedModel { loaded, reference, info } =
+        let OpenedModel { loaded, reference, info, .. } =
             models::open(&model.name, &model.path, model.overrides.clone(), &self.options)?;
         let manifest = Arc::clone(&loaded.manifest);
         self.candidate = Some(Candidate { name: model.name.clone(), manifest, reference, info });
@@ -336,7 +393,7 @@ impl Next {
 
     /// Into a slot that is free, now and before.
     fn open(&mut self, opened: OpenedModel, before: &[Known]) {
-        let OpenedModel { loaded, reference, info } = opened;
+        let OpenedModel { loaded, reference, info, .. } = opened;
         let taken = |slot: usize| self.models.iter().chain(before).any(|known| known.slot == slot);
         let slot = (0..).find(|&slot| !taken(slot)).unwrap_or(usize::MAX);
         let view = Arc::new(ModelView::new(loaded.name.clone()));
@@ -375,6 +432,7 @@ impl Next {
             zones: camera.zones.clone(),
         };
         let new = NewCamera::lay_out(&layout, |slot| self.known(slot).map(|m| (&*m.manifest, &m.overrides)))?;
+        let new = new.at_least(camera.min_rate_hz);
         let branches = layout::branches(&layout, |slot| self.known(slot).map(|m| &*m.manifest));
         let branch = |b: BranchPlan| Branch {
             spec: b.spec,
@@ -390,11 +448,13 @@ impl Next {
         let names = models.iter().map(|model| model.name.clone()).collect();
         let labels = models.iter().flat_map(|model| model.manifest.published()).map(str::to_owned).collect();
         let view = CameraView::new(&camera.name, &camera.source.to_string(), names, labels);
-        match before {
+        let view = match before {
             Some(before) if before.shows_the_same(&view) => Arc::clone(before),
             Some(before) => Arc::new(view.with_stream_of(before)),
             None => Arc::new(view),
-        }
+        };
+        view.furthest.store(new.furthest(), Relaxed);
+        view
     }
 }
 

@@ -20,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::models::{Fit, ModelRequest, Package, SwapError, put};
+use crate::builds;
 use crate::cameras::NotStarted;
 use crate::change::Change;
 use crate::config::diff::{Difference, applied, diff};
@@ -104,6 +105,7 @@ pub struct Reloader {
     handovers: mpsc::Sender<Pending>,
     mailbox: Arc<Mailbox<Change>>,
     shared: Arc<Shared>,
+    builds: builds::Requests,
     /// Releases that run instead of what the configuration names, by model.
     installed: BTreeMap<String, PathBuf>,
 }
@@ -190,7 +192,8 @@ pub fn watch_hangup(runtime: &Runtime, requests: Requests) -> io::Result<()> {
 }
 
 impl Reloader {
-    /// `running`: the plan that runs, as `preparer` has prepared it. Handovers go to the main thread.
+    /// `running`: the plan that runs, as `preparer` has prepared it. Handovers go to the main thread, models that wait for an
+    /// engine to `builds`.
     #[must_use]
     pub fn new(
         running: Plan,
@@ -198,10 +201,11 @@ impl Reloader {
         handovers: mpsc::Sender<Pending>,
         mailbox: Arc<Mailbox<Change>>,
         shared: Arc<Shared>,
+        builds: builds::Requests,
     ) -> Self {
         let elsewhere = running.models.iter().filter(|model| model.path != model.factory);
         let installed = elsewhere.map(|model| (model.name.clone(), model.path.clone())).collect();
-        Self { running, preparer, handovers, mailbox, shared, installed }
+        Self { running, preparer, handovers, mailbox, shared, builds, installed }
     }
 
     /// Serves requests until nobody can ask any more or the main thread stops.
@@ -215,11 +219,13 @@ impl Reloader {
                         return;
                     }
                     self.shared.reloads.begun.store(None);
+                    builds::ask(&self.builds, self.preparer.take_postponed());
                     continue;
                 }
             };
             tracing::info!(file = %self.running.file.display(), "the configuration is read again");
             let Some(outcome) = self.reload() else { return };
+            builds::ask(&self.builds, self.preparer.take_postponed());
             self.shared.reloads.begun.store(None);
             say(&outcome);
             let outcome = Arc::new(outcome);

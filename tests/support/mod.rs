@@ -9,6 +9,7 @@ pub mod candidates;
 pub mod check;
 pub mod fleet;
 pub mod proxy;
+pub mod trees;
 
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Read, Write};

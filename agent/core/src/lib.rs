@@ -4,6 +4,7 @@ pub mod batch;
 pub mod beat;
 pub mod command;
 pub mod decode;
+pub mod derate;
 pub mod event;
 pub mod frame;
 pub mod manifest;

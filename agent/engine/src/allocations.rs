@@ -125,6 +125,7 @@ fn model(name: &str) -> (Model, Manifest) {
         batch: 1,
         why: String::new(),
         refused: Vec::new(),
+        postponed: None,
         golden: Vec::new(),
         load_ms: 0.0,
         golden_ms: 0.0,

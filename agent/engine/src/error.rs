@@ -161,7 +161,7 @@ pub enum OpenError {
     #[error("backend ort: {0}")]
     Library(#[from] ProbeError),
     /// The execution provider asked for cannot be had.
-    #[error("{}: execution provider {provider} cannot run it: {detail}; install what it needs, or choose another provider", path.display())]
+    #[error("{}: execution provider {provider} cannot run it: {detail}; install what it needs, or {otherwise}", path.display())]
     Provider {
         /// Name as in the configuration.
         provider: &'static str,
@@ -169,6 +169,8 @@ pub enum OpenError {
         path: PathBuf,
         /// In ONNX Runtime's words.
         detail: String,
+        /// What else may be done.
+        otherwise: &'static str,
     },
     /// Options that contradict each other.
     #[error("{0}")]

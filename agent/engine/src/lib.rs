@@ -14,6 +14,7 @@
 mod allocations;
 mod backend;
 mod bench;
+mod cache;
 mod contract;
 mod error;
 mod golden;
@@ -29,6 +30,7 @@ mod report;
 mod stream;
 
 pub use bench::{BenchResult, Milliseconds, bench, check, measure};
+pub use cache::EngineCache;
 pub use error::{BackendError, Disposition, InferError, LinkError, OpenError, ProbeError};
 pub use golden::check_golden;
 pub use guard::install_hook as install_panic_guard;
@@ -38,7 +40,9 @@ pub use library::{
 pub use logits::Logits;
 pub use model::{Model, Request};
 pub use open::check_requires;
-pub use options::{Backend, BackendChoice, Candidate, OpenOptions, Precision, PrecisionChoice, Provider, candidates};
+pub use options::{
+    Backend, BackendChoice, Build, Candidate, OpenOptions, Precision, PrecisionChoice, Provider, candidates,
+};
 pub use plan::Counters;
 pub use preprocess::Preprocessor;
 pub use report::{GoldenResult, OpenReport};

@@ -9,6 +9,7 @@ use kinewatch_core::manifest::{Graph, Manifest, Plan as ManifestPlan, RequiredBa
 use crate::backend::ort::{OrtSession, OrtSetup};
 use crate::backend::tract::TractSession;
 use crate::backend::{LoadFailure, Session};
+use crate::cache;
 use crate::contract::{self, GraphSpec};
 use crate::error::{BackendError, InferError, OpenError};
 use crate::golden;
@@ -52,11 +53,22 @@ pub(crate) fn open_telling(
     let mut refused = Vec::new();
     let mut unavailable: Option<Provider> = None;
     let mut last: Option<(Candidate, OpenError)> = None;
-    for candidate in candidates(&manifest.name, manifest.graphs.int8.is_some(), options)? {
+    let list = candidates(&manifest.name, manifest.graphs.int8.is_some(), options)?;
+    let (put_off, mut postponed) = (options.put_off(&list), None);
+    for candidate in list {
         if candidate.backend == Backend::Tract && manifest.requires.is_some() {
             continue;
         }
         if candidate.backend == Backend::Ort && unavailable == Some(candidate.provider) {
+            continue;
+        }
+        let on_ort = candidate.backend == Backend::Ort;
+        let engines = options.cache.as_ref().filter(|_| on_ort && candidate.provider == Provider::TensorRt);
+        let engines = engines.and_then(|cache| cache.folder(candidate.precision));
+        if on_ort && put_off == Some(candidate.provider) && !engines.as_deref().is_some_and(cache::holds) {
+            if postponed.replace(candidate.provider).is_none() {
+                refused.push(format!("{candidate}: its engine is not built yet"));
+            }
             continue;
         }
         if let Some((candidate, error)) = last.take() {
@@ -64,11 +76,13 @@ pub(crate) fn open_telling(
             refused.push(format!("{candidate}: {error}"));
             passed.push(error);
         }
-        let opening = Opening { dir, manifest, options, candidate };
-        match opening.run(on_deviation) {
+        let outcome =
+            cache::through(engines, |engines| Opening { dir, manifest, options, candidate, engines }.run(on_deviation));
+        match outcome {
             Ok(mut model) => {
                 model.report.why = why(candidate, options, &refused);
                 model.report.refused = refused;
+                model.report.postponed = postponed.filter(|put_off| *put_off != candidate.provider);
                 return Ok(model);
             }
             Err(error) => {
@@ -135,6 +149,8 @@ struct Opening<'a> {
     manifest: &'a Manifest,
     options: &'a OpenOptions,
     candidate: Candidate,
+    /// Where TensorRT keeps what it builds of this model.
+    engines: Option<&'a Path>,
 }
 
 /// What is learnt on the way.
@@ -168,6 +184,7 @@ impl Opening<'_> {
             batch: if learnt.one_row { 1 } else { self.batch() },
             why: String::new(),
             refused: Vec::new(),
+            postponed: None,
             golden: Vec::new(),
             load_ms,
             golden_ms: 0.0,
@@ -299,7 +316,7 @@ impl Opening<'_> {
                     required: self.options.require_provider.is_some(),
                     threads: self.options.threads,
                     batch: rows,
-                    cache_dir: self.options.cache_dir.as_deref(),
+                    engines: self.engines,
                 };
                 let (session, nodes) = self.sheltered(path, || OrtSession::open(path, spec, &setup))?;
                 if rows == 1 {
@@ -331,7 +348,11 @@ impl Opening<'_> {
     }
 
     fn provider_error(&self, files: &[PathBuf], detail: String) -> OpenError {
-        OpenError::Provider { provider: self.candidate.provider.name(), path: model_file(files), detail }
+        let otherwise = match self.options.require_provider {
+            Some(_) => "remove require_provider, which permits no other",
+            None => "choose another provider",
+        };
+        OpenError::Provider { provider: self.candidate.provider.name(), path: model_file(files), detail, otherwise }
     }
 }
 

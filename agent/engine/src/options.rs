@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::cache::EngineCache;
 use crate::error::OpenError;
 
 /// Which back end.
@@ -107,6 +108,16 @@ impl Provider {
     }
 }
 
+/// When an engine is built that is not kept from before: minutes on a small device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Build {
+    /// While the model is opened.
+    #[default]
+    Now,
+    /// Not here: ways on this provider are passed over where there are others, and the report says so.
+    Later(Provider),
+}
+
 /// How to open a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenOptions {
@@ -124,8 +135,10 @@ pub struct OpenOptions {
     pub threads: usize,
     /// Most requests in one run of the graph (ONNX Runtime only; tract is fed one at a time).
     pub max_batch: usize,
-    /// Where TensorRT keeps its engines.
-    pub cache_dir: Option<PathBuf>,
+    /// Where TensorRT keeps its engines; without it they are built at every start.
+    pub cache: Option<EngineCache>,
+    /// When it builds them.
+    pub build: Build,
 }
 
 impl Default for OpenOptions {
@@ -138,8 +151,26 @@ impl Default for OpenOptions {
             require_provider: None,
             threads: 1,
             max_batch: 1,
-            cache_dir: None,
+            cache: None,
+            build: Build::Now,
         }
+    }
+}
+
+impl OpenOptions {
+    /// The provider whose ways among `list` are put off, if any: another has to serve meanwhile, so none is where one
+    /// provider is required or is all there is.
+    #[must_use]
+    pub fn put_off(&self, list: &[Candidate]) -> Option<Provider> {
+        let Build::Later(provider) = self.build else { return None };
+        let serves = |c: &Candidate| c.backend == Backend::Tract || c.provider != provider;
+        (self.require_provider.is_none() && list.iter().any(serves)).then_some(provider)
+    }
+
+    /// The same, with engines kept under the digest of this package.
+    #[must_use]
+    pub fn of_package(&self, digest: &str) -> Self {
+        Self { cache: self.cache.as_ref().map(|cache| cache.of_package(digest)), ..self.clone() }
     }
 }
 
@@ -265,6 +296,21 @@ mod tests {
             ..with_library()
         };
         assert!(candidates("m", true, &options).unwrap_err().to_string().contains("is not among the providers"));
+    }
+
+    #[test]
+    fn a_build_is_put_off_only_where_another_way_serves_meanwhile() {
+        let put_off = |options: &OpenOptions| options.put_off(&candidates("m", true, options).unwrap());
+        let later = OpenOptions { build: Build::Later(Provider::TensorRt), ..with_library() };
+        assert_eq!(put_off(&with_library()), None);
+        assert_eq!(put_off(&later), Some(Provider::TensorRt));
+        let required = OpenOptions { require_provider: Some(Provider::TensorRt), ..later.clone() };
+        assert_eq!(put_off(&required), None, "nothing else may serve");
+        let only = [Provider::TensorRt];
+        let alone = OpenOptions { provider_order: only.to_vec(), backend: BackendChoice::Ort, ..later.clone() };
+        assert_eq!(put_off(&alone), None, "nothing else can");
+        let tract = OpenOptions { provider_order: only.to_vec(), ..later };
+        assert_eq!(put_off(&tract), Some(Provider::TensorRt));
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub struct OpenReport {
     pub why: String,
     /// Better ways that were tried and refused, each with its reason.
     pub refused: Vec<String>,
+    /// The better provider whose engine has to be built first ([`crate::Build::Later`]).
+    pub postponed: Option<Provider>,
     /// Golden clips.
     pub golden: Vec<GoldenResult>,
     /// Loading, optimising and the first runs, milliseconds.

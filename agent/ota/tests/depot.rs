@@ -109,12 +109,15 @@ fn links_say_what_runs_without_any_database() {
 #[test]
 fn what_nobody_wants_is_removed_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
-    let depot = Depot::open(dir.path(), NO_RESERVE).unwrap();
+    let (home, engines) = (dir.path().join("models"), dir.path().join("engines"));
+    let depot = Depot::open(&home, NO_RESERVE).unwrap().with_engines(&engines);
     (1..=4).for_each(|minor| drop(install(&depot, minor)));
     depot.link("falls", &slot(3), Some(&slot(2))).unwrap();
     let digest = |minor| sha256(fs::read(depot.installed("falls", &release(minor)).join("model.toml")).unwrap());
     for digest in [digest(1), digest(3), sha256("factory")] {
-        fs::create_dir_all(depot.engine(&digest, "ort1.23-sm87-fp16")).unwrap();
+        let folder = engines.join(format!("{digest:.16}-ort1.23-trt10.3-cuda12.6-orin-fp16"));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("falls.engine"), "built").unwrap();
     }
     for sha256 in [sha256("gone"), release(4).sha256] {
         fs::write(depot.parts().join(format!("{sha256}.part")), "half").unwrap();
@@ -131,9 +134,16 @@ fn what_nobody_wants_is_removed_and_nothing_else() {
         open_verified(depot.installed("falls", &release(minor))).unwrap();
     }
     assert!(!depot.is_installed("falls", &release(1)));
-    assert_eq!(names(dir.path().join("engines")).len(), 2);
+    let kept = [digest(3), sha256("factory")].map(|digest| format!("{digest:.16}"));
+    let left = names(engines.clone());
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(kept.iter().all(|digest| left.iter().any(|name| name.starts_with(digest.as_str()))), "{left:?}");
     assert_eq!(names(depot.parts()), [format!("{}.part", release(4).sha256)]);
     assert_eq!(depot.collect(&wanted).unwrap(), Default::default(), "once is enough");
+
+    // A package of the configuration that has been replaced takes its engines with it.
+    assert_eq!(depot.collect_engines(&Wanted::by([&record])).unwrap(), 1);
+    assert_eq!(names(engines).len(), 1);
 
     // A record that knows less than the links takes nothing from them.
     depot.collect(&Wanted::default()).unwrap();

@@ -61,6 +61,7 @@ impl Analytics {
             self.interrupt(camera_slot, index, (at, reason), sink);
             let watcher = &mut self.cameras[camera_slot].watchers[index];
             watcher.sampler.clear();
+            watcher.pace.reset();
             watcher.failures.interrupt();
             if let Some(trial) = &mut self.trial {
                 trial.interrupt(watcher.lane);

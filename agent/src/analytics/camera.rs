@@ -8,12 +8,13 @@ use kinewatch_core::frame::FrameMeta;
 use kinewatch_core::manifest::{Manifest, Overrides};
 use kinewatch_core::region::Region;
 use kinewatch_core::ring::Ring;
+use kinewatch_core::schedule::{MINIMUM, Pace};
 use kinewatch_core::time::{ClockMap, Pts, SessionId};
 use kinewatch_engine::InferError;
 
 use super::Origin;
 use super::watcher::{Sampler, Watcher};
-use crate::layout::{CameraPlan, LayoutError, branches, every};
+use crate::layout::{CameraPlan, LayoutError, branches, carried, every};
 
 /// A camera laid out for the models that watch it, to be handed to [`super::Analytics::join`].
 #[derive(Debug)]
@@ -28,6 +29,9 @@ pub struct NewCamera {
 pub(super) struct NewWatcher {
     pub model: usize,
     pub every: Duration,
+    /// How far apart its frames may come.
+    pub carried: Option<Duration>,
+    pub pace: Pace,
     pub sampler: Sampler,
     pub decoder: Decoder,
 }
@@ -76,6 +80,8 @@ impl NewCamera {
                 camera.watchers.push(NewWatcher {
                     model,
                     every: every(manifest),
+                    carried: carried(manifest),
+                    pace: Pace::new(every(manifest), carried(manifest).unwrap_or(MINIMUM)),
                     sampler: Sampler::new(manifest, bit),
                     decoder: Decoder::new(manifest, overrides)?,
                 });
@@ -85,6 +91,22 @@ impl NewCamera {
             camera.branches.push(Branch { ring, watchers });
         }
         Ok(camera)
+    }
+
+    /// While the device is spared, each of its models still scores so many windows a second, or what its package asks for.
+    #[must_use]
+    pub fn at_least(mut self, rate_hz: f64) -> Self {
+        let apart = Duration::try_from_secs_f64(1.0 / rate_hz).unwrap_or(MINIMUM);
+        for watcher in &mut self.watchers {
+            watcher.pace = Pace::new(watcher.every, watcher.carried.map_or(apart, |carried| carried.min(apart)));
+        }
+        self
+    }
+
+    /// However far the device is spared, one window of so many is scored by each of its models at least.
+    #[must_use]
+    pub fn furthest(&self) -> u32 {
+        self.watchers.iter().map(|watcher| watcher.pace.stretch(u32::MAX)).max().unwrap_or(1)
     }
 
     /// Slots of the models that watch it, each with its decoder, by [`super::Origin::watcher`].

@@ -45,6 +45,9 @@ impl Analytics {
             let waiting = Waiting { at: meta.pts, frames };
             if !due {
                 give_back(&mut self.spare, waiting);
+            } else if !watcher.pace.admits(meta.pts, self.one_of) {
+                sink.windows_dropped(camera_slot, index, WindowDrop::Derated, 1);
+                give_back(&mut self.spare, waiting);
             } else if let Some(gone) = self.schedule.offer(watcher.lane, waiting, (self.time.0)()) {
                 self.let_go.push(Ticket { lane: watcher.lane, request: gone });
             }

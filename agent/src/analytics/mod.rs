@@ -114,6 +114,8 @@ pub enum WindowDrop {
     Overload,
     /// The old model had to go before the new one could be opened.
     Swap,
+    /// The device is spared.
+    Derated,
 }
 
 /// The state of the inference thread.
@@ -133,6 +135,8 @@ pub struct Analytics {
     running: Vec<Ticket<Waiting>>,
     let_go: Vec<Ticket<Waiting>>,
     left_out: u64,
+    /// One request of so many is run.
+    one_of: u32,
     /// Emptied, for the requests to come.
     spare: Vec<Vec<Frame>>,
     /// What the clock of a new session begins as: knowing nothing, or fixed in replay.
@@ -173,6 +177,7 @@ impl Analytics {
             running: Vec::new(),
             let_go: Vec::new(),
             left_out: 0,
+            one_of: 1,
             spare: Vec::new(),
             new_clock: ClockMap::new(),
             time: Time(Box::new(|| Duration::ZERO)),
@@ -263,6 +268,12 @@ impl Analytics {
     #[must_use]
     pub fn left_out(&self) -> u64 {
         self.left_out
+    }
+
+    /// From here on one request of so many is run, evenly and never below a lane's minimum, so that the device is spared;
+    /// 1 is all.
+    pub fn spare(&mut self, one_of: u32) {
+        self.one_of = one_of.max(1);
     }
 
     /// To be told when what waits was held for company.

@@ -104,8 +104,9 @@ impl Analytics {
             if let Some(trial) = self.trial.as_mut().filter(|trial| trial.slot() == new.model) {
                 trial.add_lane(lane, &zones);
             }
-            let (model, sampler, decoder, failures) = (new.model, new.sampler, new.decoder, Failures::default());
-            self.cameras[slot].watchers.push(Watcher { lane, model, stream, sampler, decoder, failures });
+            let (model, sampler, pace, decoder) = (new.model, new.sampler, new.pace, new.decoder);
+            let failures = Failures::default();
+            self.cameras[slot].watchers.push(Watcher { lane, model, stream, sampler, pace, decoder, failures });
         }
         (self.cameras[slot].branches, self.cameras[slot].zones) = (branches, zones);
     }

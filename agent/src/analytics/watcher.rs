@@ -3,6 +3,7 @@
 use kinewatch_core::decode::Decoder;
 use kinewatch_core::manifest::{Manifest, Plan};
 use kinewatch_core::sampling::{HoleDetector, Windower};
+use kinewatch_core::schedule::Pace;
 use kinewatch_core::time::Pts;
 use kinewatch_engine::Stream;
 
@@ -15,6 +16,8 @@ pub(super) struct Watcher {
     pub model: usize,
     pub stream: Stream,
     pub sampler: Sampler,
+    /// Which requests run while the device is spared.
+    pub pace: Pace,
     pub decoder: Decoder,
     pub failures: Failures,
 }

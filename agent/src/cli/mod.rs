@@ -33,6 +33,7 @@ use clap::{Parser, Subcommand};
 
 pub use self::args::*;
 pub use self::publish_args::*;
+use crate::app::Hooks;
 use crate::config::file::LogFormat;
 use crate::{logging, supervise};
 
@@ -262,13 +263,12 @@ pub type Outcome = Result<(), Failure>;
 
 /// Runs the process's command. Returns its exit code; the daemon, and a panic, end the process themselves.
 pub fn run() -> ExitCode {
-    run_watched(None)
+    run_with(Hooks::default())
 }
 
-/// [`run`] with a function that is called at each sign of life of the daemon's stages, by the name of the stage. For a
-/// program that makes one hang or panic on purpose; `kinewatch` itself passes none.
+/// [`run`] for a program of tests, which makes a stage hang or panic on purpose, or shows another board.
 #[doc(hidden)]
-pub fn run_watched(on_beat: Option<fn(&str)>) -> ExitCode {
+pub fn run_with(hooks: Hooks) -> ExitCode {
     supervise::panics::install();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -279,7 +279,7 @@ pub fn run_watched(on_beat: Option<fn(&str)>) -> ExitCode {
         }
     };
     let is_daemon = matches!(cli.command, Command::Run(_));
-    let code = match dispatch(cli, on_beat) {
+    let code = match dispatch(cli, hooks) {
         Ok(()) => 0,
         Err(failure) => failure.report(),
     };
@@ -289,7 +289,7 @@ pub fn run_watched(on_beat: Option<fn(&str)>) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn dispatch(cli: Cli, on_beat: Option<fn(&str)>) -> Outcome {
+fn dispatch(cli: Cli, hooks: Hooks) -> Outcome {
     // `run` starts the log itself, once it has read the configuration.
     if !matches!(cli.command, Command::Run(_)) {
         let format = cli.log_format.unwrap_or(LogFormat::Human);
@@ -301,7 +301,7 @@ fn dispatch(cli: Cli, on_beat: Option<fn(&str)>) -> Outcome {
         logging::init(&logging::Options { format, level, verbose: cli.verbose }).map_err(Failure::Usage)?;
     }
     match cli.command {
-        Command::Run(args) => run::run(args, cli.verbose, cli.log_format, on_beat),
+        Command::Run(args) => run::run(args, cli.verbose, cli.log_format, hooks),
         Command::Replay(args) => replay::run(args),
         Command::Decode(args) => decode::run(&args),
         Command::Eval(args) => eval::run(&args),

@@ -59,6 +59,7 @@ fn one(r: &mut Resolver<'_>, i: usize, camera: &Camera, models: &Models) -> Opti
         login,
         transport: camera.transport.unwrap_or(Transport::Tcp),
         stall_timeout: Duration::from_secs_f64(camera.stall_timeout_s.clamp(0.1, 86_400.0)),
+        min_rate_hz: camera.min_rate_hz.clamp(0.1, 30.0),
         models: watching,
         zones,
     })

@@ -82,6 +82,8 @@ pub enum Aspect {
     Models,
     /// Where they look.
     Zones,
+    /// `min_rate_hz`.
+    MinRate,
     /// The package of one of them.
     Package,
 }
@@ -90,7 +92,7 @@ impl Aspect {
     /// Whether it is about the models that watch alone, so that the stream may go on if they read the same frames.
     #[must_use]
     pub fn keeps_stream(self) -> bool {
-        matches!(self, Self::Models | Self::Zones | Self::Package)
+        matches!(self, Self::Models | Self::Zones | Self::MinRate | Self::Package)
     }
 }
 
@@ -299,7 +301,7 @@ fn cameras(old: &Plan, new: &Plan) -> Vec<CameraChange> {
 }
 
 fn aspects((old_plan, old): (&Plan, &CameraPlan), (new_plan, new): (&Plan, &CameraPlan)) -> Vec<Aspect> {
-    let CameraPlan { name: _, source, login, transport, stall_timeout, models, zones } = old;
+    let CameraPlan { name: _, source, login, transport, stall_timeout, min_rate_hz, models, zones } = old;
     let (before, after) = (packages(old_plan, models), packages(new_plan, &new.models));
     let exchanged = before.iter().any(|(name, digest)| after.get(name).is_some_and(|other| other != digest));
     [
@@ -309,6 +311,7 @@ fn aspects((old_plan, old): (&Plan, &CameraPlan), (new_plan, new): (&Plan, &Came
         (Aspect::StallTimeout, *stall_timeout == new.stall_timeout),
         (Aspect::Models, before.keys().eq(after.keys())),
         (Aspect::Zones, *zones == new.zones),
+        (Aspect::MinRate, (*min_rate_hz - new.min_rate_hz).abs() < f64::EPSILON),
         (Aspect::Package, !exchanged),
     ]
     .into_iter()
@@ -356,6 +359,7 @@ impl Aspect {
             Self::StallTimeout => "stall_timeout_s",
             Self::Models => "models",
             Self::Zones => "zones",
+            Self::MinRate => "min_rate_hz",
             Self::Package => "package of a model",
         }
     }

@@ -47,6 +47,7 @@ fn camera((name, source, password, udp, stall, models, zones): &Drawn, known: us
             .then(|| Login { user: "joe".into(), password: Secret::new(format!("hunter{password}")) }),
         transport: if *udp { Transport::Udp } else { Transport::Tcp },
         stall_timeout: Duration::from_secs(*stall),
+        min_rate_hz: if *udp { 2.0 } else { 1.0 },
         models,
         zones: vec![Region::WHOLE; *zones],
     }
@@ -112,7 +113,10 @@ fn words(plan: &Plan) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
     let camera = |c: &CameraPlan| {
         let models: Vec<_> = c.models.iter().map(|&m| (&plan.models[m].name, &plan.models[m].digest)).collect();
         let login = c.login.as_ref().map(|l| l.password.expose());
-        let text = format!("{} {login:?} {:?} {:?} {models:?} {:?}", c.source, c.transport, c.stall_timeout, c.zones);
+        let text = format!(
+            "{} {login:?} {:?} {:?} {models:?} {:?} {}",
+            c.source, c.transport, c.stall_timeout, c.zones, c.min_rate_hz
+        );
         (c.name.clone(), text)
     };
     (plan.models.iter().map(model).collect(), plan.cameras.iter().map(camera).collect())

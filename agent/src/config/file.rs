@@ -478,6 +478,11 @@ pub struct Camera {
     #[serde(default)]
     #[schemars(length(max = 64), inner(inner(range(min = 0.0, max = 1.0))))]
     pub zones: Vec<[f64; 4]>,
+    /// Windows a second that each of its models still scores while the device is spared against heat, a weak supply or little
+    /// memory; its package may ask for fewer, and a model that reads frame by frame needs more.
+    #[serde(default = "default_min_rate")]
+    #[schemars(range(min = 0.1, max = 30.0))]
+    pub min_rate_hz: f64,
     /// How RTSP media travel.
     #[serde(default)]
     pub transport: Option<Transport>,
@@ -485,6 +490,10 @@ pub struct Camera {
     #[serde(default = "default_stall")]
     #[schemars(range(min = 1.0, max = 3600.0))]
     pub stall_timeout_s: f64,
+}
+
+fn default_min_rate() -> f64 {
+    1.0
 }
 
 fn default_stall() -> f64 {

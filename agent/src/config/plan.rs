@@ -226,6 +226,8 @@ pub struct CameraPlan {
     pub transport: Transport,
     /// Time without a frame after which the stream is rebuilt.
     pub stall_timeout: Duration,
+    /// Windows a second that each of its models keeps while the device is spared.
+    pub min_rate_hz: f64,
     /// Indices into [`Plan::models`], each once, at least one.
     pub models: Vec<usize>,
     /// Where its models with boxes look; at most as many as each of them takes.

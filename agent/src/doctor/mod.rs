@@ -9,7 +9,7 @@ pub mod child;
 pub mod finding;
 pub mod identity;
 pub mod report;
-pub mod root;
+pub use crate::root;
 pub mod schedule;
 pub mod unit;
 

@@ -40,7 +40,7 @@ impl Report {
         let version = env!("CARGO_PKG_VERSION");
         let who = &context.identity;
         let user = if who.is_us { format!("user {}", who.name) } else { format!("for the user {}", who.name) };
-        let board = super::checks::board(&context.root).map_or_else(String::new, |board| format!(", {board}"));
+        let board = crate::board::model(&context.root).map_or_else(String::new, |board| format!(", {board}"));
         let head = format!("kinewatch {version} doctor, {config}, {user}{board}");
         Self { head, config, usable: context.config.is_ok(), findings }
     }

@@ -45,6 +45,18 @@ pub enum ModelRequest {
         /// Answered once it has taken its place, or all is as before.
         reply: oneshot::Sender<Result<(), SwapError>>,
     },
+    /// Open the package that runs once more, with whatever that takes: the engine that it waited for is there. Nothing is done
+    /// where another package has taken its place.
+    Reopen {
+        /// Name in the configuration.
+        model: String,
+        /// Of the package.
+        digest: String,
+        /// Whether memory holds both at once.
+        fit: Fit,
+        /// Answered once it has taken its place, or all is as before.
+        reply: oneshot::Sender<Result<(), SwapError>>,
+    },
 }
 
 /// What is to run under a name.
@@ -116,6 +128,11 @@ impl Reloader {
                 }
                 let _gone = reply.send(result);
             }
+            ModelRequest::Reopen { model, digest, fit, reply } => {
+                let _gone = reply.send(self.reopen(&model, &digest, fit)?);
+                // What did not serve is not built again before the next start.
+                drop(self.preparer.take_postponed());
+            }
         }
         Some(())
     }
@@ -162,16 +179,42 @@ impl Reloader {
         self.end_trial();
         self.withdraw(model);
         let outcome = taken(&self.apply(&diff(&before, &plan), plan)?);
-        if outcome.is_err() {
-            // Anything but the digest: the same package is opened again.
-            let mut none = before.clone();
-            none.models.iter_mut().filter(|m| m.name == model).for_each(|m| m.digest.clear());
-            let again = diff(&none, &before);
-            if let Err(error) = taken(&self.apply(&again, before)?) {
-                tracing::error!(model, %error, "the model before cannot be opened again either: nothing is scored by it");
-            }
+        if outcome.is_err()
+            && let Err(error) = taken(&self.open_again(model, before)?)
+        {
+            tracing::error!(model, %error, "the model before cannot be opened again either: nothing is scored by it");
         }
         Some(outcome)
+    }
+
+    fn reopen(&mut self, model: &str, digest: &str, fit: Fit) -> Option<Result<(), SwapError>> {
+        let running = self.running.clone();
+        if !running.models.iter().any(|m| m.name == model && m.digest == digest) {
+            return Some(Ok(()));
+        }
+        if fit == Fit::One {
+            self.end_trial();
+            self.withdraw(model);
+        }
+        self.preparer.build_at_once(Some(model));
+        let outcome = self.open_again(model, running.clone());
+        self.preparer.build_at_once(None);
+        let outcome = taken(&outcome?);
+        if outcome.is_err()
+            && fit == Fit::One
+            && let Err(error) = taken(&self.open_again(model, running)?)
+        {
+            tracing::error!(model, %error, "nor can it be opened as before: nothing is scored by it");
+        }
+        Some(outcome)
+    }
+
+    /// Opens the package of a model that is planned already.
+    fn open_again(&mut self, model: &str, plan: Plan) -> Option<Outcome> {
+        // Anything but the digest: the same package is opened again.
+        let mut none = plan.clone();
+        none.models.iter_mut().filter(|m| m.name == model).for_each(|m| m.digest.clear());
+        self.apply(&diff(&none, &plan), plan)
     }
 
     /// Takes the model out of the thread that infers, and frees its memory.

@@ -17,6 +17,7 @@ use super::ledger::Ledger;
 use super::moment;
 use crate::config::file::UpdatePolicy;
 use crate::config::plan::{Plan, UpdatesPlan};
+use crate::inference;
 use crate::prepare::PrepareError;
 use crate::reload::put;
 
@@ -35,8 +36,8 @@ pub struct Boot {
     /// Every record that is stored.
     pub(super) records: BTreeMap<String, Record>,
     pub(super) models: Vec<Started>,
-    /// Versions of the packages that the configuration names, by model.
-    pub(super) factory: BTreeMap<String, String>,
+    /// Versions and digests of the packages that the configuration names, by model.
+    pub(super) factory: BTreeMap<String, (String, String)>,
 }
 
 /// A model that is about to be loaded.
@@ -61,6 +62,7 @@ impl Boot {
         let options = Options { reserve_bytes: plan.updates.as_ref().map_or(0, |updates| updates.reserve) };
         let opened = Ledger::open(&home).and_then(|ledger| {
             let depot = Depot::open(&home, options).map_err(|error| error.fault())?;
+            let depot = depot.with_engines(inference::engines(&plan.device.state_dir));
             // Of models that are not configured too: what they name stays on the disk.
             let records = ledger.records()?;
             Ok((ledger, depot, records))
@@ -73,7 +75,8 @@ impl Boot {
                 return None;
             }
         };
-        let version = |m: &crate::config::plan::ModelPlan| (m.name.clone(), m.manifest.version.clone());
+        let version =
+            |m: &crate::config::plan::ModelPlan| (m.name.clone(), (m.manifest.version.clone(), m.digest.clone()));
         let factory = plan.models.iter().map(version).collect();
         let records = records.into_iter().map(|record| (record.model.clone(), record)).collect();
         let mut boot = Self { ledger, home, depot, records, models: Vec::new(), factory };

@@ -37,6 +37,8 @@ pub(super) struct Factory {
     pub path: PathBuf,
     /// Its version.
     pub version: String,
+    /// Its digest.
+    pub digest: String,
     /// Decoder settings of the configuration.
     pub overrides: Overrides,
 }
@@ -93,7 +95,12 @@ impl Desk {
 
     /// What must stay on the disk.
     pub(super) fn wanted(&self) -> Wanted {
-        Wanted::by(self.records.borrow().values())
+        let running = self.shared.models.load();
+        let running = running.iter().filter_map(|view| Some(view.info.load().as_ref()?.sha256.clone()));
+        // Engines of what the configuration names are as dear as those of what came over the air.
+        let digests = self.factory.values().map(|factory| factory.digest.clone()).chain(running);
+        let wanted = Wanted::by(self.records.borrow().values());
+        digests.fold(wanted, |wanted, digest| wanted.with_engines_of(&digest))
     }
 
     /// What a model is from here on, for who looks.

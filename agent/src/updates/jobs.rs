@@ -22,6 +22,7 @@ use super::desk::Desk;
 use super::ledger::disk;
 use super::{memory, repository};
 use crate::config::file::UpdateSwap;
+use crate::models;
 use crate::reload::{Fit, ModelRequest, Package, Request, SwapError};
 use crate::tally::TrialView;
 use crate::worker;
@@ -30,8 +31,6 @@ use crate::worker;
 const LOOK: Duration = Duration::from_millis(500);
 /// A trial that compares nothing for so long is put off.
 const NO_WINDOWS: Duration = Duration::from_secs(300);
-/// What a model takes that was not measured, beyond its files: a factor.
-const UNMEASURED: u64 = 4;
 
 type Outcome = Result<Done, Failure>;
 /// The end of a poll: what the metadata must not go below from then on, and what is offered.
@@ -287,19 +286,22 @@ async fn settle(desk: &Desk, model: &str, current: Slot, previous: Option<Slot>)
     Ok(Done::Plain)
 }
 
+/// Engines of packages that have gone while no agent ran.
+pub(super) async fn sweep(desk: Rc<Desk>) {
+    let depot = desk.depot.clone();
+    let swept = on_disk(&desk, move |wanted| depot.collect_engines(wanted).map_err(|e| e.fault())).await;
+    if let Err(Failure { fault, .. }) = swept {
+        tracing::warn!(%fault, "engines of models that are gone stay on the disk");
+    }
+}
+
 impl Desk {
     /// Whether memory holds the package beside what runs.
     fn fit(&self, model: &str, path: &std::path::Path) -> Fit {
         let swap = self.plan.as_ref().map_or(UpdateSwap::Auto, |plan| plan.swap);
         let measured = self.measured.borrow().get(model).copied();
-        memory::fit(swap, measured.unwrap_or_else(|| UNMEASURED * size(path)))
+        memory::fit(swap, measured.unwrap_or_else(|| models::estimate(path)))
     }
-}
-
-/// Bytes of the files of a package.
-fn size(path: &std::path::Path) -> u64 {
-    let files = walkdir::WalkDir::new(path).into_iter().filter_map(Result::ok);
-    files.filter_map(|file| file.metadata().ok()).filter(std::fs::Metadata::is_file).map(|meta| meta.len()).sum()
 }
 
 fn tell(desk: &Desk, model: &str, state: &str, release: &Release, done: u64, of: Option<u64>) {

@@ -142,13 +142,13 @@ fn drive(
     session: u64,
 ) -> Drivers {
     let factory = |m: &crate::config::plan::ModelPlan| {
-        let version = boot.factory.get(&m.name).cloned().unwrap_or_default();
-        (m.name.clone(), Factory { path: m.factory.clone(), version, overrides: m.overrides.clone() })
+        let (version, digest) = boot.factory.get(&m.name).cloned().unwrap_or_default();
+        (m.name.clone(), Factory { path: m.factory.clone(), version, digest, overrides: m.overrides.clone() })
     };
     let desk = Rc::new(Desk {
         plan: plan.updates.clone(),
         engine: plan.engine.clone(),
-        engines: plan.device.state_dir.join("engines"),
+        engines: crate::inference::engines(&plan.device.state_dir),
         home: boot.home,
         depot: boot.depot,
         records: RefCell::new(boot.records),
@@ -166,6 +166,7 @@ fn drive(
         measured: RefCell::new(BTreeMap::new()),
         told: Cell::new(None),
     });
+    tokio::task::spawn_local(jobs::sweep(Rc::clone(&desk)));
     let mut drivers = Drivers::new();
     for started in boot.models {
         let (to, told) = mpsc::channel(QUEUE);

@@ -13,7 +13,9 @@ use rustix::process::{Signal, getpid, kill_process};
 use super::limits::own_peak;
 use super::protocol::{Job, MAX_LINE, Message, Proof, Step};
 use super::verdict::is_of_memory;
+use crate::board::{Memory, is_jetson};
 use crate::inference;
+use crate::root::Root;
 
 /// Reads a [`Job`] from `input`, tries the model out, and writes [`Message`]s. Ends the process when `input` ends before:
 /// then the parent is gone, or wants no answer any more.
@@ -48,12 +50,24 @@ fn attempt(job: &Job, output: &mut impl Write) -> Result<Proof, Ended> {
     say(output, &Message::Step(Step::Open)).map_err(Ended::Output)?;
     let package = kinewatch_ota::open_verified(&job.package)
         .map_err(|e| fault(Code::PackageInvalid, inside(&job.package, &e.to_string())))?;
+    let before = Memory::read(&Root::machine());
     let options = inference::open_options(&job.engine, job.cache_dir.clone())
         .map_err(|e| fault(Code::WorkerUnavailable, e.to_string()))?;
+    let options = options.of_package(&package.digest);
     let (dir, manifest) = (&package.dir, &package.manifest);
     let mut model = Model::open_or_all(dir, manifest, &options).map_err(|errors| Ended::Fault(told(dir, &errors)))?;
     say(output, &Message::Step(Step::Bench)).map_err(Ended::Output)?;
-    measured(job, dir, manifest, &mut model).map_err(|error| Ended::Fault(told(dir, &[error])))
+    let mut proof = measured(job, dir, manifest, &mut model).map_err(|error| Ended::Fault(told(dir, &[error])))?;
+    if is_jetson(&Root::machine()) && model.report().provider != Provider::Cpu {
+        proof.peak_memory_mb = proof.peak_memory_mb.max(taken(&before, &Memory::read(&Root::machine())) >> 20);
+    }
+    Ok(proof)
+}
+
+/// Memory that has gone while the model is open. What a Jetson's GPU takes is in no figure of the process, so this is the
+/// nearest there is; what others took meanwhile is in it.
+fn taken(before: &Memory, now: &Memory) -> u64 {
+    before.available.zip(now.available).map_or(0, |(before, now)| before.saturating_sub(now))
 }
 
 fn measured(job: &Job, dir: &Path, manifest: &Manifest, model: &mut Model) -> Result<Proof, OpenError> {
@@ -122,7 +136,8 @@ mod tests {
 
     #[test]
     fn the_first_candidate_that_could_run_it_says_what_is_wrong() {
-        let provider = OpenError::Provider { provider: "cuda", path: "m.onnx".into(), detail: "no driver".into() };
+        let provider =
+            OpenError::Provider { provider: "cuda", path: "m.onnx".into(), detail: "no driver".into(), otherwise: "" };
         let nan = OpenError::NotFinite { path: "/p/m.onnx".into(), backend: "ort", tensor: "logits".into() };
         let operators = OpenError::Operators { path: "m.onnx".into(), backend: "tract", operators: "Loop".into() };
         let fault = told(Path::new("/p"), &[provider, nan, operators]);

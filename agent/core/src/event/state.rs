@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{SPECVERSION, rfc3339};
+use crate::derate::Cause;
 
 /// CloudEvents type of a gap statement.
 pub const GAP_TYPE: &str = "io.kinewatch.gap.v1";
@@ -134,6 +135,15 @@ pub enum Scoring {
     Newest,
 }
 
+/// The device spares itself: fewer windows are scored, evenly, and short actions may be missed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Derated {
+    /// What stands, or stood last.
+    pub causes: Vec<Cause>,
+    /// One window of so many is scored; by some of its models more, where they would fall below the camera's minimum.
+    pub one_of: u32,
+}
+
 /// Retained on a camera's `state` topic.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CameraState {
@@ -146,6 +156,9 @@ pub struct CameraState {
     /// Which windows are scored.
     #[serde(default)]
     pub scoring: Scoring,
+    /// Absent while every window is scored as far as the device's heat, power and memory go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub derated: Option<Derated>,
     /// Labels of the actions going on.
     pub active: Vec<String>,
     /// Counts the sessions of the stream.

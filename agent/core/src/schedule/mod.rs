@@ -15,10 +15,12 @@
 //! Owned by the inference thread. Never reorders a lane, hands a request out once, and allocates nothing once warm.
 
 mod lane;
+mod pace;
 
 use std::time::Duration;
 
 use lane::{LaneState, Share, Waiting};
+pub use pace::{MINIMUM, Pace};
 
 /// Busy for this long without a pause: the device does not keep up. Longer than any single call that is not a fault,
 /// shorter than the delay that anybody would notice in an event.

@@ -29,7 +29,8 @@ pub(crate) struct OrtSetup<'a> {
     pub(crate) required: bool,
     pub(crate) threads: usize,
     pub(crate) batch: usize,
-    pub(crate) cache_dir: Option<&'a Path>,
+    /// Where TensorRT keeps what it builds of this model.
+    pub(crate) engines: Option<&'a Path>,
 }
 
 /// A graph on ONNX Runtime.
@@ -153,7 +154,7 @@ fn commit(path: &Path, setup: &OrtSetup<'_>) -> Result<ort::session::Session, Lo
 
 fn commit_profiled(path: &Path, setup: &OrtSetup<'_>, prefix: &Path) -> Result<ort::session::Session, LoadFailure> {
     let builder = configure(setup, prefix).map_err(|e| load(&e))?;
-    let providers = provider::dispatches(setup.model, setup.provider, setup.precision, setup.cache_dir);
+    let providers = provider::dispatches(setup.model, setup.provider, setup.precision, setup.engines);
     let gpu = !providers.is_empty();
     let unavailable = |e: &dyn std::fmt::Display| LoadFailure::Provider(BackendError::new(e));
     let mut builder = builder.with_execution_providers(providers).map_err(|e| unavailable(&e))?;

@@ -20,9 +20,9 @@ pub(crate) fn registered(provider: Provider) -> &'static [Provider] {
     }
 }
 
-/// Options of TensorRT. Engines take minutes to build, so they are kept in `cache_dir`, each with a prefix of the model's
-/// name; TensorRT itself checks that they fit its version and the GPU.
-pub(crate) fn tensorrt_options(model: &str, precision: Precision, cache_dir: Option<&Path>) -> Vec<ProviderOption> {
+/// Options of TensorRT. Engines take minutes to build, so they and the timings of their layers are kept in `engines`, a
+/// folder of this model, platform and precision ([`crate::EngineCache`]).
+pub(crate) fn tensorrt_options(model: &str, precision: Precision, engines: Option<&Path>) -> Vec<ProviderOption> {
     let half = precision != Precision::Fp32;
     let mut options = vec![
         ("trt_fp16_enable", flag(half)),
@@ -30,7 +30,7 @@ pub(crate) fn tensorrt_options(model: &str, precision: Precision, cache_dir: Opt
         // One graph, one engine: islands of two or three nodes cost more in copies than they win.
         ("trt_min_subgraph_size", "5".to_owned()),
     ];
-    if let Some(dir) = cache_dir {
+    if let Some(dir) = engines {
         let dir = dir.display().to_string();
         options.extend([
             ("trt_engine_cache_enable", flag(true)),
@@ -53,11 +53,11 @@ pub(crate) fn dispatches(
     model: &str,
     provider: Provider,
     precision: Precision,
-    cache_dir: Option<&Path>,
+    engines: Option<&Path>,
 ) -> Vec<ExecutionProviderDispatch> {
     let build = |provider: &Provider| match provider {
         Provider::TensorRt => {
-            let options = tensorrt_options(model, precision, cache_dir);
+            let options = tensorrt_options(model, precision, engines);
             Some(with_options(TensorRT::default(), options).build().error_on_failure())
         }
         Provider::Cuda => Some(with_options(CUDA::default(), cuda_options()).build().error_on_failure()),

@@ -1,5 +1,5 @@
-//! Where an ONNX Runtime library may be: the configuration, `ORT_DYLIB_PATH`, then the places where distributions,
-//! JetPack and pip put it.
+//! Where an ONNX Runtime library may be: the configuration, `ORT_DYLIB_PATH`, the package that `cross/ort-deb.sh` makes, then
+//! the places where distributions and pip put it.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,9 @@ use crate::error::ProbeError;
 use crate::library::probe::{LibraryInfo, ProbeCommand, probe_in_child};
 
 /// Directories looked into, in order; `*` stands for one directory level.
-const PLACES: [&str; 9] = [
+const PLACES: [&str; 11] = [
+    // Of a package made for kinewatch: who installs it wants it used.
+    "/usr/lib/kinewatch/onnxruntime",
     "/usr/local/lib",
     "/usr/lib/*-linux-gnu",
     "/usr/lib",
@@ -17,6 +19,7 @@ const PLACES: [&str; 9] = [
     "/opt/kinewatch/lib",
     "/usr/local/lib/python3*/dist-packages/onnxruntime/capi",
     "/usr/lib/python3*/dist-packages/onnxruntime/capi",
+    "/opt/*/lib/python3*/site-packages/onnxruntime/capi",
 ];
 
 const FILE_NAME: &str = "libonnxruntime.so";
@@ -130,6 +133,8 @@ mod tests {
             "usr/lib/aarch64-linux-gnu/libonnxruntime_providers_shared.so",
             "opt/onnxruntime-linux-aarch64-1.20.1/lib/libonnxruntime.so.1.20.1",
             "usr/local/lib/python3.10/dist-packages/onnxruntime/capi/libonnxruntime.so.1.18.0",
+            "usr/lib/kinewatch/onnxruntime/libonnxruntime.so.1.23.0",
+            "opt/venv/lib/python3.12/site-packages/onnxruntime/capi/libonnxruntime.so.1.24.0",
         ] {
             let path = root.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -143,9 +148,11 @@ mod tests {
         assert_eq!(
             found,
             [
+                "usr/lib/kinewatch/onnxruntime/libonnxruntime.so.1.23.0",
                 "usr/lib/aarch64-linux-gnu/libonnxruntime.so.1.21.0",
                 "opt/onnxruntime-linux-aarch64-1.20.1/lib/libonnxruntime.so.1.20.1",
                 "usr/local/lib/python3.10/dist-packages/onnxruntime/capi/libonnxruntime.so.1.18.0",
+                "opt/venv/lib/python3.12/site-packages/onnxruntime/capi/libonnxruntime.so.1.24.0",
             ],
             "a link and its target are one library"
         );

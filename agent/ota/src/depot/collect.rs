@@ -150,6 +150,18 @@ impl Depot {
         Ok(freed)
     }
 
+    /// Remove engines of packages that nobody wants, and nothing else.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub fn collect_engines(&self, wanted: &Wanted) -> Result<u64, DepotError> {
+        let removed = self.drop_engines(wanted)?;
+        if removed > 0 {
+            tracing::info!(removed, "removed engines of models that are gone");
+        }
+        Ok(removed)
+    }
+
     fn drop_engines(&self, wanted: &Wanted) -> Result<u64, DepotError> {
         let mut digests = wanted.engines.clone();
         for (model, folder) in &wanted.packages {
@@ -160,11 +172,8 @@ impl Depot {
                 digests.insert(format!("{:.16}", crate::read::digest(&text)));
             }
         }
-        let is_wanted = |path: &Path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            digests.iter().any(|digest| name.starts_with(digest.as_str()))
-        };
-        drop_all(entries(&self.root.join("engines"))?.iter().filter(|path| !is_wanted(path)))
+        let Some(folder) = &self.engines else { return Ok(0) };
+        sweep_engines(folder, &digests)
     }
 
     fn drop_bundles(&self, wanted: &Wanted) -> Result<u64, DepotError> {
@@ -225,6 +234,19 @@ impl Depot {
             .map_err(|e| DepotError::io(&self.root, "asking for its free space", e.into()))?;
         Ok(said.f_bavail.saturating_mul(said.f_frsize))
     }
+}
+
+/// Remove the entries of an engines folder whose names begin with none of these digests (16 digits or more of each). Without a
+/// depot, where models never come over the air. The folder need not exist.
+///
+/// # Errors
+/// Something cannot be removed.
+pub fn sweep_engines(folder: &Path, digests: &BTreeSet<String>) -> Result<u64, DepotError> {
+    let is_wanted = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        digests.iter().any(|digest| name.starts_with(&format!("{digest:.16}")))
+    };
+    drop_all(entries(folder)?.iter().filter(|path| !is_wanted(path)))
 }
 
 fn drop_all<'a>(paths: impl Iterator<Item = &'a std::path::PathBuf>) -> Result<u64, DepotError> {

@@ -8,14 +8,15 @@
 //!   installed/<model>/<version>-<sha256 of the bundle, 12 digits>/     a package: hard links to blobs
 //!   installed/<model>/<the same>.json                                  which release it is
 //!   current/<model>, previous/<model>                                  links to installed packages
-//!   engines/<sha256 of the package, 16 digits>-<key>/                  what an inference library made of a package
+//! <state>/engines/
+//!   <sha256 of the package, 16 digits>-<key>/      what an inference library made of a package, this depot's or not
 //! ```
 //!
 //! A package appears under `installed/` whole or not at all: it is unpacked beside, made durable, and renamed. Links are swapped
 //! by rename and name only releases that have proven themselves, so whoever reads them needs no database. The factory model is
 //! elsewhere (the configuration names it) and is never touched.
 //!
-//! Must never touch what is outside its folder, the outbox above all, nor remove what [`Wanted`] names. Blocks on the disk; it has
+//! Must never touch what is outside its two folders, the outbox above all, nor remove what [`Wanted`] names. Blocks on the disk; it has
 //! no state but the disk, so any thread may use it, one call at a time.
 
 mod collect;
@@ -29,7 +30,7 @@ use std::path::{Path, PathBuf};
 
 use kinewatch_core::rollout::Release;
 
-pub use collect::{Freed, Wanted};
+pub use collect::{Freed, Wanted, sweep_engines};
 pub use error::DepotError;
 pub use links::Found;
 
@@ -53,6 +54,7 @@ impl Default for Options {
 #[derive(Debug, Clone)]
 pub struct Depot {
     root: PathBuf,
+    engines: Option<PathBuf>,
     options: Options,
 }
 
@@ -62,8 +64,8 @@ impl Depot {
     /// # Errors
     /// The folder cannot be made or read.
     pub fn open(root: impl AsRef<Path>, options: Options) -> Result<Self, DepotError> {
-        let depot = Self { root: root.as_ref().to_owned(), options };
-        for folder in ["parts", "unpacking", "blobs", "installed", "current", "previous", "engines"] {
+        let depot = Self { root: root.as_ref().to_owned(), engines: None, options };
+        for folder in ["parts", "unpacking", "blobs", "installed", "current", "previous"] {
             let path = depot.root.join(folder);
             fs::create_dir_all(&path).map_err(|e| DepotError::io(&path, "making it", e))?;
         }
@@ -89,11 +91,12 @@ impl Depot {
         self.root.join("installed").join(model).join(release.folder())
     }
 
-    /// Folder for what an inference library makes of a package: `digest` is the package's, `key` says the rest (versions,
-    /// device, precision). Not made yet.
+    /// Looks after the folder in which inference libraries keep what they make of packages too: each entry's name begins with
+    /// 16 digits of the package's digest. It need not exist.
     #[must_use]
-    pub fn engine(&self, digest: &str, key: &str) -> PathBuf {
-        self.root.join("engines").join(format!("{digest:.16}-{key}"))
+    pub fn with_engines(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.engines = Some(folder.into());
+        self
     }
 
     /// Whether the release is installed, and the disk still gives back what was written. Reads all of it.

@@ -1,19 +1,38 @@
-//! The libraries of CUDA and TensorRT that ONNX Runtime opens by name, each tried in a child process: what is missing is
-//! named by the dynamic linker. Only on a Jetson, or where a GPU is asked for or built in.
+//! The libraries of CUDA and TensorRT that ONNX Runtime opens by name. On a Jetson those of JetPack are looked for by their
+//! files first, which tells the package to install; then each is tried in a child process, and what is missing is named by
+//! the dynamic linker. Only on a Jetson, or where a GPU is asked for or built in.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use kinewatch_engine::Provider;
 
+use crate::board::{is_jetson, jetpack, l4t};
 use crate::config::file::{self, Backend};
 use crate::config::plan::EnginePlan;
+use crate::doctor::root::Root;
 use crate::doctor::{About, Context, Finding, child};
 use crate::inference;
 
 const LIMIT: Duration = Duration::from_secs(15);
-/// Opened by TensorRT itself; a minimal flash lacks it.
-const DLA: (&str, &str) = ("libnvdla_compiler.so", "apt install nvidia-l4t-dla-compiler");
+/// Opened by TensorRT itself; a minimal flash lacks it, and so do releases for boards without a DLA.
+const DLA: (&str, &str) =
+    ("libnvdla_compiler.so", "apt install nvidia-l4t-dla-compiler, of the version of nvidia-l4t-core");
+/// What JetPack 6 and 7 put where, by provider, and the package that brings it.
+const JETPACK: [(Provider, &str, &str); 3] = [
+    (Provider::TensorRt, "libnvinfer.so.10", "apt install nvidia-tensorrt"),
+    (Provider::TensorRt, DLA.0, DLA.1),
+    (Provider::Cuda, "libcudnn.so.9", "apt install nvidia-cudnn"),
+];
+/// Where such libraries lie; the linker may know more, so what lies elsewhere is tried all the same.
+const FOLDERS: [&str; 6] = [
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu/nvidia",
+    "/usr/lib/aarch64-linux-gnu/tegra",
+    "/usr/local/cuda/lib64",
+    "/usr/local/cuda/targets/aarch64-linux/lib",
+    "/usr/local/lib",
+];
 
 /// A library to try.
 struct Trial {
@@ -24,7 +43,7 @@ struct Trial {
 }
 
 pub(super) fn check(context: &Context, about: &About) -> Vec<Finding> {
-    let jetson = super::jetson::is_jetson(&context.root);
+    let jetson = is_jetson(&context.root);
     let Some(engine) = &context.config.parts.engine else {
         return vec![about.skip("the configuration cannot be read")];
     };
@@ -50,8 +69,19 @@ pub(super) fn check(context: &Context, about: &About) -> Vec<Finding> {
     if gpu.is_empty() {
         return vec![about.skip("no GPU is asked for, and ONNX Runtime is built without")];
     }
-    let trials = trials(&info.path, &gpu, jetson);
-    let mut found: Vec<Finding> = trials.iter().filter_map(|t| attempt(context, t, asked.is_some(), about)).collect();
+    let mut found: Vec<Finding> = missing(&context.root, &gpu)
+        .map(|(provider, file, repair)| {
+            let message = format!("{}: {file} is not installed; {repair}", provider.name());
+            let required = asked.map(inference::provider);
+            // What CUDA lacks, TensorRT lacks too.
+            let needed = required.is_some_and(|required| required == provider || provider == Provider::Cuda);
+            if needed { about.fail(message) } else { about.warn(message) }
+        })
+        .collect();
+    if found.is_empty() {
+        let trials = trials(&info.path, &gpu, jetson);
+        found = trials.iter().filter_map(|t| attempt(context, t, asked.is_some(), about)).collect();
+    }
     if found.is_empty() {
         let names: Vec<&str> = gpu.iter().map(|p| p.name()).collect();
         found.push(about.ok(format!(
@@ -64,6 +94,15 @@ pub(super) fn check(context: &Context, about: &About) -> Vec<Finding> {
 
 fn wanted(engine: &EnginePlan) -> impl Iterator<Item = Provider> {
     engine.providers.iter().map(|p| inference::provider(*p)).filter(|p| *p != Provider::Cpu)
+}
+
+/// Files of JetPack that these providers need and that are in none of the usual places.
+fn missing<'a>(root: &'a Root, gpu: &'a [Provider]) -> impl Iterator<Item = (Provider, &'static str, &'static str)> {
+    // TensorRT needs what CUDA needs.
+    let needed = |provider: Provider| gpu.contains(&provider) || provider == Provider::Cuda && !gpu.is_empty();
+    let ours = l4t(root).as_deref().and_then(jetpack).is_some_and(|major| major >= 6);
+    let missing = move |file: &str| !FOLDERS.iter().any(|folder| root.has(format!("{folder}/{file}")));
+    JETPACK.into_iter().filter(move |(provider, file, _)| ours && needed(*provider) && missing(file))
 }
 
 /// Providers lie beside the library and need symbols of a shared one.
@@ -115,6 +154,24 @@ fn attempt(context: &Context, trial: &Trial, required: bool, about: &About) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::board::trees;
+
+    #[test]
+    fn files_of_jetpack_that_are_missing_are_named_with_their_package() {
+        let names = |trees: &[&str], gpu: &[Provider]| -> Vec<&str> {
+            let dir = trees::plant(trees);
+            let root = Root::below(dir.path());
+            missing(&root, gpu).map(|(_, file, _)| file).collect()
+        };
+        let all = [Provider::TensorRt, Provider::Cuda];
+        assert_eq!(names(&["orin-nano-jp62"], &all), [""; 0]);
+        let bare = ["orin-nano-jp62", "orin-nano-jp62-no-cudnn"];
+        assert_eq!(names(&bare, &all), ["libnvdla_compiler.so", "libcudnn.so.9"]);
+        assert_eq!(names(&bare, &[Provider::Cuda]), ["libcudnn.so.9"]);
+        assert_eq!(names(&bare, &[]), [""; 0]);
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(missing(&Root::below(dir.path()), &all).count(), 0, "not a Jetson: the linker knows");
+    }
 
     #[test]
     fn what_is_tried_follows_the_providers_and_the_board() {

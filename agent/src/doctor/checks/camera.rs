@@ -149,6 +149,10 @@ fn csi(context: &Context, sensor: u32, about: &About) -> Finding {
     if !context.root.has(SOCKET) {
         return about.fail(format!("csi:{sensor}: {SOCKET} is missing; systemctl restart nvargus-daemon"));
     }
+    // The socket outlives its daemon.
+    if super::board::argus_runs(&context.root) == Some(false) {
+        return about.fail(format!("csi:{sensor}: nvargus-daemon does not run; systemctl restart nvargus-daemon"));
+    }
     if context.unit.known().is_some_and(|unit| unit.text("PrivateTmp") == "yes") {
         let advice = "make its example csi-cameras.conf a drop-in (/usr/share/doc/kinewatch/examples/systemd)";
         return about.fail(format!("csi:{sensor}: the service does not see {SOCKET} (PrivateTmp=); {advice}"));
@@ -174,6 +178,10 @@ mod tests {
         assert!(message(&wired).contains("restart nvargus-daemon"));
         let mut whole = context(dir.path(), &[("/tmp/argus_socket", "")]);
         assert_eq!(message(&whole), "csi:0: the sensor is there and nvargus-daemon runs");
+        let dead = context(dir.path(), &[("/proc/1/comm", "systemd\n"), ("/proc/7/comm", "bash\n")]);
+        assert_eq!(message(&dead), "csi:0: nvargus-daemon does not run; systemctl restart nvargus-daemon");
+        let alive = context(dir.path(), &[("/proc/7/comm", "nvargus-daemon\n")]);
+        assert_eq!(message(&alive), "csi:0: the sensor is there and nvargus-daemon runs");
         whole.unit = Unit::parse(RUNNING);
         assert!(message(&whole).contains("csi-cameras.conf"));
     }

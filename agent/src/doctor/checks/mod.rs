@@ -4,6 +4,7 @@
 //! directory, which it removes again, and one message to the broker.
 
 mod accelerator;
+mod board;
 mod broker;
 mod camera;
 mod clock;
@@ -25,8 +26,6 @@ use std::time::Duration;
 use super::schedule::Check;
 use super::{About, Context};
 
-pub(super) use self::jetson::board;
-
 /// Reading files of this machine.
 const LOCAL: Duration = Duration::from_secs(10);
 /// A server that has to answer; a little more than the check itself waits.
@@ -43,6 +42,7 @@ pub(super) fn all(context: &Context) -> Vec<Check> {
     let mut checks = vec![
         simple("config", LOCAL, config::check),
         simple("permissions", LOCAL, permissions::check),
+        simple("board", LOCAL, board::check),
         simple("gstreamer", LOCAL, gstreamer::check),
     ];
     for camera in context.config.parts.cameras.iter().flatten().cloned() {

@@ -61,7 +61,7 @@ fn command(context: &Context, engine: &EnginePlan, model: &ModelPlan) -> Command
         command.args(["--require-provider", inference::provider(required).name()]);
     }
     if let Some(dir) = context.state_dir() {
-        command.arg("--cache-dir").arg(dir.join("engines"));
+        command.arg("--cache-dir").arg(inference::engines(dir));
     }
     command
 }

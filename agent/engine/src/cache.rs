@@ -1,0 +1,304 @@
+//! Folders in which TensorRT keeps the engines and timings that it has built: one for each package, platform and precision.
+//!
+//! `<root>/<digest of the package, 16 digits>-<platform>-<precision>/`. An engine fits one GPU and one version of ONNX Runtime,
+//! TensorRT and CUDA alone, so all of them are in the name: what was built for another is never even opened, and goes once
+//! there is something in its place. A folder that does not serve is a miss: it is emptied, and the engine built once more.
+//! The process that opens a folder holds a lock on a mark in it; a mark that nobody holds was left by a process that died
+//! over it, which may be the folder's fault. Never touches what is not below its root.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::options::Precision;
+
+/// Hex digits of the package's digest in a name; the depot of models counts on it.
+const DIGITS: usize = 16;
+/// Is there while a process opens the folder.
+const MARK: &str = "opening";
+/// What an engine can be no reason for: the cache is not blamed.
+const INNOCENT: [&str; 5] =
+    ["shared object", "load library", "out of memory", "no cuda-capable device", "driver version is insufficient"];
+
+/// Where engines of a package are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineCache {
+    /// Of all packages.
+    pub root: PathBuf,
+    /// Versions of what builds engines, and the GPU: letters, digits, points and dashes.
+    pub platform: String,
+    /// SHA-256 of the package, hex; empty until it is known, and then nothing is kept.
+    pub package: String,
+}
+
+impl EngineCache {
+    /// The same for another package.
+    #[must_use]
+    pub fn of_package(&self, digest: &str) -> Self {
+        Self { package: digest.to_owned(), ..self.clone() }
+    }
+
+    /// The folder for a precision; `None` where the package is not known.
+    #[must_use]
+    pub fn folder(&self, precision: Precision) -> Option<PathBuf> {
+        let digest = self.package.get(..DIGITS)?;
+        Some(self.root.join(format!("{digest}-{}-{}", self.platform, precision.name())))
+    }
+}
+
+/// A folder that this process opens an engine from, or builds one into.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    path: PathBuf,
+    /// Locked. `None` where another process is about it: that one clears up.
+    mark: Option<File>,
+    /// Something was in it.
+    filled: bool,
+}
+
+impl Folder {
+    /// Makes it where it is missing, and empties it where a process died over it.
+    pub(crate) fn enter(path: PathBuf) -> io::Result<Self> {
+        fs::create_dir_all(&path)?;
+        let left = path.join(MARK).exists();
+        let file = File::options().create(true).truncate(false).write(true).open(path.join(MARK))?;
+        let mark = match file.try_lock() {
+            Ok(()) => Some(file),
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Error(error)) => return Err(error),
+        };
+        let mut folder = Self { path, mark, filled: false };
+        if left && folder.mark.is_some() {
+            tracing::warn!(path = %folder.path.display(), "a process died over these engines: they are built anew");
+            folder.clear()?;
+        }
+        folder.filled = folder.contents()?.next().is_some();
+        Ok(folder)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Empties it after a failure that may be its own, so that nothing is opened from it again. Gives whether there was
+    /// something from before, and so reason to try once more.
+    pub(crate) fn discard(&mut self, failure: &str) -> bool {
+        let failure = failure.to_lowercase();
+        if self.mark.is_none() || INNOCENT.iter().any(|words| failure.contains(words)) {
+            return false;
+        }
+        let emptied = self.clear().is_ok();
+        std::mem::take(&mut self.filled) && emptied
+    }
+
+    /// What is in it serves; what the same package had for other platforms in this precision goes.
+    pub(crate) fn keep(self) {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let (digest, precision) = (name.get(..=DIGITS).unwrap_or(&name), name.rsplit('-').next().unwrap_or_default());
+        let others = self.path.parent().and_then(|root| fs::read_dir(root).ok()).into_iter().flatten();
+        for other in others.filter_map(Result::ok) {
+            let found = other.file_name().to_string_lossy().into_owned();
+            if found != name && found.starts_with(digest) && found.ends_with(&format!("-{precision}")) {
+                tracing::info!(path = %other.path().display(), "engines for another platform: removed");
+                // What stays takes space and is tried again with the next start.
+                let _ = fs::remove_dir_all(other.path());
+            }
+        }
+        // The mark goes with `self`.
+    }
+
+    fn contents(&self) -> io::Result<impl Iterator<Item = PathBuf> + use<>> {
+        let entries = fs::read_dir(&self.path)?.filter_map(Result::ok);
+        Ok(entries.filter(|entry| entry.file_name() != MARK).map(|entry| entry.path()))
+    }
+
+    fn clear(&self) -> io::Result<()> {
+        for entry in self.contents()? {
+            if entry.is_dir() { fs::remove_dir_all(entry) } else { fs::remove_file(entry) }?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if self.mark.is_some() {
+            // Left behind it costs a build; it cannot be kept by a folder that is gone.
+            let _ = fs::remove_file(self.path.join(MARK));
+        }
+        // Only a folder in which nothing was kept is empty.
+        let _ = fs::remove_dir(&self.path);
+    }
+}
+
+/// Whether something is kept there, and nobody is about it or has died over it.
+pub(crate) fn holds(path: &Path) -> bool {
+    let entries = fs::read_dir(path).into_iter().flatten().filter_map(Result::ok);
+    !path.join(MARK).exists() && entries.count() > 0
+}
+
+/// Opens through a folder: once more with an emptied one, where the first try failed with something in it. Without a
+/// folder, or where it cannot be used, nothing is kept.
+pub(crate) fn through<T, E: std::fmt::Display>(
+    path: Option<PathBuf>,
+    mut open: impl FnMut(Option<&Path>) -> Result<T, E>,
+) -> Result<T, E> {
+    let Some(path) = path else { return open(None) };
+    let mut folder = match Folder::enter(path.clone()) {
+        Ok(folder) => folder,
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "engines cannot be kept: they are built at every start");
+            return open(None);
+        }
+    };
+    let mut outcome = open(Some(folder.path()));
+    if let Err(error) = &outcome
+        && folder.discard(&error.to_string())
+    {
+        tracing::warn!(path = %folder.path().display(), %error, "the engines kept there do not serve: built anew");
+        outcome = open(Some(folder.path()));
+    }
+    match &outcome {
+        Ok(_) => folder.keep(),
+        // What has just been built does not serve either.
+        Err(error) => {
+            let _emptied = folder.discard(&error.to_string());
+        }
+    }
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIGEST: &str = "0123456789abcdef0123456789abcdef";
+
+    fn cache(root: &Path, platform: &str) -> EngineCache {
+        let package = DIGEST.to_owned();
+        EngineCache { root: root.to_owned(), platform: platform.to_owned(), package }
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).into_iter().flatten();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// TensorRT: takes what is there when it is `good`, and builds it where there is nothing.
+    fn tensorrt(path: Option<&Path>, built: &mut u32) -> Result<(), String> {
+        let engine = path.unwrap().join("falls.engine");
+        match fs::read_to_string(&engine).as_deref() {
+            Ok("good") => return Ok(()),
+            Ok(_) => return Err("could not deserialize engine from cache".into()),
+            Err(_) => *built += 1,
+        }
+        fs::write(engine, "good").map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn everything_that_an_engine_fits_alone_is_in_its_name() {
+        let cache = cache(Path::new("/var/lib/kinewatch/engines"), "ort1.23.0-trt10.3.0-cuda12.6-orin");
+        let folder = |cache: &EngineCache, precision| cache.folder(precision).map(|f| f.display().to_string());
+        assert_eq!(
+            folder(&cache, Precision::Fp16).unwrap(),
+            "/var/lib/kinewatch/engines/0123456789abcdef-ort1.23.0-trt10.3.0-cuda12.6-orin-fp16"
+        );
+        assert_ne!(folder(&cache, Precision::Fp16), folder(&cache, Precision::Fp32));
+        assert_ne!(folder(&cache, Precision::Fp16), folder(&cache.of_package(&"f".repeat(64)), Precision::Fp16));
+        assert_eq!(folder(&cache.of_package(""), Precision::Fp16), None);
+    }
+
+    #[test]
+    fn a_good_engine_is_built_once_and_a_broken_one_once_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = cache(dir.path(), "p").folder(Precision::Fp16);
+        let mut built = 0;
+        let open = |built: &mut u32| through(folder.clone(), |path| tensorrt(path, built));
+        open(&mut built).unwrap();
+        open(&mut built).unwrap();
+        assert!(built == 1 && holds(folder.as_ref().unwrap()) && !holds(dir.path().join("none").as_path()));
+        let engine = folder.as_ref().unwrap().join("falls.engine");
+        fs::write(&engine, "go").unwrap();
+        open(&mut built).unwrap();
+        assert_eq!((built, fs::read_to_string(engine).unwrap().as_str()), (2, "good"));
+        assert_eq!(names(folder.as_ref().unwrap()), ["falls.engine"], "no mark stays");
+    }
+
+    #[test]
+    fn a_failure_that_stays_is_told_after_one_more_try_and_an_empty_cache_is_not_tried_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = cache(dir.path(), "p").folder(Precision::Fp16).unwrap();
+        let mut tries = 0;
+        let mut fails = |error: &str| {
+            tries = 0;
+            let outcome: Result<(), String> = through(Some(folder.clone()), |_| {
+                tries += 1;
+                Err(error.into())
+            });
+            (outcome.unwrap_err(), tries)
+        };
+        assert_eq!(fails("no kernel image"), ("no kernel image".into(), 1));
+        assert!(!folder.exists(), "nothing was built, nothing is left");
+        let fill = || {
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("falls.engine"), "good").unwrap();
+        };
+        fill();
+        assert_eq!(fails("no kernel image").1, 2);
+        assert!(!folder.exists(), "nothing that does not serve is opened at the next start");
+        fill();
+        let missing = "libcudnn.so.9: cannot open shared object file";
+        assert_eq!(fails(missing), (missing.into(), 1), "no fault of the engine");
+        assert_eq!(names(&folder), ["falls.engine"]);
+    }
+
+    #[test]
+    fn what_a_process_died_over_is_built_anew_and_what_one_works_on_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = cache(dir.path(), "p").folder(Precision::Fp16).unwrap();
+        fs::create_dir_all(&path).unwrap();
+        for file in ["falls.engine", MARK] {
+            fs::write(path.join(file), "half").unwrap();
+        }
+        let first = Folder::enter(path.clone()).unwrap();
+        assert!(!first.filled && names(&path) == [MARK] && !holds(&path));
+        fs::write(path.join("falls.engine"), "half").unwrap();
+        let mut second = Folder::enter(path.clone()).unwrap();
+        assert!(second.filled && !second.discard("could not deserialize"), "another one is about it");
+        drop(second);
+        assert_eq!(names(&path), ["falls.engine", MARK]);
+        first.keep();
+        assert_eq!(names(&path), ["falls.engine"]);
+        let mut third = Folder::enter(path.clone()).unwrap();
+        assert!(third.discard("it was there when we came") && !third.discard("it is what we have built"));
+    }
+
+    #[test]
+    fn engines_of_the_platform_before_go_when_there_are_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |platform: &str, precision, package: &str| {
+            let folder = cache(dir.path(), platform).of_package(package).folder(precision);
+            through(folder, |path| tensorrt(path, &mut 0)).unwrap();
+        };
+        let other = "f".repeat(64);
+        open("trt10.3", Precision::Fp16, DIGEST);
+        open("trt10.3", Precision::Fp32, DIGEST);
+        open("trt10.3", Precision::Fp16, &other);
+        open("trt10.9", Precision::Fp16, DIGEST);
+        assert_eq!(
+            names(dir.path()),
+            ["0123456789abcdef-trt10.3-fp32", "0123456789abcdef-trt10.9-fp16", "ffffffffffffffff-trt10.3-fp16"]
+        );
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_costs_the_cache_and_not_the_model() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        let outcome: Result<bool, String> = through(Some(file.join("engines")), |path| Ok(path.is_none()));
+        assert_eq!(outcome, Ok(true));
+    }
+}

@@ -1,0 +1,115 @@
+//! `cross/ort-deb.sh`: from a wheel to a package that holds what kinewatch loads, and wheels that it refuses.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use support::root;
+
+/// A wheel with these files under `onnxruntime/capi`, the first compiled from `source` and the others copies of it.
+fn wheel(dir: &Path, source: &str, files: &[&str]) -> PathBuf {
+    let tree = dir.join("tree/onnxruntime");
+    let _before = fs::remove_dir_all(&tree);
+    fs::create_dir_all(tree.join("capi")).unwrap();
+    fs::write(tree.join("LICENSE"), "MIT Licence of the library\n").unwrap();
+    fs::write(dir.join("code.c"), source).unwrap();
+    let library = dir.join("code.so");
+    let compiled =
+        Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(dir.join("code.c")).status().unwrap();
+    assert!(compiled.success());
+    for file in files {
+        fs::copy(&library, tree.join("capi").join(file)).unwrap();
+    }
+    let wheel = dir.join("onnxruntime_gpu-1.23.0-cp310-cp310-linux_aarch64.whl");
+    let zipped = Command::new("python3").args(["-m", "zipfile", "-c"]).arg(&wheel).arg(&tree).status().unwrap();
+    assert!(zipped.success());
+    wheel
+}
+
+fn run(jetpack: &str, wheel: &Path, out: &Path, environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(root().join("cross/ort-deb.sh"));
+    command.arg(jetpack).arg(wheel).arg(out).env_remove("SOURCE_DATE_EPOCH").env_remove("ALLOW_CPU");
+    command.envs(environment.iter().copied()).output().unwrap()
+}
+
+fn made(output: &Output) -> PathBuf {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
+}
+
+fn refused(output: &Output) -> String {
+    assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+    String::from_utf8_lossy(&output.stderr).trim().to_owned()
+}
+
+const PLAIN: &str = "int answer(void) { return 42; }";
+const GPU: [&str; 4] = [
+    "libonnxruntime.so.1.23.0",
+    "libonnxruntime_providers_shared.so",
+    "libonnxruntime_providers_cuda.so",
+    "libonnxruntime_providers_tensorrt.so",
+];
+
+#[test]
+fn a_wheel_becomes_a_package_and_the_same_wheel_the_same_package() {
+    let dir = tempfile::tempdir().unwrap();
+    let wheel = wheel(dir.path(), PLAIN, &GPU);
+    let deb = made(&run("jp6", &wheel, &dir.path().join("one"), &[]));
+    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    let name = format!("kinewatch-onnxruntime-jp6_1.23.0-1_{architecture}.deb");
+    assert_eq!(deb.file_name().unwrap().to_str(), Some(name.as_str()));
+    let again = made(&run("jp6", &wheel, &dir.path().join("two"), &[]));
+    assert_eq!(fs::read(&deb).unwrap(), fs::read(again).unwrap());
+
+    let field = |name: &str| {
+        let output = Command::new("dpkg-deb").arg("-f").arg(&deb).arg(name).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    assert_eq!(field("Recommends"), "nvidia-cudnn, nvidia-tensorrt");
+    assert_eq!(field("Conflicts"), "kinewatch-onnxruntime-jp7");
+    assert!(
+        field("Description").ends_with("Providers beside the processor: cuda tensorrt."),
+        "{}",
+        field("Description")
+    );
+
+    let unpacked = dir.path().join("unpacked");
+    assert!(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(&unpacked).status().unwrap().success());
+    let home = unpacked.join("usr/lib/kinewatch/onnxruntime");
+    for file in GPU {
+        assert!(home.join(file).is_file(), "{file}");
+    }
+    let real = home.join("libonnxruntime.so").canonicalize().unwrap();
+    assert_eq!(real.file_name().unwrap().to_str(), Some(GPU[0]), "where the agent looks");
+    let copyright = unpacked.join("usr/share/doc/kinewatch-onnxruntime-jp6/copyright");
+    assert!(fs::read_to_string(copyright).unwrap().contains("MIT Licence of the library"));
+}
+
+#[test]
+fn a_wheel_that_would_not_serve_is_refused_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let cpu = wheel(dir.path(), PLAIN, &GPU[..2]);
+    let told = refused(&run("jp6", &cpu, &out, &[]));
+    assert!(told.contains("built for the processor alone; take one for the GPU"), "{told}");
+    let deb = made(&run("jp7", &cpu, &out, &[("ALLOW_CPU", "1")]));
+    assert!(deb.to_string_lossy().contains("kinewatch-onnxruntime-jp7_1.23.0-1_"), "{}", deb.display());
+
+    let old = wheel(dir.path(), PLAIN, &["libonnxruntime.so.1.16.3", GPU[1], GPU[2]]);
+    assert!(refused(&run("jp6", &old, &out, &[])).contains("ONNX Runtime 1.16.3 is too old; 1.17 or later"));
+    let other = wheel(dir.path(), PLAIN, &["libsomething.so"]);
+    assert!(refused(&run("jp6", &other, &out, &[])).contains("is it a wheel of onnxruntime?"));
+    let newer = wheel(dir.path(), "const char needed[] = \"GLIBC_2.38\";", &GPU);
+    let told = refused(&run("jp6", &newer, &out, &[]));
+    assert!(told.contains("needs glibc 2.38, JetPack 6 has 2.35; take a wheel for JetPack 6"), "{told}");
+    made(&run("jp7", &newer, &out, &[]));
+
+    let text = dir.path().join("text.whl");
+    fs::write(&text, "this is no wheel").unwrap();
+    assert!(refused(&run("jp6", &text, &out, &[])).contains("not a wheel"));
+    assert!(refused(&run("jp6", &dir.path().join("none.whl"), &out, &[])).contains("no such file"));
+    assert!(refused(&run("jp5", &cpu, &out, &[])).contains("write jp6 or jp7"));
+}
