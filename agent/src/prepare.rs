@@ -138,7 +138,7 @@ impl Preparer {
     #[must_use]
     pub fn new(group: &str, device: &str, options: OpenOptions) -> Self {
         let (group, device) = (group.to_owned(), device.to_owned());
-        let (elements, models, cameras) = (Elements::probe(), Vec::new(), BTreeMap::new());
+        let (elements, models, cameras) = (Elements::probe(None), Vec::new(), BTreeMap::new());
         Self { group, device, options, elements, models, cameras, candidate: None }
     }
 
