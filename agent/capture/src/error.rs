@@ -194,11 +194,16 @@ impl CaptureError {
         }
     }
 
-    /// The same failure with what to do about it, if nothing more than "nothing came" is known.
-    pub(crate) fn with_advice(self, advice: &str) -> Self {
+    /// The same failure with what to do about it, where Argus gave nothing. It ends the stream, says nothing or "Argus
+    /// Error"; why it did goes to standard output.
+    pub(crate) fn of_argus(self, advice: &str) -> Self {
         let silence = |seconds: f64| format!("silent for {seconds:.1} s");
         let (source_name, detail) = match self {
-            Self::Unreachable { source_name, detail } | Self::Pipeline { source_name, detail } => (source_name, detail),
+            Self::Unreachable { source_name, detail } | Self::Pipeline { source_name, detail }
+                if detail.contains("Argus") =>
+            {
+                (source_name, detail)
+            }
             Self::Silent { source_name, seconds } => (source_name, silence(seconds)),
             Self::Ended { source_name } => (source_name, "the stream ended".into()),
             other => return other,

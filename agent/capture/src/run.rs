@@ -469,7 +469,7 @@ impl CameraThread {
     fn explain(&self, error: CaptureError, had_frames: bool) -> CaptureError {
         let url = match &self.options.source {
             Source::Rtsp { url, .. } => url,
-            Source::Csi { .. } if !had_frames => return error.with_advice(argus::ADVICE),
+            Source::Csi { .. } if !had_frames => return error.of_argus(argus::ADVICE),
             _ => return error,
         };
         match error {

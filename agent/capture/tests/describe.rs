@@ -134,12 +134,18 @@ fn the_document_shows_the_pipelines_of_the_code() {
         });
         writeln!(made, "| {} | {} |", stream.3, cells.collect::<Vec<_>>().join(" | ")).unwrap();
     }
-    for target in &targets {
+    // The others differ from the processor's in the decoder; all of them are in the golden file.
+    let listed =
+        |target: &&Target| target.elements.platform.is_jetson() || target.elements.platform == Platform::Software;
+    for target in targets.iter().filter(listed) {
         writeln!(made, "\n### {}\n\n```", target.name).unwrap();
         for stream in STREAMS {
             for (name, specs) in specs().into_iter().take(2) {
                 if let Ok(described) = text(stream, &target.elements, &specs) {
-                    writeln!(made, "{}, {name}:\n  {described}", stream.3).unwrap();
+                    // What is the same in all of them is said once, above.
+                    let described = described.to_string();
+                    let described = described.split(" ! appsink").next().unwrap_or_default();
+                    writeln!(made, "{}, {name}:\n  {described} ! appsink", stream.3).unwrap();
                 }
             }
         }
@@ -182,7 +188,8 @@ fn every_pipeline_is_parsed_by_gstreamer() {
     // The check can fail: each of these was, or might be, a mistake.
     let refused = |platform, chip, text: &str| {
         strict::stand_in(platform, chip);
-        gstreamer::parse::launch(text).unwrap_err().to_string()
+        let refused = gstreamer::parse::launch(text).err();
+        refused.unwrap_or_else(|| panic!("{text}: is not refused")).to_string()
     };
     let thor = refused(Platform::Jetpack7, Chip::Thor, "nvv4l2decoder enable-max-performance=true ! fakesink");
     assert!(thor.contains("enable-max-performance"), "{thor}");
@@ -193,8 +200,6 @@ fn every_pipeline_is_parsed_by_gstreamer() {
     let jpeg = refused(Platform::Jetpack7, Chip::Thor, "v4l2src ! image/jpeg ! nvv4l2decoder ! fakesink");
     assert!(jpeg.contains("link"), "{jpeg}");
     let memory = refused(Platform::Jetpack6, Chip::Orin, "nvarguscamerasrc ! video/x-raw,format=NV12 ! fakesink");
-    assert!(memory.contains("link"), "{memory}");
-    let memory = refused(Platform::Jetpack6, Chip::Orin, "nvv4l2decoder ! videoscale ! fakesink");
     assert!(memory.contains("link"), "{memory}");
 }
 

@@ -9,7 +9,7 @@ use gstreamer::prelude::*;
 use gstreamer::subclass::prelude::*;
 use gstreamer_base::subclass::prelude::*;
 
-use super::{flag, number, register, template};
+use super::{flag, number, register, template, text};
 
 /// How a decoder fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +60,13 @@ mod moved {
     impl GstObjectImpl for Imp {}
 
     impl ElementImpl for Imp {
+        fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+            static METADATA: OnceLock<gst::subclass::ElementMetadata> = OnceLock::new();
+            Some(
+                METADATA.get_or_init(|| gst::subclass::ElementMetadata::new("moved", "Test", "Stands in", "kinewatch")),
+            )
+        }
+
         fn pad_templates() -> &'static [gst::PadTemplate] {
             static ALL: OnceLock<Vec<gst::PadTemplate>> = OnceLock::new();
             let caps = "video/x-raw(memory:NVMM); video/x-raw";
@@ -188,7 +195,7 @@ bin!(scaler,
         template("sink", gst::PadDirection::Sink, "video/x-raw(memory:NVMM)"),
         template("src", gst::PadDirection::Src, "video/x-raw"),
     ],
-    properties: vec![number("interpolation-method"), number("compute-hw")],
+    properties: vec![number("interpolation-method"), text("compute-hw")],
     inside: "standinmoved ! videoscale method=bilinear add-borders=false ! videoconvert",
     then: |_: &gst::Bin| {}
 );
@@ -203,7 +210,8 @@ bin!(argus,
 /// Fails as [`fail_after`] says.
 fn break_decoder(bin: &gst::Bin) {
     let weak = bin.downgrade();
-    let pad = bin.static_pad("sink").unwrap();
+    // Behind its own pad, where others may look on.
+    let pad = bin.static_pad("sink").and_downcast::<gst::GhostPad>().and_then(|pad| pad.target()).unwrap();
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         let failure = FAILURE.load(Relaxed);
         let left = PACKETS.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok();
