@@ -98,7 +98,7 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
         move || -> anyhow::Result<_> {
             shared.stages.opening.touch(Instant::now());
             let engine = inference::open_options(&plan.engine, cache_dir)?;
-            let mut preparer = Preparer::new(&plan.device.group, &plan.device.name, engine);
+            let mut preparer = Preparer::new(&plan.device.group, &plan.device.name, engine).on(plan.device.platform);
             let mut boot = Boot::begin(&mut plan);
             let prepared = loop {
                 match preparer.prepare(&Difference::from_nothing(&plan), &plan) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kinewatch_capture as capture;
-use kinewatch_core::event::{CameraLink, CameraState, ModelsState, Scoring};
+use kinewatch_core::event::{CameraLink, CameraState, Decoding, ModelsState, Scoring};
 use kinewatch_core::topic;
 use kinewatch_mqtt::Client;
 
@@ -152,6 +152,11 @@ impl Watched {
             state: link,
             online: link == CameraLink::Up,
             fps: if link == CameraLink::Up { self.fps } else { 0.0 },
+            decoding: if stats.is_some_and(|s| s.on_processor.load(Relaxed)) {
+                Decoding::Fallback
+            } else {
+                Decoding::Usual
+            },
             scoring: if self.thinned > 0 { Scoring::Newest } else { Scoring::All },
             active,
             stream_epoch: stats.map_or(0, |s| u32::try_from(s.sessions.load(Relaxed)).unwrap_or(u32::MAX)),

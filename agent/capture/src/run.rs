@@ -22,6 +22,7 @@ use crate::diagnose::why_unreachable;
 use crate::elements::Elements;
 use crate::error::CaptureError;
 use crate::pipeline::{self, Streams};
+use crate::platform::display_trap;
 use crate::source::Source;
 use crate::stats::{CameraState, CameraStats, count};
 use crate::teardown::Teardowns;
@@ -455,6 +456,9 @@ impl CameraThread {
             error = text,
             "the processor decodes this camera from here on ({instead}); restart the camera to try the hardware again"
         );
+        if let Some(trap) = display_trap(self.chosen.platform, &|name| std::env::var(name).ok()) {
+            warn!(camera = self.options.name, "{trap}");
+        }
         true
     }
 

@@ -47,6 +47,7 @@ fn camera((name, source, password, udp, stall, models, zones): &Drawn, known: us
             .then(|| Login { user: "joe".into(), password: Secret::new(format!("hunter{password}")) }),
         transport: if *udp { Transport::Udp } else { Transport::Tcp },
         stall_timeout: Duration::from_secs(*stall),
+        frozen_timeout: None,
         models,
         zones: vec![Region::WHOLE; *zones],
     }
@@ -55,7 +56,7 @@ fn camera((name, source, password, udp, stall, models, zones): &Drawn, known: us
 fn plan(models: Vec<ModelPlan>, cameras: Vec<CameraPlan>) -> Plan {
     Plan {
         file: "kinewatch.toml".into(),
-        device: DevicePlan { name: "box".into(), group: "home".into(), state_dir: "state".into() },
+        device: DevicePlan { name: "box".into(), group: "home".into(), state_dir: "state".into(), platform: None },
         mqtt: MqttPlan {
             endpoint: Endpoint::parse("mqtt://127.0.0.1").unwrap(),
             url: "mqtt://127.0.0.1".into(),

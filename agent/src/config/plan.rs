@@ -96,6 +96,8 @@ pub struct DevicePlan {
     pub group: String,
     /// Directory of the outbox and of caches; it can be written or made.
     pub state_dir: PathBuf,
+    /// Family of GStreamer elements; `None`: as the machine has them.
+    pub platform: Option<kinewatch_capture::Platform>,
 }
 
 /// Where events go.
@@ -224,6 +226,8 @@ pub struct CameraPlan {
     pub transport: Transport,
     /// Time without a frame after which the stream is rebuilt.
     pub stall_timeout: Duration,
+    /// Time of one and the same picture after which it is; `None`: never.
+    pub frozen_timeout: Option<Duration>,
     /// Indices into [`Plan::models`], each once, at least one.
     pub models: Vec<usize>,
     /// Where its models with boxes look; at most as many as each of them takes.

@@ -120,6 +120,21 @@ pub fn detect(root: &Path) -> Option<Jetson> {
     Some(Jetson { release, chip: if thor { Chip::Thor } else { Chip::Orin } })
 }
 
+/// What in the environment keeps NVIDIA's elements from working, and what to do: they connect to the display that is named
+/// there, though nothing is to be seen, and fail where it is another machine's (`ssh -X`) or gone.
+#[must_use]
+pub fn display_trap(platform: Platform, variable: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+    let set = ["DISPLAY", "WAYLAND_DISPLAY"].into_iter().filter(|name| variable(name).is_some_and(|v| !v.is_empty()));
+    let set: Vec<&str> = set.filter(|_| platform.is_jetson()).collect();
+    (!set.is_empty()).then(|| {
+        let names = set.join(" and ");
+        format!(
+            "{names} is set: decoders fail with `nvbufsurftransform: Could not get EGL display connection` where that \
+             display is not there; unset it (the unit kinewatch.service does)"
+        )
+    })
+}
+
 /// At most 4 KiB of a file; nothing where it cannot be read.
 fn read(root: &Path, path: &str) -> String {
     let mut bytes = Vec::new();
@@ -145,6 +160,15 @@ mod tests {
         assert_eq!(release("# R39").as_deref(), Some("R39.0.0"));
         assert_eq!(release("Ubuntu 22.04"), None);
         assert_eq!(release(""), None);
+    }
+
+    #[test]
+    fn a_display_is_a_trap_on_a_jetson_alone() {
+        let forwarded = |name: &str| (name == "DISPLAY").then(|| "localhost:10.0".to_owned());
+        let told = display_trap(Platform::Jetpack6, &forwarded).unwrap();
+        assert!(told.starts_with("DISPLAY is set") && told.contains("EGL"), "{told}");
+        assert_eq!(display_trap(Platform::Software, &forwarded), None);
+        assert_eq!(display_trap(Platform::Jetpack6, &|_| Some(String::new())), None);
     }
 
     #[test]

@@ -19,8 +19,8 @@ pub use ids::{Ids, replay_ids};
 pub use make::{Clocks, EventContext, action_event, recovered_event};
 pub use models::{InstalledModel, ModelError, ModelProgress, ModelState, ModelsState, OfferedModel, QuarantinedModel};
 pub use state::{
-    CameraLink, CameraState, DeviceState, DeviceStatus, GAP_TYPE, GapData, GapStatement, Scoring, StoreCondition,
-    StoreStatus,
+    CameraLink, CameraState, Decoding, DeviceState, DeviceStatus, GAP_TYPE, GapData, GapStatement, Scoring,
+    StoreCondition, StoreStatus,
 };
 
 const SPECVERSION: &str = "1.0";

@@ -134,6 +134,17 @@ pub enum Scoring {
     Newest,
 }
 
+/// How a camera's stream is decoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Decoding {
+    /// As this machine does it.
+    #[default]
+    Usual,
+    /// On the processor, since the hardware decoder failed.
+    Fallback,
+}
+
 /// Retained on a camera's `state` topic.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CameraState {
@@ -146,6 +157,9 @@ pub struct CameraState {
     /// Which windows are scored.
     #[serde(default)]
     pub scoring: Scoring,
+    /// How the stream is decoded.
+    #[serde(default)]
+    pub decoding: Decoding,
     /// Labels of the actions going on.
     pub active: Vec<String>,
     /// Counts the sessions of the stream.
