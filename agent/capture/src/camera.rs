@@ -21,10 +21,11 @@ use crate::describe::Transport;
 use crate::elements::Elements;
 use crate::error::CaptureError;
 use crate::pipeline;
-use crate::run::{CameraThread, StopSignal};
+use crate::run::CameraThread;
 use crate::secret::Credentials;
 use crate::source::Source;
 use crate::stats::{CameraState, CameraStats, count};
+use crate::stop::StopSignal;
 use crate::teardown::Teardowns;
 
 /// Frames of one size and chain, for one or more samplers.

@@ -1,8 +1,8 @@
 //! Whether it is the hardware decoder that failed: then the camera goes on with one on the processor.
 //!
 //! A decoder that fails seldom says so itself. NVIDIA's elements print to standard output and return an error, and it is
-//! the source that then posts "streaming stopped, reason error"; some go on taking packets and give nothing. Pure but for
-//! the names of elements; called on the camera's thread.
+//! the source that then posts "streaming stopped, reason error"; some go on taking packets and give nothing. Asks only for
+//! names of elements; called on the camera's thread.
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -16,12 +16,10 @@ pub struct Hardware {
     pub instead: Option<&'static str>,
 }
 
-/// What a source says when an element after it returned an error, or found no format: its own errors have other words.
-const FLOW_ERRORS: [&str; 2] = ["reason error (-5)", "reason not-negotiated (-4)"];
-
 impl Hardware {
     /// Whether an error of a pipeline with this decoder is the decoder's, or that of an element which goes with it.
-    pub(crate) fn is_blamed(self, message: &gst::message::Error) -> bool {
+    /// `refused`: the last packet was, by the decoder or by what follows it.
+    pub(crate) fn is_blamed(self, message: &gst::message::Error, refused: bool) -> bool {
         let from = std::iter::successors(message.src().cloned(), |object| object.parent());
         let mut elements = from.filter_map(|object| object.downcast::<gst::Element>().ok());
         if elements.any(|element| element.factory().is_some_and(|factory| self.goes_with(&factory.name()))) {
@@ -30,9 +28,8 @@ impl Hardware {
         match message.error().kind::<gst::StreamError>() {
             // This crate's own word for a stream that could not be joined to its decoder.
             Some(gst::StreamError::CodecNotFound) => true,
-            Some(gst::StreamError::Failed) => {
-                message.debug().is_some_and(|debug| FLOW_ERRORS.iter().any(|flow| debug.contains(flow)))
-            }
+            // A source says the same when it failed itself.
+            Some(gst::StreamError::Failed) => refused,
             _ => false,
         }
     }

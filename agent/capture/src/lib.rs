@@ -30,6 +30,7 @@ mod secret;
 mod source;
 mod stats;
 mod still;
+mod stop;
 mod teardown;
 
 pub use ask::{Offered, ask_rtsp};

@@ -33,6 +33,8 @@ pub(crate) struct Streams {
     hardware: OnceLock<Hardware>,
     /// `CLOCK_MONOTONIC` of the last packet that went into a hardware decoder, nanoseconds.
     last_packet: AtomicI64,
+    /// Where packets go into it.
+    input: OnceLock<gst::glib::WeakRef<gst::Pad>>,
     others: Mutex<Vec<String>>,
 }
 
@@ -50,6 +52,12 @@ impl Streams {
     /// `CLOCK_MONOTONIC` of the last packet that went into it, nanoseconds; 0 before the first.
     pub(crate) fn last_packet(&self) -> i64 {
         self.last_packet.load(Ordering::Relaxed)
+    }
+
+    /// Whether the last packet was refused there, by the decoder or by what follows it.
+    pub(crate) fn refused(&self) -> bool {
+        let last = self.input.get().and_then(|input| input.upgrade()?.peer()).map(|before| before.last_flow_result());
+        matches!(last, Some(Err(gst::FlowError::Error | gst::FlowError::NotNegotiated | gst::FlowError::NotSupported)))
     }
 
     /// The media types found when none is video.
@@ -167,6 +175,7 @@ impl Tails {
             && let Some(pad) = bin.by_name("decoder").and_then(|element| element.static_pad("sink"))
         {
             let streams = Arc::clone(&self.streams);
+            let _first = streams.input.set(pad.downgrade());
             pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
                 streams.last_packet.store(mono_ns(), Ordering::Relaxed);
                 gst::PadProbeReturn::Ok

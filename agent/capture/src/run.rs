@@ -5,8 +5,8 @@
 //! thread that hangs in a driver is found and can be replaced.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
@@ -25,6 +25,7 @@ use crate::pipeline::{self, Streams};
 use crate::platform::display_trap;
 use crate::source::Source;
 use crate::stats::{CameraState, CameraStats, count};
+use crate::stop::{StopSignal, Woke};
 use crate::teardown::Teardowns;
 
 /// How often the thread looks at the clock while frames flow.
@@ -41,91 +42,6 @@ const SWALLOWED: Duration = Duration::from_secs(2);
 
 /// A server that is known to be quicker is given this long for its first packet.
 const FIRST_PACKET: Duration = Duration::from_secs(4);
-
-/// Tells the thread to end, or to build a new pipeline; wakes it from bus and backoff.
-#[derive(Debug, Default)]
-pub(crate) struct StopSignal {
-    state: Mutex<StopState>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct StopState {
-    raised: bool,
-    /// Another thread has taken this one's place.
-    disowned: bool,
-    rebuild: bool,
-    bus: Option<gst::Bus>,
-}
-
-impl StopSignal {
-    pub(crate) fn raise(&self) {
-        self.change(|state| state.raised = true);
-    }
-
-    /// Raised, and whatever the thread says from now on is not the camera's.
-    pub(crate) fn disown(&self) {
-        self.change(|state| (state.raised, state.disowned) = (true, true));
-    }
-
-    pub(crate) fn rebuild(&self) {
-        self.change(|state| state.rebuild = true);
-    }
-
-    pub(crate) fn is_disowned(&self) -> bool {
-        self.lock().disowned
-    }
-
-    fn is_raised(&self) -> bool {
-        self.lock().raised
-    }
-
-    /// Whether a new pipeline was asked for since it was last looked.
-    fn take_rebuild(&self) -> bool {
-        std::mem::take(&mut self.lock().rebuild)
-    }
-
-    fn watch(&self, bus: Option<gst::Bus>) {
-        self.lock().bus = bus;
-    }
-
-    /// Sleeps for `wait`, until raised, or until a new pipeline is asked for.
-    fn wait(&self, wait: Duration) -> Woke {
-        let going_on = |s: &mut StopState| !s.raised && !s.rebuild;
-        let (mut state, _) =
-            self.changed.wait_timeout_while(self.lock(), wait, going_on).unwrap_or_else(PoisonError::into_inner);
-        match (state.raised, std::mem::take(&mut state.rebuild)) {
-            (true, _) => Woke::Stop,
-            (false, true) => Woke::Rebuild,
-            (false, false) => Woke::Time,
-        }
-    }
-
-    fn change(&self, change: impl FnOnce(&mut StopState)) {
-        let mut state = self.lock();
-        change(&mut state);
-        if let Some(bus) = &state.bus {
-            let wake = gst::Structure::new_empty("kinewatch-wake");
-            let _ = bus.post(gst::message::Application::new(wake));
-        }
-        self.changed.notify_all();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, StopState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What ended a wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Woke {
-    /// The time was over.
-    Time,
-    /// A new pipeline was asked for.
-    Rebuild,
-    /// The thread shall end.
-    Stop,
-}
 
 /// How one pipeline ended.
 enum End {
@@ -361,7 +277,7 @@ impl CameraThread {
     /// An error of the bus, and whether it is the decoder's.
     fn error(&self, message: &gst::message::Error, streams: &Streams) -> CaptureError {
         let error = CaptureError::from_bus(self.source_name.clone(), message);
-        match streams.hardware().filter(|hardware| hardware.is_blamed(message)) {
+        match streams.hardware().filter(|hardware| hardware.is_blamed(message, streams.refused())) {
             Some(hardware) => error.of_decoder(hardware),
             None => error,
         }
