@@ -35,6 +35,8 @@ pub(crate) struct Streams {
     last_packet: AtomicI64,
     /// Where packets go into it.
     input: OnceLock<gst::glib::WeakRef<gst::Pad>>,
+    /// Whether the last packet had been refused there when the first error was told.
+    refused: OnceLock<bool>,
     others: Mutex<Vec<String>>,
 }
 
@@ -54,8 +56,12 @@ impl Streams {
         self.last_packet.load(Ordering::Relaxed)
     }
 
-    /// Whether the last packet was refused there, by the decoder or by what follows it.
+    /// Whether, when the first error was told, the last packet had been refused by the decoder or by what follows it.
     pub(crate) fn refused(&self) -> bool {
+        self.refused.get().copied().unwrap_or(false)
+    }
+
+    fn refuses(&self) -> bool {
         let last = self.input.get().and_then(|input| input.upgrade()?.peer()).map(|before| before.last_flow_result());
         matches!(last, Some(Err(gst::FlowError::Error | gst::FlowError::NotNegotiated | gst::FlowError::NotSupported)))
     }
@@ -87,6 +93,7 @@ pub(crate) fn build(
         let text = head(&options.source, options.transport, &options.elements).map_err(unsupported)?;
         let pipeline = launch(&text, source_name)?;
         set_source(&pipeline, options);
+        note_refusal(&pipeline, &streams);
         join_later(&pipeline, tails, &streams);
         return Ok(Built { pipeline, streams });
     };
@@ -97,6 +104,7 @@ pub(crate) fn build(
     };
     let pipeline = launch(&description.to_string(), source_name).map_err(failed)?;
     tails.connect(pipeline.upcast_ref(), &description);
+    note_refusal(&pipeline, &streams);
     streams.has_video.store(true, Ordering::Relaxed);
     Ok(Built { pipeline, streams })
 }
@@ -114,6 +122,19 @@ pub(crate) fn check(options: &CameraOptions) -> Result<(), CaptureError> {
         }
         Ok(_) => Ok(()),
     }
+}
+
+/// Looks at the decoder's input when an error is told, on the thread that tells it: soon after, the end of the stream has
+/// passed there too.
+fn note_refusal(pipeline: &gst::Pipeline, streams: &Arc<Streams>) {
+    let Some(bus) = pipeline.bus() else { return };
+    let streams = Arc::clone(streams);
+    bus.set_sync_handler(move |_, message| {
+        if message.type_() == gst::MessageType::Error {
+            let _first = streams.refused.get_or_init(|| streams.refuses());
+        }
+        gst::BusSyncReply::Pass
+    });
 }
 
 fn launch(text: &str, source_name: &str) -> Result<gst::Pipeline, CaptureError> {

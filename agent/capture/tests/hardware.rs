@@ -70,6 +70,7 @@ fn rgba_of_nvvidconv_is_delivered_as_rgb() {
     let watched = Watched::spawn(jetson("live", &server.urls()[0], &["avdec_h264"]));
     let frame = watched.frame();
     assert_eq!(frame.pixels().len(), 64 * 48 * 3);
+    assert!(!watched.camera.stats().on_processor.load(Relaxed));
     let off = |reference: &[u8]| {
         let off = frame.pixels().iter().zip(reference).map(|(a, b)| u64::from(a.abs_diff(*b))).sum::<u64>();
         off as f64 / reference.len() as f64
@@ -145,6 +146,26 @@ fn without_a_decoder_on_the_processor_it_is_tried_again_and_said_what_to_install
     let text = watched.error_containing("gstreamer1.0-libav");
     assert!(text.contains("NVDEC: hardware engine error"), "{text}");
     assert_eq!(watched.camera.stats().decoder_fallbacks.load(Relaxed), 0);
+}
+
+#[test]
+fn a_server_that_goes_away_is_no_fault_of_the_decoder() {
+    let _turn = turn();
+    let dir = tempfile::tempdir().unwrap();
+    let path = support::clip(dir.path(), "a.mp4", 40, 20, (320, 240));
+    let server = serve(&path);
+    let mut options = jetson("porch", &server.urls()[0], &["avdec_h264"]);
+    options.stall_timeout = Duration::from_secs(1);
+    let watched = Watched::spawn(options);
+    for _ in 0..10 {
+        watched.frame();
+    }
+    drop(server);
+    let (_, _, reason) = watched.session();
+    println!("{reason:?}");
+    assert!(matches!(&reason, GapReason::Lost(text) if !text.contains("decoder")), "{reason:?}");
+    let stats = watched.camera.stats();
+    assert_eq!((stats.decoder_fallbacks.load(Relaxed), stats.on_processor.load(Relaxed)), (0, false));
 }
 
 /// A file is begun anew: what the hardware made of its beginning is one session, all of it the next.
