@@ -59,8 +59,8 @@ pub struct CameraOptions {
     /// The same, before the first frame of a connection. A camera that has shown that it is quicker is given
     /// less for its first packet: twice the longest it ever took, and at least 4 s.
     pub first_frame_timeout: Duration,
-    /// A live source that sends the same picture, byte for byte, for so long is rebuilt; where that changes nothing, after
-    /// twice as long, and so on. `None`: never. Files and test patterns never are.
+    /// A live source that sends the same picture, byte for byte, for so long is rebuilt; where that brings little
+    /// else, after twice as long, and so on. `None`: never. Files and test patterns never are.
     pub frozen_timeout: Option<Duration>,
     /// File that is made to ask for a restart of `nvargus-daemon`, when a CSI camera gives nothing. `None`: nobody is asked.
     pub argus_request: Option<PathBuf>,

@@ -40,6 +40,9 @@ const REPEAT: Duration = Duration::from_secs(60);
 /// A decoder whose last packet is no older than this is being fed.
 const SWALLOWED: Duration = Duration::from_secs(2);
 
+/// Pictures unlike the one before, since a source was begun anew for repeating itself, after which it is cured.
+const MOVING: u64 = 30;
+
 /// A server that is known to be quicker is given this long for its first packet.
 const FIRST_PACKET: Duration = Duration::from_secs(4);
 
@@ -73,7 +76,7 @@ pub(crate) struct CameraThread {
     chosen: Elements,
     /// Connections in a row in which a hardware decoder took packets and never gave a picture.
     fruitless: u32,
-    /// Rebuilds in a row after which the picture was the same as before, and [`Delivery::changes`] at the last.
+    /// Rebuilds in a row that hardly brought other pictures, and [`Delivery::changes`] at the last.
     frozen: (u32, u64),
     argus: Argus,
 }
@@ -259,13 +262,13 @@ impl CameraThread {
         if had_frames || self.fruitless > 1 { error.of_decoder(hardware) } else { error }
     }
 
-    /// How many seconds the picture has been the same, when that is too long. Where a new pipeline brought the same one
-    /// again, the scene may be still after all: the next is waited for twice as long.
+    /// How many seconds the picture has been the same, when that is too long. Where a new pipeline brought hardly anything
+    /// else, the scene may be still after all: the next is waited for twice as long.
     fn stillness(&mut self, last: i64) -> Option<f64> {
         let limit = self.options.frozen_timeout?;
         let since = self.delivery.still_since()?;
         let changes = self.delivery.changes();
-        let before = if self.frozen.1 == changes { self.frozen.0 } else { 0 };
+        let before = if changes - self.frozen.1 < MOVING { self.frozen.0 } else { 0 };
         let still = Duration::from_nanos(u64::try_from(last - since).unwrap_or(0));
         if still <= limit * 2_u32.pow(before.min(10)) {
             return None;

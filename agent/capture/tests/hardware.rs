@@ -253,8 +253,17 @@ fn a_sensor_with_noise_and_a_still_stream_are_left_alone() {
     for watched in [noisy, still] {
         assert_eq!(watched.camera.stats().freezes.load(Relaxed), 0);
     }
-    // Told to, a stream is watched as well: an encoder of a still scene repeats itself.
+    // Told to, a stream is watched as well: an encoder of a still scene repeats itself. As nothing else comes, ever longer
+    // is waited for it, though each connection begins with a picture that is a little different.
     let mut told = support::options("told", &server.urls()[0], 1000.0);
     told.frozen_timeout = Some(Duration::from_millis(300));
-    Watched::spawn(told).error_containing("repeats one picture");
+    told.backoff.first = Duration::from_millis(10);
+    told.backoff.max = Duration::from_millis(10);
+    let told = Watched::spawn(told);
+    for limit_s in [0.3, 0.6, 1.2] {
+        let (_, last, reason) = told.session();
+        let GapReason::Lost(text) = reason else { panic!("{reason:?}") };
+        assert!(text.contains("repeats one picture"), "{text}");
+        assert!(last.unwrap().seconds() > limit_s, "{last:?}");
+    }
 }
