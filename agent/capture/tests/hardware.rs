@@ -239,9 +239,8 @@ fn a_sensor_with_noise_and_a_still_stream_are_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("still.mp4");
     support::launch(&format!(
-        "videotestsrc num-buffers=60 pattern=bar ! video/x-raw,width=320,height=240,framerate=20/1 ! {} ! mp4mux ! \
-         filesink location={}",
-        support::ENCODER,
+        "videotestsrc num-buffers=200 pattern=smpte75 ! video/x-raw,width=320,height=240,framerate=20/1 ! videoconvert ! \
+         openh264enc gop-size=1000 ! h264parse ! mp4mux ! filesink location={}",
         path.display()
     ));
     let server = serve(&path);
