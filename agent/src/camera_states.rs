@@ -170,6 +170,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_camera_that_the_processor_has_taken_over_says_so() {
+        let view = Arc::new(CameraView::new("a", "test:", vec![], vec![]));
+        let stats = Arc::new(capture::CameraStats::default());
+        view.capture.set(Arc::clone(&stats)).unwrap();
+        let mut watched = Watched::new(view);
+        assert_eq!(watched.look(1).decoding, Decoding::Usual);
+        stats.on_processor.store(true, Relaxed);
+        assert_eq!(watched.look(1).decoding, Decoding::Fallback);
+    }
+
+    #[test]
     fn a_camera_that_stays_is_remembered_and_one_that_is_new_is_watched() {
         let view = |name: &str| Arc::new(CameraView::new(name, "test:", vec![], vec![]));
         let (a, b) = (view("a"), view("b"));
