@@ -64,7 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut analytics = Analytics::new(vec![opened.loaded], std::slice::from_ref(&plan))?;
     let source = Source::File { path: video, looped: false, speed: Speed::Max };
     let mut watch = Watch::default();
-    play(&mut analytics, &plan, source, Elements::probe(), &mut watch, &mut |_| {})?;
+    play(&mut analytics, &plan, source, Elements::probe(None), &mut watch, &mut |_| {})?;
     if watch.rows <= WARM_UP {
         return Err("the video is too short".into());
     }

@@ -116,7 +116,7 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
             shared.stages.opening.touch(Instant::now());
             let engine = inference::serving_options(&plan.engine, engines.clone())?;
             let engine = OpenOptions { build: put_off.unwrap_or(engine.build), ..engine };
-            let mut preparer = Preparer::new(&plan.device.group, &plan.device.name, engine);
+            let mut preparer = Preparer::new(&plan.device.group, &plan.device.name, engine).on(plan.device.platform);
             let mut boot = Boot::begin(&mut plan);
             let prepared = loop {
                 match preparer.prepare(&Difference::from_nothing(&plan), &plan) {

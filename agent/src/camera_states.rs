@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kinewatch_capture as capture;
-use kinewatch_core::event::{CameraLink, CameraState, Derated, ModelsState, Scoring};
+use kinewatch_core::event::{CameraLink, CameraState, Decoding, Derated, ModelsState, Scoring};
 use kinewatch_core::topic;
 use kinewatch_mqtt::Client;
 
@@ -152,6 +152,11 @@ impl Watched {
             state: link,
             online: link == CameraLink::Up,
             fps: if link == CameraLink::Up { self.fps } else { 0.0 },
+            decoding: if stats.is_some_and(|s| s.on_processor.load(Relaxed)) {
+                Decoding::Fallback
+            } else {
+                Decoding::Usual
+            },
             scoring: if self.thinned > 0 { Scoring::Newest } else { Scoring::All },
             derated: view.derated(derated),
             active,
@@ -164,6 +169,17 @@ impl Watched {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_camera_that_the_processor_has_taken_over_says_so() {
+        let view = Arc::new(CameraView::new("a", "test:", vec![], vec![]));
+        let stats = Arc::new(capture::CameraStats::default());
+        view.capture.set(Arc::clone(&stats)).unwrap();
+        let mut watched = Watched::new(view);
+        assert_eq!(watched.look(1).decoding, Decoding::Usual);
+        stats.on_processor.store(true, Relaxed);
+        assert_eq!(watched.look(1).decoding, Decoding::Fallback);
+    }
 
     #[test]
     fn a_camera_that_stays_is_remembered_and_one_that_is_new_is_watched() {

@@ -48,7 +48,7 @@ pub fn shifts(model: LoadedModel, video: Option<&Path>) -> anyhow::Result<Vec<Sh
     let packaged = model.manifest.input.spec;
     let (reference, mut model) = scores(model, packaged, &source, Elements::software())?;
     anyhow::ensure!(!reference.is_empty(), "{source}: too short for a window of the model; give a longer --video");
-    let native = Elements::probe();
+    let native = Elements::probe(None);
     let here = (native != Elements::software())
         .then(|| (format!("this machine's decoder and scaler ({:?})", native.platform), packaged, native));
     let others = others(packaged).into_iter().map(|(name, spec)| (name, spec, Elements::software()));

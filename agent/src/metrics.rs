@@ -163,6 +163,18 @@ impl Snapshot<'_> {
         )?;
         counters(
             e,
+            "stream_freezes",
+            "Pipelines rebuilt because one picture was repeated",
+            self.per_camera(|c| stat(c, |s| &s.freezes)),
+        )?;
+        counters(
+            e,
+            "decoder_fallbacks",
+            "Times that the hardware decoder failed and the processor took over",
+            self.per_camera(|c| stat(c, |s| &s.decoder_fallbacks)),
+        )?;
+        counters(
+            e,
             "stream_pipelines_abandoned",
             "Pipelines left behind because they did not stop in time",
             self.per_camera(|c| stat(c, |s| &s.abandoned)),

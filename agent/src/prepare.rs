@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use kinewatch_capture::{Branch, Camera, CameraOptions, CaptureError, Elements};
+use kinewatch_capture::platform::display_trap;
+use kinewatch_capture::{Branch, Camera, CameraOptions, CaptureError, Elements, Platform};
 use kinewatch_core::decode::{Decoder, EndReason};
 use kinewatch_core::event::{EventContext, ModelRef};
 use kinewatch_core::manifest::{Manifest, Overrides};
@@ -160,9 +161,21 @@ impl Preparer {
     #[must_use]
     pub fn new(group: &str, device: &str, options: OpenOptions) -> Self {
         let (group, device) = (group.to_owned(), device.to_owned());
-        let (elements, models, cameras) = (Elements::probe(), Vec::new(), BTreeMap::new());
+        let (elements, models, cameras) = (Elements::probe(None), Vec::new(), BTreeMap::new());
         let (at_once, postponed) = (None, Vec::new());
         Self { group, device, options, elements, models, cameras, candidate: None, at_once, postponed }
+    }
+
+    /// With the family of GStreamer elements that the configuration names.
+    #[must_use]
+    pub fn on(mut self, platform: Option<Platform>) -> Self {
+        self.elements = Elements::probe(platform);
+        let family = self.elements.platform;
+        tracing::info!(platform = %family, chosen = platform.is_some(), "decoders and scalers");
+        if let Some(trap) = display_trap(family, &|name| std::env::var(name).ok()) {
+            tracing::warn!("{trap}");
+        }
+        self
     }
 
     /// Opens and lays out what is different in `plan`. What it gives has to be handed over; models come back through the
@@ -466,6 +479,9 @@ fn serves(running: &[Branch], needed: &[Branch]) -> bool {
     running.len() == needed.len() && running.iter().zip(needed).all(one)
 }
 
+/// Names the file that asks for a restart of `nvargus-daemon`; set by `systemd/examples/csi-restart.conf`.
+const ARGUS_REQUEST: &str = "KINEWATCH_ARGUS_REQUEST";
+
 fn camera_options(camera: &CameraPlan, branches: Vec<Branch>, elements: Elements) -> CameraOptions {
     CameraOptions {
         credentials: camera.login.as_ref().map(Into::into),
@@ -475,6 +491,8 @@ fn camera_options(camera: &CameraPlan, branches: Vec<Branch>, elements: Elements
         },
         elements,
         stall_timeout: camera.stall_timeout,
+        frozen_timeout: camera.frozen_timeout,
+        argus_request: std::env::var_os(ARGUS_REQUEST).map(Into::into),
         teardown_deadline: TEARDOWN,
         ..CameraOptions::new(camera.name.clone(), camera.source.clone(), branches)
     }

@@ -107,7 +107,7 @@ impl Replayer {
         let score_labels = decoder.map(|d| d.score_labels().to_vec()).unwrap_or_default();
         let mut sink = Collect { events, replayed: Replayed { camera, score_labels, ..Replayed::default() } };
         let before = *sink.events.sequence;
-        match play(&mut self.analytics, &self.plan, source, Elements::probe(), &mut sink, &mut progress) {
+        match play(&mut self.analytics, &self.plan, source, Elements::probe(None), &mut sink, &mut progress) {
             Ok(duration) => Ok(Replayed { duration, events: sink.events.made, ..sink.replayed }),
             Err(stopped) => {
                 // What was begun must not reach into the next video; its events are not used, nor are their numbers.

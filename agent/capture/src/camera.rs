@@ -4,7 +4,7 @@
 //! One camera's trouble never touches another: nothing here is shared between cameras.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,10 +21,11 @@ use crate::describe::Transport;
 use crate::elements::Elements;
 use crate::error::CaptureError;
 use crate::pipeline;
-use crate::run::{CameraThread, StopSignal};
+use crate::run::CameraThread;
 use crate::secret::Credentials;
 use crate::source::Source;
 use crate::stats::{CameraState, CameraStats, count};
+use crate::stop::StopSignal;
 use crate::teardown::Teardowns;
 
 /// Frames of one size and chain, for one or more samplers.
@@ -58,6 +59,11 @@ pub struct CameraOptions {
     /// The same, before the first frame of a connection. A camera that has shown that it is quicker is given
     /// less for its first packet: twice the longest it ever took, and at least 4 s.
     pub first_frame_timeout: Duration,
+    /// A live source that sends the same picture, byte for byte, for so long is rebuilt; where that brings little
+    /// else, after twice as long, and so on. `None`: never. Files and test patterns never are.
+    pub frozen_timeout: Option<Duration>,
+    /// File that is made to ask for a restart of `nvargus-daemon`, when a CSI camera gives nothing. `None`: nobody is asked.
+    pub argus_request: Option<PathBuf>,
     /// Waits between tries.
     pub backoff: BackoffOptions,
     /// A pipeline that takes longer to stop is left to itself, and counted.
@@ -74,13 +80,15 @@ impl CameraOptions {
     pub fn new(name: impl Into<String>, source: Source, branches: Vec<Branch>) -> Self {
         let name = name.into();
         Self {
+            frozen_timeout: frozen_timeout(&source),
+            argus_request: None,
             beat: Arc::new(Beat::new(format!("capture {name}"), beat::LIMIT, Instant::now())),
             name,
             source,
             credentials: None,
             transport: Transport::default(),
             branches,
-            elements: Elements::probe(),
+            elements: Elements::probe(None),
             stall_timeout: Duration::from_secs(5),
             first_frame_timeout: Duration::from_secs(10),
             backoff: BackoffOptions::default(),
@@ -88,6 +96,19 @@ impl CameraOptions {
             sessions_before: 0,
         }
     }
+}
+
+/// The usual time after which a source that repeats itself counts as hanging. Pictures straight from a sensor never repeat;
+/// encoders repeat those of a still scene.
+#[must_use]
+pub fn frozen_timeout(source: &Source) -> Option<Duration> {
+    matches!(source, Source::Csi { .. }).then_some(Duration::from_secs(10))
+}
+
+/// Whether pictures that repeat can mean anything.
+#[must_use]
+pub fn can_freeze(source: &Source) -> bool {
+    matches!(source, Source::Csi { .. } | Source::Rtsp { .. } | Source::V4l2 { .. })
 }
 
 /// Why a session ended.
@@ -190,7 +211,9 @@ impl Camera {
             source if source.is_file() => Pace::Played,
             _ => Pace::Live,
         };
-        let delivery = Arc::new(Delivery::new(&options.branches, pace, Arc::clone(&stats), on));
+        let delivery = Delivery::new(&options.branches, pace, Arc::clone(&stats), on);
+        let watched = options.frozen_timeout.is_some() && can_freeze(&options.source);
+        let delivery = Arc::new(if watched { delivery.watch_stillness() } else { delivery });
         let teardowns = Arc::new(Teardowns::new(options.name.clone(), options.teardown_deadline));
         let thread = Mutex::new(start(&options, &stats, &delivery, &teardowns)?);
         Ok(Self(CameraControl(Arc::new(Inner { options, stats, delivery, teardowns, thread }))))

@@ -5,7 +5,7 @@
 //! One lock orders frames and gaps; it is held while the consumer takes a frame, so that no frame of an old session can
 //! follow its gap. Never allocates per frame, never logs.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gstreamer as gst;
@@ -19,6 +19,7 @@ use crate::camera::{Branch, Captured, GapReason};
 use crate::clock::{mono_ns, wall_ns};
 use crate::describe::Layout;
 use crate::stats::{CameraState, CameraStats, count};
+use crate::still::Still;
 
 /// The consumer.
 pub(crate) type Consumer = Box<dyn Fn(Captured) + Send + Sync>;
@@ -32,6 +33,8 @@ pub(crate) struct Delivery {
     pace: Pace,
     /// The consumer holds a frame right now: silence is its doing, not the camera's.
     busy: AtomicBool,
+    /// `CLOCK_MONOTONIC` since when all frames have been the same, nanoseconds; 0 when they are not, or not watched.
+    still_since: AtomicI64,
     inner: Mutex<Inner>,
 }
 
@@ -49,6 +52,8 @@ struct Inner {
     media: MediaClock,
     /// The frame now passing the branches.
     current: Option<Current>,
+    /// Of sources whose pictures never repeat.
+    still: Option<Still>,
     branches: Vec<BranchState>,
 }
 
@@ -137,9 +142,17 @@ impl Delivery {
             previous: None,
             media: MediaClock::default(),
             current: None,
+            still: None,
             branches,
         };
-        Self { stats, on, pace, busy: AtomicBool::new(false), inner: Mutex::new(inner) }
+        let (busy, still_since) = (AtomicBool::new(false), AtomicI64::new(0));
+        Self { stats, on, pace, busy, still_since, inner: Mutex::new(inner) }
+    }
+
+    /// Takes note of frames of the first branch that repeat.
+    pub(crate) fn watch_stillness(self) -> Self {
+        self.lock().still = Some(Still::default());
+        self
     }
 
     /// A number for a new pipeline. From here on those before it can neither open nor close: their thread may have hung
@@ -162,6 +175,10 @@ impl Delivery {
         inner.previous = None;
         inner.media.restart();
         inner.current = None;
+        if let Some(still) = &mut inner.still {
+            still.restart(mono_ns());
+        }
+        self.still_since.store(0, Ordering::Relaxed);
     }
 
     /// Shuts the pipeline out and ends its session, if one began. Waits for a consumer that is taking a frame.
@@ -186,6 +203,16 @@ impl Delivery {
     /// Whether the consumer is taking a frame right now.
     pub(crate) fn is_busy(&self) -> bool {
         self.busy.load(Ordering::Relaxed)
+    }
+
+    /// Since when all frames have been the same, `CLOCK_MONOTONIC` nanoseconds.
+    pub(crate) fn still_since(&self) -> Option<i64> {
+        Some(self.still_since.load(Ordering::Relaxed)).filter(|since| *since != 0)
+    }
+
+    /// How often a frame was not like the one before it, over all pipelines.
+    pub(crate) fn changes(&self) -> u64 {
+        self.lock().still.as_ref().map_or(0, Still::changes)
     }
 
     pub(crate) fn set_layout(&self, branch: usize, layout: Layout) {
@@ -280,6 +307,10 @@ impl Delivery {
             return true;
         };
         count(&self.stats.taken);
+        if let Some(still) = guard.still.as_mut().filter(|_| branch == 0) {
+            let since = still.look(frame.pixels(), mono_ns());
+            self.still_since.store(since.unwrap_or(0), Ordering::Relaxed);
+        }
         self.busy.store(true, Ordering::Relaxed);
         (self.on)(Captured::Frame { branch, frame });
         self.stats.last_frame_mono_ns.store(mono_ns(), Ordering::Relaxed);

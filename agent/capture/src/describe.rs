@@ -1,18 +1,22 @@
 //! The pipeline of a camera as text: a pure function of source, elements and frame specs, golden-tested.
 //!
 //! Never holds a secret or a file name: URL, user, password and path are set as properties afterwards. Elements that
-//! the code takes hold of are named: `source`, `demux`, `branchN` (its sink pad drops unwanted frames), `sinkN`.
+//! the code takes hold of are named: `source`, `demux`, `decoder`, `branchN` (its sink pad drops unwanted frames), `sinkN`.
 //!
 //! Order of the software chain is fixed by the package ([`FrameSpec::order`]), as it changes the pixels. On a Jetson
-//! `nvvidconv` scales and converts in one pass; it has no RGB and always stretches, so it gives RGBA (the fourth byte
-//! is left out in the one copy), and for a letterbox the wanted frames are scaled on the CPU instead.
+//! what is decoded into NVMM memory is scaled and converted by `nvvidconv` in one pass; it has no RGB and always
+//! stretches, so it gives RGBA (the fourth byte is left out in the one copy), and for a letterbox the wanted frames are
+//! scaled on the CPU instead. What lies in the processor's memory stays there: `nvvidconv` would copy all of a picture
+//! to read a small part of it. `cross/PIPELINES.md`, made by the tests, shows all of them.
 
 use std::fmt;
 
 use kinewatch_core::frame::{Filter, FrameSpec, Resize, ScaleOrder};
 
-use crate::elements::{Elements, Platform};
+use crate::elements::Elements;
 use crate::error::DescribeError;
+use crate::hardware::Hardware;
+use crate::platform::Platform;
 use crate::source::{Mode, Source, Speed, V4l2Format};
 
 /// How RTP reaches us.
@@ -83,6 +87,30 @@ pub struct Description {
     pub tail: String,
     /// Pixels of each branch.
     pub layouts: Vec<Layout>,
+    /// What decodes in hardware.
+    pub hardware: Option<Hardware>,
+}
+
+/// Where decoded frames lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Memory {
+    /// The processor's.
+    System,
+    /// That of a Jetson's video blocks.
+    Nvmm,
+}
+
+/// Stages up to decoded frames.
+struct Decoding {
+    stages: Vec<String>,
+    memory: Memory,
+    hardware: Option<Hardware>,
+}
+
+impl Decoding {
+    fn none(memory: Memory) -> Self {
+        Self { stages: Vec::new(), memory, hardware: None }
+    }
 }
 
 impl fmt::Display for Description {
@@ -100,15 +128,22 @@ pub fn describe(
     branches: &[FrameSpec],
 ) -> Result<Description, DescribeError> {
     let head = head(source, transport, elements)?;
-    let mut stages = decode(source, codec, elements)?;
+    let Decoding { mut stages, memory, hardware } = decode(source, codec, elements)?;
     if matches!(source, Source::File { speed: Speed::RealTime, .. }) {
         stages.push("identity sync=true".into());
     }
     let mut layouts = Vec::with_capacity(branches.len());
     let mut chains = Vec::with_capacity(branches.len());
     for (index, spec) in branches.iter().enumerate() {
-        let (chain, layout) = branch(source, elements.platform, index, spec);
-        chains.push(chain);
+        let name = format!(" name=branch{index}");
+        let (chain, layout) = match memory {
+            Memory::System => (on_processor(source, spec, &name), Layout::Rgb),
+            Memory::Nvmm => on_nvvidconv(source, elements.platform, spec, &name),
+        };
+        let sink = format!(
+            "appsink name=sink{index} sync=false async=false max-buffers=1 drop=false enable-last-sample=false"
+        );
+        chains.push(format!("{chain} ! {sink}"));
         layouts.push(layout);
     }
     let tail = if let [only] = chains.as_slice() {
@@ -120,7 +155,7 @@ pub fn describe(
         let chains = chains.iter().map(|chain| format!(" split. ! {chain}")).collect::<String>();
         format!("{}{chains}", stages.join(" ! "))
     };
-    Ok(Description { head, tail, layouts })
+    Ok(Description { head, tail, layouts, hardware })
 }
 
 /// The source part alone: what runs until the codec is known.
@@ -170,16 +205,17 @@ fn caps_fields(mode: Mode) -> String {
     size + &rate
 }
 
-fn decode(source: &Source, codec: Codec, elements: &Elements) -> Result<Vec<String>, DescribeError> {
+fn decode(source: &Source, codec: Codec, elements: &Elements) -> Result<Decoding, DescribeError> {
     let rtp = matches!(source, Source::Rtsp { .. });
-    let (depay, parse, decoder) = match codec {
-        Codec::Raw => return Ok(if rtp { vec!["decodebin".into()] } else { Vec::new() }),
-        Codec::Other => return Ok(vec!["decodebin".into()]),
-        Codec::H264 => ("rtph264depay", Some("h264parse"), elements.h264),
-        Codec::H265 => ("rtph265depay", Some("h265parse"), elements.h265),
-        Codec::Jpeg => ("rtpjpegdepay", None, elements.jpeg),
+    let (depay, parse) = match codec {
+        Codec::Raw if matches!(source, Source::Csi { .. }) => return Ok(Decoding::none(Memory::Nvmm)),
+        Codec::Raw if !rtp => return Ok(Decoding::none(Memory::System)),
+        Codec::Raw | Codec::Other => return Ok(any_decoder(elements.platform)),
+        Codec::H264 => ("rtph264depay", Some("h264parse")),
+        Codec::H265 => ("rtph265depay", Some("h265parse")),
+        Codec::Jpeg => ("rtpjpegdepay", None),
     };
-    let decoder = decoder.ok_or(DescribeError::NoDecoder { codec })?;
+    let decoder = elements.decoder(codec).ok_or(DescribeError::NoDecoder { codec })?;
     let hardware = decoder.starts_with("nv") || decoder.starts_with("va");
     let mut stages = Vec::new();
     if rtp {
@@ -187,47 +223,77 @@ fn decode(source: &Source, codec: Codec, elements: &Elements) -> Result<Vec<Stri
     }
     // `parsebin` has parsed a file already; hardware wants another stream format than containers hold.
     stages.extend(parse.filter(|_| rtp || hardware).map(str::to_owned));
-    stages.push(match decoder {
-        "nvv4l2decoder" if codec == Codec::Jpeg => "nvv4l2decoder mjpeg=1".into(),
-        "nvv4l2decoder" => "nvv4l2decoder enable-max-performance=true".into(),
-        // One thread: more only delay, and cameras share the cores.
-        avdec if avdec.starts_with("avdec_") => format!("{avdec} max-threads=1"),
-        other => other.into(),
-    });
-    if hardware && decoder != "nvv4l2decoder" {
+    stages.push(format!("{decoder} name=decoder{}", properties(decoder, codec, elements.platform)));
+    let memory = if decoder == "nvv4l2decoder" { Memory::Nvmm } else { Memory::System };
+    if hardware && memory == Memory::System {
         stages.push("video/x-raw".into());
     }
-    Ok(stages)
+    let instead = elements.on_processor().decoder(codec);
+    Ok(Decoding { stages, memory, hardware: hardware.then_some(Hardware { decoder, instead }) })
 }
 
-fn branch(source: &Source, platform: Platform, index: usize, spec: &FrameSpec) -> (String, Layout) {
-    let (width, height) = (spec.width, spec.height);
-    let name = format!("name=branch{index}");
-    let sink =
-        format!("appsink name=sink{index} sync=false async=false max-buffers=1 drop=false enable-last-sample=false");
-    if !platform.is_jetson() {
-        // Turned pictures are set upright as the file's tag says. Both elements pass upright ones through untouched.
-        if source.is_file() {
-            let scale = scale_and_convert(spec, "");
-            return (format!("videoconvert {name} ! videoflip video-direction=auto ! {scale} ! {sink}"), Layout::Rgb);
-        }
-        return (format!("{} ! {sink}", scale_and_convert(spec, &format!(" {name}"))), Layout::Rgb);
+/// Properties are set that make a difference and that the element has: an unknown one is an error.
+fn properties(decoder: &str, codec: Codec, platform: Platform) -> &'static str {
+    match (decoder, codec) {
+        ("nvv4l2decoder", Codec::Jpeg) => " mjpeg=true",
+        // From r38 on its properties depend on the chip; Thor's has not this one, and no camera needs it.
+        ("nvv4l2decoder", _) if platform == Platform::Jetpack7 => "",
+        ("nvv4l2decoder", _) => " enable-max-performance=true",
+        // One thread: more only delay, and cameras share the cores.
+        (avdec, _) if avdec.starts_with("avdec_") => " max-threads=1",
+        _ => "",
     }
-    let engine = if platform == Platform::Jetpack5 { "" } else { " compute-hw=VIC" };
-    match spec.resize {
-        Resize::Stretch => {
-            let method = match spec.filter {
-                Filter::Nearest => 0,
-                Filter::Bilinear => 1,
-            };
-            let scale = format!("nvvidconv {name}{engine} interpolation-method={method}");
-            (format!("{scale} ! video/x-raw,format=RGBA,width={width},height={height} ! {sink}"), Layout::Rgba)
+}
+
+/// A decoder that GStreamer chooses.
+fn any_decoder(platform: Platform) -> Decoding {
+    let (text, memory) = match platform {
+        Platform::Software => ("decodebin name=decoder force-sw-decoders=true".to_owned(), Memory::System),
+        Platform::VaApi | Platform::NvCodec => ("decodebin name=decoder".to_owned(), Memory::System),
+        // What it gives may lie in either memory.
+        Platform::Jetpack5 | Platform::Jetpack6 | Platform::Jetpack7 => {
+            let lift = format!("nvvidconv{} ! video/x-raw(memory:NVMM),format=NV12", engine(platform));
+            (format!("decodebin name=decoder ! {lift}"), Memory::Nvmm)
         }
-        Resize::Letterbox => {
-            let scale = scale_and_convert(spec, "");
-            (format!("nvvidconv {name}{engine} ! video/x-raw,format=I420 ! {scale} ! {sink}"), Layout::Rgb)
-        }
+    };
+    let chooser = Hardware { decoder: "decodebin", instead: Some("decodebin") };
+    let hardware = (platform != Platform::Software).then_some(chooser);
+    Decoding { stages: vec![text], memory, hardware }
+}
+
+/// Frames in the processor's memory.
+fn on_processor(source: &Source, spec: &FrameSpec, name: &str) -> String {
+    if !source.is_file() {
+        return scale_and_convert(spec, name);
     }
+    // Turned pictures are set upright as the file's tag says. Both elements pass upright ones through untouched.
+    format!("videoconvert{name} ! {UPRIGHT} ! {}", scale_and_convert(spec, ""))
+}
+
+/// Frames in NVMM memory.
+fn on_nvvidconv(source: &Source, platform: Platform, spec: &FrameSpec, name: &str) -> (String, Layout) {
+    let (width, height, engine) = (spec.width, spec.height, engine(platform));
+    // A square that is turned after it was stretched is the same; anything else has to be turned before.
+    let turn = source.is_file();
+    if spec.resize == Resize::Stretch && (!turn || width == height) {
+        let method = match spec.filter {
+            Filter::Nearest => 0,
+            Filter::Bilinear => 1,
+        };
+        let turn = if turn { format!(" ! {UPRIGHT}") } else { String::new() };
+        let scale = format!("nvvidconv{name}{engine} interpolation-method={method}");
+        return (format!("{scale} ! video/x-raw,format=RGBA,width={width},height={height}{turn}"), Layout::Rgba);
+    }
+    let turn = if turn { format!("{UPRIGHT} ! ") } else { String::new() };
+    let scale = scale_and_convert(spec, "");
+    (format!("nvvidconv{name}{engine} ! video/x-raw,format=I420 ! {turn}{scale}"), Layout::Rgb)
+}
+
+const UPRIGHT: &str = "videoflip video-direction=auto";
+
+/// The block that scales: VIC leaves the GPU to the models. JetPack 5 knows no other.
+fn engine(platform: Platform) -> &'static str {
+    if platform == Platform::Jetpack5 { "" } else { " compute-hw=VIC" }
 }
 
 /// The software chain of the contract; `name` goes to its first element.

@@ -1,35 +1,24 @@
 //! Which GStreamer elements decode and scale on this machine.
 //!
 //! [`Elements::choose`] is pure, so that the choice is tested for machines we do not have; [`Elements::probe`] asks the
-//! registry and `/etc/nv_tegra_release`, once at start-up, from any thread.
+//! registry and the machine's own files, once at start-up, from any thread.
 
-use std::fs;
+use std::path::Path;
 
 use gstreamer as gst;
 
-/// Family of elements in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Platform {
-    /// Decoding on the CPU.
-    Software,
-    /// VA-API (Intel, AMD): decodes in hardware, scales the wanted frames on the CPU.
-    VaApi,
-    /// NVDEC of a desktop GPU: as VA-API.
-    NvCodec,
-    /// Jetson, L4T r35, GStreamer 1.16.
-    Jetpack5,
-    /// Jetson, L4T r36, GStreamer 1.20.
-    Jetpack6,
-    /// Jetson, L4T r38 and later, GStreamer 1.24. Thor decodes no JPEG with `nvv4l2decoder`.
-    Jetpack7,
-}
+use crate::describe::Codec;
+use crate::platform::{Chip, Jetson, Platform, detect};
 
-impl Platform {
-    /// Whether decoded frames live in NVMM memory and `nvvidconv` scales them.
-    #[must_use]
-    pub fn is_jetson(self) -> bool {
-        matches!(self, Self::Jetpack5 | Self::Jetpack6 | Self::Jetpack7)
-    }
+/// One decoder for each codec; `None` where there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Decoders {
+    /// H.264.
+    pub h264: Option<&'static str>,
+    /// H.265.
+    pub h265: Option<&'static str>,
+    /// JPEG.
+    pub jpeg: Option<&'static str>,
 }
 
 /// The decoders found; `None` where this machine has none.
@@ -43,62 +32,95 @@ pub struct Elements {
     pub h265: Option<&'static str>,
     /// JPEG decoder.
     pub jpeg: Option<&'static str>,
+    /// Those on the processor: what a camera falls back to when its hardware decoder fails.
+    pub processor: Decoders,
+}
+
+/// What is known of a machine before GStreamer is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// It is one.
+    pub jetson: Option<Jetson>,
+    /// The configuration says which family to use, whatever the machine looks like.
+    pub platform: Option<Platform>,
 }
 
 impl Elements {
-    /// Asks GStreamer's registry. [`crate::init`] must have been called.
+    /// Asks GStreamer's registry. [`crate::init`] must have been called. `platform`: the configuration's word for it.
     #[must_use]
-    pub fn probe() -> Self {
-        let release = fs::read_to_string("/etc/nv_tegra_release").unwrap_or_default();
-        Self::choose(&|name| gst::ElementFactory::find(name).is_some(), tegra_release(&release))
+    pub fn probe(platform: Option<Platform>) -> Self {
+        let machine = Machine { jetson: detect(Path::new("/")), platform };
+        Self::choose(&|name| gst::ElementFactory::find(name).is_some(), machine)
     }
 
     /// Software only: what replay and tests use wherever the same pixels matter more than speed.
     #[must_use]
     pub fn software() -> Self {
-        Self::choose(&|name| gst::ElementFactory::find(name).is_some() && is_software(name), None)
+        Self::choose(&|name| gst::ElementFactory::find(name).is_some() && is_software(name), Machine::default())
     }
 
-    /// The choice for a machine where `has` answers for elements; `l4t` is the major release of a Jetson.
+    /// The choice for a machine where `has` answers for elements.
     #[must_use]
-    pub fn choose(has: &dyn Fn(&str) -> bool, l4t: Option<u32>) -> Self {
-        let platform = if has("nvv4l2decoder") && has("nvvidconv") {
-            match l4t {
-                Some(..=35) => Platform::Jetpack5,
-                Some(38..) => Platform::Jetpack7,
-                _ => Platform::Jetpack6,
-            }
-        } else if has("vah264dec") {
-            Platform::VaApi
-        } else if has("nvh264dec") {
-            Platform::NvCodec
-        } else {
-            Platform::Software
-        };
+    pub fn choose(has: &dyn Fn(&str) -> bool, machine: Machine) -> Self {
+        let platform = machine.platform.unwrap_or_else(|| find_platform(has, machine.jetson));
         let first = |names: &[&'static str]| names.iter().copied().find(|name| has(name));
-        let hardware: &[[&'static str; 2]] = match platform {
-            Platform::Software => &[],
-            Platform::VaApi => &[["vah264dec", "vah265dec"]],
-            Platform::NvCodec => &[["nvh264dec", "nvh265dec"]],
-            Platform::Jetpack5 | Platform::Jetpack6 | Platform::Jetpack7 => &[["nvv4l2decoder", "nvv4l2decoder"]],
+        let processor = Decoders {
+            h264: first(&["avdec_h264", "openh264dec"]),
+            h265: first(&["avdec_h265", "libde265dec"]),
+            jpeg: first(&["jpegdec", "avdec_mjpeg"]),
         };
-        let chain = |index: usize, software: &[&'static str]| {
-            first(&hardware.iter().map(|pair| pair[index]).collect::<Vec<_>>()).or_else(|| first(software))
+        let hardware = match platform {
+            Platform::Software => Decoders::default(),
+            Platform::VaApi => Decoders { h264: first(&["vah264dec"]), h265: first(&["vah265dec"]), jpeg: None },
+            Platform::NvCodec => Decoders { h264: first(&["nvh264dec"]), h265: first(&["nvh265dec"]), jpeg: None },
+            Platform::Jetpack5 | Platform::Jetpack6 | Platform::Jetpack7 => {
+                let decoder = first(&["nvv4l2decoder"]);
+                Decoders { h264: decoder, h265: decoder, jpeg: decoder.filter(|_| decodes_jpeg(platform, machine)) }
+            }
         };
-        let jetson_jpeg = matches!(platform, Platform::Jetpack5 | Platform::Jetpack6);
         Self {
             platform,
-            h264: chain(0, &["avdec_h264", "openh264dec"]),
-            h265: chain(1, &["avdec_h265", "libde265dec"]),
-            jpeg: if jetson_jpeg { Some("nvv4l2decoder") } else { first(&["jpegdec", "avdec_mjpeg"]) },
+            h264: hardware.h264.or(processor.h264),
+            h265: hardware.h265.or(processor.h265),
+            jpeg: hardware.jpeg.or(processor.jpeg),
+            processor,
+        }
+    }
+
+    /// The same machine without its hardware.
+    #[must_use]
+    pub fn on_processor(&self) -> Self {
+        let Decoders { h264, h265, jpeg } = self.processor;
+        Self { platform: Platform::Software, h264, h265, jpeg, processor: self.processor }
+    }
+
+    /// The decoder of a codec; `None` too for those that GStreamer chooses one for.
+    #[must_use]
+    pub fn decoder(&self, codec: Codec) -> Option<&'static str> {
+        match codec {
+            Codec::H264 => self.h264,
+            Codec::H265 => self.h265,
+            Codec::Jpeg => self.jpeg,
+            Codec::Raw | Codec::Other => None,
         }
     }
 }
 
-/// Major release of L4T from `# R36 (release), REVISION: 4.3, …`.
-fn tegra_release(text: &str) -> Option<u32> {
-    let digits = text.strip_prefix("# R")?;
-    digits.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+fn find_platform(has: &dyn Fn(&str) -> bool, jetson: Option<Jetson>) -> Platform {
+    match () {
+        () if has("nvv4l2decoder") && has("nvvidconv") => jetson.map_or(Platform::Jetpack6, Jetson::platform),
+        () if has("vah264dec") => Platform::VaApi,
+        () if has("nvh264dec") => Platform::NvCodec,
+        () => Platform::Software,
+    }
+}
+
+/// Thor's `nvv4l2decoder` decodes no JPEG. JetPack 7 on a board that is not known may be a Thor.
+fn decodes_jpeg(platform: Platform, machine: Machine) -> bool {
+    match machine.jetson {
+        Some(jetson) => jetson.chip == Chip::Orin,
+        None => platform != Platform::Jetpack7,
+    }
 }
 
 fn is_software(name: &str) -> bool {
@@ -108,24 +130,38 @@ fn is_software(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform::Release;
 
-    #[test]
-    fn the_choice_follows_what_the_machine_has() {
-        let machine = |names: &'static [&'static str], l4t| Elements::choose(&|n| names.contains(&n), l4t);
-        let desk = machine(&["avdec_h264", "openh264dec", "jpegdec"], None);
-        assert_eq!(desk.platform, Platform::Software);
-        assert_eq!((desk.h264, desk.h265, desk.jpeg), (Some("avdec_h264"), None, Some("jpegdec")));
-        let intel = machine(&["vah264dec", "avdec_h264", "avdec_h265"], None);
-        assert_eq!((intel.h264, intel.h265), (Some("vah264dec"), Some("avdec_h265")), "each codec by itself");
-        let jetson: &[&str] = &["nvv4l2decoder", "nvvidconv", "jpegdec", "avdec_h264"];
-        assert_eq!(machine(jetson, Some(35)).platform, Platform::Jetpack5);
-        assert_eq!(machine(jetson, Some(36)).jpeg, Some("nvv4l2decoder"));
-        assert_eq!(machine(jetson, Some(39)).jpeg, Some("jpegdec"), "Thor has no JPEG in nvv4l2decoder");
+    fn jetson(major: u32, chip: Chip) -> Machine {
+        let release = Some(Release { major, minor: 0, patch: 0 });
+        Machine { jetson: Some(Jetson { release, chip }), platform: None }
     }
 
     #[test]
-    fn the_release_file_is_read() {
-        assert_eq!(tegra_release("# R36 (release), REVISION: 4.3, GCID: 1"), Some(36));
-        assert_eq!(tegra_release(""), None);
+    fn the_choice_follows_what_the_machine_has() {
+        let machine = |names: &'static [&'static str], machine| Elements::choose(&|n| names.contains(&n), machine);
+        let desk = machine(&["avdec_h264", "openh264dec", "jpegdec"], Machine::default());
+        assert_eq!(desk.platform, Platform::Software);
+        assert_eq!((desk.h264, desk.h265, desk.jpeg), (Some("avdec_h264"), None, Some("jpegdec")));
+        assert_eq!(desk.on_processor(), desk);
+        let intel = machine(&["vah264dec", "avdec_h264", "avdec_h265"], Machine::default());
+        assert_eq!((intel.h264, intel.h265), (Some("vah264dec"), Some("avdec_h265")), "each codec by itself");
+        let all: &[&str] = &["nvv4l2decoder", "nvvidconv", "jpegdec", "avdec_h264"];
+        assert_eq!(machine(all, jetson(35, Chip::Orin)).platform, Platform::Jetpack5);
+        assert_eq!(machine(all, jetson(36, Chip::Orin)).jpeg, Some("nvv4l2decoder"));
+        assert_eq!(machine(all, jetson(38, Chip::Thor)).jpeg, Some("jpegdec"), "Thor has no JPEG in nvv4l2decoder");
+        assert_eq!(machine(all, jetson(39, Chip::Orin)).jpeg, Some("nvv4l2decoder"), "Orin has, on JetPack 7 too");
+        let off = machine(all, jetson(36, Chip::Orin)).on_processor();
+        assert_eq!((off.platform, off.h264, off.jpeg), (Platform::Software, Some("avdec_h264"), Some("jpegdec")));
+    }
+
+    #[test]
+    fn the_configuration_has_the_last_word() {
+        let all: &[&str] = &["nvv4l2decoder", "nvvidconv", "jpegdec", "avdec_h264"];
+        let told = |platform, of| Elements::choose(&|n| all.contains(&n), Machine { platform: Some(platform), ..of });
+        let off = told(Platform::Software, jetson(36, Chip::Orin));
+        assert_eq!((off.platform, off.h264, off.jpeg), (Platform::Software, Some("avdec_h264"), Some("jpegdec")));
+        let told = told(Platform::Jetpack7, Machine::default());
+        assert_eq!((told.platform, told.jpeg), (Platform::Jetpack7, Some("jpegdec")), "it may be a Thor");
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use gstreamer as gst;
 
 use crate::describe::Codec;
+use crate::hardware::Hardware;
 use crate::secret::redact;
 
 /// GStreamer could not be started.
@@ -116,6 +117,24 @@ pub enum CaptureError {
         /// How long.
         seconds: f64,
     },
+    /// A camera that sends the same picture again and again.
+    #[error("{source_name}: repeats one picture, byte for byte, for {seconds:.1} s")]
+    Frozen {
+        /// Source.
+        source_name: String,
+        /// How long.
+        seconds: f64,
+    },
+    /// The hardware decoder gave up, or gives nothing.
+    #[error("{source_name}: the hardware decoder {} failed ({detail}){}", hardware.decoder, advice(*hardware))]
+    Decoder {
+        /// Source.
+        source_name: String,
+        /// Which, and what could take its place.
+        hardware: Hardware,
+        /// From GStreamer.
+        detail: String,
+    },
     /// A live stream that ended.
     #[error("{source_name}: the stream ended")]
     Ended {
@@ -149,6 +168,8 @@ impl CaptureError {
             | Self::NoStream { .. }
             | Self::Unreachable { .. }
             | Self::Silent { .. }
+            | Self::Frozen { .. }
+            | Self::Decoder { .. }
             | Self::Ended { .. }
             | Self::Pipeline { .. } => Disposition::Retry,
             _ => Disposition::Fatal,
@@ -157,6 +178,37 @@ impl CaptureError {
 
     pub(crate) fn silent(source_name: String, silence: Duration) -> Self {
         Self::Silent { source_name, seconds: silence.as_secs_f64() }
+    }
+
+    /// The same failure, known to be the hardware decoder's.
+    pub(crate) fn of_decoder(self, hardware: Hardware) -> Self {
+        match self {
+            Self::Unreachable { source_name, detail }
+            | Self::Pipeline { source_name, detail }
+            | Self::NotVideo { source_name, detail } => Self::Decoder { source_name, hardware, detail },
+            Self::Silent { source_name, seconds } => {
+                let detail = format!("it takes packets and has given no picture for {seconds:.1} s");
+                Self::Decoder { source_name, hardware, detail }
+            }
+            other => other,
+        }
+    }
+
+    /// The same failure with what to do about it, where Argus gave nothing. It ends the stream, says nothing or "Argus
+    /// Error"; why it did goes to standard output.
+    pub(crate) fn of_argus(self, advice: &str) -> Self {
+        let silence = |seconds: f64| format!("silent for {seconds:.1} s");
+        let (source_name, detail) = match self {
+            Self::Unreachable { source_name, detail } | Self::Pipeline { source_name, detail }
+                if detail.contains("Argus") =>
+            {
+                (source_name, detail)
+            }
+            Self::Silent { source_name, seconds } => (source_name, silence(seconds)),
+            Self::Ended { source_name } => (source_name, "the stream ended".into()),
+            other => return other,
+        };
+        Self::Unreachable { source_name, detail: format!("{detail}; {advice}") }
     }
 
     /// From an error message of the bus.
@@ -181,6 +233,14 @@ impl CaptureError {
             }
             _ => Self::Pipeline { source_name, detail },
         }
+    }
+}
+
+/// What may be behind it, and what to install where nothing can take the decoder's place.
+fn advice(hardware: Hardware) -> &'static str {
+    match hardware.instead {
+        Some(_) => "",
+        None => "; install gstreamer1.0-libav, so that the processor can decode instead",
     }
 }
 

@@ -92,6 +92,7 @@ mod tests {
     use kinewatch_core::frame::{Filter, Resize, ScaleOrder};
 
     use super::*;
+    use crate::elements::Machine;
 
     fn names(source: &str, transport: Transport, codec: Option<Codec>, elements: &Elements) -> String {
         let plain = FrameSpec {
@@ -109,7 +110,7 @@ mod tests {
 
     #[test]
     fn what_a_camera_needs_is_what_its_pipeline_names() {
-        let desk = Elements::choose(&|name| ["avdec_h264", "jpegdec"].contains(&name), None);
+        let desk = Elements::choose(&|name| ["avdec_h264", "jpegdec"].contains(&name), Machine::default());
         assert_eq!(
             names("rtsp://cam/1", Transport::Udp, Some(Codec::H264), &desk),
             "rtspsrc(gstreamer1.0-plugins-good) rtph264depay(gstreamer1.0-plugins-good) \
@@ -120,7 +121,7 @@ mod tests {
         );
         assert!(names("rtsp://cam/1", Transport::Tcp, Some(Codec::H265), &desk).contains("no decoder for H265"));
         assert!(names("csi:0", Transport::Tcp, None, &desk).contains("needs a Jetson"));
-        let jetson = Elements::choose(&|name| ["nvv4l2decoder", "nvvidconv"].contains(&name), Some(36));
+        let jetson = Elements::choose(&|name| ["nvv4l2decoder", "nvvidconv"].contains(&name), Machine::default());
         assert!(names("csi:0", Transport::Tcp, None, &jetson).starts_with(
             "nvarguscamerasrc(nvidia-l4t-gstreamer) tee(libgstreamer1.0-0) nvvidconv(nvidia-l4t-gstreamer)"
         ));

@@ -8,6 +8,7 @@
 //! error, end and silence, rebuilds it, and gives up a pipeline that does not stop within its deadline. Only this crate
 //! names GStreamer and V4L2. It never shows a password, never logs per frame, and never allocates per frame.
 
+mod argus;
 mod ask;
 mod backoff;
 mod camera;
@@ -19,26 +20,35 @@ mod devices;
 mod diagnose;
 mod elements;
 mod error;
+mod hardware;
 mod init;
 mod inventory;
 mod pipeline;
+pub mod platform;
 mod run;
 mod secret;
 mod source;
 mod stats;
+mod still;
+mod stop;
 mod teardown;
 
 pub use ask::{Offered, ask_rtsp};
 pub use backoff::BackoffOptions;
-pub use camera::{Branch, Camera, CameraControl, CameraOptions, Captured, GapReason, StopOutcome, check_file};
+pub use camera::{
+    Branch, Camera, CameraControl, CameraOptions, Captured, GapReason, StopOutcome, can_freeze, check_file,
+    frozen_timeout,
+};
 pub use clock::{KernelClock, boot_ns, kernel_clock, mono_ns, wall_ns};
 pub use describe::{Codec, Description, Layout, Transport, describe};
 #[cfg(feature = "v4l")]
 pub use devices::{Device, DeviceError, DeviceFormat, check_device, devices};
-pub use elements::{Elements, Platform};
+pub use elements::{Decoders, Elements, Machine};
 pub use error::{CaptureError, DescribeError, Disposition, InitError};
+pub use hardware::Hardware;
 pub use init::init;
 pub use inventory::{Needed, gstreamer_version, has_element, needed, package_of};
+pub use platform::Platform;
 pub use secret::{Credentials, redact};
 pub use source::{Mode, Source, SourceError, Speed, V4l2Format};
 pub use stats::{CameraState, CameraStats};

@@ -3,8 +3,8 @@
 //! URL, path, user and password are set as properties and appear in no description. The callbacks run on GStreamer's
 //! streaming threads and hold the delivery, never the pipeline (which would keep itself alive).
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -12,9 +12,11 @@ use gstreamer_app as gst_app;
 use kinewatch_core::frame::FrameSpec;
 
 use crate::camera::CameraOptions;
+use crate::clock::mono_ns;
 use crate::delivery::{CaptureClock, Delivery, Generation, Offer};
 use crate::describe::{Codec, Description, describe, head};
 use crate::error::{CaptureError, DescribeError, NO_VIDEO};
+use crate::hardware::Hardware;
 use crate::secret::redact;
 use crate::source::Source;
 
@@ -28,6 +30,13 @@ pub(crate) struct Built {
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     has_video: AtomicBool,
+    hardware: OnceLock<Hardware>,
+    /// `CLOCK_MONOTONIC` of the last packet that went into a hardware decoder, nanoseconds.
+    last_packet: AtomicI64,
+    /// Where packets go into it.
+    input: OnceLock<gst::glib::WeakRef<gst::Pad>>,
+    /// Whether the last packet had been refused there when the first error was told.
+    refused: OnceLock<bool>,
     others: Mutex<Vec<String>>,
 }
 
@@ -35,6 +44,26 @@ impl Streams {
     /// Whether a video stream showed: from RTSP servers with its first packet.
     pub(crate) fn has_video(&self) -> bool {
         self.has_video.load(Ordering::Relaxed)
+    }
+
+    /// The hardware decoder that the stream was given to, once it was.
+    pub(crate) fn hardware(&self) -> Option<Hardware> {
+        self.hardware.get().copied()
+    }
+
+    /// `CLOCK_MONOTONIC` of the last packet that went into it, nanoseconds; 0 before the first.
+    pub(crate) fn last_packet(&self) -> i64 {
+        self.last_packet.load(Ordering::Relaxed)
+    }
+
+    /// Whether, when the first error was told, the last packet had been refused by the decoder or by what follows it.
+    pub(crate) fn refused(&self) -> bool {
+        self.refused.get().copied().unwrap_or(false)
+    }
+
+    fn refuses(&self) -> bool {
+        let last = self.input.get().and_then(|input| input.upgrade()?.peer()).map(|before| before.last_flow_result());
+        matches!(last, Some(Err(gst::FlowError::Error | gst::FlowError::NotNegotiated | gst::FlowError::NotSupported)))
     }
 
     /// The media types found when none is video.
@@ -58,17 +87,24 @@ pub(crate) fn build(
         specs: options.branches.iter().map(|branch| branch.spec).collect(),
         delivery: Arc::clone(delivery),
         generation,
+        streams: Arc::clone(&streams),
     };
     let Some(codec) = Codec::known(&options.source) else {
         let text = head(&options.source, options.transport, &options.elements).map_err(unsupported)?;
         let pipeline = launch(&text, source_name)?;
         set_source(&pipeline, options);
+        note_refusal(&pipeline, &streams);
         join_later(&pipeline, tails, &streams);
         return Ok(Built { pipeline, streams });
     };
     let description = tails.describe(codec).map_err(unsupported)?;
-    let pipeline = launch(&description.to_string(), source_name)?;
+    let failed = |error: CaptureError| match description.hardware {
+        Some(hardware) => error.of_decoder(hardware),
+        None => error,
+    };
+    let pipeline = launch(&description.to_string(), source_name).map_err(failed)?;
     tails.connect(pipeline.upcast_ref(), &description);
+    note_refusal(&pipeline, &streams);
     streams.has_video.store(true, Ordering::Relaxed);
     Ok(Built { pipeline, streams })
 }
@@ -86,6 +122,19 @@ pub(crate) fn check(options: &CameraOptions) -> Result<(), CaptureError> {
         }
         Ok(_) => Ok(()),
     }
+}
+
+/// Looks at the decoder's input when an error is told, on the thread that tells it: soon after, the end of the stream has
+/// passed there too.
+fn note_refusal(pipeline: &gst::Pipeline, streams: &Arc<Streams>) {
+    let Some(bus) = pipeline.bus() else { return };
+    let streams = Arc::clone(streams);
+    bus.set_sync_handler(move |_, message| {
+        if message.type_() == gst::MessageType::Error {
+            let _first = streams.refused.get_or_init(|| streams.refuses());
+        }
+        gst::BusSyncReply::Pass
+    });
 }
 
 fn launch(text: &str, source_name: &str) -> Result<gst::Pipeline, CaptureError> {
@@ -127,16 +176,32 @@ struct Tails {
     specs: Vec<FrameSpec>,
     delivery: Arc<Delivery>,
     generation: Generation,
+    streams: Arc<Streams>,
 }
 
 impl Tails {
+    /// The description for a stream of `codec`, whose hardware is noted before anything of it is tried.
     fn describe(&self, codec: Codec) -> Result<Description, DescribeError> {
         let options = &self.options;
-        describe(&options.source, options.transport, codec, &options.elements, &self.specs)
+        let description = describe(&options.source, options.transport, codec, &options.elements, &self.specs)?;
+        if let Some(hardware) = description.hardware {
+            let _first = self.streams.hardware.set(hardware);
+        }
+        Ok(description)
     }
 
     /// Probes before the scalers, callbacks after them.
     fn connect(&self, bin: &gst::Bin, description: &Description) {
+        if description.hardware.is_some()
+            && let Some(pad) = bin.by_name("decoder").and_then(|element| element.static_pad("sink"))
+        {
+            let streams = Arc::clone(&self.streams);
+            let _first = streams.input.set(pad.downgrade());
+            pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+                streams.last_packet.store(mono_ns(), Ordering::Relaxed);
+                gst::PadProbeReturn::Ok
+            });
+        }
         for (branch, layout) in description.layouts.iter().enumerate() {
             self.delivery.set_layout(branch, *layout);
             let first = bin.by_name(&format!("branch{branch}")).and_then(|element| element.static_pad("sink"));

@@ -5,23 +5,27 @@
 //! thread that hangs in a driver is found and can be replaced.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use tracing::{debug, info, warn};
 
+use crate::argus::{self, Argus};
 use crate::backoff::{Backoff, HEALTHY};
 use crate::camera::{CameraOptions, Captured, GapReason};
 use crate::clock::mono_ns;
 use crate::delivery::{Delivery, Generation};
 use crate::diagnose::why_unreachable;
+use crate::elements::Elements;
 use crate::error::CaptureError;
 use crate::pipeline::{self, Streams};
+use crate::platform::display_trap;
 use crate::source::Source;
 use crate::stats::{CameraState, CameraStats, count};
+use crate::stop::{StopSignal, Woke};
 use crate::teardown::Teardowns;
 
 /// How often the thread looks at the clock while frames flow.
@@ -33,79 +37,14 @@ const HUNG: &str = "the thread of the camera hung";
 /// A camera that keeps setting its clock is told of this often.
 const REPEAT: Duration = Duration::from_secs(60);
 
+/// A decoder whose last packet is no older than this is being fed.
+const SWALLOWED: Duration = Duration::from_secs(2);
+
+/// Pictures unlike the one before, since a source was begun anew for repeating itself, after which it is cured.
+const MOVING: u64 = 30;
+
 /// A server that is known to be quicker is given this long for its first packet.
 const FIRST_PACKET: Duration = Duration::from_secs(4);
-
-/// Tells the thread to end, or to build a new pipeline; wakes it from bus and backoff.
-#[derive(Debug, Default)]
-pub(crate) struct StopSignal {
-    state: Mutex<StopState>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct StopState {
-    raised: bool,
-    /// Another thread has taken this one's place.
-    disowned: bool,
-    rebuild: bool,
-    bus: Option<gst::Bus>,
-}
-
-impl StopSignal {
-    pub(crate) fn raise(&self) {
-        self.change(|state| state.raised = true);
-    }
-
-    /// Raised, and whatever the thread says from now on is not the camera's.
-    pub(crate) fn disown(&self) {
-        self.change(|state| (state.raised, state.disowned) = (true, true));
-    }
-
-    pub(crate) fn rebuild(&self) {
-        self.change(|state| state.rebuild = true);
-    }
-
-    pub(crate) fn is_disowned(&self) -> bool {
-        self.lock().disowned
-    }
-
-    fn is_raised(&self) -> bool {
-        self.lock().raised
-    }
-
-    /// Whether a new pipeline was asked for since it was last looked.
-    fn take_rebuild(&self) -> bool {
-        std::mem::take(&mut self.lock().rebuild)
-    }
-
-    fn watch(&self, bus: Option<gst::Bus>) {
-        self.lock().bus = bus;
-    }
-
-    /// Sleeps for `wait`, until raised, or until a new pipeline is asked for; true when raised.
-    fn wait(&self, wait: Duration) -> bool {
-        let going_on = |s: &mut StopState| !s.raised && !s.rebuild;
-        let (mut state, _) =
-            self.changed.wait_timeout_while(self.lock(), wait, going_on).unwrap_or_else(PoisonError::into_inner);
-        state.rebuild = false;
-        state.raised
-    }
-
-    fn change(&self, change: impl FnOnce(&mut StopState)) {
-        let mut state = self.lock();
-        change(&mut state);
-        if let Some(bus) = &state.bus {
-            let wake = gst::Structure::new_empty("kinewatch-wake");
-            let _ = bus.post(gst::message::Application::new(wake));
-        }
-        self.changed.notify_all();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, StopState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// How one pipeline ended.
 enum End {
@@ -133,18 +72,42 @@ pub(crate) struct CameraThread {
     generation: Generation,
     /// The longest that any connection took to its first frame; `None` before the first.
     slowest_start: Option<Duration>,
+    /// What this machine has, of which `options` may use only a part.
+    chosen: Elements,
+    /// Connections in a row in which a hardware decoder took packets and never gave a picture.
+    fruitless: u32,
+    /// Rebuilds in a row that hardly brought other pictures, and [`Delivery::changes`] at the last.
+    frozen: (u32, u64),
+    argus: Argus,
 }
 
 impl CameraThread {
     pub(crate) fn new(
-        options: CameraOptions,
+        mut options: CameraOptions,
         stats: Arc<CameraStats>,
         stop: Arc<StopSignal>,
         delivery: Arc<Delivery>,
         teardowns: Arc<Teardowns>,
     ) -> Self {
-        let source_name = options.source.to_string();
-        Self { options, source_name, stats, stop, delivery, teardowns, generation: 0, slowest_start: None }
+        let (source_name, chosen) = (options.source.to_string(), options.elements);
+        // The thread before this one found out.
+        if stats.on_processor.load(Relaxed) {
+            options.elements = chosen.on_processor();
+        }
+        Self {
+            options,
+            source_name,
+            stats,
+            stop,
+            delivery,
+            teardowns,
+            generation: 0,
+            slowest_start: None,
+            chosen,
+            fruitless: 0,
+            frozen: (0, 0),
+            argus: Argus::default(),
+        }
     }
 
     /// Runs until stopped, finished or failed for good.
@@ -172,8 +135,10 @@ impl CameraThread {
                     count(&self.stats.reconnects);
                     let wait = backoff.next(chance());
                     self.options.beat.allow(Instant::now(), wait);
-                    if self.stop.wait(wait) {
-                        break;
+                    match self.stop.wait(wait) {
+                        Woke::Stop => break,
+                        Woke::Rebuild => self.try_hardware(),
+                        Woke::Time => {}
                     }
                 }
             }
@@ -210,7 +175,7 @@ impl CameraThread {
                 }),
                 other => other,
             },
-            Err(_) => End::Failed(self.start_error(&bus)),
+            Err(_) => End::Failed(self.start_error(&bus, &streams)),
         };
         self.stop.watch(None);
         self.close(&end);
@@ -240,7 +205,7 @@ impl CameraThread {
             match message.as_ref().map(|m| m.view()) {
                 Some(gst::MessageView::Eos(_)) => return End::Drained,
                 Some(gst::MessageView::Error(error)) => {
-                    return End::Failed(CaptureError::from_bus(self.source_name.clone(), error));
+                    return End::Failed(self.error(error, streams));
                 }
                 _ => {}
             }
@@ -249,6 +214,7 @@ impl CameraThread {
                 reported = true;
                 let took = Duration::from_nanos(u64::try_from(last - began).unwrap_or(0));
                 self.slowest_start = self.slowest_start.max(Some(took));
+                self.fruitless = 0;
                 info!(camera = self.options.name, source = self.source_name, "frames arrive");
             }
             let now = self.stats.clock_steps.load(Relaxed);
@@ -262,7 +228,11 @@ impl CameraThread {
             }
             if let Some(silence) = self.silence(began, last, streams.has_video()) {
                 count(&self.stats.stalls);
-                return End::Failed(CaptureError::silent(self.source_name.clone(), silence));
+                return End::Failed(self.silent(silence, reported, streams));
+            }
+            if let Some(seconds) = self.stillness(last) {
+                count(&self.stats.freezes);
+                return End::Failed(CaptureError::Frozen { source_name: self.source_name.clone(), seconds });
             }
         }
     }
@@ -283,10 +253,43 @@ impl CameraThread {
         (silence > allowed).then_some(silence)
     }
 
-    fn start_error(&self, bus: &gst::Bus) -> CaptureError {
+    /// Silence, or a hardware decoder that swallows what comes. One that has not begun yet may wait for a key frame.
+    fn silent(&mut self, silence: Duration, had_frames: bool, streams: &Streams) -> CaptureError {
+        let error = CaptureError::silent(self.source_name.clone(), silence);
+        let fresh = |at: i64| at > 0 && mono_ns() - at < SWALLOWED.as_nanos() as i64;
+        let Some(hardware) = streams.hardware().filter(|_| fresh(streams.last_packet())) else { return error };
+        self.fruitless += 1;
+        if had_frames || self.fruitless > 1 { error.of_decoder(hardware) } else { error }
+    }
+
+    /// How many seconds the picture has been the same, when that is too long. Where a new pipeline brought hardly anything
+    /// else, the scene may be still after all: the next is waited for twice as long.
+    fn stillness(&mut self, last: i64) -> Option<f64> {
+        let limit = self.options.frozen_timeout?;
+        let since = self.delivery.still_since()?;
+        let changes = self.delivery.changes();
+        let before = if changes - self.frozen.1 < MOVING { self.frozen.0 } else { 0 };
+        let still = Duration::from_nanos(u64::try_from(last - since).unwrap_or(0));
+        if still <= limit * 2_u32.pow(before.min(10)) {
+            return None;
+        }
+        self.frozen = (before + 1, changes);
+        Some(still.as_secs_f64())
+    }
+
+    /// An error of the bus, and whether it is the decoder's.
+    fn error(&self, message: &gst::message::Error, streams: &Streams) -> CaptureError {
+        let error = CaptureError::from_bus(self.source_name.clone(), message);
+        match streams.hardware().filter(|hardware| hardware.is_blamed(message, streams.refused())) {
+            Some(hardware) => error.of_decoder(hardware),
+            None => error,
+        }
+    }
+
+    fn start_error(&self, bus: &gst::Bus, streams: &Streams) -> CaptureError {
         let message = bus.timed_pop_filtered(gst::ClockTime::ZERO, &[gst::MessageType::Error]);
         match message.as_ref().map(|m| m.view()) {
-            Some(gst::MessageView::Error(error)) => CaptureError::from_bus(self.source_name.clone(), error),
+            Some(gst::MessageView::Error(error)) => self.error(error, streams),
             _ => CaptureError::Pipeline {
                 source_name: self.source_name.clone(),
                 detail: "the pipeline does not start, and GStreamer does not say why".into(),
@@ -311,15 +314,16 @@ impl CameraThread {
     }
 
     /// Tells the consumer what is final, logs, and decides what comes next.
-    fn settle(&self, end: End) -> Next {
+    fn settle(&mut self, end: End) -> Next {
         let had_frames = self.stats.state() == CameraState::Up;
-        let camera = self.options.name.as_str();
+        let camera = self.options.name.clone();
         let once = matches!(self.options.source, Source::File { looped: false, .. } | Source::Test { .. });
         let error = match end {
             End::Stopped => return Next::Leave,
             End::Rebuild => {
                 count(&self.stats.reconnects);
                 info!(camera, "restarts");
+                self.try_hardware();
                 return Next::Again;
             }
             End::Drained if self.options.source.is_file() || once => {
@@ -331,7 +335,13 @@ impl CameraThread {
             End::Drained => self.ended(),
             End::Failed(error) => error,
         };
+        if self.falls_back(&error) {
+            return Next::Again;
+        }
         let error = self.explain(error, had_frames);
+        if matches!(self.options.source, Source::Csi { .. }) {
+            self.argus.failed(&camera, &error, had_frames, self.options.argus_request.as_deref());
+        }
         let text = error.to_string();
         if self.stats.fail(&text) || had_frames {
             warn!(camera, error = text, "no frames");
@@ -349,9 +359,42 @@ impl CameraThread {
         Next::Leave
     }
 
+    /// Leaves a hardware decoder that failed, where the processor can decode instead: once, until the camera is begun
+    /// anew by somebody. What such a failure costs is told; going back and forth would cost it again and again.
+    fn falls_back(&mut self, error: &CaptureError) -> bool {
+        let CaptureError::Decoder { hardware, .. } = error else { return false };
+        let Some(instead) = hardware.instead else { return false };
+        count(&self.stats.decoder_fallbacks);
+        count(&self.stats.reconnects);
+        self.stats.on_processor.store(true, Relaxed);
+        self.options.elements = self.chosen.on_processor();
+        let text = error.to_string();
+        self.stats.fail(&text);
+        warn!(
+            camera = self.options.name,
+            error = text,
+            "the processor decodes this camera from here on ({instead}); restart the camera to try the hardware again"
+        );
+        if let Some(trap) = display_trap(self.chosen.platform, &|name| std::env::var(name).ok()) {
+            warn!(camera = self.options.name, "{trap}");
+        }
+        true
+    }
+
+    /// Somebody wants the camera begun anew: so with what the machine has.
+    fn try_hardware(&mut self) {
+        self.options.elements = self.chosen;
+        self.stats.on_processor.store(false, Relaxed);
+        self.fruitless = 0;
+    }
+
     /// Says more about a server that cannot be reached, or gives nothing, than GStreamer does.
     fn explain(&self, error: CaptureError, had_frames: bool) -> CaptureError {
-        let Source::Rtsp { url, .. } = &self.options.source else { return error };
+        let url = match &self.options.source {
+            Source::Rtsp { url, .. } => url,
+            Source::Csi { .. } if !had_frames => return error.of_argus(argus::ADVICE),
+            _ => return error,
+        };
         match error {
             CaptureError::Unreachable { source_name, detail } => {
                 let detail = why_unreachable(url).unwrap_or(detail);
@@ -383,7 +426,7 @@ impl CameraThread {
             if !clogged {
                 return false;
             }
-            if self.stop.wait(Duration::from_secs(1)) {
+            if self.stop.wait(Duration::from_secs(1)) == Woke::Stop {
                 return true;
             }
         }

@@ -45,6 +45,12 @@ pub struct CameraStats {
     pub reconnects: AtomicU64,
     /// Of those, because of silence.
     pub stalls: AtomicU64,
+    /// Of those, because the same picture came again and again.
+    pub freezes: AtomicU64,
+    /// Times that the hardware decoder failed and the processor took over.
+    pub decoder_fallbacks: AtomicU64,
+    /// It has, and decodes since.
+    pub on_processor: AtomicBool,
     /// Sessions begun (first frames), with those of [`crate::CameraOptions::sessions_before`].
     pub sessions: AtomicU64,
     /// Times that the camera set its clock while frames went on.

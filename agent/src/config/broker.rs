@@ -154,7 +154,8 @@ mod tests {
 
     #[test]
     fn the_client_identifier_is_the_machine_s_and_does_not_show_it() {
-        let device = |group: &str| DevicePlan { name: "box".into(), group: group.into(), state_dir: "/".into() };
+        let device =
+            |group: &str| DevicePlan { name: "box".into(), group: group.into(), state_dir: "/".into(), platform: None };
         let of = |group, machine| client_id(&device(group), machine);
         let machine = "3f2a9c0de1b24c7f8a5b6c7d8e9f0a1b";
         assert_eq!(of("home", Some(machine)), "kinewatch-box-3581ab7775", "stable, over restarts and versions");

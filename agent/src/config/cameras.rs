@@ -53,9 +53,11 @@ fn one(r: &mut Resolver<'_>, i: usize, camera: &Camera, models: &Models) -> Opti
             }
         }
     }
+    let source = source?;
     Some(CameraPlan {
         name: camera.name.clone(),
-        source: source?,
+        frozen_timeout: frozen_timeout(r, i, camera, &source),
+        source,
         login,
         transport: camera.transport.unwrap_or(Transport::Tcp),
         stall_timeout: Duration::from_secs_f64(camera.stall_timeout_s.clamp(0.1, 86_400.0)),
@@ -63,6 +65,21 @@ fn one(r: &mut Resolver<'_>, i: usize, camera: &Camera, models: &Models) -> Opti
         models: watching,
         zones,
     })
+}
+
+fn frozen_timeout(r: &mut Resolver<'_>, i: usize, camera: &Camera, source: &Source) -> Option<Duration> {
+    let Some(seconds) = camera.frozen_timeout_s else { return kinewatch_capture::frozen_timeout(source) };
+    if seconds <= 0.0 {
+        return None;
+    }
+    if !kinewatch_capture::can_freeze(source) {
+        let name = &camera.name;
+        r.warn(
+            &key!["camera", i, "frozen_timeout_s"],
+            format!("camera \"{name}\": frozen_timeout_s is of use to cameras alone, not to {source}; leave it out"),
+        );
+    }
+    Some(Duration::from_secs_f64(seconds.clamp(1.0, 86_400.0)))
 }
 
 fn watching(r: &mut Resolver<'_>, i: usize, camera: &Camera, models: &[String]) -> Vec<usize> {

@@ -78,6 +78,8 @@ pub enum Aspect {
     Transport,
     /// `stall_timeout_s`.
     StallTimeout,
+    /// `frozen_timeout_s`.
+    FrozenTimeout,
     /// Which models watch it.
     Models,
     /// Where they look.
@@ -159,10 +161,11 @@ pub fn applied(old: &Plan, new: Plan) -> Plan {
 }
 
 fn device_keys(old: &DevicePlan, new: &DevicePlan, restart: &mut Vec<&'static str>) {
-    let DevicePlan { name, group, state_dir } = old;
+    let DevicePlan { name, group, state_dir, platform } = old;
     note(restart, "[device] name", *name == new.name);
     note(restart, "[device] group", *group == new.group);
     note(restart, "[device] state_dir", *state_dir == new.state_dir);
+    note(restart, "[device] platform", *platform == new.platform);
 }
 
 fn outbox_keys(old: &OutboxPlan, new: &OutboxPlan, restart: &mut Vec<&'static str>) {
@@ -301,7 +304,7 @@ fn cameras(old: &Plan, new: &Plan) -> Vec<CameraChange> {
 }
 
 fn aspects((old_plan, old): (&Plan, &CameraPlan), (new_plan, new): (&Plan, &CameraPlan)) -> Vec<Aspect> {
-    let CameraPlan { name: _, source, login, transport, stall_timeout, min_rate_hz, models, zones } = old;
+    let CameraPlan { name: _, source, login, transport, stall_timeout, frozen_timeout, min_rate_hz, models, zones } = old;
     let (before, after) = (packages(old_plan, models), packages(new_plan, &new.models));
     let exchanged = before.iter().any(|(name, digest)| after.get(name).is_some_and(|other| other != digest));
     [
@@ -309,6 +312,7 @@ fn aspects((old_plan, old): (&Plan, &CameraPlan), (new_plan, new): (&Plan, &Came
         (Aspect::Login, *login == new.login),
         (Aspect::Transport, *transport == new.transport),
         (Aspect::StallTimeout, *stall_timeout == new.stall_timeout),
+        (Aspect::FrozenTimeout, *frozen_timeout == new.frozen_timeout),
         (Aspect::Models, before.keys().eq(after.keys())),
         (Aspect::Zones, *zones == new.zones),
         (Aspect::MinRate, (*min_rate_hz - new.min_rate_hz).abs() < f64::EPSILON),
@@ -357,6 +361,7 @@ impl Aspect {
             Self::Login => "login",
             Self::Transport => "transport",
             Self::StallTimeout => "stall_timeout_s",
+            Self::FrozenTimeout => "frozen_timeout_s",
             Self::Models => "models",
             Self::Zones => "zones",
             Self::MinRate => "min_rate_hz",

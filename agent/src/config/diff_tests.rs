@@ -48,6 +48,7 @@ fn camera((name, source, password, udp, stall, models, zones): &Drawn, known: us
         transport: if *udp { Transport::Udp } else { Transport::Tcp },
         stall_timeout: Duration::from_secs(*stall),
         min_rate_hz: if *udp { 2.0 } else { 1.0 },
+        frozen_timeout: None,
         models,
         zones: vec![Region::WHOLE; *zones],
     }
@@ -56,7 +57,7 @@ fn camera((name, source, password, udp, stall, models, zones): &Drawn, known: us
 fn plan(models: Vec<ModelPlan>, cameras: Vec<CameraPlan>) -> Plan {
     Plan {
         file: "kinewatch.toml".into(),
-        device: DevicePlan { name: "box".into(), group: "home".into(), state_dir: "state".into() },
+        device: DevicePlan { name: "box".into(), group: "home".into(), state_dir: "state".into(), platform: None },
         mqtt: MqttPlan {
             endpoint: Endpoint::parse("mqtt://127.0.0.1").unwrap(),
             url: "mqtt://127.0.0.1".into(),

@@ -47,12 +47,35 @@ pub struct Device {
     pub group: String,
     /// Directory of the outbox and of caches. Default: `$STATE_DIRECTORY`, which systemd sets, else `/var/lib/kinewatch`.
     pub state_dir: Option<PathBuf>,
+    /// Which family of GStreamer elements decodes and scales. `auto` looks at the machine and says what it found.
+    pub platform: Platform,
 }
 
 impl Default for Device {
     fn default() -> Self {
-        Self { name: None, group: "default".into(), state_dir: None }
+        Self { name: None, group: "default".into(), state_dir: None, platform: Platform::Auto }
     }
+}
+
+/// Which family of GStreamer elements decodes and scales.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Platform {
+    /// What the machine has.
+    #[default]
+    Auto,
+    /// The processor alone, whatever else there is.
+    Software,
+    /// VA-API (Intel, AMD).
+    VaApi,
+    /// NVDEC of a desktop GPU.
+    NvCodec,
+    /// Jetson, L4T r35.
+    Jetpack5,
+    /// Jetson, L4T r36.
+    Jetpack6,
+    /// Jetson, L4T r38 and later.
+    Jetpack7,
 }
 
 /// Where events go.
@@ -490,6 +513,11 @@ pub struct Camera {
     #[serde(default = "default_stall")]
     #[schemars(range(min = 1.0, max = 3600.0))]
     pub stall_timeout_s: f64,
+    /// Seconds after which a stream that repeats one picture, byte for byte, is rebuilt; 0: never. Default: 10 for `csi:`, never
+    /// for others, whose encoders repeat the picture of a still scene.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 86_400.0))]
+    pub frozen_timeout_s: Option<f64>,
 }
 
 fn default_min_rate() -> f64 {

@@ -96,6 +96,8 @@ pub struct DevicePlan {
     pub group: String,
     /// Directory of the outbox and of caches; it can be written or made.
     pub state_dir: PathBuf,
+    /// Family of GStreamer elements; `None`: as the machine has them.
+    pub platform: Option<kinewatch_capture::Platform>,
 }
 
 /// Where events go.
@@ -228,6 +230,8 @@ pub struct CameraPlan {
     pub stall_timeout: Duration,
     /// Windows a second that each of its models keeps while the device is spared.
     pub min_rate_hz: f64,
+    /// Time of one and the same picture after which it is; `None`: never.
+    pub frozen_timeout: Option<Duration>,
     /// Indices into [`Plan::models`], each once, at least one.
     pub models: Vec<usize>,
     /// Where its models with boxes look; at most as many as each of them takes.

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use super::document::{Document, Problem, Seg, Severity, key};
-use super::file::{Device, File, Log, Web};
+use super::file::{Device, File, Log, Platform, Web};
 use super::plan::{DevicePlan, EnginePlan, LogPlan, Parts};
 use super::secret::{self, Secret};
 use super::{Environment, Probe, broker, cameras, models, outbox, updates};
@@ -149,7 +149,8 @@ impl Resolver<'_> {
                 _ => self.error(&at, format!("[device] state_dir: {shown} cannot be written: {e}; give it to the user that runs kinewatch, or name another")),
             }
         }
-        Some(DevicePlan { name: name?, group: group_ok.then(|| device.group.clone())?, state_dir })
+        let platform = platform(device.platform);
+        Some(DevicePlan { name: name?, group: group_ok.then(|| device.group.clone())?, state_dir, platform })
     }
 
     fn web(&mut self, web: &Web) -> Option<SocketAddr> {
@@ -235,6 +236,19 @@ pub(super) fn twice<'n>(r: &mut Resolver<'_>, what: &str, names: impl Iterator<I
 }
 
 /// The nearest text that may stand in a topic.
+fn platform(written: Platform) -> Option<kinewatch_capture::Platform> {
+    use kinewatch_capture::Platform as Family;
+    Some(match written {
+        Platform::Auto => return None,
+        Platform::Software => Family::Software,
+        Platform::VaApi => Family::VaApi,
+        Platform::NvCodec => Family::NvCodec,
+        Platform::Jetpack5 => Family::Jetpack5,
+        Platform::Jetpack6 => Family::Jetpack6,
+        Platform::Jetpack7 => Family::Jetpack7,
+    })
+}
+
 fn to_name(text: &str) -> String {
     kinewatch_core::name::slug(text).trim_matches('-').to_owned()
 }

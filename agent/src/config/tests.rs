@@ -131,7 +131,7 @@ fn every_mistake_says_where_it_is_and_what_to_do() {
         ("mistyped key in a label", GOOD.replace("[[camera]]", "[model.labels.go]\nonn = 0.5\n[[camera]]")),
         ("missing keys", "[[model]]\nname = \"m\"\n[[camera]]\nname = \"c\"\n".into()),
         ("wrong types", "[device]\nname = 5\n[web]\nlisten = 8089\n[mqtt]\nembedded = \"yes\"\n[model]\npath = \"tiny\"\n[[camera]]\nname = \"c\"\nsource = \"test:\"\nmodels = \"tiny\"\n".into()),
-        ("wrong choices", format!("[engine]\nbackend = \"tracked\"\nproviders = [\"cpuu\"]\n[log]\nformat = \"yaml\"\n{GOOD}")),
+        ("wrong choices", format!("[device]\nplatform = \"jetson\"\n[engine]\nbackend = \"tracked\"\nproviders = [\"cpuu\"]\n[log]\nformat = \"yaml\"\n{GOOD}")),
         ("out of range", format!("[engine]\nthreads = 0\n[mqtt]\nwindow = 5000\n{GOOD}stall_timeout_s = 0.1\n")),
         ("names", "[device]\nname = \"Box 1\"\ngroup = \"\"\n[[model]]\nname = \"Falls!\"\npath = \"tiny\"\n[[camera]]\nname = \"Küche\"\nsource = \"test:\"\n".into()),
         ("the name of all", format!("[device]\nname = \"_all\"\n{GOOD}")),
@@ -160,6 +160,7 @@ fn every_mistake_says_where_it_is_and_what_to_do() {
         ("missing secrets", format!("[mqtt]\npassword_file = \"nothing\"\n{}", camera("source = \"rtsp://192.0.2.1/1\"\ncredentials_file = \"credential:front\""))),
         ("half a login", camera("source = \"rtsp://192.0.2.1/1\"\nusername_file = \"kinewatch.toml\"")),
         ("a login where none is used", camera("source = \"test:\"\ntransport = \"udp\"")),
+        ("a time for what cannot freeze", camera("source = \"test:\"\nfrozen_timeout_s = 60")),
         ("certificates", format!("[mqtt]\nurl = \"mqtts://broker\"\nca_file = \"kinewatch.toml\"\n{GOOD}")),
         ("certificate without key", format!("[mqtt]\nurl = \"mqtts://broker\"\ncert_file = \"kinewatch.toml\"\n{GOOD}")),
         ("certificates without TLS", format!("[mqtt]\nca_file = \"kinewatch.toml\"\n{GOOD}")),
@@ -174,6 +175,30 @@ fn every_mistake_says_where_it_is_and_what_to_do() {
     let all = told.join("\n");
     assert!(!all.contains("hunter2"), "a password is shown");
     insta::assert_snapshot!("mistakes", all);
+}
+
+#[test]
+fn sensors_are_watched_for_pictures_that_repeat_and_others_when_told() {
+    let scene = Scene::new();
+    let cameras = [
+        ("csi:0", None),
+        ("csi:1", Some(0.0)),
+        ("rtsp://192.0.2.1/1", None),
+        ("rtsp://192.0.2.1/2", Some(60.0)),
+        ("v4l2:/dev/video0", Some(0.2)),
+    ];
+    let mut text = "[device]\nplatform = \"jetpack7\"\n[[model]]\npath = \"tiny\"\n".to_owned();
+    for (i, (source, seconds)) in cameras.iter().enumerate() {
+        text += &format!("[[camera]]\nname = \"c{i}\"\nsource = \"{source}\"\n");
+        text += &seconds.map(|s| format!("frozen_timeout_s = {s}\n")).unwrap_or_default();
+    }
+    let report = scene.check(&text);
+    assert_eq!(report.lines(Severity::Error), [""; 0]);
+    let plan = report.plan.unwrap();
+    assert_eq!(plan.device.platform, Some(kinewatch_capture::Platform::Jetpack7));
+    let seconds = |camera: &plan::CameraPlan| camera.frozen_timeout.map(|time| time.as_secs());
+    let times: Vec<_> = plan.cameras.iter().map(seconds).collect();
+    assert_eq!(times, [Some(10), None, None, Some(60), Some(1)]);
 }
 
 #[test]

@@ -83,7 +83,8 @@ impl Context {
         let holder = state_dir.and_then(|dir| lock_holder(&root, &dir.join("sequence")));
         let daemon = holder.or_else(|| unit.known().and_then(unit::Properties::pid));
         let identity = identity(&root, &unit, daemon);
-        let gstreamer = kinewatch_capture::init().map(|()| Elements::probe()).map_err(|e| e.to_string());
+        let platform = config.parts.device.as_ref().and_then(|device| device.platform);
+        let gstreamer = kinewatch_capture::init().map(|()| Elements::probe(platform)).map_err(|e| e.to_string());
         let program = std::env::current_exe().unwrap_or_else(|_| "kinewatch".into());
         Self { root, network, config, unit, daemon, identity, gstreamer, program, library: OnceLock::new() }
     }

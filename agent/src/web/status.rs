@@ -87,6 +87,8 @@ fn camera(view: &CameraView) -> Value {
         "frames_taken": stat(|s| &s.taken),
         "frames_behind": view.overflow.load(Relaxed),
         "reconnects": stat(|s| &s.reconnects),
+        "freezes": stat(|s| &s.freezes),
+        "decoder_fallbacks": stat(|s| &s.decoder_fallbacks),
         "threads_abandoned": stat(|s| &s.threads_abandoned),
         "windows": view.windows.load(Relaxed),
         "windows_dropped": {

@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::Parser;
 use kinewatch::cli::Cli;
 use kinewatch::config::{self, Environment, Probe, Severity};
-use kinewatch_capture::{Codec, Elements, Source, Transport, describe, needed};
+use kinewatch_capture::{Codec, Elements, Machine, Source, Transport, describe, needed};
 use kinewatch_core::frame::{Filter, FrameSpec, Resize, ScaleOrder};
 use kinewatch_mqtt::Endpoint;
 
@@ -68,7 +68,7 @@ fn pipelines(source: &Source) {
     };
     const ALL: [&str; 6] = ["avdec_h264", "avdec_h265", "jpegdec", "vah264dec", "nvv4l2decoder", "nvvidconv"];
     for known in [3, 4, 6] {
-        let elements = Elements::choose(&|name| ALL[..known].contains(&name), Some(36));
+        let elements = Elements::choose(&|name| ALL[..known].contains(&name), Machine::default());
         for codec in [Codec::Raw, Codec::H264, Codec::H265, Codec::Jpeg, Codec::Other] {
             let Ok(described) = describe(source, Transport::Udp, codec, &elements, &[spec, spec]) else { continue };
             let stages = described.to_string().matches('!').count();

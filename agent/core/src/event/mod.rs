@@ -19,7 +19,7 @@ pub use ids::{Ids, replay_ids};
 pub use make::{Clocks, EventContext, action_event, recovered_event};
 pub use models::{InstalledModel, ModelError, ModelProgress, ModelState, ModelsState, OfferedModel, QuarantinedModel};
 pub use state::{
-    CameraLink, CameraState, Derated, DeviceState, DeviceStatus, GAP_TYPE, GapData, GapStatement, Scoring,
+    CameraLink, CameraState, Decoding, Derated, DeviceState, DeviceStatus, GAP_TYPE, GapData, GapStatement, Scoring,
     StoreCondition, StoreStatus,
 };
 

@@ -144,6 +144,17 @@ pub struct Derated {
     pub one_of: u32,
 }
 
+/// How a camera's stream is decoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Decoding {
+    /// As this machine does it.
+    #[default]
+    Usual,
+    /// On the processor, since the hardware decoder failed.
+    Fallback,
+}
+
 /// Retained on a camera's `state` topic.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CameraState {
@@ -159,6 +170,9 @@ pub struct CameraState {
     /// Absent while every window is scored as far as the device's heat, power and memory go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub derated: Option<Derated>,
+    /// How the stream is decoded.
+    #[serde(default)]
+    pub decoding: Decoding,
     /// Labels of the actions going on.
     pub active: Vec<String>,
     /// Counts the sessions of the stream.
