@@ -48,7 +48,7 @@ case $arch in
   amd64) kernels=(fma_mmm_f32_16x6 avx512_mmm_f32_16x12 avx2_mmm_i32_8x8) vector='v(fmadd|pmadd|pmull|mul)[a-z0-9]*[[:space:]].*%[yz]mm' ;;
 esac
 code=$("$gnu-objdump" --disassemble --no-show-raw-insn "$binary" | awk -v want="$(IFS='|'; echo "${kernels[*]}")" '
-  /^[0-9a-f]+ <.*>:$/ { name = substr($2, 2, length($2) - 3); show = name ~ "^_?(" want ")" }
+  /^[0-9a-f]+ <[^.].*>:$/ { name = substr($2, 2, length($2) - 3); show = name ~ "^_?(" want ")" }
   show && /^ / { print name, $0 }')
 for kernel in "${kernels[@]}"; do
   vectors=$(grep -cE "^_?$kernel.*$vector" <<<"$code" || true)

@@ -43,7 +43,7 @@ said() { grep -q -- "$1" "$log"; }
 # begin OPTIONS: the daemon on a camera with these options of its source.
 begin() {
   {
-    printf '[device]\nname = "vm"\nstate_dir = "/tmp/state"\n[mqtt]\nurl = "mqtt://127.0.0.1:1883"\nembedded = true\n'
+    printf '[device]\nname = "vm"\nstate_dir = "/tmp/state"\n[mqtt]\nurl = "mqtt://127.0.0.1:1883"\n'
     printf '[engine]\nbackend = "tract"\n[[model]]\npath = "/models/tiny-bright"\n'
     printf '[[camera]]\nname = "cam"\nsource = "v4l2:%s%s"\n' "$device" "$1"
   } >/tmp/kinewatch.toml
@@ -60,7 +60,7 @@ end() {
 }
 
 frames() { until_true "$1 frames" above frames_decoded_total "$1"; }
-negotiated() { v4l2-ctl -d "$device" --get-fmt-video --get-parm | sed -n "s/.*$1 *: *//p" | head -n 1; }
+negotiated() { v4l2-ctl -d "$device" --get-fmt-video --get-parm | sed -n "s|.*$1 *: *||p" | head -n 1; }
 is_negotiated() { case $(negotiated "$1") in *"$2"*) ;; *) wrong "$1 is $(negotiated "$1"), not $2" ;; esac; }
 
 # --- steps -------------------------------------------------------------------------------------------------------------

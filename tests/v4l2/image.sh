@@ -26,7 +26,9 @@ depmod --basedir "$package" "$release"
 cp "$package"/boot/vmlinuz-* kernel
 
 rm -rf "$root"
-mkdir -p "$root"/{bin,dev,proc,sys,tmp,etc,usr/bin,models}
+mkdir -p "$root"/{dev,proc,sys,tmp,etc,models} "$root"/usr/{bin,lib,lib64}
+# As Debian has it: GStreamer looks for its plugins beside the library.
+for folder in bin lib lib64; do ln -s "usr/$folder" "$root/$folder"; done
 cp /bin/busybox "$root/bin/"
 for program in $(/bin/busybox --list | grep -vx busybox); do ln -sf busybox "$root/bin/$program"; done
 install -m 755 "$here/guest.sh" "$root/init"

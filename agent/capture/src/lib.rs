@@ -27,6 +27,7 @@ mod secret;
 mod source;
 mod stats;
 mod teardown;
+mod unplugged;
 
 pub use ask::{Offered, ask_rtsp};
 pub use backoff::BackoffOptions;
