@@ -174,7 +174,7 @@ step "format=yuyv, a size and a rate" yuyv
 step "the driver says that the camera is gone (disconnect)" disconnected
 step "unplugged, and plugged in again" unplugged
 step "stopped" stopped
-step "any format: the device's own first" raw
+step "no format asked: GStreamer chooses" raw
 step "another rate" rate
 step "another process has the device" busy
 step "a size that it does not have" size
