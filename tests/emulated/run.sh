@@ -163,7 +163,7 @@ watchdog() {
   pid=$(state MainPID)
   inside kill -STOP "$pid"
   within 150 "the watchdog" restarted
-  within 120 "the service" test "$(state ActiveState)" = active
+  within 120 "the service" active
   [[ $(state MainPID) != "$pid" ]] || fail "the same process"
   inside journalctl --no-pager --unit=kinewatch >"$work/journal.txt"
   grep -q 'Watchdog timeout' "$work/journal.txt" || fail "no watchdog in the journal"
@@ -171,6 +171,7 @@ watchdog() {
 }
 
 restarted() { [[ $(state NRestarts) -ge 1 ]]; }
+active() { [[ $(state ActiveState) == active ]]; }
 
 purge() {
   local begun=$SECONDS
