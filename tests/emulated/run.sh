@@ -23,7 +23,7 @@ fail() {
 
 finish() {
   local status=$?
-  [[ -z ${camera:-} ]] || kill "$camera" || true
+  for child in "${camera:-}" "${builder:-}"; do [[ -z $child ]] || kill "$child" 2>/dev/null || true; done
   # An orderly stop once; nspawn answers a kill by killing everything inside.
   if [[ -n ${leader:-} ]]; then inside systemctl poweroff >/dev/null 2>&1 || kill "$nspawn" || true; fi
   wait || true
@@ -76,10 +76,12 @@ boot() {
 # Of the libraries that decide, store and tell; ONNX Runtime is not among what is built.
 build_tests() {
   local selected=(--lib --test clocks --test traces --test conformance --test contract --test misbehaviour)
-  cross/build.sh "$build" arm64 test --no-run "${selected[@]}" --message-format=json-render-diagnostics >"$work/tests.json"
+  cross/build.sh "$build" arm64 test --no-run "${selected[@]}" --message-format=json-render-diagnostics \
+    >"$work/tests.json" 2>"$work/build.log"
 }
 
 unit_tests() {
+  wait "$builder" || fail "the tests are not built: $(grep -A 5 '^error' "$work/build.log" | head -n 20)"
   python3 - "$work/tests.json" >"$work/tests.txt" <<'PY'
 import json, os, sys
 for line in open(sys.argv[1]):
@@ -89,10 +91,10 @@ for line in open(sys.argv[1]):
         print(os.path.basename(folder), message["target"]["name"], folder, message["executable"])
 PY
   local crate name folder program
-  for crate in core engine store mqtt; do
+  for crate in core engine store mqtt capture; do
     local begun=$SECONDS passed=0 programs=0
     while read -r _ name folder program; do
-      inside KINEWATCH_TEST_ORT=0 bash -c "cd $folder && exec $program --test-threads=2" >"$work/$crate-$name.log" 2>&1 \
+      inside KINEWATCH_TEST_ORT=0 bash -c "cd $folder && exec $program --test-threads=2" </dev/null >"$work/$crate-$name.log" 2>&1 \
         || fail "$crate/$name: $(grep -E '^test .*FAILED|panicked' "$work/$crate-$name.log" | head -n 5)"
       passed=$((passed + $(sed -n 's/^test result: ok. \([0-9]*\) passed.*/\1/p' "$work/$crate-$name.log")))
       programs=$((programs + 1))
@@ -123,7 +125,7 @@ replays() {
     "$reference" replay "${arguments[@]}" --events "$work/x86.jsonl" --scores "$work/x86.csv" >"$work/replay.log" 2>&1 \
       || fail "replay here: $(tail -n 1 "$work/replay.log")"
     inside bash -c "cd /src && exec kinewatch replay ${arguments[*]} --events /work/arm.jsonl --scores /work/arm.csv" \
-      >"$work/replay.log" 2>&1 || fail "replay there: $(tail -n 1 "$work/replay.log")"
+      </dev/null >"$work/replay.log" 2>&1 || fail "replay there: $(tail -n 1 "$work/replay.log")"
     row "\`replay\` of $clip.mp4, $(basename "$model") $precision" \
       "$(python3 tests/emulated/compare.py "$work/x86" "$work/arm" 0.01)" "$begun"
   done <<'CLIPS'
@@ -182,11 +184,12 @@ purge() {
 
 [[ $(id -u) -eq 0 ]] || fail "a container is booted as root; run: sudo --preserve-env=PATH make test-arm64"
 trap finish EXIT
+build_tests &
+builder=$!
 boot
 install
 replays
 service
 watchdog
 purge
-build_tests
 unit_tests
