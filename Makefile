@@ -17,10 +17,10 @@ FAULTS_IN_TEST := judge kill broker-away rtsp-reset rtsp-server rtsp-end rtsp-pa
 SECONDS ?= 20
 SCORE ?= $(wildcard ../shared/contract/score_intervals.py)
 
-.PHONY: help app demo demo-ota run conformance deb test test-systemd test-models test-deps lint fmt faults faults-quick kills fuzz bench models build deps clean
+.PHONY: help app demo demo-ota run conformance deb deb-arm64 deb-amd64 test test-systemd test-arm64 test-v4l2 test-models test-deps lint fmt faults faults-quick kills fuzz bench models build deps clean
 
 help: ## Show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 deps: ## Install the system packages that building and running need (asks for nothing when they are there)
 	@.ci/apt build run
@@ -66,11 +66,25 @@ conformance: build ## Try the TUF client on the reference implementation's repos
 deb: app ## Build the Debian package from the release build; prints where it is
 	@cross/deb.sh $(BUILD)
 
+deb-arm64: ## Build the arm64 package on x86-64, in a chroot of Debian 12 with its Rust; prints where it is (as root)
+deb-amd64: ## Build the x86-64 package the same way: without this machine's Rust and libraries (as root)
+deb-arm64 deb-amd64:
+	@.ci/apt cross
+	@cross/build.sh $(BUILD) $(@:deb-%=%)
+
 test-systemd: app ## Install, hurt, upgrade and purge the package in a container with a real systemd (as root, some minutes)
 	@.ci/apt build run test systemd
 	container=$$(tests/systemd/root.sh $(BUILD)); deb=$$(STRICT=yes cross/deb.sh $(BUILD)); \
 	  KINEWATCH_CONTAINER=$$container KINEWATCH_DEB=$$deb KINEWATCH_SEEN=$(abspath $(BUILD))/systemd/seen \
 	  $(CARGO) test --release --workspace $(FEATURES) --test systemd
+
+test-arm64: app ## Run the arm64 build under qemu: tests, replay beside x86-64, package under systemd (as root, half an hour)
+	@.ci/apt build run test cross
+	@tests/emulated/run.sh $(BUILD) "$$(cross/build.sh $(BUILD) arm64)" $(BUILD)/release/kinewatch
+
+test-v4l2: app ## Capture from a V4L2 device in an emulated machine: formats, unplugging, a device in use (some minutes)
+	@.ci/apt build run vm
+	tests/v4l2/run.sh $(BUILD)/release/kinewatch $(BUILD)/v4l2
 
 test-models: ## Run the tests of training and export (installs PyTorch)
 	@.ci/apt build run test

@@ -1,14 +1,22 @@
 #!/usr/bin/env bash
 # Makes the Debian package of a release build; compiles nothing but, once, cargo-deb. Prints where the package is.
 #
-#   cross/deb.sh BUILD_DIR    with STRICT set: fails where the package would ask for less than the binary needs
+#   cross/deb.sh BUILD_DIR [arm64|amd64]    of a build for that architecture in BUILD_DIR/TRIPLE, else of this machine's own
+#
+# With STRICT set: fails where the package would ask for less than the binary needs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 build=$(realpath "$1")
 cargo_deb=3.8.0
-binary=$build/release/kinewatch
-parts=$build/release/package # agent/Cargo.toml names it as target/release/package
+objdump=objdump release=$build/release for=()
+arch=$(dpkg --print-architecture)
+if [[ -n ${2:-} ]]; then
+  . cross/target.sh "$2"
+  objdump=$gnu-objdump release=$build/$triple/release for=(--target "$triple")
+fi
+binary=$release/kinewatch
+parts=$release/package # agent/Cargo.toml names it as target/release/package
 
 # From source with its own lock file, as every other crate; half a minute of one core, without optimisation.
 tool=$build/tools/cargo-deb-$cargo_deb
@@ -36,7 +44,7 @@ for shell in bash zsh fish; do "$binary" completions "$shell" >"$parts/completio
 gzip -9nc CHANGELOG.md >"$parts/changelog.gz"
 
 # Licences of the crates inside the binary: each with its own files, as they ask for.
-cargo tree --locked --package kinewatch --features kinewatch/embedded-broker --edges normal --prefix none --format '{p}|{l}' \
+cargo tree --locked "${for[@]}" --package kinewatch --features kinewatch/embedded-broker --edges normal --prefix none --format '{p}|{l}' \
   | sed 's/ (\*)$//' | grep -v '^kinewatch' | sort -u | while IFS='|' read -r crate licence; do
   read -r name tag _ <<<"$crate"
   printf '\n==== %s %s: %s\n' "$name" "${tag#v}" "$licence"
@@ -48,7 +56,7 @@ cargo tree --locked --package kinewatch --features kinewatch/embedded-broker --e
 done | gzip -9n >"$parts/third-party.txt.gz"
 
 # What the package asks for has to be what the binary needs.
-needs=$(objdump -T "$binary" | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -n 1)
+needs=$("$objdump" -T "$binary" | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -n 1)
 asks=GLIBC_$(sed -n 's/.*libc6 (>= \([0-9.]*\)).*/\1/p' agent/Cargo.toml)
 if [[ $(printf '%s\n' "$needs" "$asks" | sort -V | tail -n 1) != "$asks" ]]; then
   echo "note: built here, kinewatch needs $needs; for machines with an older one, build on Debian 12 or Ubuntu 22.04" >&2
@@ -56,5 +64,5 @@ if [[ $(printf '%s\n' "$needs" "$asks" | sort -V | tail -n 1) != "$asks" ]]; the
 fi
 
 # Not stripped unless told: the release profile keeps line tables. Two threads, whatever the machine: the same bytes.
-XZ_DEFAULTS=-T2 "$tool/bin/cargo-deb" --no-build --strip --locked --offline --manifest-path agent/Cargo.toml \
-  --output "$build/debian/kinewatch_$version-1_$(dpkg --print-architecture).deb"
+XZ_DEFAULTS=-T2 "$tool/bin/cargo-deb" "${for[@]}" --no-build --strip --locked --offline --manifest-path agent/Cargo.toml \
+  --output "$build/debian/kinewatch_$version-1_$arch.deb"

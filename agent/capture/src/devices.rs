@@ -1,13 +1,16 @@
 //! V4L2 cameras of this machine, and whether a configured one can give what is asked of it.
 //!
 //! Opens devices without streaming, so that one in use by another process can be listed too. Blocks for a few
-//! milliseconds a device; call it from commands, not from a camera's thread.
+//! milliseconds a device: for commands, and for a camera's thread after a failure.
 
 use std::path::PathBuf;
 
 use v4l::video::Capture;
 
 use crate::source::{Mode, Source, V4l2Format};
+
+/// Of the formats of a device, so many stand in an error; cameras have two or three.
+const FORMATS_TOLD: usize = 4;
 
 /// A capture device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,11 +127,14 @@ fn check_offer(device: &Device, format: V4l2Format, mode: Mode) -> Result<(), De
         V4l2Format::Mjpeg => "format=mjpeg",
     };
     let size = mode.size.map(|(w, h)| format!(" at size={w}x{h}")).unwrap_or_default();
-    let offered = device.formats.iter().map(|offer| {
+    let offered = device.formats.iter().take(FORMATS_TOLD).map(|offer| {
         let sizes = offer.sizes.iter().map(|(w, h)| format!(" {w}x{h}")).collect::<String>();
         format!("{}{sizes}", offer.fourcc)
     });
-    let offered = offered.collect::<Vec<_>>().join(", ");
+    let mut offered = offered.collect::<Vec<_>>().join(", ");
+    if device.formats.len() > FORMATS_TOLD {
+        offered += ", and more: `kinewatch devices` lists them";
+    }
     Err(DeviceError::NotOffered { path: device.path.display().to_string(), wanted: format!("{name}{size}"), offered })
 }
 

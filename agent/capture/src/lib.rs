@@ -32,6 +32,7 @@ mod stats;
 mod still;
 mod stop;
 mod teardown;
+mod unplugged;
 
 pub use ask::{Offered, ask_rtsp};
 pub use backoff::BackoffOptions;

@@ -27,6 +27,7 @@ use crate::source::Source;
 use crate::stats::{CameraState, CameraStats, count};
 use crate::stop::{StopSignal, Woke};
 use crate::teardown::Teardowns;
+use crate::unplugged;
 
 /// How often the thread looks at the clock while frames flow.
 const TICK: gst::ClockTime = gst::ClockTime::from_mseconds(200);
@@ -166,6 +167,7 @@ impl CameraThread {
         self.stop.watch(Some(bus.clone()));
         self.delivery.open(self.generation);
         self.alive();
+        let node = unplugged::node(&self.options.source);
         let started = pipeline.set_state(gst::State::Playing);
         self.alive();
         let end = match started {
@@ -182,6 +184,8 @@ impl CameraThread {
         self.options.beat.allow(Instant::now(), self.options.teardown_deadline);
         if !self.teardowns.stop(pipeline) {
             count(&self.stats.abandoned);
+        } else if let Some(held) = node.map(|node| unplugged::let_go(&node)).filter(|held| *held > 0) {
+            debug!(camera = self.options.name, held, "the device is gone, and GStreamer held on to it: let go");
         }
         end
     }
@@ -388,8 +392,12 @@ impl CameraThread {
         self.fruitless = 0;
     }
 
-    /// Says more about a server that cannot be reached, or gives nothing, than GStreamer does.
+    /// Says more about a device that does not fit, or a server that cannot be reached or gives nothing, than GStreamer does.
     fn explain(&self, error: CaptureError, had_frames: bool) -> CaptureError {
+        #[cfg(feature = "v4l")]
+        if let Err(reason) = crate::devices::check_device(&self.options.source) {
+            return CaptureError::Pipeline { source_name: self.source_name.clone(), detail: reason.to_string() };
+        }
         let url = match &self.options.source {
             Source::Rtsp { url, .. } => url,
             Source::Csi { .. } if !had_frames => return error.of_argus(argus::ADVICE),
