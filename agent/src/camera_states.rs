@@ -176,9 +176,9 @@ mod tests {
         let stats = Arc::new(capture::CameraStats::default());
         view.capture.set(Arc::clone(&stats)).unwrap();
         let mut watched = Watched::new(view);
-        assert_eq!(watched.look(1).decoding, Decoding::Usual);
+        assert_eq!(watched.look(1, None).decoding, Decoding::Usual);
         stats.on_processor.store(true, Relaxed);
-        assert_eq!(watched.look(1).decoding, Decoding::Fallback);
+        assert_eq!(watched.look(1, None).decoding, Decoding::Fallback);
     }
 
     #[test]
