@@ -291,7 +291,7 @@ fn on_nvvidconv(source: &Source, platform: Platform, spec: &FrameSpec, name: &st
 
 const UPRIGHT: &str = "videoflip video-direction=auto";
 
-/// The block that scales: VIC leaves the GPU to the models. JetPack 5 knows no other.
+/// The block that scales: VIC leaves the GPU to the models. JetPack 5 is not known to have the property; VIC is what it takes.
 fn engine(platform: Platform) -> &'static str {
     if platform == Platform::Jetpack5 { "" } else { " compute-hw=VIC" }
 }
