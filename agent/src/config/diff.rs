@@ -304,7 +304,8 @@ fn cameras(old: &Plan, new: &Plan) -> Vec<CameraChange> {
 }
 
 fn aspects((old_plan, old): (&Plan, &CameraPlan), (new_plan, new): (&Plan, &CameraPlan)) -> Vec<Aspect> {
-    let CameraPlan { name: _, source, login, transport, stall_timeout, frozen_timeout, min_rate_hz, models, zones } = old;
+    let CameraPlan { name: _, source, login, transport, stall_timeout, frozen_timeout, min_rate_hz, models, zones } =
+        old;
     let (before, after) = (packages(old_plan, models), packages(new_plan, &new.models));
     let exchanged = before.iter().any(|(name, digest)| after.get(name).is_some_and(|other| other != digest));
     [
