@@ -82,7 +82,9 @@ pub(crate) fn open_telling(
             Ok(mut model) => {
                 model.report.why = why(candidate, options, &refused);
                 model.report.refused = refused;
-                model.report.postponed = postponed.filter(|put_off| *put_off != candidate.provider);
+                // Where one of its ways is kept and runs, nothing is left to be built.
+                model.report.postponed =
+                    postponed.filter(|put_off| candidate.backend == Backend::Tract || *put_off != candidate.provider);
                 return Ok(model);
             }
             Err(error) => {
