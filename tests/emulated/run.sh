@@ -23,9 +23,9 @@ fail() {
 
 finish() {
   local status=$?
-  for child in "${camera:-}" "${builder:-}"; do [[ -z $child ]] || kill "$child" 2>/dev/null || true; done
-  # An orderly stop once; nspawn answers a kill by killing everything inside.
-  if [[ -n ${leader:-} ]]; then inside systemctl poweroff >/dev/null 2>&1 || kill "$nspawn" || true; fi
+  for child in "${camera:-}" "${subscriber:-}" "${builder:-}"; do [[ -z $child ]] || kill "$child" 2>/dev/null || true; done
+  # Nothing in it is worth an orderly stop; nspawn answers a kill by killing everything inside.
+  [[ -z ${nspawn:-} ]] || kill -KILL "$nspawn" || true
   wait || true
   printf '\n| tried on emulated arm64 | what happened | s |\n|---|---|---|\n'
   printf '%s\n' "${rows[@]}"
@@ -35,6 +35,9 @@ finish() {
 # --- the container ---------------------------------------------------------------------------------------------------
 
 inside() { nsenter --target "$leader" --all -- env -i "${known[@]}" "$@"; }
+
+# The same for what goes on: not among the container's processes, it cannot hold up its end.
+beside() { nsenter --target "$leader" --mount --uts --ipc --net --root --wd -- env -i "${known[@]}" "$@"; }
 
 # The nearest that qemu has to an Orin's processor: vectors and dot products, but none of the scalable vectors of its `max`,
 # for which other code would run than on a Jetson.
@@ -142,7 +145,8 @@ service() {
     >"$work/rtsp.log" 2>&1 &
   camera=$!
   within 60 "the RTSP server" grep -q rtsp:// "$work/rtsp.log"
-  inside mosquitto_sub -h 127.0.0.1 -q 1 -t 'kinewatch/#' -F '%t %p' >"$work/events.txt" 2>&1 &
+  beside mosquitto_sub -h 127.0.0.1 -q 1 -t 'kinewatch/#' -F '%t %p' >"$work/events.txt" 2>&1 &
+  subscriber=$!
   inside tee /etc/kinewatch/kinewatch.toml >/dev/null <<'TOML'
 [mqtt]
 url = "mqtt://127.0.0.1:1883"

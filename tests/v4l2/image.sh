@@ -11,10 +11,16 @@ here=$(realpath "$(dirname "$0")")
 mkdir -p "$2" && cd "$2"
 root=$PWD/root
 
-package=$(apt-cache depends linux-image-amd64 | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
+PATH=$PATH:/usr/sbin:/sbin
+
+package=$(apt-cache depends linux-image-amd64 2>/dev/null | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
+if [[ -z $package ]]; then
+  echo "error: apt knows no linux-image-amd64: this takes Debian's kernel; run apt-get update on a Debian" >&2
+  exit 1
+fi
 if [[ ! -d $package ]]; then
   echo "fetching $package (70 MB, once)" >&2
-  rm -rf linux-image-* && mkdir part.deb part.tree
+  rm -rf linux-image-* part.* && mkdir part.deb part.tree
   # Its own user has no way into a folder of somebody else.
   (cd part.deb && apt-get -qq -o APT::Sandbox::User=root download "$package" >&2)
   dpkg-deb --fsys-tarfile part.deb/*.deb \
