@@ -73,7 +73,8 @@ fn stalled(root: &Root) -> Option<f64> {
     (0.0..=100.0).contains(&percent).then_some(percent / 100.0)
 }
 
-fn kib(text: &str, name: &str) -> Option<u64> {
+/// A line such as `VmRSS:  12 kB`, in bytes. `name` ends with the colon.
+pub(crate) fn kib(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }

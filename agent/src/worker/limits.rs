@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit, setpriority_process};
 
+use crate::board::memory::kib;
+
 /// What a child may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -41,19 +43,13 @@ impl Limits {
 /// Memory of a process that lies in RAM or in swap, bytes; `None` when it is gone.
 pub(super) fn memory(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    Some(field(&status, "VmRSS:")? + field(&status, "VmSwap:").unwrap_or(0))
+    Some(kib(&status, "VmRSS:")? + kib(&status, "VmSwap:").unwrap_or(0))
 }
 
 /// The most memory of this process so far, bytes.
 pub(super) fn own_peak() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    field(&status, "VmHWM:").unwrap_or(0)
-}
-
-fn field(status: &str, name: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
+    kib(&status, "VmHWM:").unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -65,6 +61,6 @@ mod tests {
         let now = memory(std::process::id()).unwrap();
         assert!(now > 1 << 20 && now <= own_peak() + (64 << 20), "{now}");
         assert_eq!(memory(u32::MAX), None);
-        assert_eq!(field("VmSwap:\t     12 kB\n", "VmSwap:"), Some(12 << 10));
+        assert_eq!(kib("VmSwap:\t     12 kB\n", "VmSwap:"), Some(12 << 10));
     }
 }

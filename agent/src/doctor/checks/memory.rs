@@ -1,6 +1,7 @@
 //! Memory: of the machine, of the daemon, and what the service may have at most.
 
 use super::size;
+use crate::board::memory::kib;
 use crate::doctor::unit::Properties;
 use crate::doctor::{About, Context, Finding};
 
@@ -10,15 +11,11 @@ const WARN_AVAILABLE: u64 = 150 << 20;
 const WARN_LIMIT: u64 = 256 << 20;
 
 pub(super) fn check(context: &Context, about: &About) -> Vec<Finding> {
-    let kib = |text: &str, key: &str| -> Option<u64> {
-        let line = text.lines().find_map(|line| line.strip_prefix(key))?;
-        line.trim_start_matches(':').split_whitespace().next()?.parse::<u64>().ok().map(|n| n * 1024)
-    };
     let machine = context.root.read("/proc/meminfo").unwrap_or_default();
-    let (Some(total), Some(available)) = (kib(&machine, "MemTotal"), kib(&machine, "MemAvailable")) else {
+    let (Some(total), Some(available)) = (kib(&machine, "MemTotal:"), kib(&machine, "MemAvailable:")) else {
         return vec![about.skip("/proc/meminfo cannot be read")];
     };
-    let own = context.daemon.and_then(|pid| kib(&context.root.read(format!("/proc/{pid}/status"))?, "VmRSS"));
+    let own = context.daemon.and_then(|pid| kib(&context.root.read(format!("/proc/{pid}/status"))?, "VmRSS:"));
     let limit = context.unit.known().and_then(|unit| unit.number("MemoryMax"));
     let mut found = Vec::new();
     if available < WARN_AVAILABLE {
