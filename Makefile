@@ -16,8 +16,9 @@ SOAK ?= 2h
 FAULTS_IN_TEST := judge kill broker-away rtsp-reset rtsp-server rtsp-end rtsp-password disk
 SECONDS ?= 20
 SCORE ?= $(wildcard ../shared/contract/score_intervals.py)
+CHECK ?= $(wildcard ../shared/contract/check_events.py)
 
-.PHONY: help app demo demo-ota run conformance deb deb-arm64 deb-amd64 test test-systemd test-arm64 test-v4l2 test-models test-deps lint fmt faults faults-quick kills fuzz bench models build deps clean
+.PHONY: help app demo demo-ota run conformance deb deb-arm64 deb-amd64 test test-systemd test-arm64 test-v4l2 test-models test-deps lint fmt faults faults-quick kills mutations fuzz bench models build deps clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,7 +36,7 @@ demo: app ## Watch two cameras over real RTSP, print events and a table (VIDEO=m
 	tests/demo.sh $(BUILD) $(if $(VIDEO),"$(VIDEO)")
 
 demo-ota: app test-deps ## Models over the air: publish, take over, a bad release, back by itself, halt; every event judged
-	. .ci/ort $(VENV); PYTHON=$(VENV)/bin/python tests/demo-ota.sh $(BUILD)
+	. .ci/ort $(VENV); PYTHON=$(VENV)/bin/python CHECK=$(CHECK) tests/demo-ota.sh $(BUILD)
 
 run: app ## Run the daemon with config/kinewatch.toml (CONFIG=… for another)
 	$(BUILD)/release/kinewatch run --config $(or $(CONFIG),config/kinewatch.toml)
@@ -112,6 +113,9 @@ bench: build ## Measure speed and memory; prints a table of ratios (PEER=DIR: ag
 
 kills: test-deps build ## Kill an update at each of its points, as often as is promised (1,250 times; half an hour); writes the table
 	KINEWATCH_OTA_ROUNDS=50 KINEWATCH_BLESS=1 $(CARGO) test --release --workspace --all-targets $(FEATURES) --test ota_kills -- --nocapture
+
+mutations: test-deps build ## Prove 10,000 mutated graphs as releases are (an hour); writes the table
+	. .ci/ort $(VENV); KINEWATCH_MUTATIONS=10000 KINEWATCH_BLESS=1 $(CARGO) test --release --workspace --all-targets $(FEATURES) --test worker -- mutated --nocapture
 
 fuzz: deps ## Fuzz everything that is parsed from outside (SECONDS=1800: half an hour each, else 20 s)
 	tests/fuzz/run $(SECONDS) $(BUILD)/fuzz

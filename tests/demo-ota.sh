@@ -96,6 +96,7 @@ for line in sys.stdin:
 run "$kinewatch" model history falls --config "$work/kinewatch.toml"
 say "Windows that were left out, by reason"
 metric kinewatch_windows_dropped_total
+if metric kinewatch_windows_dropped_total | grep -v ' 0$'; then echo "error: windows were left out" >&2 && exit 1; fi
 
 say "A bad release is published: its golden clips hold, and on live video it computes what is no number"
 package falls "$bad"
@@ -116,3 +117,5 @@ run "$kinewatch" model list --config "$work/kinewatch.toml"
 kill -TERM "$daemon" && wait "$daemon" || true
 say "Every message that the subscriber had is judged"
 "$build/release/examples/judge" "$work/messages.txt"
+# Another judge, which knows nothing of this project's code.
+if [[ -n ${CHECK:-} ]]; then python3 "$CHECK" --closed "$work/messages.txt" | tail -n 1; fi

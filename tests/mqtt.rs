@@ -27,33 +27,11 @@ fn watching(folder: &Path, broker: &Broker, mqtt: &str, source: &str) -> Daemon 
     Daemon::start(folder, &text)
 }
 
-const RSP: &str = "kinewatch/v1/test/box/rsp/me";
-
-/// Publishes a command.
-fn publish(broker: &Broker, to: &str, name: &str, arguments: &[&str]) {
-    let topic = format!("kinewatch/v1/test/{to}/cmd/{name}");
-    let mut command = Command::new("mosquitto_pub");
-    command.args(["-h", "127.0.0.1", "-p", &broker.port.to_string(), "-q", "1", "-t", &topic]).args(arguments);
-    assert!(command.status().unwrap().success(), "{command:?}");
-}
-
-/// A request of MQTT 5 and its answer.
-fn ask(broker: &Broker, name: &str, payload: &str) -> Value {
-    let topic = format!("kinewatch/v1/test/box/cmd/{name}");
-    let mut command = Command::new("mosquitto_rr");
-    command.args(["-V", "5", "-h", "127.0.0.1", "-p", &broker.port.to_string(), "-q", "1", "-W", "60"]);
-    let output = command.args(["-t", &topic, "-e", RSP, "-m", payload]).output().unwrap();
-    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
-    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&answer["command"], &answer["device"]), (&json!(name), &json!("box")));
-    answer
-}
-
 #[test]
 fn commands_are_done_and_answered() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::start(dir.path(), "");
-    publish(&broker, "box", "reload", &["-r", "-m", "{}"]);
+    broker.send("box", "reload", &["-r", "-m", "{}"]);
     let mut subscriber = broker.subscribe();
     let mut daemon = daemon(dir.path(), &broker, "");
     let mut said = [false; 2];
@@ -62,32 +40,32 @@ fn commands_are_done_and_answered() {
         said[1] |= l.contains("watching");
         said == [true; 2]
     });
-    let pong = ask(&broker, "ping", r#"{"id":"one"}"#);
+    let pong = broker.ask("ping", r#"{"id":"one"}"#);
     assert_eq!((&pong["ok"], &pong["id"]), (&json!(true), &json!("one")), "{pong}");
     assert_eq!(pong["result"]["version"], json!(env!("CARGO_PKG_VERSION")));
     assert!(pong["result"]["session"].as_u64() >= Some(1), "{pong}");
-    let status = ask(&broker, "status", "");
+    let status = broker.ask("status", "");
     let cameras = &status["result"]["cameras"];
     assert_eq!(
         (&cameras[0]["name"], &status["result"]["mqtt"]["commands"]),
         (&json!("front"), &json!(true)),
         "{status}"
     );
-    let code = |name, payload| ask(&broker, name, payload)["error"]["code"].clone();
+    let code = |name, payload| broker.ask(name, payload)["error"]["code"].clone();
     assert_eq!(code("reboot", ""), "unknown_command");
     assert_eq!(code("ack", r#"{"upto":1,"force":true}"#), "invalid_payload");
     assert_eq!(code("camera-restart", r#"{"camera":"Front Door"}"#), "unknown_camera");
     // Without MQTT 5's properties, as of 3.1.1.
-    publish(&broker, "box", "ping", &["-V", "mqttv311", "-n"]);
+    broker.send("box", "ping", &["-V", "mqttv311", "-n"]);
     subscriber.event("the answer on its own topic", |topic, e| topic.ends_with("/box/rsp/ping") && e["ok"] == true);
     // To all: asked for on a topic of the asker, after a moment.
     let console = "kinewatch/v1/test/console/rsp/roll-call";
-    publish(&broker, "_all", "ping", &["-V", "5", "-D", "publish", "response-topic", console, "-n"]);
+    broker.send("_all", "ping", &["-V", "5", "-D", "publish", "response-topic", console, "-n"]);
     let present = subscriber.event("the answer to a command to all", |topic, _| topic == console);
     assert_eq!(present["device"], "box");
     // Where an answer may not go, none goes.
     let abuse = "kinewatch/v1/test/box/evt/front/wave";
-    publish(&broker, "box", "ping", &["-V", "5", "-D", "publish", "response-topic", abuse, "-n"]);
+    broker.send("box", "ping", &["-V", "5", "-D", "publish", "response-topic", abuse, "-n"]);
     subscriber.event("the refusal", |_, e| e["error"]["code"] == "invalid_response");
     let count =
         |name, outcome| daemon.metric(&format!("kinewatch_commands_total{{command=\"{name}\",outcome=\"{outcome}\"}}"));
@@ -109,16 +87,16 @@ fn cameras_and_configuration_are_reached() {
     let broker = Broker::start(dir.path(), "");
     let mut daemon = daemon(dir.path(), &broker, "");
     daemon.log.wait_for("frames", |l| l.contains("frames arrive"));
-    let restarted = ask(&broker, "camera-restart", r#"{"camera":"front"}"#);
+    let restarted = broker.ask("camera-restart", r#"{"camera":"front"}"#);
     assert_eq!(restarted["result"], json!({"camera": "front"}));
     daemon.log.wait_for("frames again", |l| l.contains("frames arrive"));
-    assert_eq!(ask(&broker, "camera-restart", r#"{"camera":"back"}"#)["error"]["code"], "unknown_camera");
-    let reloaded = ask(&broker, "reload", "");
+    assert_eq!(broker.ask("camera-restart", r#"{"camera":"back"}"#)["error"]["code"], "unknown_camera");
+    let reloaded = broker.ask("reload", "");
     assert_eq!((&reloaded["ok"], &reloaded["result"]["result"]), (&json!(true), &json!("applied")), "{reloaded}");
     let file = dir.path().join("kinewatch.toml");
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text.replace("source = \"test:\"", "source = \"tset:\"")).unwrap();
-    let refused = ask(&broker, "reload", "");
+    let refused = broker.ask("reload", "");
     assert_eq!(refused["error"]["code"], "failed");
     assert!(refused["error"]["message"].as_str().unwrap().contains("kinewatch.toml:"), "{refused}");
     daemon.log.signal("TERM");
@@ -135,7 +113,7 @@ fn a_consumer_asks_for_events_again_and_acknowledges_them() {
     let mut daemon = watching(dir.path(), &broker, "[outbox]\nkeep_until = \"consumer\"", &source);
     let sequence = |e: &Value| e["sequence"].as_str().unwrap().parse::<u64>().unwrap();
     let ended = subscriber.event("an action to end", |t, e| t.contains("/evt/") && e["data"]["status"] == "ended");
-    let again = ask(&broker, "resend", r#"{"from":1}"#);
+    let again = broker.ask("resend", r#"{"from":1}"#);
     assert_eq!(
         (&again["result"]["first"], &again["result"]["messages"]),
         (&json!(1), &json!(sequence(&ended))),
@@ -145,14 +123,14 @@ fn a_consumer_asks_for_events_again_and_acknowledges_them() {
     let once_more = subscriber.event("the same again", |t, e| t.contains("/evt/") && is_again(e));
     assert_eq!((&once_more["id"], &once_more["sequence"]), (&ended["id"], &ended["sequence"]));
     let far = format!(r#"{{"upto":{}}}"#, sequence(&ended) + 1000);
-    assert_eq!(ask(&broker, "ack", &far)["error"]["code"], "unavailable", "of numbers that are still to come");
-    let acked = ask(&broker, "ack", &format!(r#"{{"upto":{}}}"#, sequence(&ended)));
+    assert_eq!(broker.ask("ack", &far)["error"]["code"], "unavailable", "of numbers that are still to come");
+    let acked = broker.ask("ack", &format!(r#"{{"upto":{}}}"#, sequence(&ended)));
     assert_eq!(
         (&acked["result"]["released"], &acked["result"]["kept"]),
         (&json!(sequence(&ended)), &json!(0)),
         "{acked}"
     );
-    let nothing = ask(&broker, "resend", r#"{"from":1}"#);
+    let nothing = broker.ask("resend", r#"{"from":1}"#);
     assert_eq!(nothing["result"]["messages"], 0, "{nothing}");
     daemon.log.signal("TERM");
     assert!(daemon.log.wait().success());
@@ -165,7 +143,7 @@ fn a_device_of_the_same_name_is_noticed() {
     let broker = Broker::start(dir.path(), "");
     let mut first = daemon(&dir.path().join("a"), &broker, "client_id = \"one\"");
     first.log.wait_for("the first to watch", |l| l.contains("watching"));
-    ask(&broker, "ping", "");
+    broker.ask("ping", "");
     let second = daemon(&dir.path().join("b"), &broker, "client_id = \"two\"");
     first.log.wait_for("the other to be noticed", |l| l.contains("another device has the same name"));
     assert_eq!(first.metric("kinewatch_namesakes_total "), Some(1.0));
@@ -182,7 +160,7 @@ fn a_flood_of_commands_is_borne() {
     let mut subscriber = broker.subscribe();
     let mut daemon = daemon(dir.path(), &broker, "");
     daemon.log.wait_for("the daemon to watch", |l| l.contains("watching"));
-    ask(&broker, "ping", "");
+    broker.ask("ping", "");
     let lines = "{}\n".repeat(2000);
     let file = dir.path().join("lines");
     std::fs::write(&file, lines).unwrap();
@@ -199,7 +177,7 @@ fn a_flood_of_commands_is_borne() {
     let end = Instant::now() + support::DEADLINE;
     while sum(&daemon) < 2001.0 {
         assert!(Instant::now() < end, "{} of 2000", sum(&daemon));
-        publish(&broker, "box", "status", &["-n"]);
+        broker.send("box", "status", &["-n"]);
     }
     let dropped = sum(&daemon) - metric(&daemon, "kinewatch_commands_total{command=\"ping\",outcome=\"ok\"}");
     assert!(dropped > 1000.0, "{dropped}");
@@ -219,7 +197,7 @@ fn commands_can_be_switched_off() {
     let mut daemon = daemon(dir.path(), &broker, "commands = false");
     subscriber.event("the birth", |topic, e| topic.ends_with("/status") && e["state"] == "online");
     daemon.log.wait_for("the daemon to watch", |l| l.contains("watching"));
-    publish(&broker, "box", "ping", &["-n"]);
+    broker.send("box", "ping", &["-n"]);
     daemon.log.signal("TERM");
     assert!(daemon.log.wait().success());
     subscriber.event("the farewell", |topic, e| topic.ends_with("/status") && e["state"] == "stopped");

@@ -48,6 +48,10 @@ fn fill_up(at: &str, updates: &str) {
     wait_until(&format!("{at}: windows to be scored"), || scored() > before + 10.0);
 
     fs::remove_file(&filler).unwrap();
+    // What needs the disk has failed, and says so at rest once that can be stored; what does not goes on.
+    if ["reserving", "downloading", "unpacking"].contains(&at) {
+        state(&mut subscriber, &format!("{at}: at rest"), |m| m["state"] == "idle" && m["error"]["code"] == "no_space");
+    }
     // The pause after a failure is not waited for; where it goes on by itself there is nothing to be asked for.
     let _asked = model(folder, &["install", MODEL]);
     state(&mut subscriber, &format!("{at}: the release"), |m| rests(m, "1.1.0"));
@@ -144,6 +148,100 @@ fn a_clock_that_is_ten_years_wrong_locks_nothing_out_and_lets_nothing_old_in() {
     clock.set("+0");
     state(&mut subscriber, "all to be well", |m| m["repository_error"].is_null() && rests(m, "1.4.0"));
     assert_eq!(left_out(&daemon), 0.0);
+    daemon.log.signal("TERM");
+    assert!(daemon.log.wait().success());
+}
+
+/// The server of the repository is in other hands: each attempt is refused with its code, and what is watched is watched on.
+#[test]
+fn what_an_enemy_serves_is_refused_while_every_window_is_scored() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path(), "");
+    let publisher = Publisher::start(dir.path());
+    let mut subscriber = broker.subscribe();
+    let text = config(&broker, &publisher.updates(), &[("white", WHITE.to_owned())]);
+    let mut daemon = Daemon::start(dir.path(), &text);
+    let started = subscriber.event("an action", |t, e| t.ends_with("/wave") && e["data"]["status"] == "started");
+    publisher.add("1.1.0", None);
+    let repo = dir.path().join("repo");
+    let file = |folder: &str, end: &str| {
+        let mut files = walkdir::WalkDir::new(repo.join(folder)).into_iter().filter_map(Result::ok);
+        files.find(|file| file.file_name().to_string_lossy().ends_with(end)).unwrap().into_path()
+    };
+    let bundle = file("targets", "bundle.tar.zst");
+    let good = fs::read(&bundle).unwrap();
+    let flipped = |bytes: &[u8]| bytes.iter().enumerate().map(|(at, b)| b ^ u8::from(at == 100)).collect::<Vec<u8>>();
+
+    // The bundle is replaced before the channel names it.
+    let bundles = [
+        ("wrong_hash", flipped(&good)),
+        ("wrong_length", good[..good.len() / 2].to_vec()),
+        ("wrong_length", [&good[..], b"more"].concat()),
+    ];
+    fs::write(&bundle, &bundles[0].1).unwrap();
+    publisher.set("1.1.0", &QUICKER);
+    for (code, bytes) in &bundles {
+        fs::write(&bundle, bytes).unwrap();
+        state(&mut subscriber, &format!("a bundle with {code}"), |m| {
+            m["state"] == "idle" && m["error"]["code"] == *code
+        });
+        fs::write(&bundle, &good[..0]).unwrap();
+        let _again = model(dir.path(), &["install", MODEL]);
+        state(&mut subscriber, "an empty bundle", |m| m["state"] == "idle" && m["error"]["code"] == "wrong_length");
+        let _again = model(dir.path(), &["install", MODEL]);
+    }
+    // So is the metadata, and the channel.
+    for (path, code) in [
+        (repo.join("metadata/timestamp.json"), "below_threshold"),
+        (repo.join("metadata/timestamp.json"), "metadata_too_large"),
+        (file("targets/channels", "tiny-bright.json"), "wrong_hash"),
+    ] {
+        let honest = fs::read(&path).unwrap();
+        let forged = match code {
+            "below_threshold" => {
+                String::from_utf8(honest.clone()).unwrap().replacen("\"version\": ", "\"version\": 9", 1).into_bytes()
+            }
+            "metadata_too_large" => [&honest[..], &vec![b' '; 4 << 20]].concat(),
+            _ => flipped(&honest),
+        };
+        fs::write(&path, forged).unwrap();
+        state(&mut subscriber, code, |m| m["repository_error"]["code"] == code);
+        fs::write(&path, honest).unwrap();
+        state(&mut subscriber, &format!("an honest server after {code}"), |m| m["repository_error"].is_null());
+    }
+    assert_eq!(left_out(&daemon), 0.0);
+    fs::write(&bundle, &good).unwrap();
+    let _asked = model(dir.path(), &["install", MODEL]);
+    state(&mut subscriber, "the release", |m| rests(m, "1.1.0"));
+    let goes_on = subscriber.event("the action to go on", |t, e| {
+        t.ends_with("/wave") && e["data"]["status"] == "updated" && e["data"]["model"]["version"] == "1.1.0"
+    });
+    assert_eq!(goes_on["data"]["action_id"], started["data"]["action_id"]);
+    assert_eq!(left_out(&daemon), 0.0);
+    daemon.log.signal("TERM");
+    assert!(daemon.log.wait().success());
+}
+
+/// The kernel says that nobody keeps the clock: nothing is asked of the repository, and the device watches.
+#[test]
+fn under_a_clock_that_nobody_keeps_updates_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path(), "");
+    let publisher = Publisher::start(dir.path());
+    publisher.add("1.1.0", None);
+    publisher.set("1.1.0", &QUICKER);
+    let mut subscriber = broker.subscribe();
+    let updates = publisher.updates().replace("\"trusted\"", "\"synchronised\"");
+    let mut daemon = Daemon::start(dir.path(), &config(&broker, &updates, &[("white", WHITE.to_owned())]));
+    begins(&mut subscriber, "1.0.0");
+    if daemon.metric("kinewatch_clock_synced ") == Some(1.0) {
+        println!("the clock of this machine is kept: the release is installed instead");
+        state(&mut subscriber, "the release", |m| rests(m, "1.1.0"));
+    } else {
+        state(&mut subscriber, "a clock", |m| {
+            m["repository_error"]["code"] == "clock_not_synchronised" && m["checked_at"].is_null() && rests(m, "1.0.0")
+        });
+    }
     daemon.log.signal("TERM");
     assert!(daemon.log.wait().success());
 }

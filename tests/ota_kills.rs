@@ -11,15 +11,25 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
-use support::fleet::{Publisher, QUICKER, WHITE, config, rests};
+use support::fleet::{BLACK, Publisher, QUICKER, WHITE, config, fails_on_black, rests};
 use support::{Broker, Daemon, example, root};
 
 /// Within which a good model has to be loaded after a kill.
 const BACK: Duration = Duration::from_secs(30);
+const ROLLING_BACK: &str = "rolling_back";
 const AT_RANDOM: &str = "at random";
+
+/// What is on offer.
+#[derive(Clone, Copy, PartialEq)]
+enum Offer {
+    Good,
+    /// It fails on live video, after it has taken over.
+    Bad,
+}
 
 /// A release on offer, and the configuration of a device that follows it.
 struct Fleet {
+    offer: Offer,
     _publisher: Publisher,
     broker: Broker,
     text: String,
@@ -35,17 +45,35 @@ struct Outcome {
 }
 
 impl Fleet {
-    fn offering() -> Self {
+    fn with(offer: Offer) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let publisher = Publisher::start(dir.path());
-        publisher.add("1.1.0", None);
-        publisher.set("1.1.0", &QUICKER);
+        match offer {
+            Offer::Good => {
+                publisher.add("1.1.0", None);
+                publisher.set("1.1.0", &QUICKER);
+            }
+            Offer::Bad => {
+                publisher.add_package(&fails_on_black(&dir.path().join("bad"), "1.1.0"));
+                publisher.set("1.1.0", &["--shadow-windows", "0"]);
+            }
+        }
         let broker = Broker::start(dir.path(), "");
-        let text = config(&broker, &publisher.updates(), &[("white", WHITE.to_owned())]);
-        Self { _publisher: publisher, broker, text, _dir: dir }
+        let cameras = [("white", WHITE.to_owned()), ("black", BLACK.to_owned())];
+        let text = config(&broker, &publisher.updates(), &cameras);
+        Self { offer, _publisher: publisher, broker, text, _dir: dir }
     }
 
-    /// A new device is killed once; then it must watch by a good model, keep its floors, and install the release.
+    /// Whether a device has done with the offer.
+    fn is_over(&self, model: &Value) -> bool {
+        match self.offer {
+            Offer::Good => rests(model, "1.1.0"),
+            Offer::Bad => rests(model, "1.0.0") && model["quarantine"][0]["version"] == "1.1.0",
+        }
+    }
+
+    /// A new device is killed once; then it must watch by a good model, keep its floors, and install the release, or have it
+    /// in quarantine.
     fn kill(&self, fault: &str) -> Outcome {
         let dir = tempfile::tempdir().unwrap();
         let mut faulty = example("faulty");
@@ -67,7 +95,7 @@ impl Fleet {
         });
         let watches = begun.elapsed();
         let by = first["data"]["model"]["version"].as_str().unwrap().to_owned();
-        assert!(["1.0.0", "1.1.0"].contains(&by.as_str()), "{fault}: {first}");
+        assert!(by == "1.0.0" || by == "1.1.0" && self.offer == Offer::Good, "{fault}: {first}");
         assert!(watches < BACK, "{fault}: {watches:?}");
         // What is retained by now, or comes; not what the one that was killed has left.
         let end = self.broker.subscribe().event(&format!("{fault}: the release"), |topic, state| {
@@ -75,9 +103,9 @@ impl Fleet {
             topic.ends_with("/model/state")
                 && state["session"].as_u64() >= Some(since)
                 && model["state"] == "idle"
-                && (rests(model, "1.1.0") || !model["error"].is_null())
+                && (self.is_over(model) || !model["error"].is_null())
         });
-        assert!(rests(&end["models"][0], "1.1.0"), "{fault}: {end}");
+        assert!(self.is_over(&end["models"][0]), "{fault}: {end}");
         daemon.log.signal("TERM");
         assert!(daemon.log.wait().success(), "{fault}");
         let halves = std::fs::read_dir(dir.path().join("state/models/unpacking")).unwrap().count();
@@ -103,9 +131,9 @@ fn floors(folder: &Path) -> [i64; 5] {
 #[test]
 fn killed_anywhere_a_good_model_is_back_and_the_release_is_installed_in_the_end() {
     let rounds: usize = std::env::var("KINEWATCH_OTA_ROUNDS").ok().map_or(1, |rounds| rounds.parse().unwrap());
-    let states = ["reserving", "downloading", "unpacking", "proving", "shadowing", "swapping", "probation", "settling"];
-    let mut places: Vec<String> =
-        states.iter().flat_map(|state| [(*state).to_owned(), format!("{state} done")]).collect();
+    let good = ["reserving", "downloading", "unpacking", "proving", "shadowing", "swapping", "probation", "settling"];
+    let states = good.iter().chain(&[ROLLING_BACK]);
+    let mut places: Vec<String> = states.flat_map(|state| [(*state).to_owned(), format!("{state} done")]).collect();
     // Nothing is done in it: the model runs.
     places.retain(|place| place != "probation done");
     places.push(AT_RANDOM.to_owned());
@@ -117,13 +145,14 @@ fn killed_anywhere_a_good_model_is_back_and_the_release_is_installed_in_the_end(
     std::thread::scope(|scope| {
         for _ in 0..rounds.clamp(4, 10) {
             scope.spawn(|| {
-                let fleet = Fleet::offering();
+                let (good, bad) = (Fleet::with(Offer::Good), Fleet::with(Offer::Bad));
                 while let Some(place) = kills.get(next.fetch_add(1, Relaxed)) {
                     // From the start of the agent to the end of the update, and a little more.
                     let fault = match place.as_str() {
                         AT_RANDOM => format!("store:{:.3}", fastrand::f64() * 6.0),
                         _ => format!("update {place}:0"),
                     };
+                    let fleet = if place.starts_with(ROLLING_BACK) { &bad } else { &good };
                     let outcome = fleet.kill(&fault);
                     outcomes.lock().unwrap().push((*place, outcome));
                 }
@@ -153,7 +182,8 @@ const HEAD: &str = "# Killed in an update
 
 Written by `make kills` (`tests/ota_kills.rs`): a device with a camera is killed (-9) after the commit of a state, or after what it asks
 for was done (\"done\") and before that is committed, or at any time from 0 to 6 s after its start. In every case it then watched by a
-good model within 30 s, no half of a release was left, no floor had fallen, and the release was installed in the end.
+good model within 30 s, no half of a release was left, no floor had fallen, and the release was installed in the end, or the bad one
+(`rolling_back`) was in quarantine. Not tried: `ready`, in which a device only waits for its maintenance window.
 
 | killed | times | watched again within, s | by the release before | by the new one |
 |---|---|---|---|---|

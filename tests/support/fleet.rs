@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::candidates::release;
+use super::candidates::{copy, package, release, rewrite};
 use super::{Broker, Daemon, Process, Stream, Subscriber, free_port, kinewatch, root};
 
 /// Name of the model in all of it.
@@ -14,6 +14,9 @@ pub const MODEL: &str = "tiny-bright";
 
 /// Always white: an action that goes on for as long as it is watched.
 pub const WHITE: &str = "test:white?size=160x120&fps=25";
+
+/// On which `tiny-nan` computes what is no number.
+pub const BLACK: &str = "test:black?size=160x120&fps=25";
 
 /// What a release has to prove, in seconds instead of hours.
 pub const QUICK: [&str; 8] =
@@ -73,6 +76,13 @@ impl Publisher {
             root.display()
         )
     }
+}
+
+/// A release that computes what it should on its golden clips, and no number on black.
+pub fn fails_on_black(into: &Path, version: &str) -> PathBuf {
+    let bad = copy(&package("tiny-nan"), into);
+    rewrite(&bad, |text| text.replacen("tiny-nan", MODEL, 1).replacen("1.0.0", version, 1));
+    bad
 }
 
 /// The web server that every Python has.

@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+/// Where commands are answered.
+pub const RSP: &str = "kinewatch/v1/test/box/rsp/me";
+
 /// How long anything may take before a test gives up.
 pub const DEADLINE: Duration = Duration::from_secs(90);
 
@@ -212,6 +215,26 @@ impl Broker {
         // What is published before the subscription stands would be missing.
         self.process.borrow_mut().wait_for("the subscription", |line| line.contains("Sending SUBACK"));
         Subscriber { process }
+    }
+
+    /// Publishes a command to `box`, or to `_all`.
+    pub fn send(&self, to: &str, name: &str, arguments: &[&str]) {
+        let topic = format!("kinewatch/v1/test/{to}/cmd/{name}");
+        let mut command = Command::new("mosquitto_pub");
+        command.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-q", "1", "-t", &topic]).args(arguments);
+        assert!(command.status().unwrap().success(), "{command:?}");
+    }
+
+    /// A request of MQTT 5 and its answer.
+    pub fn ask(&self, name: &str, payload: &str) -> Value {
+        let topic = format!("kinewatch/v1/test/box/cmd/{name}");
+        let mut command = Command::new("mosquitto_rr");
+        command.args(["-V", "5", "-h", "127.0.0.1", "-p", &self.port.to_string(), "-q", "1", "-W", "60"]);
+        let output = command.args(["-t", &topic, "-e", RSP, "-m", payload]).output().unwrap();
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&answer["command"], &answer["device"]), (&Value::from(name), &Value::from("box")));
+        answer
     }
 
     /// What it has logged so far.

@@ -192,6 +192,36 @@ fn no_space_is_taken_from_the_reserve() {
     assert!(plenty.reserve(&release(3), u64::MAX >> 21, &wanted(slot(2), None)).is_err(), "what the channel asks for");
 }
 
+/// Engines first, then bundles, then packages, and no more than is needed.
+#[test]
+fn space_is_made_in_order_and_no_further_than_is_needed() {
+    let Some(disk) = Mount::new("8m") else { return };
+    let (home, engines) = (disk.0.path().join("models"), disk.0.path().join("engines"));
+    let depot = Depot::open(&home, NO_RESERVE).unwrap().with_engines(&engines);
+    (1..=2).for_each(|minor| drop(install(&depot, minor)));
+    let engine = engines.join(format!("{:.16}-fp16", sha256("a package that is gone")));
+    fs::create_dir_all(&engine).unwrap();
+    for file in [engine.join("falls.engine"), depot.parts().join(format!("{}.part", sha256("gone")))] {
+        fs::write(file, vec![0; 1 << 20]).unwrap();
+    }
+    let fill = |number: u32| {
+        let free = rustix::fs::statvfs(disk.0.path()).unwrap();
+        let free = usize::try_from(free.f_bavail * free.f_frsize).unwrap();
+        fs::write(disk.0.path().join(format!("filler {number}")), vec![0; free]).unwrap();
+    };
+    let make = || depot.reserve(&release(3), 1, &wanted(slot(2), None));
+    fill(0);
+    let freed = make().unwrap();
+    assert_eq!((freed.engines, freed.bundles, freed.packages), (1, 0, 0), "{freed:?}");
+    fill(1);
+    let freed = make().unwrap();
+    assert_eq!((freed.engines, freed.bundles, freed.packages), (0, 1, 0), "{freed:?}");
+    assert!(depot.is_installed("falls", &release(1)));
+    fill(2);
+    assert!(make().is_err(), "a package of a few kilobytes does not make a megabyte");
+    assert!(!depot.is_installed("falls", &release(1)) && depot.is_installed("falls", &release(2)));
+}
+
 #[test]
 fn a_disk_that_fills_up_at_any_step() {
     let Some(disk) = Mount::new("4m") else { return };

@@ -255,13 +255,21 @@ impl Driver {
         let (from, to) = (&note.from, &note.to);
         match &note.fault {
             None => tracing::info!(model, release, from, to, "update"),
-            Some(Fault { code, detail }) if code.disposition() == Disposition::Quarantine => {
+            Some(Fault { code, detail }) if level(*code) == tracing::Level::ERROR => {
                 tracing::error!(model, release, from, to, code = code.as_str(), detail, "update: {}", code.explain());
             }
             Some(Fault { code, detail }) => {
                 tracing::warn!(model, release, from, to, code = code.as_str(), detail, "update: {}", code.explain());
             }
         }
+    }
+}
+
+/// Of the line that says how a step ended: an error where the release is at fault.
+pub(crate) fn level(code: Code) -> tracing::Level {
+    match code.disposition() {
+        Disposition::Quarantine => tracing::Level::ERROR,
+        Disposition::Delay | Disposition::Wait => tracing::Level::WARN,
     }
 }
 

@@ -38,6 +38,8 @@ use tokio::task::LocalSet;
 
 use self::boot::Boot;
 use self::desk::{Desk, Factory};
+#[cfg(test)]
+pub(crate) use self::driver::level;
 use self::driver::{Driver, Told};
 pub use self::view::UpdatesView;
 pub(crate) use self::view::code_of;

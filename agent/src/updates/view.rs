@@ -146,47 +146,9 @@ pub(crate) fn code_of(state: &ModelState) -> Option<Code> {
 
 #[cfg(test)]
 mod tests {
-    use std::fmt::Write;
-    use std::path::Path;
-
     use kinewatch_core::rollout::Fault;
 
     use super::*;
-
-    /// The document that tells an operator of each code, as it is made from the codes themselves.
-    fn document() -> String {
-        let example = Fault::new(Code::ProbationFailed, "1 errors in 112 windows: …");
-        let on_mqtt = serde_json::to_string(&ModelError::from(&example)).unwrap();
-        let mut text = format!(
-            "# Codes of updates\n\nMade from `agent/core/src/rollout/code.rs`; `KINEWATCH_BLESS=1` writes it anew.\n\nA code is seen in four \
-             places, each time with the same words:\n\n- on MQTT, retained: `error` of the model in `model/state` (`repository_error` \
-             for a look at the repository that failed), such as `{on_mqtt}`;\n- in the log: `update model=MODEL release=… from=STATE \
-             to=STATE code=CODE detail=… : EXPLANATION`, as an error where the release is at fault, else as a warning;\n- in `kinewatch \
-             model list` and `kinewatch doctor` (`updates`): `CODE: EXPLANATION (DETAIL)`; the doctor fails where the repository does not \
-             hold, and warns of what the last trial said;\n- in metrics: `kinewatch_update_fault{{model,code}}`.\n\n| code | what follows | \
-             explanation |\n|---|---|---|\n"
-        );
-        for code in Code::ALL {
-            let follows = match code.disposition() {
-                Disposition::Delay => "tried again, after pauses that grow",
-                Disposition::Wait => "nothing, until somebody decides otherwise",
-                Disposition::Quarantine => "quarantine on this device, until a new epoch",
-            };
-            writeln!(text, "| `{code}` | {follows} | {} |", code.explain().replace('|', "\\|")).unwrap();
-        }
-        text
-    }
-
-    #[test]
-    fn the_document_of_codes_is_up_to_date() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("design/update-codes.md");
-        let document = document();
-        if std::env::var_os("KINEWATCH_BLESS").is_some() {
-            std::fs::write(&path, &document).unwrap();
-        }
-        let written = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(written == document, "{}: run the test with KINEWATCH_BLESS=1", path.display());
-    }
 
     #[test]
     fn what_an_offer_waits_for_is_a_word() {

@@ -95,11 +95,52 @@ fn judge(state: &ModelsState, about: &About) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write;
     use std::time::Duration;
+
+    use kinewatch_core::event::ModelError;
 
     use super::*;
     use crate::config::file::{UpdatePolicy, UpdateSwap};
     use crate::doctor::tests::told as lines;
+
+    /// The document that tells an operator of each code, as it is made from the codes themselves.
+    fn document() -> String {
+        let example = Fault::new(Code::ProbationFailed, "1 errors in 112 windows: …");
+        let on_mqtt = serde_json::to_string(&ModelError::from(&example)).unwrap();
+        let mut text = format!(
+            "# Codes of updates\n\nMade from `agent/core/src/rollout/code.rs`; `KINEWATCH_BLESS=1` writes it anew.\n\nA code is seen in four \
+             places, each time with the same words:\n\n- on MQTT, retained: `error` of the model in `model/state` (`repository_error` \
+             for a look at the repository that failed), such as `{on_mqtt}`;\n- in the log: `update model=MODEL release=… from=STATE \
+             to=STATE code=CODE detail=… : EXPLANATION`, at the level of the table;\n- in `kinewatch \
+             model list` and `kinewatch doctor` (`updates`): `CODE: EXPLANATION (DETAIL)`; the doctor asks the repository by itself, and \
+             says what it finds at the level of the table; of what the last trial said it warns;\n- in metrics: `kinewatch_update_fault{{model,code}}`.\n\n| code | log | doctor | \
+             what follows | explanation |\n|---|---|---|---|---|\n"
+        );
+        let about = About::check("updates");
+        for code in Code::ALL {
+            let follows = match code.disposition() {
+                Disposition::Delay => "tried again, after pauses that grow",
+                Disposition::Wait => "nothing, until somebody decides otherwise",
+                Disposition::Quarantine => "quarantine on this device, until a new epoch",
+            };
+            let (log, doctor) = (updates::level(code), told(&Fault::new(code, ""), &about).verdict.name());
+            writeln!(text, "| `{code}` | {log} | {doctor} | {follows} | {} |", code.explain().replace('|', "\\|"))
+                .unwrap();
+        }
+        text
+    }
+
+    #[test]
+    fn the_document_of_codes_is_up_to_date() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("design/update-codes.md");
+        let document = document();
+        if std::env::var_os("KINEWATCH_BLESS").is_some() {
+            std::fs::write(&path, &document).unwrap();
+        }
+        let written = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(written == document, "{}: run the test with KINEWATCH_BLESS=1", path.display());
+    }
 
     fn plan() -> UpdatesPlan {
         UpdatesPlan {
