@@ -24,8 +24,9 @@ fail() {
 finish() {
   local status=$?
   for child in "${camera:-}" "${subscriber:-}" "${builder:-}"; do [[ -z $child ]] || kill "$child" 2>/dev/null || true; done
-  # Nothing in it is worth an orderly stop; nspawn answers a kill by killing everything inside.
-  [[ -z ${nspawn:-} ]] || kill -KILL "$nspawn" || true
+  # Nothing in it is worth an orderly stop; with its first process, everything inside ends.
+  [[ -z ${leader:-} ]] || kill -KILL "$leader" || true
+  [[ -z ${nspawn:-} ]] || kill "$nspawn" 2>/dev/null || true
   wait || true
   printf '\n| tried on emulated arm64 | what happened | s |\n|---|---|---|\n'
   printf '%s\n' "${rows[@]}"
