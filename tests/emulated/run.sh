@@ -24,8 +24,9 @@ fail() {
 finish() {
   local status=$?
   for child in "${camera:-}" "${subscriber:-}" "${builder:-}"; do [[ -z $child ]] || kill "$child" 2>/dev/null || true; done
-  # Nothing in it is worth an orderly stop; nspawn answers a kill by killing everything inside.
-  [[ -z ${nspawn:-} ]] || kill -KILL "$nspawn" || true
+  # Nothing in it is worth an orderly stop; with its first process, everything inside ends.
+  [[ -z ${leader:-} ]] || kill -KILL "$leader" || true
+  [[ -z ${nspawn:-} ]] || kill "$nspawn" 2>/dev/null || true
   wait || true
   printf '\n| tried on emulated arm64 | what happened | s |\n|---|---|---|\n'
   printf '%s\n' "${rows[@]}"
@@ -84,6 +85,8 @@ build_tests() {
 }
 
 unit_tests() {
+  # Every package once more, in batches and beside itself: many minutes by qemu, and the same kernels as the other tests.
+  local long=(--skip a_batch_equals_its_parts --skip after_a_gap_a_stream_is_as_fresh)
   wait "$builder" || fail "the tests are not built: $(grep -A 5 '^error' "$work/build.log" | head -n 20)"
   python3 - "$work/tests.json" >"$work/tests.txt" <<'PY'
 import json, os, sys
@@ -97,7 +100,7 @@ PY
   for crate in core engine store mqtt capture; do
     local begun=$SECONDS passed=0 programs=0
     while read -r _ name folder program; do
-      inside KINEWATCH_TEST_ORT=0 INSTA_WORKSPACE_ROOT=/src INSTA_UPDATE=no bash -c "cd $folder && exec $program --test-threads=2" </dev/null >"$work/$crate-$name.log" 2>&1 \
+      inside KINEWATCH_TEST_ORT=0 INSTA_WORKSPACE_ROOT=/src INSTA_UPDATE=no bash -c "cd $folder && exec $program --test-threads=2 ${long[*]}" </dev/null >"$work/$crate-$name.log" 2>&1 \
         || fail "$crate/$name: $(grep -E '^test .*FAILED|panicked' "$work/$crate-$name.log" | head -n 5)"
       passed=$((passed + $(sed -n 's/^test result: ok. \([0-9]*\) passed.*/\1/p' "$work/$crate-$name.log")))
       programs=$((programs + 1))
