@@ -95,8 +95,7 @@ fn each_release_that_is_at_fault_is_refused_with_its_code_and_the_model_in_use_g
     let publisher = Publisher::start(dir.path());
     let mut subscriber = broker.subscribe();
     let cameras = [("white", WHITE.to_owned()), ("more", WHITE.to_owned())];
-    let updates = publisher.updates().replace("poll_s", "proof_timeout_s = 10\npoll_s");
-    let mut text = config(&broker, &updates, &cameras);
+    let mut text = config(&broker, &publisher.updates(), &cameras);
     let mut graphs: Vec<(&str, &str, &[&str])> = vec![
         ("not-finite", "not_finite", &[]),
         ("disagrees", "golden_mismatch", &[]),
@@ -107,7 +106,6 @@ fn each_release_that_is_at_fault_is_refused_with_its_code_and_the_model_in_use_g
         text = text.replace("backend = \"tract\"", "backend = \"ort\"");
         graphs.insert(0, ("crashes", "worker_crashed", &[]));
         graphs.insert(1, ("eats-memory", "worker_memory", &["--peak-memory-mb", "1000"]));
-        graphs.insert(2, ("hangs", "worker_timeout", &[]));
     }
     let at_fault = graphs.len() as f64;
     let mut daemon = Daemon::start(dir.path(), &text);
@@ -151,6 +149,31 @@ fn each_release_that_is_at_fault_is_refused_with_its_code_and_the_model_in_use_g
     assert!(daemon.log.wait().success());
     subscriber.event("the farewell", |t, e| t.ends_with("/status") && e["state"] == "stopped");
     assert_whole(subscriber.lines());
+}
+
+/// ONNX Runtime alone runs a loop that has no end.
+#[test]
+fn a_release_whose_proof_does_not_end_is_given_up() {
+    if std::env::var_os("ORT_DYLIB_PATH").is_none_or(|library| library.is_empty()) {
+        println!("without ONNX Runtime: no graph is known that hangs");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path(), "");
+    let publisher = Publisher::start(dir.path());
+    publisher.add("1.1.0", Some(&graph("hangs")));
+    publisher.set("1.1.0", &QUICK);
+    let mut subscriber = broker.subscribe();
+    let updates = publisher.updates().replace("poll_s", "proof_timeout_s = 10\npoll_s");
+    let text = config(&broker, &updates, &[("white", WHITE.to_owned())]).replace("\"tract\"", "\"ort\"");
+    let mut daemon = Daemon::start(dir.path(), &text);
+    let failed = state(&mut subscriber, "the proof to be given up", |m| {
+        m["error"]["code"] == "worker_timeout" && m["waits_for"] == "quarantined"
+    });
+    assert_eq!(failed["installed"]["version"], "1.0.0");
+    assert_eq!(left_out(&daemon), 0.0);
+    daemon.log.signal("TERM");
+    assert!(daemon.log.wait().success());
 }
 
 /// For a hundred windows nothing is wrong with it.

@@ -239,7 +239,7 @@ fn under_a_clock_that_nobody_keeps_updates_wait() {
         state(&mut subscriber, "the release", |m| rests(m, "1.1.0"));
     } else {
         state(&mut subscriber, "a clock", |m| {
-            m["repository_error"]["code"] == "clock_not_synchronised" && m["checked_at"].is_null() && rests(m, "1.0.0")
+            m["waits_for"] == "clock_not_synchronised" && m["checked_at"].is_null() && rests(m, "1.0.0")
         });
     }
     daemon.log.signal("TERM");

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use kinewatch_core::event::{
     InstalledModel, ModelError, ModelProgress, ModelState, ModelsState, OfferedModel, QuarantinedModel,
 };
-use kinewatch_core::rollout::step::{Failure, Input, Now, Policy, Settings, Window};
+use kinewatch_core::rollout::step::{ClockState, Failure, Input, Now, Policy, Settings, Window};
 use kinewatch_core::rollout::{Code, Disposition, Machine, Offer, Record, Release, Slot, Verdict};
 
 /// What can be seen of updates. Written by the updater, read by anybody.
@@ -126,6 +126,10 @@ fn waits_for(verdict: &Verdict, record: &Record, now: Now) -> Option<String> {
     if record.candidate().is_some() {
         let closed = record.state() == "ready" && now.window != Window::Open;
         return closed.then(|| "window".to_owned());
+    }
+    // Before it is, nothing is asked for and nothing begun.
+    if now.clock == ClockState::NotSynchronised {
+        return Some(Code::ClockNotSynchronised.as_str().to_owned());
     }
     match verdict {
         Verdict::NoOffer | Verdict::UpToDate | Verdict::Begin => None,

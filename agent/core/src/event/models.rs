@@ -32,7 +32,7 @@ pub struct ModelState {
     pub state: String,
     /// The release that is on trial; null when none is.
     pub candidate: Option<InstalledModel>,
-    /// What `offered` waits for, as a code or `wave`, `approval`, `pause`; null when it does not wait.
+    /// What `offered`, or a look for one, waits for: a code, or `wave`, `approval`, `pause`, `window`; null when nothing waits.
     pub waits_for: Option<String>,
     /// Somebody has pinned the model here.
     pub pinned: bool,
