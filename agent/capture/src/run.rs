@@ -342,7 +342,9 @@ impl CameraThread {
             End::Drained => self.ended(),
             End::Failed(error) => error,
         };
-        if self.falls_back(&error) {
+        // What is played once and gave something would come twice.
+        let over = once && had_frames;
+        if !over && self.falls_back(&error) {
             return Next::Again;
         }
         let error = self.explain(error, had_frames);
@@ -358,8 +360,8 @@ impl CameraThread {
         if !self.options.source.is_file() {
             return Next::Wait;
         }
-        if had_frames {
-            // A truncated or damaged file: what came is good.
+        if had_frames && !(over && matches!(error, CaptureError::Decoder { .. })) {
+            // A truncated or damaged file: what came is good. One that the decoder gave up on may have more.
             return if once { self.finish() } else { Next::Again };
         }
         self.delivery.tell(Captured::Failed(error));
