@@ -37,7 +37,7 @@ impl Argus {
         let Some(request) = request.filter(|_| self.fruitless >= FRUITLESS) else { return false };
         self.fruitless = 0;
         let path = request.display();
-        // Never opens what is there: one request is as good as two, and a link or a pipe in its place is nobody's doing here.
+        // Never opens what is there: one request is as good as two, and a link or a pipe in its place is left alone.
         match fs::File::create_new(request) {
             Ok(_) => info!(camera, request = %path, "asks for a restart of nvargus-daemon"),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

@@ -7,8 +7,8 @@
 
 use std::hash::{DefaultHasher, Hasher};
 
-/// Between the darkest and the brightest of one colour in a picture that shows something. A covered lens gives the same black
-/// again and again and is no fault.
+/// Between the darkest and the brightest of one colour in a picture that shows something. A covered lens gives the same
+/// black again and again and is no fault.
 const CONTRAST: u8 = 16;
 
 /// What the last frames had in common. Times are of `CLOCK_MONOTONIC`, nanoseconds.

@@ -289,9 +289,9 @@ mod tests {
         assert!(third.discard("it was there when we came") && !third.discard("it is what we have built"));
     }
 
-    /// Each sees the other's mark come and go at any moment, and nobody dies.
+    /// Each sees the marks of others come and go at any moment, and nobody dies.
     #[test]
-    fn two_processes_that_come_and_go_at_once_do_not_take_each_other_for_dead() {
+    fn processes_that_come_and_go_at_once_do_not_take_each_other_for_dead() {
         let dir = tempfile::tempdir().unwrap();
         let path = cache(dir.path(), "p").folder(Precision::Fp16).unwrap();
         fs::create_dir_all(&path).unwrap();
