@@ -12,6 +12,10 @@ set -euo pipefail
 fail() { echo "ort-deb: $1" >&2; exit 1; }
 [[ $# -ge 2 && $# -le 3 ]] || { sed -n '2,4s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
+for tool in python3 dpkg-deb; do
+  command -v "$tool" >/dev/null || fail "$tool is missing; apt install ${tool%-deb}"
+done
+
 case $1 in
   jp6) glibc=2.35; needs="nvidia-cudnn, nvidia-tensorrt"; other=jp7 ;;
   jp7) glibc=2.39; needs="nvidia-cudnn, nvidia-tensorrt"; other=jp6 ;;
@@ -24,7 +28,8 @@ out=${3:-.}
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-python3 -m zipfile -e "$wheel" "$work/wheel" 2>/dev/null || fail "$wheel: not a wheel (it cannot be unzipped)"
+told=$(python3 -m zipfile -e "$wheel" "$work/wheel" 2>&1) \
+  || fail "$wheel: cannot be unzipped (${told##*$'\n'}); is it a wheel, was it fetched whole, and is there room in ${TMPDIR:-/tmp}?"
 capi=$work/wheel/onnxruntime/capi
 shopt -s nullglob
 libraries=("$capi"/libonnxruntime.so.[0-9]*)

@@ -7,6 +7,7 @@ case $arch in
   amd64) triple=x86_64-unknown-linux-gnu gnu=x86_64-linux-gnu ;;
   *) echo "error: kinewatch is built for arm64 and amd64, not for $arch" >&2; exit 2 ;;
 esac
+command -v dpkg >/dev/null || { echo "error: this builds on Debian, with its packages; dpkg is missing" >&2; exit 2; }
 if [[ $(dpkg --print-architecture) != amd64 ]]; then
   echo "error: this builds on x86-64 for others; on the device itself run: make deb" >&2
   exit 2

@@ -4,6 +4,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -109,7 +110,50 @@ fn a_wheel_that_would_not_serve_is_refused_with_what_to_do() {
 
     let text = dir.path().join("text.whl");
     fs::write(&text, "this is no wheel").unwrap();
-    assert!(refused(&run("jp6", &text, &out, &[])).contains("not a wheel"));
+    let told = refused(&run("jp6", &text, &out, &[]));
+    let words = ["text.whl: cannot be unzipped (", "BadZipFile: File is not a zip file)"];
+    assert!(words.iter().all(|part| told.contains(part)), "{told}");
     assert!(refused(&run("jp6", &dir.path().join("none.whl"), &out, &[])).contains("no such file"));
     assert!(refused(&run("jp5", &cpu, &out, &[])).contains("write jp6 or jp7"));
+}
+
+#[test]
+fn what_this_machine_lacks_is_no_fault_of_the_wheel() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let cpu = wheel(dir.path(), PLAIN, &GPU[..2]);
+    let bare = dir.path().join("bin");
+    fs::create_dir(&bare).unwrap();
+    symlink("/bin/bash", bare.join("bash")).unwrap();
+    let bare_path = bare.to_str().unwrap();
+    let told = refused(&run("jp6", &cpu, &out, &[("PATH", bare_path)]));
+    assert_eq!(told, "ort-deb: python3 is missing; apt install python3");
+
+    let python = bare.join("python3");
+    let full = "echo Traceback >&2; echo 'OSError: [Errno 28] No space left on device' >&2; exit 1";
+    fs::write(&python, format!("#!/bin/bash\n{full}\n")).unwrap();
+    fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).unwrap();
+    let told = refused(&run("jp6", &cpu, &out, &[("PATH", bare_path)]));
+    assert_eq!(told, "ort-deb: dpkg-deb is missing; apt install dpkg");
+    let path = format!("{bare_path}:{}", std::env::var("PATH").unwrap());
+    let told = refused(&run("jp6", &cpu, &out, &[("PATH", &path)]));
+    assert!(told.contains("cannot be unzipped (OSError: [Errno 28] No space left on device)"), "{told}");
+}
+
+#[test]
+fn a_machine_without_dpkg_is_not_taken_for_a_jetson() {
+    let target = |path: &str| {
+        let script = "set -eu; . cross/target.sh arm64";
+        let output =
+            Command::new("/bin/bash").args(["-c", script]).current_dir(root()).env("PATH", path).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).trim().to_owned()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap();
+    assert_eq!(target(path), "error: this builds on Debian, with its packages; dpkg is missing");
+    let dpkg = dir.path().join("dpkg");
+    fs::write(&dpkg, "#!/bin/bash\necho arm64\n").unwrap();
+    fs::set_permissions(&dpkg, fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(target(path).contains("on the device itself run: make deb"));
 }

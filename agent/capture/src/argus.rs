@@ -4,10 +4,10 @@
 //! ([`crate::CameraOptions::argus_request`]), and a unit of the administrator's that waits for the file does the rest
 //! (`systemd/examples/kinewatch-argus.path`). Off unless that path is given. Called on the camera's thread.
 
-use std::fs;
 use std::path::Path;
+use std::{fs, io};
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::error::CaptureError;
 
@@ -18,6 +18,8 @@ const FRUITLESS: u32 = 2;
 #[derive(Debug, Default)]
 pub(crate) struct Argus {
     fruitless: u32,
+    /// That the request cannot be made has been said.
+    warned: bool,
 }
 
 impl Argus {
@@ -34,10 +36,15 @@ impl Argus {
         self.fruitless = if wedged { self.fruitless + 1 } else { 0 };
         let Some(request) = request.filter(|_| self.fruitless >= FRUITLESS) else { return false };
         self.fruitless = 0;
-        match fs::write(request, []) {
-            Ok(()) => info!(camera, request = %request.display(), "asks for a restart of nvargus-daemon"),
+        let path = request.display();
+        // Never opens what is there: one request is as good as two, and a link or a pipe in its place is left alone.
+        match fs::File::create_new(request) {
+            Ok(_) => info!(camera, request = %path, "asks for a restart of nvargus-daemon"),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                debug!(camera, request = %path, "a restart of nvargus-daemon has been asked for");
+            }
+            Err(_) if std::mem::replace(&mut self.warned, true) => {}
             Err(error) => {
-                let path = request.display();
                 warn!(camera, %error, "{path} cannot be made, so nvargus-daemon is not restarted; is RuntimeDirectory= set?");
             }
         }
@@ -72,5 +79,19 @@ mod tests {
             "one that cannot be made is told"
         );
         assert!(!argus.failed("door", &silent, false, None) && !argus.failed("door", &silent, false, None));
+    }
+
+    /// Whoever owns the folder's other names may have put something in its place.
+    #[test]
+    fn what_lies_where_the_request_goes_is_neither_written_nor_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (request, diary) = (dir.path().join("argus-restart"), dir.path().join("diary"));
+        let silent = CaptureError::Silent { source_name: "csi:0".into(), seconds: 10.0 };
+        fs::write(&diary, "kept").unwrap();
+        std::os::unix::fs::symlink(&diary, &request).unwrap();
+        let mut argus = Argus::default();
+        assert!(!argus.failed("door", &silent, false, Some(&request)));
+        assert!(argus.failed("door", &silent, false, Some(&request)));
+        assert_eq!(fs::read_to_string(diary).unwrap(), "kept");
     }
 }

@@ -27,7 +27,7 @@ use crate::source::Source;
 use crate::stats::{CameraState, CameraStats, count};
 use crate::stop::{StopSignal, Woke};
 use crate::teardown::Teardowns;
-use crate::unplugged;
+use crate::unplugged::Node;
 
 /// How often the thread looks at the clock while frames flow.
 const TICK: gst::ClockTime = gst::ClockTime::from_mseconds(200);
@@ -167,7 +167,7 @@ impl CameraThread {
         self.stop.watch(Some(bus.clone()));
         self.delivery.open(self.generation);
         self.alive();
-        let node = unplugged::node(&self.options.source);
+        let node = Node::of(&self.options.source);
         let started = pipeline.set_state(gst::State::Playing);
         self.alive();
         let end = match started {
@@ -184,8 +184,11 @@ impl CameraThread {
         self.options.beat.allow(Instant::now(), self.options.teardown_deadline);
         if !self.teardowns.stop(pipeline) {
             count(&self.stats.abandoned);
-        } else if let Some(held) = node.map(|node| unplugged::let_go(&node)).filter(|held| *held > 0) {
-            debug!(camera = self.options.name, held, "the device is gone, and GStreamer held on to it: let go");
+        } else if let Some(node) = node.filter(|_| self.is_alone()) {
+            let held = node.let_go();
+            if held > 0 {
+                debug!(camera = self.options.name, held, "the device is gone, and GStreamer held on to it: let go");
+            }
         }
         end
     }
@@ -339,7 +342,9 @@ impl CameraThread {
             End::Drained => self.ended(),
             End::Failed(error) => error,
         };
-        if self.falls_back(&error) {
+        // What is played once and gave something would come twice.
+        let over = once && had_frames;
+        if !over && self.falls_back(&error) {
             return Next::Again;
         }
         let error = self.explain(error, had_frames);
@@ -355,8 +360,8 @@ impl CameraThread {
         if !self.options.source.is_file() {
             return Next::Wait;
         }
-        if had_frames {
-            // A truncated or damaged file: what came is good.
+        if had_frames && !(over && matches!(error, CaptureError::Decoder { .. })) {
+            // A truncated or damaged file: what came is good. One that the decoder gave up on may have more.
             return if once { self.finish() } else { Next::Again };
         }
         self.delivery.tell(Captured::Failed(error));
@@ -423,6 +428,11 @@ impl CameraThread {
 
     fn ended(&self) -> CaptureError {
         CaptureError::Ended { source_name: self.source_name.clone() }
+    }
+
+    /// Whether no other thread can still close what pipelines of this camera have open.
+    fn is_alone(&self) -> bool {
+        self.teardowns.are_over() && self.stats.threads_abandoned.load(Relaxed) == 0
     }
 
     /// Holds back while too many pipelines refuse to die; true when stopped meanwhile.

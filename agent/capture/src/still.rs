@@ -7,8 +7,8 @@
 
 use std::hash::{DefaultHasher, Hasher};
 
-/// Between the darkest and the brightest byte of a picture that shows something. A covered lens gives the same black
-/// again and again and is no fault.
+/// Between the darkest and the brightest of one colour in a picture that shows something. A covered lens gives the same
+/// black again and again and is no fault.
 const CONTRAST: u8 = 16;
 
 /// What the last frames had in common. Times are of `CLOCK_MONOTONIC`, nanoseconds.
@@ -21,16 +21,16 @@ pub(crate) struct Still {
 
 impl Still {
     /// Takes a frame note of. Since when all frames were like it; `None` when the one before was not.
-    pub(crate) fn look(&mut self, pixels: &[u8], now: i64) -> Option<i64> {
+    pub(crate) fn look(&mut self, rgb: &[u8], now: i64) -> Option<i64> {
         let mut hasher = DefaultHasher::new();
-        hasher.write(pixels);
+        hasher.write(rgb);
         let hash = hasher.finish();
         if self.hash.replace(hash) != Some(hash) {
             self.since = now;
             self.changes += 1;
             return None;
         }
-        shows_something(pixels).then_some(self.since)
+        shows_something(rgb).then_some(self.since)
     }
 
     /// A new pipeline: its time counts from its own first frame.
@@ -44,9 +44,16 @@ impl Still {
     }
 }
 
-fn shows_something(pixels: &[u8]) -> bool {
-    let (darkest, brightest) = pixels.iter().fold((u8::MAX, 0), |(low, high), byte| (low.min(*byte), high.max(*byte)));
-    brightest.saturating_sub(darkest) >= CONTRAST
+/// Each colour for itself: a picture of one tint shows nothing.
+fn shows_something(rgb: &[u8]) -> bool {
+    let (mut low, mut high) = ([u8::MAX; 3], [0; 3]);
+    for pixel in rgb.as_chunks::<3>().0 {
+        for (colour, byte) in pixel.iter().enumerate() {
+            low[colour] = low[colour].min(*byte);
+            high[colour] = high[colour].max(*byte);
+        }
+    }
+    low.iter().zip(high).any(|(low, high)| high.saturating_sub(*low) >= CONTRAST)
 }
 
 #[cfg(test)]
@@ -69,5 +76,14 @@ mod tests {
         assert_eq!(still.changes(), 2);
         let black = vec![3_u8; 64 * 48 * 3];
         assert_eq!((still.look(&black, 9), still.look(&black, 10)), (None, None));
+    }
+
+    #[test]
+    fn one_colour_is_no_sign_of_anything_however_bright() {
+        let mut still = Still::default();
+        let mut picture: Vec<u8> = [250, 120, 10].repeat(64 * 48);
+        assert_eq!((still.look(&picture, 1), still.look(&picture, 2)), (None, None));
+        picture[3 * 100 + 2] += 40;
+        assert_eq!((still.look(&picture, 3), still.look(&picture, 4)), (None, Some(3)));
     }
 }

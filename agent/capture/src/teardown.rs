@@ -32,6 +32,11 @@ impl Teardowns {
         self.alive.load(Ordering::Relaxed) >= CLOGGED
     }
 
+    /// Whether none is left that was abandoned, or is being stopped.
+    pub(crate) fn are_over(&self) -> bool {
+        self.alive.load(Ordering::Relaxed) == 0
+    }
+
     /// Stops `pipeline`. False when the deadline passed and it was left behind.
     pub(crate) fn stop(&self, pipeline: gst::Pipeline) -> bool {
         let (ended, done) = sync_channel::<()>(1);
@@ -92,15 +97,16 @@ mod tests {
             let (pipeline, release) = hanging();
             held.push(release);
             assert!(!teardowns.stop(pipeline), "the deadline passes");
+            assert!(!teardowns.are_over());
         }
         assert!(teardowns.is_clogged(), "no more are built until one has stopped");
         held.clear();
-        while teardowns.alive.load(Ordering::Relaxed) > 0 {
+        while !teardowns.are_over() {
             thread::yield_now();
         }
         let quick = Teardowns::new("t".into(), Duration::from_secs(30));
         let (pipeline, release) = hanging();
         drop(release);
-        assert!(quick.stop(pipeline));
+        assert!(quick.stop(pipeline) && quick.are_over());
     }
 }

@@ -7,27 +7,49 @@
 
 use std::fs;
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::source::Source;
 
-/// Where the device of a V4L2 source is now, behind names such as `/dev/v4l/by-id/…`.
-pub(crate) fn node(source: &Source) -> Option<PathBuf> {
-    let Source::V4l2 { device, .. } = source else { return None };
-    fs::canonicalize(device).ok()
+/// The device of a V4L2 source as it is now.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Node {
+    /// Behind names such as `/dev/v4l/by-id/…`.
+    path: PathBuf,
+    /// Its number for the kernel, which a descriptor of it tells even when the node is gone.
+    device: u64,
 }
 
-/// Gives back what this process still holds of `node`, if that device is gone; how many descriptors that were. Their
-/// numbers stay taken, by `/dev/null`: whoever closes one later closes nothing else.
-pub(crate) fn let_go(node: &Path) -> usize {
-    let (Ok(open), Ok(null)) = (fs::read_dir("/proc/self/fd"), fs::File::open("/dev/null")) else { return 0 };
-    let deleted = PathBuf::from(format!("{} (deleted)", node.display()));
-    let of_node = |path: PathBuf| fs::read_link(path).is_ok_and(|target| target == node || target == deleted);
-    open.filter_map(Result::ok)
-        .filter(|entry| of_node(entry.path()))
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|&held| has_hung_up(held) && replace(held, &null))
-        .count()
+impl Node {
+    /// `None` for other sources, and where there is no device.
+    pub(crate) fn of(source: &Source) -> Option<Self> {
+        let Source::V4l2 { device, .. } = source else { return None };
+        let path = fs::canonicalize(device).ok()?;
+        let device = fs::metadata(&path).ok()?.rdev();
+        Some(Self { path, device })
+    }
+
+    /// Gives back what this process still holds of it, if that device is gone; how many descriptors that were. Their
+    /// numbers stay taken, by `/dev/null`: whoever closes one later closes nothing else.
+    ///
+    /// Only while no other thread may close one: its number would be somebody else's before it is replaced.
+    pub(crate) fn let_go(&self) -> usize {
+        let (Ok(open), Ok(null)) = (fs::read_dir("/proc/self/fd"), fs::File::open("/dev/null")) else { return 0 };
+        open.filter_map(Result::ok)
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(|&held| self.is_behind(held) && has_hung_up(held))
+            // Once more: looking took a while.
+            .filter(|&held| self.is_behind(held) && replace(held, &null))
+            .count()
+    }
+
+    fn is_behind(&self, held: RawFd) -> bool {
+        let link = PathBuf::from(format!("/proc/self/fd/{held}"));
+        let deleted = format!("{} (deleted)", self.path.display());
+        fs::read_link(&link).is_ok_and(|target| target == self.path || target == Path::new(&deleted))
+            && fs::metadata(&link).is_ok_and(|meta| meta.rdev() == self.device)
+    }
 }
 
 #[expect(unsafe_code, reason = "a descriptor that is not ours is only known by its number")]
@@ -55,12 +77,22 @@ mod tests {
     fn only_what_has_hung_up_is_let_go() {
         let (held, other) = UnixStream::pair().unwrap();
         let link = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
-        let node = fs::read_link(&link).unwrap();
-        assert_eq!(let_go(&node), 0, "its other end is there");
+        let path = fs::read_link(&link).unwrap();
+        let node = |path: &Path, device| Node { path: path.to_owned(), device };
+        assert_eq!(node(&path, 0).let_go(), 0, "its other end is there");
         drop(other);
-        assert_eq!(let_go(Path::new("/dev/video98")), 0, "another device");
-        assert_eq!(let_go(&node), 1);
+        assert_eq!(node(Path::new("/dev/video98"), 0).let_go(), 0, "another device");
+        assert_eq!(node(&path, 81 << 8).let_go(), 0, "something else that has its name");
+        assert_eq!(node(&path, 0).let_go(), 1);
         assert_eq!(fs::read_link(&link).unwrap(), Path::new("/dev/null"));
-        assert_eq!(let_go(&node), 0, "once");
+        assert_eq!(node(&path, 0).let_go(), 0, "once");
+    }
+
+    #[test]
+    fn a_node_is_known_by_its_number_too() {
+        let of = |device: &str| Node::of(&Source::parse(&format!("v4l2:{device}")).unwrap());
+        let null = of("/dev/null").unwrap();
+        assert_eq!((null.path.as_path(), null.device), (Path::new("/dev/null"), (1 << 8) | 3));
+        assert_eq!((of("/dev/none"), Node::of(&Source::parse("test:").unwrap())), (None, None));
     }
 }

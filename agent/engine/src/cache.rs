@@ -8,6 +8,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::options::Precision;
@@ -60,15 +61,9 @@ impl Folder {
     /// Makes it where it is missing, and empties it where a process died over it.
     pub(crate) fn enter(path: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&path)?;
-        let left = path.join(MARK).exists();
-        let file = File::options().create(true).truncate(false).write(true).open(path.join(MARK))?;
-        let mark = match file.try_lock() {
-            Ok(()) => Some(file),
-            Err(TryLockError::WouldBlock) => None,
-            Err(TryLockError::Error(error)) => return Err(error),
-        };
+        let (mark, died) = take_mark(&path.join(MARK))?;
         let mut folder = Self { path, mark, filled: false };
-        if left && folder.mark.is_some() {
+        if died {
             tracing::warn!(path = %folder.path.display(), "a process died over these engines: they are built anew");
             folder.clear()?;
         }
@@ -128,6 +123,25 @@ impl Drop for Folder {
         }
         // Only a folder in which nothing was kept is empty.
         let _ = fs::remove_dir(&self.path);
+    }
+}
+
+/// The mark, locked, or `None` where another process has it; and whether one died that had it. It has a byte in it from the
+/// moment it is held, so that one that another process is only about to lock is no sign of anything.
+fn take_mark(path: &Path) -> io::Result<(Option<File>, bool)> {
+    loop {
+        let file = File::options().create(true).truncate(false).write(true).open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok((None, false)),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        let meta = file.metadata()?;
+        // Otherwise whoever had it took it away, all well, since it was opened here: it keeps nobody out any more.
+        if meta.nlink() > 0 {
+            file.set_len(1)?;
+            return Ok((Some(file), meta.len() > 0));
+        }
     }
 }
 
@@ -273,6 +287,25 @@ mod tests {
         assert_eq!(names(&path), ["falls.engine"]);
         let mut third = Folder::enter(path.clone()).unwrap();
         assert!(third.discard("it was there when we came") && !third.discard("it is what we have built"));
+    }
+
+    /// Each sees the marks of others come and go at any moment, and nobody dies.
+    #[test]
+    fn processes_that_come_and_go_at_once_do_not_take_each_other_for_dead() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = cache(dir.path(), "p").folder(Precision::Fp16).unwrap();
+        fs::create_dir_all(&path).unwrap();
+        fs::write(path.join("falls.engine"), "good").unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        Folder::enter(path.clone()).unwrap().keep();
+                    }
+                });
+            }
+        });
+        assert_eq!(names(&path), ["falls.engine"]);
     }
 
     #[test]
