@@ -16,7 +16,7 @@ use crate::golden;
 use crate::guard::guarded;
 use crate::library::{LibraryInfo, load};
 use crate::model::Model;
-use crate::options::{Backend, BackendChoice, Candidate, OpenOptions, Precision, Provider, candidates};
+use crate::options::{Backend, BackendChoice, Build, Candidate, OpenOptions, Precision, Provider, candidates};
 use crate::plan::cached::{CachedPlan, Names};
 use crate::plan::clip::ClipPlan;
 use crate::plan::online::OnlinePlan;
@@ -78,7 +78,7 @@ pub(crate) fn open_telling(
             refused.push(format!("{candidate}: {error}"));
             passed.push(error);
         }
-        let broken = if later { Broken::Leave } else { Broken::Rebuild };
+        let broken = if later || options.build == Build::Before { Broken::Leave } else { Broken::Rebuild };
         let run = |place: Option<&Place>| Opening { dir, manifest, options, candidate, place }.run(on_deviation);
         let outcome = cache::through(place.as_ref(), broken, run);
         match outcome {

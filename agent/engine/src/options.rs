@@ -116,6 +116,8 @@ pub enum Build {
     Now,
     /// Not here: ways on this provider are passed over where there are others, and the report says so.
     Later(Provider),
+    /// Before: one that does not serve after all is not built again here.
+    Before,
     /// Not here, whatever else there is: for whoever only looks.
     Never(Provider),
 }
@@ -165,7 +167,7 @@ impl OpenOptions {
     #[must_use]
     pub fn put_off(&self, list: &[Candidate]) -> Option<Provider> {
         let provider = match self.build {
-            Build::Now => return None,
+            Build::Now | Build::Before => return None,
             Build::Never(provider) => return Some(provider),
             Build::Later(provider) => provider,
         };
