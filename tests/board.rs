@@ -7,6 +7,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 
+use kinewatch_engine::{ProbeCommand, link_in_child};
 use support::{Broker, Daemon, example, root, trees};
 
 const UNDER_VOLTAGE: &str = "/sys/class/hwmon/hwmon2/oc1_event_cnt";
@@ -90,6 +91,16 @@ fn a_weak_supply_and_heat_lower_the_rate_and_it_comes_back_by_itself() {
 /// ONNX Runtime of the environment, as other tests take it.
 fn library() -> Option<std::path::PathBuf> {
     std::env::var_os("ORT_DYLIB_PATH").map(Into::into)
+}
+
+#[test]
+fn whether_a_library_can_be_loaded_is_found_out_in_a_child() {
+    let args = ["engine-probe", "--link"].map(str::to_owned).to_vec();
+    let command = ProbeCommand { program: env!("CARGO_BIN_EXE_kinewatch").into(), args };
+    let link = |name: &str| link_in_child(&command, Path::new(name)).map_err(|error| error.to_string());
+    assert_eq!(link("libc.so.6"), Ok(()));
+    let missing = link("libnvinfer.so.0").unwrap_err();
+    assert!(missing.contains("libnvinfer.so.0: cannot open shared object file"), "{missing}");
 }
 
 #[test]

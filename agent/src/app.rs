@@ -173,6 +173,8 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
         engines: inference::engines(&plan.device.state_dir),
         reload: build_reload,
         shared: Arc::clone(&shared),
+        proof_timeout: plan.updates.as_ref().map(|updates| updates.proof_timeout),
+        runtime: runtime.handle().clone(),
     };
     // Ends by itself, with its child, when the agent stops.
     let _engines = Worker::spawn("engines", move || builds::run(&build_parts, build_queue))?;

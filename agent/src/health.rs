@@ -12,6 +12,7 @@ use kinewatch_capture::{CameraControl, CameraState, CameraStats};
 use kinewatch_core::beat::{self, Beat};
 use kinewatch_core::event::{ClockRecord, Derated, StoreCondition, StoreStatus};
 use kinewatch_store::{Gap, StoreError};
+use tokio::sync::Semaphore;
 
 use crate::board::Board;
 use crate::reload::ReloadView;
@@ -52,6 +53,8 @@ pub struct Shared {
     pub threads_left: AtomicU64,
     /// Whether events can be stored.
     pub store: StoreView,
+    /// Held by whoever unpacks a release or runs a model in a child process: memory holds one at a time.
+    pub heavy: Arc<Semaphore>,
     /// The model whose engine is built now.
     pub building: ArcSwapOption<String>,
     /// The board as it was last read; `None` until then.
@@ -320,6 +323,7 @@ impl Shared {
             threads_left: AtomicU64::new(0),
             delivery: DeliveryView { broker: broker.to_owned(), ..DeliveryView::default() },
             store: StoreView::default(),
+            heavy: Arc::new(Semaphore::new(1)),
             building: ArcSwapOption::empty(),
             board: ArcSwapOption::empty(),
             derated: ArcSwapOption::empty(),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use kinewatch_engine::{
     BackendChoice, Build, EngineCache, LibraryInfo, LibrarySearch, OpenOptions, PrecisionChoice, ProbeCommand,
-    Provider, find_library,
+    Provider, find_library, link_in_child,
 };
 
 use crate::board::gpu;
@@ -55,9 +55,44 @@ pub fn open_options(engine: &EnginePlan, engines: Option<PathBuf>) -> Result<Ope
 /// As [`open_options`].
 pub fn serving_options(engine: &EnginePlan, engines: PathBuf) -> Result<OpenOptions, NoLibrary> {
     let search = found(engine)?;
-    let builds = search.found.as_ref().is_some_and(|info| info.providers.contains(&Provider::TensorRt));
+    let builds = search.found.as_ref().is_some_and(|info| builds_engines(engine, info));
     let build = if builds { Build::Later(Provider::TensorRt) } else { Build::Now };
     Ok(OpenOptions { build, ..with_library(engine, Some(engines), search.found) })
+}
+
+/// The same for who looks at what the daemon would do: builds nothing, as the daemon may be about it.
+///
+/// # Errors
+/// As [`open_options`].
+pub fn looking_options(engine: &EnginePlan, engines: PathBuf) -> Result<OpenOptions, NoLibrary> {
+    let options = serving_options(engine, engines)?;
+    let build = if options.build == Build::Now { Build::Now } else { Build::Never(Provider::TensorRt) };
+    Ok(OpenOptions { build, ..options })
+}
+
+/// Whether there may be engines to build. A library that knows of TensorRT is no sign that it is installed: without it every
+/// start would begin a build that fails.
+fn builds_engines(engine: &EnginePlan, library: &LibraryInfo) -> bool {
+    let wanted = engine.providers.contains(&file::Provider::Tensorrt);
+    if !wanted || !library.providers.contains(&Provider::TensorRt) {
+        return false;
+    }
+    let beside = |name: &str| library.path.with_file_name(name);
+    let shared = beside("libonnxruntime_providers_shared.so").display().to_string();
+    let command = child(["engine-probe", "--link", "--before", &shared]);
+    match link_in_child(&command, &beside("libonnxruntime_providers_tensorrt.so")) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::info!(%error, "TensorRT is not used");
+            false
+        }
+    }
+}
+
+/// This binary with a hidden command.
+fn child<const N: usize>(args: [&str; N]) -> ProbeCommand {
+    let program = std::env::current_exe().unwrap_or_else(|_| "kinewatch".into());
+    ProbeCommand { program, args: args.map(str::to_owned).to_vec() }
 }
 
 fn found(engine: &EnginePlan) -> Result<LibrarySearch, NoLibrary> {
@@ -121,8 +156,7 @@ pub fn search(engine: &EnginePlan) -> LibrarySearch {
     if engine.backend == file::Backend::Tract {
         return LibrarySearch::default();
     }
-    let program = std::env::current_exe().unwrap_or_else(|_| "kinewatch".into());
-    let command = ProbeCommand { program, args: vec!["engine-probe".into()] };
+    let command = child(["engine-probe"]);
     // A relative path is the user's, relative to where the command runs.
     let library = engine.ort_library.as_ref().map(|l| std::path::absolute(l).unwrap_or_else(|_| l.clone()));
     find_library(library.as_deref(), &command)

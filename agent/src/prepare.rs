@@ -99,8 +99,8 @@ pub struct Preparer {
     models: Vec<Known>,
     cameras: BTreeMap<String, Laid>,
     candidate: Option<Candidate>,
-    /// The model that is opened with whatever it takes.
-    at_once: Option<String>,
+    /// The model whose engine has been built.
+    built: Option<String>,
     /// Models of the last plan that wait for an engine.
     postponed: Vec<Postponed>,
 }
@@ -162,8 +162,8 @@ impl Preparer {
     pub fn new(group: &str, device: &str, options: OpenOptions) -> Self {
         let (group, device) = (group.to_owned(), device.to_owned());
         let (elements, models, cameras) = (Elements::probe(None), Vec::new(), BTreeMap::new());
-        let (at_once, postponed) = (None, Vec::new());
-        Self { group, device, options, elements, models, cameras, candidate: None, at_once, postponed }
+        let (built, postponed) = (None, Vec::new());
+        Self { group, device, options, elements, models, cameras, candidate: None, built, postponed }
     }
 
     /// With the family of GStreamer elements that the configuration names.
@@ -228,7 +228,7 @@ impl Preparer {
             return Ok(());
         }
         self.warn_of_memory(model, !next.models.is_empty());
-        let build = if self.at_once.as_ref() == Some(&model.name) { Build::Now } else { self.options.build };
+        let build = if self.built.as_ref() == Some(&model.name) { Build::Before } else { self.options.build };
         let options = OpenOptions { build, ..self.options.clone() };
         let opened = models::open(&model.name, &model.path, model.overrides.clone(), &options)?;
         next.postponed.extend(opened.postponed.map(|provider| Postponed {
@@ -262,9 +262,9 @@ impl Preparer {
         }
     }
 
-    /// The model that is opened with whatever it takes from here on, an engine build included.
-    pub fn build_at_once(&mut self, model: Option<&str>) {
-        self.at_once = model.map(str::to_owned);
+    /// The model whose engine has been built, and that is opened with it from here on.
+    pub fn expect_engine(&mut self, model: Option<&str>) {
+        self.built = model.map(str::to_owned);
     }
 
     /// Models of the plan that was prepared last which wait for an engine. Gives each once.

@@ -1,8 +1,8 @@
 //! How far the work is cut back while the device is too hot, short of power or short of memory: pure, no clock, no files.
 //!
 //! Policy. While a cause stands, one request of 2 is run, after [`SETTLE`] one of 4, then one of [`MOST`]: a step has to show
-//! in the temperature before the next is due. After [`CALM`] without a cause it goes back up by one step, and so on. A cause
-//! that returns on a step up takes that step back at once, and doubles the calm asked for before the next try (up to
+//! in the temperature before the next is due. For memory alone it stays at one of [`MOST_FOR_MEMORY`]. After [`CALM`] without
+//! a cause it goes back up by one step, and so on. A cause that returns on a step up takes that step back at once, and doubles the calm asked for before the next try (up to
 //! [`LONGEST`]): a device that only just holds a rate does not swing about it. What each camera keeps whatever the device
 //! asks for is [`crate::schedule::Pace`]'s.
 //!
@@ -21,6 +21,8 @@ pub const CALM: Duration = Duration::from_secs(30);
 pub const LONGEST: Duration = Duration::from_secs(16 * 60);
 /// At the lowest, one request of so many is run.
 pub const MOST: u32 = 8;
+/// The same where memory alone is short: what takes it are models and cameras, and hardly their rate.
+pub const MOST_FOR_MEMORY: u32 = 2;
 
 /// Why the device is to be spared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -83,11 +85,20 @@ impl Derating {
 
     /// Takes what stands now; `now` never goes back. To be called every few seconds.
     pub fn look(&mut self, causes: &[Cause], now: Duration) -> Option<Step> {
-        if causes.is_empty() { self.calm(now) } else { self.strained(now) }
+        let most = match causes {
+            [] => 1,
+            causes if causes.iter().all(|cause| *cause == Cause::Memory) => MOST_FOR_MEMORY,
+            _ => MOST,
+        };
+        // What stands asks for less than what stood before.
+        if causes.is_empty() || self.one_of > most { self.calm(now) } else { self.strained(most, now) }
     }
 
-    fn strained(&mut self, now: Duration) -> Option<Step> {
+    fn strained(&mut self, most: u32, now: Duration) -> Option<Step> {
         self.calm_since = None;
+        if self.one_of == most {
+            return None;
+        }
         let due = match self.last {
             // The step up was one too many.
             Some((Step::Up(_), at)) => {
@@ -98,7 +109,7 @@ impl Derating {
             Some((Step::Down(_), at)) => now.saturating_sub(at) >= SETTLE,
             None => true,
         };
-        (due && self.one_of < MOST).then(|| self.step(Step::Down(self.one_of * 2), now))
+        due.then(|| self.step(Step::Down(self.one_of * 2), now))
     }
 
     fn calm(&mut self, now: Duration) -> Option<Step> {
@@ -163,6 +174,24 @@ mod tests {
         assert!(ups.len() < 30, "{} tries in six hours", ups.len());
         assert!(ups.windows(2).last().is_some_and(|w| w[1] - w[0] >= LONGEST.as_secs()), "{ups:?}");
         assert!(steps.iter().all(|(_, step)| matches!(step, Step::Down(2) | Step::Up(1))), "{steps:?}");
+    }
+
+    #[test]
+    fn memory_alone_costs_half_the_rate_and_no_more() {
+        use Step::{Down, Up};
+        let mut derating = Derating::default();
+        let mut steps = Vec::new();
+        for second in (0..400).step_by(LOOK_S as usize) {
+            let causes: &[Cause] = match second {
+                0..100 => &[Cause::Memory],
+                100..150 => &[Cause::Heat, Cause::Memory],
+                150..300 => &[Cause::Memory],
+                _ => &[],
+            };
+            steps.extend(derating.look(causes, Duration::from_secs(second)).map(|step| (second, step)));
+        }
+        let expected = [(0, Down(2)), (100, Down(4)), (120, Down(8)), (180, Up(4)), (210, Up(2)), (330, Up(1))];
+        assert_eq!(steps, expected);
     }
 
     proptest! {

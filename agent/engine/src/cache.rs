@@ -2,24 +2,35 @@
 //!
 //! `<root>/<digest of the package, 16 digits>-<platform>-<precision>/`. An engine fits one GPU and one version of ONNX Runtime,
 //! TensorRT and CUDA alone, so all of them are in the name: what was built for another is never even opened, and goes once
-//! there is something in its place. A folder that does not serve is a miss: it is emptied, and the engine built once more.
-//! The process that opens a folder holds a lock on a mark in it; a mark that nobody holds was left by a process that died
-//! over it, which may be the folder's fault. Never touches what is not below its root.
+//! there is something in its place. A folder that does not serve is a miss: it is emptied, and the engine built once more, here
+//! or later. Timings of layers fit every package and precision: they are in one folder for the platform, `<root>/timings-<platform>/`,
+//! which outlives the engines, so that the next build is shorter. The process that opens a folder holds a lock on a mark in it; a
+//! mark that nobody holds was left by a process that died over it, which may be the folder's fault. Never touches what is not below its root.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::error::is_of_memory;
 use crate::options::Precision;
 
 /// Hex digits of the package's digest in a name; the depot of models counts on it.
 const DIGITS: usize = 16;
 /// Is there while a process opens the folder.
 const MARK: &str = "opening";
-/// What an engine can be no reason for: the cache is not blamed.
-const INNOCENT: [&str; 5] =
-    ["shared object", "load library", "out of memory", "no cuda-capable device", "driver version is insufficient"];
+/// Says that everything in the folder serves, and with how many rows at most.
+const SERVES: &str = "serves";
+/// Begins the name of a folder of timings; the depot of models counts on it.
+const TIMINGS: &str = "timings-";
+/// What an engine can be no reason for, beside memory: the cache is not blamed.
+const INNOCENT: [&str; 5] = [
+    "shared object",
+    "load library",
+    "no cuda-capable device",
+    "driver version is insufficient",
+    "not enabled in this build",
+];
 
 /// Where engines of a package are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,18 +50,40 @@ impl EngineCache {
         Self { package: digest.to_owned(), ..self.clone() }
     }
 
-    /// The folder for a precision; `None` where the package is not known.
-    #[must_use]
-    pub fn folder(&self, precision: Precision) -> Option<PathBuf> {
+    /// Where it is kept for a precision; `None` where the package is not known.
+    pub(crate) fn place(&self, precision: Precision, max_batch: usize) -> Option<Place> {
         let digest = self.package.get(..DIGITS)?;
-        Some(self.root.join(format!("{digest}-{}-{}", self.platform, precision.name())))
+        Some(Place {
+            engines: self.root.join(format!("{digest}-{}-{}", self.platform, precision.name())),
+            timings: self.root.join(format!("{TIMINGS}{}", self.platform)),
+            max_batch,
+        })
     }
+}
+
+/// Where TensorRT keeps what it builds of one package in one precision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) engines: PathBuf,
+    /// Shared by all on the platform.
+    pub(crate) timings: PathBuf,
+    /// Rows of the larger graph; another has another engine.
+    pub(crate) max_batch: usize,
+}
+
+/// What is done about a folder that does not serve; it is emptied in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// Filled once more.
+    Rebuild,
+    /// Left to a later try.
+    Leave,
 }
 
 /// A folder that this process opens an engine from, or builds one into.
 #[derive(Debug)]
 pub(crate) struct Folder {
-    path: PathBuf,
+    place: Place,
     /// Locked. `None` where another process is about it: that one clears up.
     mark: Option<File>,
     /// Something was in it.
@@ -59,42 +92,48 @@ pub(crate) struct Folder {
 
 impl Folder {
     /// Makes it where it is missing, and empties it where a process died over it.
-    pub(crate) fn enter(path: PathBuf) -> io::Result<Self> {
-        fs::create_dir_all(&path)?;
+    pub(crate) fn enter(place: &Place) -> io::Result<Self> {
+        let path = &place.engines;
+        fs::create_dir_all(path)?;
+        fs::create_dir_all(&place.timings)?;
         let (mark, died) = take_mark(&path.join(MARK))?;
-        let mut folder = Self { path, mark, filled: false };
+        let mut folder = Self { place: place.clone(), mark, filled: false };
         if died {
-            tracing::warn!(path = %folder.path.display(), "a process died over these engines: they are built anew");
+            tracing::warn!(path = %path.display(), "a process died over these engines: they are built anew");
             folder.clear()?;
         }
         folder.filled = folder.contents()?.next().is_some();
         Ok(folder)
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Empties it after a failure that may be its own, so that nothing is opened from it again. Gives whether there was
     /// something from before, and so reason to try once more.
     pub(crate) fn discard(&mut self, failure: &str) -> bool {
         let failure = failure.to_lowercase();
-        if self.mark.is_none() || INNOCENT.iter().any(|words| failure.contains(words)) {
+        if self.mark.is_none() || is_of_memory(&failure) || INNOCENT.iter().any(|words| failure.contains(words)) {
             return false;
+        }
+        if failure.contains("timing cache") {
+            // What stays is complained of again, and removed then.
+            let _ = fs::remove_dir_all(&self.place.timings).and_then(|()| fs::create_dir(&self.place.timings));
         }
         let emptied = self.clear().is_ok();
         std::mem::take(&mut self.filled) && emptied
     }
 
-    /// What is in it serves; what the same package had for other platforms in this precision goes.
+    /// What is in it serves; what the same package had for other platforms in this precision goes, and so do their timings.
     pub(crate) fn keep(self) {
-        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let (digest, precision) = (name.get(..=DIGITS).unwrap_or(&name), name.rsplit('-').next().unwrap_or_default());
-        let others = self.path.parent().and_then(|root| fs::read_dir(root).ok()).into_iter().flatten();
+        // Without it the engines are built once more.
+        let _ = fs::write(self.place.engines.join(SERVES), self.place.max_batch.to_string());
+        let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let (own, timings) = (name(&self.place.engines), name(&self.place.timings));
+        let (digest, precision) = (own.get(..=DIGITS).unwrap_or(&own), own.rsplit('-').next().unwrap_or_default());
+        let others = self.place.engines.parent().and_then(|root| fs::read_dir(root).ok()).into_iter().flatten();
         for other in others.filter_map(Result::ok) {
             let found = other.file_name().to_string_lossy().into_owned();
-            if found != name && found.starts_with(digest) && found.ends_with(&format!("-{precision}")) {
-                tracing::info!(path = %other.path().display(), "engines for another platform: removed");
+            let engines = found != own && found.starts_with(digest) && found.ends_with(&format!("-{precision}"));
+            if engines || found != timings && found.starts_with(TIMINGS) {
+                tracing::info!(path = %other.path().display(), "built for another platform: removed");
                 // What stays takes space and is tried again with the next start.
                 let _ = fs::remove_dir_all(other.path());
             }
@@ -103,7 +142,7 @@ impl Folder {
     }
 
     fn contents(&self) -> io::Result<impl Iterator<Item = PathBuf> + use<>> {
-        let entries = fs::read_dir(&self.path)?.filter_map(Result::ok);
+        let entries = fs::read_dir(&self.place.engines)?.filter_map(Result::ok);
         Ok(entries.filter(|entry| entry.file_name() != MARK).map(|entry| entry.path()))
     }
 
@@ -119,10 +158,10 @@ impl Drop for Folder {
     fn drop(&mut self) {
         if self.mark.is_some() {
             // Left behind it costs a build; it cannot be kept by a folder that is gone.
-            let _ = fs::remove_file(self.path.join(MARK));
+            let _ = fs::remove_file(self.place.engines.join(MARK));
         }
         // Only a folder in which nothing was kept is empty.
-        let _ = fs::remove_dir(&self.path);
+        let _ = fs::remove_dir(&self.place.engines);
     }
 }
 
@@ -145,32 +184,36 @@ fn take_mark(path: &Path) -> io::Result<(Option<File>, bool)> {
     }
 }
 
-/// Whether something is kept there, and nobody is about it or has died over it.
-pub(crate) fn holds(path: &Path) -> bool {
-    let entries = fs::read_dir(path).into_iter().flatten().filter_map(Result::ok);
-    !path.join(MARK).exists() && entries.count() > 0
+/// Whether what is kept there has served for so many rows, and nobody is about it or has died over it.
+pub(crate) fn holds(place: &Place) -> bool {
+    let rows = fs::read_to_string(place.engines.join(SERVES));
+    !place.engines.join(MARK).exists() && rows.is_ok_and(|rows| rows == place.max_batch.to_string())
 }
 
-/// Opens through a folder: once more with an emptied one, where the first try failed with something in it. Without a
-/// folder, or where it cannot be used, nothing is kept.
+/// Opens through a folder. One that was filled and does not serve is emptied, and `broken` says whether it is filled once more.
+/// Without a folder, or where it cannot be used, nothing is kept.
 pub(crate) fn through<T, E: std::fmt::Display>(
-    path: Option<PathBuf>,
-    mut open: impl FnMut(Option<&Path>) -> Result<T, E>,
+    place: Option<&Place>,
+    broken: Broken,
+    mut open: impl FnMut(Option<&Place>) -> Result<T, E>,
 ) -> Result<T, E> {
-    let Some(path) = path else { return open(None) };
-    let mut folder = match Folder::enter(path.clone()) {
+    let Some(place) = place else { return open(None) };
+    let path = place.engines.display();
+    let mut folder = match Folder::enter(place) {
         Ok(folder) => folder,
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "engines cannot be kept: they are built at every start");
+            tracing::warn!(%path, %error, "engines cannot be kept: they are built at every start");
             return open(None);
         }
     };
-    let mut outcome = open(Some(folder.path()));
+    let mut outcome = open(Some(place));
     if let Err(error) = &outcome
         && folder.discard(&error.to_string())
     {
-        tracing::warn!(path = %folder.path().display(), %error, "the engines kept there do not serve: built anew");
-        outcome = open(Some(folder.path()));
+        tracing::warn!(%path, %error, "the engines kept there do not serve: built anew");
+        if broken == Broken::Rebuild {
+            outcome = open(Some(place));
+        }
     }
     match &outcome {
         Ok(_) => folder.keep(),
@@ -193,6 +236,10 @@ mod tests {
         EngineCache { root: root.to_owned(), platform: platform.to_owned(), package }
     }
 
+    fn place(root: &Path) -> Place {
+        cache(root, "p").place(Precision::Fp16, 8).unwrap()
+    }
+
     fn names(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).into_iter().flatten();
         let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
@@ -201,8 +248,8 @@ mod tests {
     }
 
     /// TensorRT: takes what is there when it is `good`, and builds it where there is nothing.
-    fn tensorrt(path: Option<&Path>, built: &mut u32) -> Result<(), String> {
-        let engine = path.unwrap().join("falls.engine");
+    fn tensorrt(place: Option<&Place>, built: &mut u32) -> Result<(), String> {
+        let engine = place.unwrap().engines.join("falls.engine");
         match fs::read_to_string(&engine).as_deref() {
             Ok("good") => return Ok(()),
             Ok(_) => return Err("could not deserialize engine from cache".into()),
@@ -214,7 +261,8 @@ mod tests {
     #[test]
     fn everything_that_an_engine_fits_alone_is_in_its_name() {
         let cache = cache(Path::new("/var/lib/kinewatch/engines"), "ort1.23.0-trt10.3.0-cuda12.6-orin");
-        let folder = |cache: &EngineCache, precision| cache.folder(precision).map(|f| f.display().to_string());
+        let folder =
+            |cache: &EngineCache, precision| cache.place(precision, 8).map(|place| place.engines.display().to_string());
         assert_eq!(
             folder(&cache, Precision::Fp16).unwrap(),
             "/var/lib/kinewatch/engines/0123456789abcdef-ort1.23.0-trt10.3.0-cuda12.6-orin-fp16"
@@ -225,29 +273,72 @@ mod tests {
     }
 
     #[test]
+    fn timings_are_shared_by_packages_and_precisions_of_a_platform_and_outlive_engines() {
+        let dir = tempfile::tempdir().unwrap();
+        let timings = |platform: &str, precision, package: &str| {
+            cache(dir.path(), platform).of_package(package).place(precision, 8).unwrap().timings
+        };
+        let ours = timings("trt10.3", Precision::Fp16, DIGEST);
+        assert_eq!(ours, dir.path().join("timings-trt10.3"));
+        assert_eq!(ours, timings("trt10.3", Precision::Fp32, &"f".repeat(64)));
+        assert_ne!(ours, timings("trt10.9", Precision::Fp16, DIGEST));
+
+        let place = cache(dir.path(), "trt10.3").place(Precision::Fp16, 8).unwrap();
+        let fill = || {
+            fs::create_dir_all(&place.engines).unwrap();
+            fs::create_dir_all(&place.timings).unwrap();
+            fs::write(place.timings.join("sm87.timing"), "ms").unwrap();
+            fs::write(place.engines.join("falls.engine"), "half").unwrap();
+        };
+        fill();
+        fs::write(place.engines.join(MARK), "").unwrap();
+        drop(Folder::enter(&place).unwrap());
+        assert_eq!(names(&place.timings), ["sm87.timing"], "a build that was ended is shorter the next time");
+        fill();
+        assert!(Folder::enter(&place).unwrap().discard("TensorRT EP could not create timing cache"));
+        assert_eq!(names(&place.timings), [""; 0], "they are what does not serve");
+    }
+
+    #[test]
     fn a_good_engine_is_built_once_and_a_broken_one_once_more() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = cache(dir.path(), "p").folder(Precision::Fp16);
+        let place = place(dir.path());
         let mut built = 0;
-        let open = |built: &mut u32| through(folder.clone(), |path| tensorrt(path, built));
+        let open = |built: &mut u32| through(Some(&place), Broken::Rebuild, |place| tensorrt(place, built));
+        assert!(!holds(&place));
         open(&mut built).unwrap();
         open(&mut built).unwrap();
-        assert!(built == 1 && holds(folder.as_ref().unwrap()) && !holds(dir.path().join("none").as_path()));
-        let engine = folder.as_ref().unwrap().join("falls.engine");
+        assert!(built == 1 && holds(&place));
+        assert!(!holds(&Place { max_batch: 4, ..place.clone() }), "another batch has another engine");
+        let engine = place.engines.join("falls.engine");
         fs::write(&engine, "go").unwrap();
         open(&mut built).unwrap();
         assert_eq!((built, fs::read_to_string(engine).unwrap().as_str()), (2, "good"));
-        assert_eq!(names(folder.as_ref().unwrap()), ["falls.engine"], "no mark stays");
+        assert_eq!(names(&place.engines), ["falls.engine", SERVES], "no mark stays");
+    }
+
+    #[test]
+    fn a_broken_engine_is_not_built_where_builds_are_put_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(dir.path());
+        let mut built = 0;
+        through(Some(&place), Broken::Rebuild, |place| tensorrt(place, &mut built)).unwrap();
+        fs::write(place.engines.join("falls.engine"), "go").unwrap();
+        assert!(holds(&place), "it cannot be told before it is opened");
+        let outcome = through(Some(&place), Broken::Leave, |place| tensorrt(place, &mut built));
+        assert_eq!((outcome.unwrap_err().as_str(), built), ("could not deserialize engine from cache", 1));
+        assert!(!holds(&place) && !place.engines.exists(), "the next start builds it");
     }
 
     #[test]
     fn a_failure_that_stays_is_told_after_one_more_try_and_an_empty_cache_is_not_tried_twice() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = cache(dir.path(), "p").folder(Precision::Fp16).unwrap();
+        let place = place(dir.path());
+        let folder = place.engines.clone();
         let mut tries = 0;
         let mut fails = |error: &str| {
             tries = 0;
-            let outcome: Result<(), String> = through(Some(folder.clone()), |_| {
+            let outcome: Result<(), String> = through(Some(&place), Broken::Rebuild, |_| {
                 tries += 1;
                 Err(error.into())
             });
@@ -263,29 +354,37 @@ mod tests {
         assert_eq!(fails("no kernel image").1, 2);
         assert!(!folder.exists(), "nothing that does not serve is opened at the next start");
         fill();
-        let missing = "libcudnn.so.9: cannot open shared object file";
-        assert_eq!(fails(missing), (missing.into(), 1), "no fault of the engine");
-        assert_eq!(names(&folder), ["falls.engine"]);
+        for innocent in [
+            "libcudnn.so.9: cannot open shared object file",
+            "Failed to allocate memory for requested buffer of size 268435456",
+            "std::bad_alloc",
+            "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED",
+            "TensorRT execution provider is not enabled in this build",
+        ] {
+            assert_eq!(fails(innocent), (innocent.into(), 1), "no fault of the engine");
+            assert_eq!(names(&folder), ["falls.engine"]);
+        }
     }
 
     #[test]
     fn what_a_process_died_over_is_built_anew_and_what_one_works_on_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let path = cache(dir.path(), "p").folder(Precision::Fp16).unwrap();
+        let place = place(dir.path());
+        let path = place.engines.clone();
         fs::create_dir_all(&path).unwrap();
         for file in ["falls.engine", MARK] {
             fs::write(path.join(file), "half").unwrap();
         }
-        let first = Folder::enter(path.clone()).unwrap();
-        assert!(!first.filled && names(&path) == [MARK] && !holds(&path));
+        let first = Folder::enter(&place).unwrap();
+        assert!(!first.filled && names(&path) == [MARK] && !holds(&place));
         fs::write(path.join("falls.engine"), "half").unwrap();
-        let mut second = Folder::enter(path.clone()).unwrap();
+        let mut second = Folder::enter(&place).unwrap();
         assert!(second.filled && !second.discard("could not deserialize"), "another one is about it");
         drop(second);
         assert_eq!(names(&path), ["falls.engine", MARK]);
         first.keep();
-        assert_eq!(names(&path), ["falls.engine"]);
-        let mut third = Folder::enter(path.clone()).unwrap();
+        assert_eq!(names(&path), ["falls.engine", SERVES]);
+        let mut third = Folder::enter(&place).unwrap();
         assert!(third.discard("it was there when we came") && !third.discard("it is what we have built"));
     }
 
@@ -312,8 +411,8 @@ mod tests {
     fn engines_of_the_platform_before_go_when_there_are_others() {
         let dir = tempfile::tempdir().unwrap();
         let open = |platform: &str, precision, package: &str| {
-            let folder = cache(dir.path(), platform).of_package(package).folder(precision);
-            through(folder, |path| tensorrt(path, &mut 0)).unwrap();
+            let place = cache(dir.path(), platform).of_package(package).place(precision, 8);
+            through(place.as_ref(), Broken::Rebuild, |place| tensorrt(place, &mut 0)).unwrap();
         };
         let other = "f".repeat(64);
         open("trt10.3", Precision::Fp16, DIGEST);
@@ -322,7 +421,12 @@ mod tests {
         open("trt10.9", Precision::Fp16, DIGEST);
         assert_eq!(
             names(dir.path()),
-            ["0123456789abcdef-trt10.3-fp32", "0123456789abcdef-trt10.9-fp16", "ffffffffffffffff-trt10.3-fp16"]
+            [
+                "0123456789abcdef-trt10.3-fp32",
+                "0123456789abcdef-trt10.9-fp16",
+                "ffffffffffffffff-trt10.3-fp16",
+                "timings-trt10.9"
+            ]
         );
     }
 
@@ -331,7 +435,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
-        let outcome: Result<bool, String> = through(Some(file.join("engines")), |path| Ok(path.is_none()));
+        let place = place(&file.join("engines"));
+        let outcome: Result<bool, String> = through(Some(&place), Broken::Rebuild, |place| Ok(place.is_none()));
         assert_eq!(outcome, Ok(true));
     }
 }

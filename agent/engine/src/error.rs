@@ -36,6 +36,25 @@ pub(crate) fn one_line(text: &str) -> String {
     text.trim_end_matches('.').to_owned()
 }
 
+/// Whether a message is about memory that could not be had; each library says it in its own words, Rust's among them.
+#[must_use]
+pub fn is_of_memory(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    [
+        "bad_alloc",
+        "bad allocation",
+        "failed to allocate",
+        "cannot allocate memory",
+        "out of memory",
+        "outofmemory",
+        "alloc_failed",
+        "memory allocation of",
+        "memory exhausted",
+    ]
+    .iter()
+    .any(|words| message.contains(words))
+}
+
 /// A model package could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -85,6 +104,16 @@ pub enum OpenError {
         backend: &'static str,
         /// Name of the output.
         tensor: String,
+    },
+    /// An engine has to be built first, and not here.
+    #[error(
+        "model {model}: its engine for {provider} is not built yet; the daemon builds it when it starts, which may take minutes"
+    )]
+    NotBuilt {
+        /// Package name.
+        model: String,
+        /// `tensorrt`.
+        provider: &'static str,
     },
     /// The first run failed.
     #[error("{}: {backend} loads it but cannot run it: {detail}; re-export it without the operator named", path.display())]
@@ -182,7 +211,7 @@ impl OpenError {
     #[must_use]
     pub fn disposition(&self) -> Disposition {
         match self {
-            Self::Read { .. } => Disposition::Retry,
+            Self::Read { .. } | Self::NotBuilt { .. } => Disposition::Retry,
             Self::Library(_)
             | Self::NeedsOrt { .. }
             | Self::Operators { .. }

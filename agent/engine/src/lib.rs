@@ -31,11 +31,12 @@ mod stream;
 
 pub use bench::{BenchResult, Milliseconds, bench, check, measure};
 pub use cache::EngineCache;
-pub use error::{BackendError, Disposition, InferError, LinkError, OpenError, ProbeError};
+pub use error::{BackendError, Disposition, InferError, LinkError, OpenError, ProbeError, is_of_memory};
 pub use golden::check_golden;
 pub use guard::install_hook as install_panic_guard;
 pub use library::{
-    LibraryInfo, LibrarySearch, MINIMUM_MINOR, ProbeCommand, find_library, link_library, probe_in_child, probe_library,
+    LibraryInfo, LibrarySearch, MINIMUM_MINOR, ProbeCommand, find_library, link_in_child, link_library, probe_in_child,
+    probe_library,
 };
 pub use logits::Logits;
 pub use model::{Model, Request};

@@ -9,14 +9,14 @@ use kinewatch_core::manifest::{Graph, Manifest, Plan as ManifestPlan, RequiredBa
 use crate::backend::ort::{OrtSession, OrtSetup};
 use crate::backend::tract::TractSession;
 use crate::backend::{LoadFailure, Session};
-use crate::cache;
+use crate::cache::{self, Broken, Place};
 use crate::contract::{self, GraphSpec};
 use crate::error::{BackendError, InferError, OpenError};
 use crate::golden;
 use crate::guard::guarded;
 use crate::library::{LibraryInfo, load};
 use crate::model::Model;
-use crate::options::{Backend, BackendChoice, Candidate, OpenOptions, Precision, Provider, candidates};
+use crate::options::{Backend, BackendChoice, Build, Candidate, OpenOptions, Precision, Provider, candidates};
 use crate::plan::cached::{CachedPlan, Names};
 use crate::plan::clip::ClipPlan;
 use crate::plan::online::OnlinePlan;
@@ -63,9 +63,11 @@ pub(crate) fn open_telling(
             continue;
         }
         let on_ort = candidate.backend == Backend::Ort;
-        let engines = options.cache.as_ref().filter(|_| on_ort && candidate.provider == Provider::TensorRt);
-        let engines = engines.and_then(|cache| cache.folder(candidate.precision));
-        if on_ort && put_off == Some(candidate.provider) && !engines.as_deref().is_some_and(cache::holds) {
+        let kept = options.cache.as_ref().filter(|_| on_ort && candidate.provider == Provider::TensorRt);
+        let place = kept.and_then(|cache| cache.place(candidate.precision, options.max_batch));
+        let later = on_ort && put_off == Some(candidate.provider);
+        let holds = || place.as_ref().is_some_and(cache::holds);
+        if later && !holds() {
             if postponed.replace(candidate.provider).is_none() {
                 refused.push(format!("{candidate}: its engine is not built yet"));
             }
@@ -76,8 +78,9 @@ pub(crate) fn open_telling(
             refused.push(format!("{candidate}: {error}"));
             passed.push(error);
         }
-        let outcome =
-            cache::through(engines, |engines| Opening { dir, manifest, options, candidate, engines }.run(on_deviation));
+        let broken = if later || options.build == Build::Before { Broken::Leave } else { Broken::Rebuild };
+        let run = |place: Option<&Place>| Opening { dir, manifest, options, candidate, place }.run(on_deviation);
+        let outcome = cache::through(place.as_ref(), broken, run);
         match outcome {
             Ok(mut model) => {
                 model.report.why = why(candidate, options, &refused);
@@ -91,11 +94,19 @@ pub(crate) fn open_telling(
                 if matches!(error, OpenError::Provider { .. }) {
                     unavailable = Some(candidate.provider);
                 }
+                if later && !holds() {
+                    // It has been emptied: the engine can be built.
+                    postponed.get_or_insert(candidate.provider);
+                }
                 last = Some((candidate, error));
             }
         }
     }
-    Err(last.map_or_else(|| OpenError::Options("no back end is left to try".to_owned()), |(_, error)| error))
+    Err(match (last, postponed) {
+        (Some((_, error)), _) => error,
+        (None, Some(provider)) => OpenError::NotBuilt { model: manifest.name.clone(), provider: provider.name() },
+        (None, None) => OpenError::Options("no back end is left to try".to_owned()),
+    })
 }
 
 /// The last failure is the caller's; those before it are told here.
@@ -151,8 +162,8 @@ struct Opening<'a> {
     manifest: &'a Manifest,
     options: &'a OpenOptions,
     candidate: Candidate,
-    /// Where TensorRT keeps what it builds of this model.
-    engines: Option<&'a Path>,
+    /// Where TensorRT keeps what it builds.
+    place: Option<&'a Place>,
 }
 
 /// What is learnt on the way.
@@ -318,7 +329,7 @@ impl Opening<'_> {
                     required: self.options.require_provider.is_some(),
                     threads: self.options.threads,
                     batch: rows,
-                    engines: self.engines,
+                    place: self.place,
                 };
                 let (session, nodes) = self.sheltered(path, || OrtSession::open(path, spec, &setup))?;
                 if rows == 1 {

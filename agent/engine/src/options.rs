@@ -116,6 +116,10 @@ pub enum Build {
     Now,
     /// Not here: ways on this provider are passed over where there are others, and the report says so.
     Later(Provider),
+    /// Before: one that does not serve after all is not built again here.
+    Before,
+    /// Not here, whatever else there is: for whoever only looks.
+    Never(Provider),
 }
 
 /// How to open a model.
@@ -162,7 +166,11 @@ impl OpenOptions {
     /// provider is required or is all there is.
     #[must_use]
     pub fn put_off(&self, list: &[Candidate]) -> Option<Provider> {
-        let Build::Later(provider) = self.build else { return None };
+        let provider = match self.build {
+            Build::Now | Build::Before => return None,
+            Build::Never(provider) => return Some(provider),
+            Build::Later(provider) => provider,
+        };
         let serves = |c: &Candidate| c.backend == Backend::Tract || c.provider != provider;
         (self.require_provider.is_none() && list.iter().any(serves)).then_some(provider)
     }
@@ -306,6 +314,8 @@ mod tests {
         assert_eq!(put_off(&later), Some(Provider::TensorRt));
         let required = OpenOptions { require_provider: Some(Provider::TensorRt), ..later.clone() };
         assert_eq!(put_off(&required), None, "nothing else may serve");
+        let looks = OpenOptions { build: Build::Never(Provider::TensorRt), ..required };
+        assert_eq!(put_off(&looks), Some(Provider::TensorRt), "who only looks does not wait for it");
         let only = [Provider::TensorRt];
         let alone = OpenOptions { provider_order: only.to_vec(), backend: BackendChoice::Ort, ..later.clone() };
         assert_eq!(put_off(&alone), None, "nothing else can");

@@ -21,14 +21,15 @@ pub fn platform(root: &Root, ort_version: &str) -> String {
     parts.into_iter().flatten().map(|part| plain(&part)).collect::<Vec<_>>().join("-")
 }
 
-/// `libnvinfer.so.10.3.0` is 10.3.0; the longest name is the library, the shorter ones are links.
+/// `libnvinfer.so.10.3.0` is 10.3.0; shorter names are links to it, and the newest is what is in use.
 fn tensorrt(root: &Root) -> Option<String> {
     let version = |name: &String| {
-        let version = name.strip_prefix("libnvinfer.so.")?;
-        version.chars().all(|c| c.is_ascii_digit() || c == '.').then(|| version.to_owned())
+        let parts = name.strip_prefix("libnvinfer.so.")?.split('.');
+        parts.map(|part| part.parse::<u32>().ok()).collect::<Option<Vec<_>>>()
     };
     let found = FOLDERS.iter().flat_map(|folder| root.names(folder, "libnvinfer.so."));
-    found.filter_map(|name| version(&name)).max_by_key(|version| (version.matches('.').count(), version.clone()))
+    let newest = found.filter_map(|name| version(&name)).max()?;
+    Some(newest.iter().map(ToString::to_string).collect::<Vec<_>>().join("."))
 }
 
 fn cuda(root: &Root) -> Option<String> {
@@ -71,6 +72,9 @@ mod tests {
         );
         let card = "=== /proc/driver/nvidia/gpus/0000:01:00.0/information\nModel: \t\t NVIDIA H200\nIRQ: 7\n";
         assert_eq!(platform(&Root::below(trees::plant_text(card).path()), "1.23.0+cu12"), "ort1.23.0.cu12-nvidia.h200");
+        let two = "=== /usr/lib/x86_64-linux-gnu/libnvinfer.so.8.6.2\n=== /usr/local/lib/libnvinfer.so.10\n\
+                   === /usr/local/lib/libnvinfer.so.10.3.0\n";
+        assert_eq!(platform(&Root::below(trees::plant_text(two).path()), "1.23.0"), "ort1.23.0-trt10.3.0");
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(platform(&Root::below(dir.path()), "1.23.0"), "ort1.23.0");
     }

@@ -7,6 +7,10 @@ const FOLDER: &str = "/sys/class/thermal";
 const MOST: usize = 64;
 /// Where a zone names no point at which the board slows down, degrees.
 const USUAL_LIMIT: f64 = 95.0;
+/// Parts of the names of what takes speed away. Other devices are fans (ACPI's are named like `TFN1`), the backlight (`LCD`), radios,
+/// batteries, warnings of a hot surface, and settings that are only shown.
+const SLOWING: [&str; 8] =
+    ["cpufreq", "processor", "powerclamp", "devfreq", "gpu", "throttle-alert", "balanced", "heavy"];
 
 /// One thermal zone, degrees Celsius.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,12 +33,11 @@ pub struct Cooling {
 }
 
 impl Cooling {
-    /// Whether it takes speed away now. Fans do not; some devices only show a setting, or warn of a hot surface.
+    /// Whether it takes speed away now. What is not known to does not: an ordinary computer would be spared for a dimmed display.
     #[must_use]
     pub fn slows(&self) -> bool {
         let name = self.name.to_lowercase();
-        let harmless = ["fan", "hot-surface", "tcc offset"].iter().any(|part| name.contains(part));
-        self.state > 0 && !harmless
+        self.state > 0 && SLOWING.iter().any(|part| name.contains(part))
     }
 }
 
@@ -94,6 +97,11 @@ mod tests {
         let slows = |name: &str, state| Cooling { name: name.into(), state }.slows();
         assert!(slows("cpufreq-cpu0", 2) && slows("17000000.gpu", 1) && slows("cpu-throttle-alert", 1));
         assert!(!slows("cpufreq-cpu0", 0) && !slows("intel_powerclamp", -1));
+        assert!(slows("Processor", 3) && slows("devfreq-17000000.gpu", 1) && slows("cpu-balanced", 1));
         assert!(!slows("pwm-fan", 3) && !slows("Fan", 1) && !slows("hot-surface-alert", 1) && !slows("TCC Offset", 10));
+        assert!(
+            !slows("LCD", 7) && !slows("TFN1", 2) && !slows("iwlwifi_1", 5),
+            "an ordinary computer is not hot by them"
+        );
     }
 }

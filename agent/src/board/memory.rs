@@ -13,7 +13,7 @@ pub struct Memory {
     pub total: u64,
     /// That can be had without swapping.
     pub available: Option<u64>,
-    /// What the service may have (`MemoryMax=`), where it is limited.
+    /// What the service may have (the smaller of `MemoryHigh=` and `MemoryMax=`), where it is limited.
     pub limit: Option<u64>,
     /// What is left of that.
     pub left: Option<u64>,
@@ -54,8 +54,9 @@ fn service(root: &Root) -> Option<(u64, u64)> {
     let of = root.read("/proc/self/cgroup")?;
     let group = of.lines().find_map(|line| line.strip_prefix("0::"))?;
     let read = |name: &str| root.read(format!("/sys/fs/cgroup{group}/{name}"));
-    // Without a limit it says `max`.
-    let most: u64 = read("memory.max")?.parse().ok()?;
+    // Without a limit they say `max`. Beyond `memory.high` nobody is killed, but everything waits.
+    let limit = |name: &str| read(name)?.parse::<u64>().ok();
+    let most = [limit("memory.max"), limit("memory.high")].into_iter().flatten().min()?;
     let used: u64 = read("memory.current")?.parse().ok()?;
     // Files that were read are charged to the service too, a bundle that has just come above all, and go when memory is
     // asked for.
@@ -104,6 +105,9 @@ mod tests {
         let memory = Memory::read(&root);
         assert_eq!(memory.free(), Some(1_025_000));
         assert_eq!((memory.total, memory.limit, memory.stalled), (8_192_000, Some(2_048_000), Some(0.025)));
+        let high = "=== /sys/fs/cgroup/system.slice/kinewatch.service/memory.high\n1848000\n";
+        let memory = Memory::read(&Root::below(trees::plant_text(&format!("{tree}{high}")).path()));
+        assert_eq!((memory.limit, memory.left), (Some(1_848_000), Some(825_000)), "where it begins to wait");
         let dir = trees::plant_text("=== /proc/meminfo\nMemTotal: x kB\nMemAvailable: 18446744073709551615 kB\n");
         assert_eq!(Memory::read(&Root::below(dir.path())), Memory::default());
     }

@@ -17,6 +17,8 @@ pub mod watch;
 
 use std::collections::BTreeSet;
 
+use kinewatch_capture::platform::{Jetson, Platform, Release, detect};
+
 pub use self::heat::{Cooling, Zone};
 pub use self::memory::Memory;
 pub use self::power::{Rail, Supply, SupplyEvent};
@@ -29,6 +31,8 @@ pub struct Board {
     pub model: Option<String>,
     /// Release of NVIDIA's Linux for Tegra, such as `36.4.3`.
     pub l4t: Option<String>,
+    /// Which JetPack that is.
+    pub jetpack: Option<Platform>,
     /// Power mode, such as `MAXN_SUPER (2)`.
     pub power_mode: Option<String>,
     /// Thermal zones that give a temperature.
@@ -50,6 +54,7 @@ impl Board {
         Self {
             model: model(root),
             l4t: l4t(root),
+            jetpack: jetpack(root),
             power_mode: power::mode(root),
             zones: heat::zones(root),
             cooling: heat::cooling(root),
@@ -69,27 +74,25 @@ pub fn model(root: &Root) -> Option<String> {
 /// Whether it is a Jetson.
 #[must_use]
 pub fn is_jetson(root: &Root) -> bool {
-    root.has("/etc/nv_tegra_release") || model(root).is_some_and(|model| model.contains("Jetson"))
+    jetson(root).is_some()
 }
 
-/// Release of Linux for Tegra: `# R36 (release), REVISION: 4.3, …` is 36.4.3.
+/// Release of Linux for Tegra, such as `36.4.3`.
 #[must_use]
 pub fn l4t(root: &Root) -> Option<String> {
-    let text = root.read("/etc/nv_tegra_release")?;
-    let major: u32 = text.split_whitespace().find_map(|word| word.strip_prefix('R'))?.parse().ok()?;
-    let revision = text.split("REVISION:").nth(1)?.split(',').next()?.trim();
-    revision.chars().all(|c| c.is_ascii_digit() || c == '.').then(|| format!("{major}.{revision}"))
+    let Release { major, minor, patch } = jetson(root)?.release?;
+    Some(format!("{major}.{minor}.{patch}"))
 }
 
-/// Major version of JetPack that a release of Linux for Tegra belongs to.
+/// The JetPack that its release belongs to; by the chip where the release is not told.
 #[must_use]
-pub fn jetpack(l4t: &str) -> Option<u32> {
-    match l4t.split('.').next()?.parse().ok()? {
-        35 => Some(5),
-        36 => Some(6),
-        38 | 39 => Some(7),
-        _ => None,
-    }
+pub fn jetpack(root: &Root) -> Option<Platform> {
+    jetson(root).map(Jetson::platform)
+}
+
+/// As the pipelines of cameras see it.
+fn jetson(root: &Root) -> Option<Jetson> {
+    detect(&root.at("/"))
 }
 
 /// Makes names unique, since they become labels: the second `tj` is `tj 2`.
@@ -113,16 +116,16 @@ mod tests {
 
     #[test]
     fn boards_and_releases_are_told_from_their_trees() {
-        for (tree, model, l4t, jetpack_major, mode) in [
-            ("orin-nano-jp62", "NVIDIA Jetson Orin Nano Developer Kit", "36.4.3", 6, "MAXN_SUPER (2)"),
-            ("thor-jp7", "NVIDIA Jetson AGX Thor Developer Kit", "38.2.0", 7, "MAXN (0)"),
+        for (tree, model, l4t, jetpack, mode) in [
+            ("orin-nano-jp62", "NVIDIA Jetson Orin Nano Developer Kit", "36.4.3", Platform::Jetpack6, "MAXN_SUPER (2)"),
+            ("thor-jp7", "NVIDIA Jetson AGX Thor Developer Kit", "38.2.0", Platform::Jetpack7, "MAXN (0)"),
         ] {
             let dir = trees::plant(&[tree]);
             let root = Root::below(dir.path());
             let board = Board::read(&root);
             assert_eq!(board.model.as_deref(), Some(model));
             assert_eq!(board.l4t.as_deref(), Some(l4t));
-            assert_eq!(board.l4t.as_deref().and_then(jetpack), Some(jetpack_major));
+            assert_eq!(board.jetpack, Some(jetpack));
             assert_eq!(board.power_mode.as_deref(), Some(mode));
             assert!(is_jetson(&root) && !board.zones.is_empty() && board.memory.total > 0, "{board:?}");
         }
@@ -134,11 +137,10 @@ mod tests {
         let root = Root::below(dir.path());
         assert_eq!(Board::read(&root), Board::default());
         assert!(!is_jetson(&root));
-        for text in ["", "R36", "# R36 (release)", "# R36 (release), REVISION: x, y", "# Rx (release), REVISION: 4.3,"]
-        {
+        for text in ["", "R36", "# Rx (release), REVISION: 4.3,"] {
             let dir = trees::plant_text(&format!("=== /etc/nv_tegra_release\n{text}\n"));
             let root = Root::below(dir.path());
-            assert_eq!(l4t(&root), None, "{text}");
+            assert_eq!((l4t(&root), is_jetson(&root)), (None, false), "{text}");
         }
     }
 

@@ -4,8 +4,10 @@ use kinewatch_core::derate::Cause;
 
 use super::{Board, power};
 
-/// Less than this part of the memory left: it is short.
+/// Less than this part of the memory left, and less than [`ENOUGH`]: it is short.
 const SCARCE: u64 = 20;
+/// Bytes that are enough on any machine.
+const ENOUGH: u64 = 256 << 20;
 /// Everything waits for memory for more than this part of the time: it is short.
 const STALLED: f64 = 0.05;
 
@@ -41,12 +43,12 @@ fn memory(now: &Board) -> Vec<String> {
     let mib = |bytes: u64| bytes >> 20;
     let short = |left: Option<u64>, of: Option<u64>, whose: &str| {
         let (left, of) = (left?, of.filter(|of| *of > 0)?);
-        (left < of / SCARCE).then(|| format!("{} of {} MiB left {whose}", mib(left), mib(of)))
+        (left < (of / SCARCE).min(ENOUGH)).then(|| format!("{} of {} MiB left {whose}", mib(left), mib(of)))
     };
     let stalled = memory.stalled.filter(|part| *part > STALLED);
     [
         short(memory.available, Some(memory.total), "of the machine's memory"),
-        short(memory.left, memory.limit, "of MemoryMax="),
+        short(memory.left, memory.limit, "of MemoryHigh= or MemoryMax="),
         stalled.map(|part| format!("everything waits for memory {:.0} % of the time", part * 100.0)),
     ]
     .into_iter()
@@ -93,14 +95,19 @@ mod tests {
     #[test]
     fn memory_is_short_when_little_is_left_or_everything_waits() {
         let with = |memory: Memory| told(&Board::default(), &Board { memory, ..Board::default() });
-        let memory = Memory { total: 8000 << 20, available: Some(401 << 20), ..Memory::default() };
+        let memory = Memory { total: 4000 << 20, available: Some(201 << 20), ..Memory::default() };
         assert_eq!(with(memory.clone()), [""; 0]);
         assert_eq!(
-            with(Memory { available: Some(399 << 20), stalled: Some(0.06), ..memory.clone() }),
-            ["memory: 399 of 8000 MiB left of the machine's memory, everything waits for memory 6 % of the time"]
+            with(Memory { available: Some(199 << 20), stalled: Some(0.06), ..memory.clone() }),
+            ["memory: 199 of 4000 MiB left of the machine's memory, everything waits for memory 6 % of the time"]
+        );
+        assert_eq!(
+            with(Memory { total: 64 << 30, available: Some(3 << 30), ..memory.clone() }),
+            [""; 0],
+            "it is plenty"
         );
         let limited = Memory { limit: Some(1000 << 20), left: Some(49 << 20), ..memory };
-        assert_eq!(with(limited), ["memory: 49 of 1000 MiB left of MemoryMax="]);
+        assert_eq!(with(limited), ["memory: 49 of 1000 MiB left of MemoryHigh= or MemoryMax="]);
         assert_eq!(with(Memory::default()), [""; 0]);
     }
 }

@@ -1,11 +1,13 @@
 //! Hidden commands that run in child processes, which a broken library or graph may kill.
 
 use kinewatch_core::manifest::Overrides;
+use kinewatch_engine::OpenError;
 use serde_json::json;
 
 use super::{EngineProbeArgs, ModelProbeArgs, Outcome, print};
 use crate::config::plan::EnginePlan;
-use crate::{inference, models};
+use crate::inference;
+use crate::models::{self, ModelError};
 
 /// `engine-probe`.
 pub(super) fn library(args: &EngineProbeArgs) -> Outcome {
@@ -25,8 +27,16 @@ pub(super) fn model(args: &ModelProbeArgs) -> Outcome {
         max_batch: args.max_batch as usize,
         ..EnginePlan::from(&args.engine)
     };
-    let options = inference::open_options(&plan, args.cache_dir.clone())?;
-    let opened = models::open("probe", &args.dir, Overrides::default(), &options)?;
+    let options = match &args.cache_dir {
+        Some(engines) => inference::looking_options(&plan, engines.clone())?,
+        None => inference::open_options(&plan, None)?,
+    };
+    let opened = match models::open("probe", &args.dir, Overrides::default(), &options) {
+        Err(ModelError::Open { source, .. }) if matches!(*source, OpenError::NotBuilt { .. }) => {
+            return print(&json!({ "not_built": source.to_string() }).to_string());
+        }
+        opened => opened?,
+    };
     let report = opened.loaded.model.report();
     let value = json!({
         "backend": report.backend.name(), "provider": report.provider.name(), "precision": report.precision.name(),

@@ -196,9 +196,9 @@ impl Reloader {
             self.end_trial();
             self.withdraw(model);
         }
-        self.preparer.build_at_once(Some(model));
+        self.preparer.expect_engine(Some(model));
         let outcome = self.open_again(model, running.clone());
-        self.preparer.build_at_once(None);
+        self.preparer.expect_engine(None);
         let outcome = taken(&outcome?);
         if outcome.is_err()
             && fit == Fit::One

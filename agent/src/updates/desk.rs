@@ -63,8 +63,6 @@ pub(super) struct Desk {
     pub session: u64,
     /// Held by whatever changes the depot; first come, first served.
     pub disk: Arc<tokio::sync::Mutex<()>>,
-    /// One model is unpacked or proven at a time.
-    pub heavy: Arc<Semaphore>,
     /// One model is tried at a time.
     pub trials: Arc<Semaphore>,
     /// Who tries one.

@@ -108,7 +108,7 @@ async fn download(desk: &Desk, model: &str, release: &Release) -> Outcome {
 async fn unpack(desk: &Desk, model: &str, release: Release, labels: Labels, current: &Slot) -> Outcome {
     let running = desk.path_of(model, current);
     let overrides = desk.factory.get(model).map(|factory| factory.overrides.clone()).unwrap_or_default();
-    let permit = Arc::clone(&desk.heavy).acquire_owned().await.map_err(|_| stopping())?;
+    let permit = Arc::clone(&desk.shared.heavy).acquire_owned().await.map_err(|_| stopping())?;
     let (depot, model) = (desk.depot.clone(), model.to_owned());
     on_disk(desk, move |_| {
         let _one_at_a_time = permit;
@@ -160,7 +160,7 @@ fn fits(
 }
 
 async fn prove(desk: &Desk, model: &str, release: &Release, gates: Gates) -> Outcome {
-    let permit = Arc::clone(&desk.heavy).acquire_owned().await.map_err(|_| stopping())?;
+    let permit = Arc::clone(&desk.shared.heavy).acquire_owned().await.map_err(|_| stopping())?;
     let stop = StopOnDrop::default();
     let package = desk.depot.installed(model, release);
     let job = worker::Job::new(package, desk.engine.clone(), Some(desk.engines.clone()));

@@ -162,7 +162,6 @@ fn drive(
         shared,
         session,
         disk: Arc::default(),
-        heavy: Arc::new(Semaphore::new(1)),
         trials: Arc::new(Semaphore::new(1)),
         trial: RefCell::new(None),
         measured: RefCell::new(BTreeMap::new()),

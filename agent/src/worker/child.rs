@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use kinewatch_core::manifest::Manifest;
 use kinewatch_core::rollout::{Code, Fault};
-use kinewatch_engine::{Model, OpenError, Provider};
+use kinewatch_engine::{Model, OpenError, Provider, is_of_memory};
 use rustix::process::{Signal, getpid, kill_process};
 
 use super::limits::own_peak;
 use super::protocol::{Job, MAX_LINE, Message, Proof, Step};
-use super::verdict::is_of_memory;
 use crate::board::{Memory, is_jetson};
 use crate::inference;
 use crate::root::Root;

@@ -4,6 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 use kinewatch_core::rollout::{Code, Fault, Gates};
+use kinewatch_engine::is_of_memory;
 
 use super::protocol::{Message, Proof, Step};
 
@@ -81,22 +82,6 @@ pub(super) fn passed(proof: Proof, gates: &Gates) -> Result<Proof, Fault> {
         return Err(Fault::new(Code::WorkerMemory, detail));
     }
     Ok(proof)
-}
-
-/// Whether a message is about memory that could not be had; each library says it in its own words, Rust's among them.
-pub(super) fn is_of_memory(message: &str) -> bool {
-    let message = message.to_ascii_lowercase();
-    [
-        "bad_alloc",
-        "bad allocation",
-        "failed to allocate",
-        "cannot allocate memory",
-        "out of memory",
-        "memory allocation of",
-        "memory exhausted",
-    ]
-    .iter()
-    .any(|words| message.contains(words))
 }
 
 fn signal_name(signal: i32) -> String {

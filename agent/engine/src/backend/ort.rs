@@ -14,6 +14,7 @@ use ort::session::builder::SessionBuilder;
 use ort::value::{DynValue, Outlet, Tensor, TensorElementType, ValueType};
 
 use crate::backend::{LoadFailure, Session, TensorMut, check_batch, positions, profile, provider};
+use crate::cache::Place;
 use crate::contract::{GraphSpec, TensorSpec, element_name};
 use crate::error::BackendError;
 use crate::options::{Precision, Provider};
@@ -29,8 +30,8 @@ pub(crate) struct OrtSetup<'a> {
     pub(crate) required: bool,
     pub(crate) threads: usize,
     pub(crate) batch: usize,
-    /// Where TensorRT keeps what it builds of this model.
-    pub(crate) engines: Option<&'a Path>,
+    /// Where TensorRT keeps what it builds.
+    pub(crate) place: Option<&'a Place>,
 }
 
 /// A graph on ONNX Runtime.
@@ -154,7 +155,7 @@ fn commit(path: &Path, setup: &OrtSetup<'_>) -> Result<ort::session::Session, Lo
 
 fn commit_profiled(path: &Path, setup: &OrtSetup<'_>, prefix: &Path) -> Result<ort::session::Session, LoadFailure> {
     let builder = configure(setup, prefix).map_err(|e| load(&e))?;
-    let providers = provider::dispatches(setup.model, setup.provider, setup.precision, setup.engines);
+    let providers = provider::dispatches(setup.model, setup.provider, setup.precision, setup.batch, setup.place);
     let gpu = !providers.is_empty();
     let unavailable = |e: &dyn std::fmt::Display| LoadFailure::Provider(BackendError::new(e));
     let mut builder = builder.with_execution_providers(providers).map_err(|e| unavailable(&e))?;

@@ -1,10 +1,9 @@
 //! Execution providers as configuration: what is registered with ONNX Runtime for a candidate. Pure but for
 //! [`dispatches`], so that the settings of a GPU are tested on machines without one.
 
-use std::path::Path;
-
 use ort::ep::{ArbitrarilyConfigurableExecutionProvider, CUDA, ExecutionProviderDispatch, TensorRT};
 
+use crate::cache::Place;
 use crate::options::{Precision, Provider};
 
 /// Name and value of a provider's option, as ONNX Runtime reads them.
@@ -20,9 +19,14 @@ pub(crate) fn registered(provider: Provider) -> &'static [Provider] {
     }
 }
 
-/// Options of TensorRT. Engines take minutes to build, so they and the timings of their layers are kept in `engines`, a
-/// folder of this model, platform and precision ([`crate::EngineCache`]).
-pub(crate) fn tensorrt_options(model: &str, precision: Precision, engines: Option<&Path>) -> Vec<ProviderOption> {
+/// Options of TensorRT. Engines take minutes to build, so they and the timings of their layers are kept ([`crate::EngineCache`]).
+/// ONNX Runtime names an engine by the file and nodes of its graph: `rows` are told apart by the prefix alone.
+pub(crate) fn tensorrt_options(
+    model: &str,
+    precision: Precision,
+    rows: usize,
+    place: Option<&Place>,
+) -> Vec<ProviderOption> {
     let half = precision != Precision::Fp32;
     let mut options = vec![
         ("trt_fp16_enable", flag(half)),
@@ -30,14 +34,13 @@ pub(crate) fn tensorrt_options(model: &str, precision: Precision, engines: Optio
         // One graph, one engine: islands of two or three nodes cost more in copies than they win.
         ("trt_min_subgraph_size", "5".to_owned()),
     ];
-    if let Some(dir) = engines {
-        let dir = dir.display().to_string();
+    if let Some(place) = place {
         options.extend([
             ("trt_engine_cache_enable", flag(true)),
-            ("trt_engine_cache_path", dir.clone()),
-            ("trt_engine_cache_prefix", format!("{model}-{}", precision.name())),
+            ("trt_engine_cache_path", place.engines.display().to_string()),
+            ("trt_engine_cache_prefix", format!("{model}-{}-n{rows}", precision.name())),
             ("trt_timing_cache_enable", flag(true)),
-            ("trt_timing_cache_path", dir),
+            ("trt_timing_cache_path", place.timings.display().to_string()),
         ]);
     }
     options
@@ -53,11 +56,12 @@ pub(crate) fn dispatches(
     model: &str,
     provider: Provider,
     precision: Precision,
-    engines: Option<&Path>,
+    rows: usize,
+    place: Option<&Place>,
 ) -> Vec<ExecutionProviderDispatch> {
     let build = |provider: &Provider| match provider {
         Provider::TensorRt => {
-            let options = tensorrt_options(model, precision, engines);
+            let options = tensorrt_options(model, precision, rows, place);
             Some(with_options(TensorRT::default(), options).build().error_on_failure())
         }
         Provider::Cuda => Some(with_options(CUDA::default(), cuda_options()).build().error_on_failure()),
@@ -84,16 +88,20 @@ mod tests {
 
     #[test]
     fn tensorrt_uses_the_precision_and_keeps_its_engines() {
-        let options = tensorrt_options("falls", Precision::Fp16, Some(Path::new("/var/cache/kinewatch")));
+        let place = Place { engines: "/engines/falls".into(), timings: "/engines/timings".into(), max_batch: 8 };
+        let options = tensorrt_options("falls", Precision::Fp16, 1, Some(&place));
         assert_eq!(
             text(&options),
             "trt_fp16_enable=1 trt_int8_enable=0 trt_min_subgraph_size=5 trt_engine_cache_enable=1 \
-             trt_engine_cache_path=/var/cache/kinewatch trt_engine_cache_prefix=falls-fp16 trt_timing_cache_enable=1 \
-             trt_timing_cache_path=/var/cache/kinewatch"
+             trt_engine_cache_path=/engines/falls trt_engine_cache_prefix=falls-fp16-n1 trt_timing_cache_enable=1 \
+             trt_timing_cache_path=/engines/timings"
         );
-        let options = tensorrt_options("falls", Precision::Fp32, None);
+        let batch = tensorrt_options("falls", Precision::Fp16, 8, Some(&place));
+        let differ = options.iter().zip(&batch).filter(|(one, eight)| one != eight).map(|(_, eight)| eight.1.as_str());
+        assert_eq!(differ.collect::<Vec<_>>(), ["falls-fp16-n8"], "the same nodes, another engine");
+        let options = tensorrt_options("falls", Precision::Fp32, 1, None);
         assert_eq!(text(&options), "trt_fp16_enable=0 trt_int8_enable=0 trt_min_subgraph_size=5");
-        let options = tensorrt_options("falls", Precision::Int8, None);
+        let options = tensorrt_options("falls", Precision::Int8, 1, None);
         assert_eq!(text(&options), "trt_fp16_enable=1 trt_int8_enable=1 trt_min_subgraph_size=5");
     }
 
@@ -105,7 +113,7 @@ mod tests {
     #[test]
     fn tensorrt_falls_back_to_cuda_and_nothing_registers_the_cpu() {
         let names = |provider| -> Vec<_> {
-            dispatches("m", provider, Precision::Fp32, None).iter().map(ExecutionProviderDispatch::name).collect()
+            dispatches("m", provider, Precision::Fp32, 1, None).iter().map(ExecutionProviderDispatch::name).collect()
         };
         assert_eq!(names(Provider::TensorRt), ["TensorrtExecutionProvider", "CUDAExecutionProvider"]);
         assert_eq!(names(Provider::Cuda), ["CUDAExecutionProvider"]);

@@ -9,7 +9,7 @@ mod probe;
 mod search;
 
 pub use load::link_library;
-pub use probe::{LibraryInfo, ProbeCommand, probe_in_child, probe_library};
+pub use probe::{LibraryInfo, ProbeCommand, link_in_child, probe_in_child, probe_library};
 pub use search::{LibrarySearch, find_library};
 
 /// Oldest usable minor version of ONNX Runtime 1.x: the C API level that `ort` is built for.

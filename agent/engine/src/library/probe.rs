@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ort::ep::{CUDA, ExecutionProvider, TensorRT};
 
-use crate::error::{BackendError, ProbeError, one_line};
+use crate::error::{BackendError, LinkError, ProbeError, one_line};
 use crate::guard::guarded;
 use crate::library::{elf, load};
 use crate::options::Provider;
@@ -100,6 +100,32 @@ pub fn probe_in_child(command: &ProbeCommand, library: &Path) -> Result<LibraryI
     }
     elf::check(library)?;
     let fail = |detail: String| ProbeError::Child { path: library.into(), detail };
+    let Ended { status, line, complaint } = run(command, library).map_err(fail)?;
+    if !status.success() {
+        return Err(refusal(library, &complaint).unwrap_or_else(|| fail(describe(status, &complaint))));
+    }
+    LibraryInfo::from_line(library, &line).ok_or_else(|| fail(format!("it printed {:?}", one_line(&line))))
+}
+
+/// Runs [`crate::link_library`] in a child process: whether a library can be loaded with all that it needs. Blocks for at most 10
+/// seconds.
+///
+/// # Errors
+/// It cannot; in the words of the dynamic linker where it was reached.
+pub fn link_in_child(command: &ProbeCommand, library: &Path) -> Result<(), LinkError> {
+    let Ended { status, complaint, .. } = run(command, library).map_err(|detail| LinkError { detail })?;
+    if status.success() { Ok(()) } else { Err(LinkError { detail: describe(status, &complaint) }) }
+}
+
+/// A child that has ended.
+struct Ended {
+    status: ExitStatus,
+    line: String,
+    complaint: String,
+}
+
+/// Starts it and waits; what went wrong before it could say anything is told in words.
+fn run(command: &ProbeCommand, library: &Path) -> Result<Ended, String> {
     let mut child = Command::new(&command.program)
         .args(&command.args)
         .arg(library)
@@ -107,15 +133,10 @@ pub fn probe_in_child(command: &ProbeCommand, library: &Path) -> Result<LibraryI
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|error| fail(format!("{} does not start: {error}", command.program.display())))?;
-    let status = wait(&mut child).map_err(|detail| fail(detail.to_owned()))?;
+        .map_err(|error| format!("{} does not start: {error}", command.program.display()))?;
+    let status = wait(&mut child)?;
     // The child has ended and writes one line, which fits the pipe.
-    let line = drained(child.stdout.take());
-    let complaint = drained(child.stderr.take());
-    if !status.success() {
-        return Err(refusal(library, &complaint).unwrap_or_else(|| fail(describe(status, &complaint))));
-    }
-    LibraryInfo::from_line(library, &line).ok_or_else(|| fail(format!("it printed {:?}", one_line(&line))))
+    Ok(Ended { status, line: drained(child.stdout.take()), complaint: drained(child.stderr.take()) })
 }
 
 fn wait(child: &mut Child) -> Result<ExitStatus, &'static str> {

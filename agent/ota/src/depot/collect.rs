@@ -236,15 +236,15 @@ impl Depot {
     }
 }
 
-/// Remove the entries of an engines folder whose names begin with none of these digests (16 digits or more of each). Without a
-/// depot, where models never come over the air. The folder need not exist.
+/// Remove the entries of an engines folder whose names begin with none of these digests (16 digits or more of each), but not the
+/// timings that all packages share. Without a depot, where models never come over the air. The folder need not exist.
 ///
 /// # Errors
 /// Something cannot be removed.
 pub fn sweep_engines(folder: &Path, digests: &BTreeSet<String>) -> Result<u64, DepotError> {
     let is_wanted = |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        digests.iter().any(|digest| name.starts_with(&format!("{digest:.16}")))
+        name.starts_with("timings-") || digests.iter().any(|digest| name.starts_with(&format!("{digest:.16}")))
     };
     drop_all(entries(folder)?.iter().filter(|path| !is_wanted(path)))
 }

@@ -10,6 +10,7 @@
 //!   current/<model>, previous/<model>                                  links to installed packages
 //! <state>/engines/
 //!   <sha256 of the package, 16 digits>-<key>/      what an inference library made of a package, this depot's or not
+//!   timings-<key>/                                 what it shares between packages
 //! ```
 //!
 //! A package appears under `installed/` whole or not at all: it is unpacked beside, made durable, and renamed. Links are swapped

@@ -5,9 +5,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kinewatch_capture::Platform;
 use kinewatch_engine::Provider;
 
-use crate::board::{is_jetson, jetpack, l4t};
+use crate::board::{is_jetson, jetpack};
 use crate::config::file::{self, Backend};
 use crate::config::plan::EnginePlan;
 use crate::doctor::root::Root;
@@ -100,7 +101,7 @@ fn wanted(engine: &EnginePlan) -> impl Iterator<Item = Provider> {
 fn missing<'a>(root: &'a Root, gpu: &'a [Provider]) -> impl Iterator<Item = (Provider, &'static str, &'static str)> {
     // TensorRT needs what CUDA needs.
     let needed = |provider: Provider| gpu.contains(&provider) || provider == Provider::Cuda && !gpu.is_empty();
-    let ours = l4t(root).as_deref().and_then(jetpack).is_some_and(|major| major >= 6);
+    let ours = matches!(jetpack(root), Some(Platform::Jetpack6 | Platform::Jetpack7));
     let missing = move |file: &str| !FOLDERS.iter().any(|folder| root.has(format!("{folder}/{file}")));
     JETPACK.into_iter().filter(move |(provider, file, _)| ours && needed(*provider) && missing(file))
 }

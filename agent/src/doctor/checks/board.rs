@@ -27,10 +27,9 @@ pub(super) fn check(context: &Context, about: &About) -> Vec<Finding> {
 }
 
 fn release(root: &Root) -> String {
-    let Some(l4t) = board::l4t(root) else { return "its release of L4T is not known".into() };
-    match board::jetpack(&l4t) {
-        Some(major) => format!("L4T {l4t} (JetPack {major})"),
-        None => format!("L4T {l4t}, which kinewatch was not made for"),
+    match (board::l4t(root), board::jetpack(root)) {
+        (Some(l4t), Some(jetpack)) => format!("L4T {l4t} ({jetpack})"),
+        _ => "its release of L4T is not known".into(),
     }
 }
 

@@ -10,11 +10,11 @@ use serde_json::Value;
 
 use super::duration;
 use crate::config::plan::{EnginePlan, ModelPlan};
-use crate::doctor::child::{self, ChildError, Output};
+use crate::doctor::child::{self, Output};
 use crate::doctor::{About, Context, Finding};
 use crate::inference;
 
-/// How long one model may take; a TensorRT engine takes longer when it is built anew.
+/// How long one model may take; engines are not built here.
 pub(super) const LIMIT: Duration = Duration::from_secs(90);
 
 pub(super) fn check(context: &Context, about: &About) -> Vec<Finding> {
@@ -39,9 +39,6 @@ fn one(context: &Context, engine: &EnginePlan, model: &ModelPlan) -> Finding {
             opened(&output, model, built, begin.elapsed(), &about)
         }
         Ok(output) => about.fail(format!("{path}: {}; `kinewatch model check {path}` tells more", complaint(&output))),
-        Err(e @ ChildError::Late { .. }) => about.warn(format!(
-            "{path}: {e}; is a TensorRT engine being built? `kinewatch model check {path}` waits for it"
-        )),
         Err(e) => about.fail(format!("{path}: {e}")),
     }
 }
@@ -77,6 +74,9 @@ fn opened(output: &Output, model: &ModelPlan, built: &[Provider], took: Duration
         return about
             .fail(format!("{}: the test process printed nothing of use; reinstall kinewatch", model.path.display()));
     };
+    if let Some(not_built) = report["not_built"].as_str() {
+        return about.warn(not_built);
+    }
     let text = |key: &str| report[key].as_str().unwrap_or("?").to_owned();
     let manifest = &model.manifest;
     let on = format!(
@@ -141,6 +141,10 @@ mod tests {
             found(&[Provider::Cpu]).message,
             "tiny-bright 1.0.0: fp32 on ort, cpu; golden clips within 4e-5 (allowed 1e-4), opened in 1.0 s"
         );
+        let unbuilt = output(r#"{"not_built":"model m: its engine for tensorrt is not built yet"}"#);
+        let unbuilt = opened(&unbuilt, &model, &[], Duration::from_secs(1), &about);
+        assert_eq!(unbuilt.verdict, Verdict::Warn);
+        assert_eq!(unbuilt.message, "model m: its engine for tensorrt is not built yet");
         let refused = found(&[Provider::Cuda, Provider::Cpu]);
         assert_eq!(refused.verdict, Verdict::Warn);
         assert!(refused.message.ends_with("not as preferred: ort/cuda/fp32: no driver"), "{refused:?}");
