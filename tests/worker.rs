@@ -286,7 +286,7 @@ fn proof_of_mutation(number: u64, dir: &Path) -> String {
         }
         None => text,
     });
-    let backend = if number % 2 == 0 { here() } else { Backend::Tract };
+    let backend = if number.is_multiple_of(2) { here() } else { Backend::Tract };
     let job = Job { windows: 10, ..job(dir.to_owned(), backend) };
     let mut tries = 0;
     let told = loop {

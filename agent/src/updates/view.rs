@@ -146,8 +146,6 @@ pub(crate) fn code_of(state: &ModelState) -> Option<Code> {
 
 #[cfg(test)]
 mod tests {
-    use kinewatch_core::rollout::Fault;
-
     use super::*;
 
     #[test]

@@ -124,7 +124,7 @@ mod tests {
                 Disposition::Wait => "nothing, until somebody decides otherwise",
                 Disposition::Quarantine => "quarantine on this device, until a new epoch",
             };
-            let (log, doctor) = (updates::level(code), told(&Fault::new(code, ""), &about).verdict.name());
+            let (log, doctor) = (updates::level(*code), told(&Fault::new(*code, ""), &about).verdict.name());
             writeln!(text, "| `{code}` | {log} | {doctor} | {follows} | {} |", code.explain().replace('|', "\\|"))
                 .unwrap();
         }
