@@ -100,8 +100,9 @@ PY
   for crate in core engine store mqtt capture; do
     local begun=$SECONDS passed=0 programs=0
     while read -r _ name folder program; do
-      inside KINEWATCH_TEST_ORT=0 INSTA_WORKSPACE_ROOT=/src INSTA_UPDATE=no bash -c "cd $folder && exec $program --test-threads=2 ${long[*]}" </dev/null >"$work/$crate-$name.log" 2>&1 \
-        || fail "$crate/$name: $(grep -E '^test .*FAILED|panicked' "$work/$crate-$name.log" | head -n 5)"
+      inside KINEWATCH_TEST_ORT=0 INSTA_WORKSPACE_ROOT=/src INSTA_UPDATE=no timeout --verbose 1800 \
+        bash -c "cd $folder && exec $program --test-threads=2 ${long[*]}" </dev/null >"$work/$crate-$name.log" 2>&1 \
+        || fail "$crate/$name: $(grep -E '^test .*FAILED|panicked|^timeout:' "$work/$crate-$name.log" | head -n 5)"
       passed=$((passed + $(sed -n 's/^test result: ok. \([0-9]*\) passed.*/\1/p' "$work/$crate-$name.log")))
       programs=$((programs + 1))
     done < <(grep "^$crate " "$work/tests.txt")
