@@ -392,19 +392,19 @@ mod tests {
     #[test]
     fn processes_that_come_and_go_at_once_do_not_take_each_other_for_dead() {
         let dir = tempfile::tempdir().unwrap();
-        let path = cache(dir.path(), "p").folder(Precision::Fp16).unwrap();
-        fs::create_dir_all(&path).unwrap();
-        fs::write(path.join("falls.engine"), "good").unwrap();
+        let place = place(dir.path());
+        fs::create_dir_all(&place.engines).unwrap();
+        fs::write(place.engines.join("falls.engine"), "good").unwrap();
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..500 {
-                        Folder::enter(path.clone()).unwrap().keep();
+                        Folder::enter(&place).unwrap().keep();
                     }
                 });
             }
         });
-        assert_eq!(names(&path), ["falls.engine"]);
+        assert_eq!(names(&place.engines), ["falls.engine", SERVES]);
     }
 
     #[test]
