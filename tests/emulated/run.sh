@@ -39,8 +39,8 @@ finish() {
 
 inside() { nsenter --target "$leader" --all -- env -i "${known[@]}" "$@"; }
 
-# The same for what goes on: not among the container's processes, it cannot hold up its end.
-beside() { nsenter --target "$leader" --mount --uts --ipc --net --root --wd -- env -i "${known[@]}" "$@"; }
+# The same for what goes on, with `&`: not among the container's processes, it cannot hold up its end.
+beside() { exec nsenter --target "$leader" --mount --uts --ipc --net --root --wd -- env -i "${known[@]}" "$@"; }
 
 # The nearest that qemu has to an Orin's processor: vectors and dot products, but none of the scalable vectors of its `max`,
 # for which other code would run than on a Jetson.
