@@ -138,7 +138,7 @@ replays() {
     inside bash -c "cd /src && exec kinewatch replay ${arguments[*]} --events /work/arm.jsonl --scores /work/arm.csv" \
       </dev/null >"$work/replay.log" 2>&1 || fail "replay there: $(tail -n 1 "$work/replay.log")"
     row "\`replay\` of $clip.mp4, $(basename "$model") $precision" \
-      "$(python3 tests/emulated/compare.py "$work/x86" "$work/arm" 0.01)" "$begun"
+      "$(python3 models/emulated/compare.py "$work/x86" "$work/arm" 0.01)" "$begun"
   done <<'CLIPS'
 bright tests/data/packages/tiny-bright fp32
 room-1 models/falls fp32
