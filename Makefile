@@ -112,10 +112,10 @@ bench: build ## Measure speed and memory; prints a table of ratios (PEER=DIR: ag
 	$(BUILD)/release/kinewatch model bench models/falls --ort-library $$(. .ci/ort $(VENV); echo $$ORT_DYLIB_PATH)
 
 kills: test-deps build ## Kill an update at each of its points, as often as is promised (1,250 times; half an hour); writes the table
-	KINEWATCH_OTA_ROUNDS=50 KINEWATCH_BLESS=1 $(CARGO) test --release --workspace --all-targets $(FEATURES) --test ota_kills -- --nocapture
+	KINEWATCH_OTA_ROUNDS=50 KINEWATCH_BLESS=1 $(CARGO) test --release --workspace $(FEATURES) --test ota_kills -- --nocapture
 
 mutations: test-deps build ## Prove 10,000 mutated graphs as releases are (an hour); writes the table
-	. .ci/ort $(VENV); KINEWATCH_MUTATIONS=10000 KINEWATCH_BLESS=1 $(CARGO) test --release --workspace --all-targets $(FEATURES) --test worker -- mutated --nocapture
+	. .ci/ort $(VENV); KINEWATCH_MUTATIONS=10000 KINEWATCH_BLESS=1 $(CARGO) test --release --workspace $(FEATURES) --test worker -- mutated --nocapture
 
 fuzz: deps ## Fuzz everything that is parsed from outside (SECONDS=1800: half an hour each, else 20 s)
 	tests/fuzz/run $(SECONDS) $(BUILD)/fuzz
