@@ -66,7 +66,7 @@ boot() {
   local root begun=$SECONDS
   root=$(tests/systemd/root.sh "$build" arm64)
   systemd-nspawn --quiet --boot --volatile=overlay --private-network --machine=kinewatch-arm64 --keep-unit --register=no \
-    --console=pipe --resolv-conf=off --bind-ro="$PWD:/src" --bind-ro="$build/cross/target:/build" --bind="$work:/work" \
+    --console=pipe --resolv-conf=off --bind-ro="$PWD:/src" --bind-ro="$build/cross/target:/build" --bind="$work:/exchange" \
     --directory="$root" </dev/null >"$work/console.log" 2>&1 &
   nspawn=$!
   local end=$((SECONDS + 120))
@@ -118,7 +118,7 @@ install() {
   local begun=$SECONDS
   cp "$deb" "$work/kinewatch.deb"
   inside install -D -m 644 /dev/stdin /etc/systemd/system/kinewatch.service.d/processor.conf <<<$'[Service]\nEnvironment=QEMU_CPU=cortex-a76'
-  inside dpkg -i /work/kinewatch.deb >"$work/dpkg.log" 2>&1 || fail "dpkg -i: $(tail -n 3 "$work/dpkg.log")"
+  inside dpkg -i /exchange/kinewatch.deb >"$work/dpkg.log" 2>&1 || fail "dpkg -i: $(tail -n 3 "$work/dpkg.log")"
   # A machine that is busy with other work may need more than one try.
   within 300 "the service" active
   [[ $(state Type) == notify && $(state User) == kinewatch ]] || fail "another unit: $(state Type), $(state User)"
@@ -135,7 +135,7 @@ replays() {
     arguments=("tests/data/$clip.mp4" --model "$model" --backend tract --precision "$precision")
     "$reference" replay "${arguments[@]}" --events "$work/x86.jsonl" --scores "$work/x86.csv" >"$work/replay.log" 2>&1 \
       || fail "replay here: $(tail -n 1 "$work/replay.log")"
-    inside bash -c "cd /src && exec kinewatch replay ${arguments[*]} --events /work/arm.jsonl --scores /work/arm.csv" \
+    inside bash -c "cd /src && exec kinewatch replay ${arguments[*]} --events /exchange/arm.jsonl --scores /exchange/arm.csv" \
       </dev/null >"$work/replay.log" 2>&1 || fail "replay there: $(tail -n 1 "$work/replay.log")"
     row "\`replay\` of $clip.mp4, $(basename "$model") $precision" \
       "$(python3 models/emulated/compare.py "$work/x86" "$work/arm" 0.01)" "$begun"
