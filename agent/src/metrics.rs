@@ -3,20 +3,21 @@
 //! Names: prefix `kinewatch_`, base units, `_total` on counters. Labels take their values from the configuration, or name
 //! sensors of the board, so their number is bounded.
 
+mod encode;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text};
+use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
+use self::encode::{Rows, counters, gauges, histogram};
 use crate::cli::version_commit;
-use crate::health::{CameraView, DroppedWindows, DurationHistogram, ModelView, Shared};
+use crate::health::{CameraView, DroppedWindows, ModelView, Shared};
 
 /// Metrics of one agent.
 #[derive(Debug)]
@@ -53,9 +54,6 @@ struct Snapshot<'s> {
     cameras: Arc<Vec<Arc<CameraView>>>,
     models: Arc<Vec<Arc<ModelView>>>,
 }
-
-/// Values of one metric: labels and number.
-type Rows<'a, V> = Vec<(Vec<(&'a str, &'a str)>, V)>;
 
 impl Collector for Reader {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
@@ -408,38 +406,6 @@ impl Snapshot<'_> {
         let rows = vec![(vec![], c.unanswered.load(Relaxed))];
         counters(e, "command_answers_dropped", "Answers that found no room on the way to the broker", rows)
     }
-}
-
-fn counters(e: &mut DescriptorEncoder<'_>, name: &str, help: &str, rows: Rows<'_, u64>) -> fmt::Result {
-    let family = e.encode_descriptor(name, help, None, MetricType::Counter)?;
-    write(family, rows.into_iter().map(|(labels, n)| (labels, ConstCounter::new(n))))
-}
-
-fn gauges<V>(e: &mut DescriptorEncoder<'_>, name: &str, help: &str, rows: Rows<'_, V>) -> fmt::Result
-where
-    ConstGauge<V>: EncodeMetric,
-{
-    let family = e.encode_descriptor(name, help, None, MetricType::Gauge)?;
-    write(family, rows.into_iter().map(|(labels, v)| (labels, ConstGauge::new(v))))
-}
-
-/// One line per row; a row without labels is the metric's only one.
-fn write<'a, M: EncodeMetric>(
-    mut family: MetricEncoder<'_>,
-    rows: impl Iterator<Item = (Vec<(&'a str, &'a str)>, M)>,
-) -> fmt::Result {
-    for (labels, metric) in rows {
-        if labels.is_empty() {
-            return metric.encode(family);
-        }
-        metric.encode(family.encode_family(&&labels[..])?)?;
-    }
-    Ok(())
-}
-
-fn histogram(h: &DurationHistogram, mut encoder: MetricEncoder<'_>) -> fmt::Result {
-    let (sum, count, buckets) = h.read();
-    encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
 }
 
 /// Names of all metrics, with their suffixes; what dashboards may use.
