@@ -6,13 +6,7 @@
 set -euo pipefail
 . "$(dirname "$0")/target.sh" "$2"
 
-if [[ $(id -u) -ne 0 ]]; then
-  echo "error: the build's file system is made and entered as root; run: sudo --preserve-env=PATH make deb-$arch" >&2
-  exit 1
-fi
-for tool in mmdebstrap systemd-nspawn; do
-  command -v "$tool" >/dev/null || { echo "error: $tool is missing; run: .ci/apt cross" >&2; exit 1; }
-done
+"$(dirname "$0")/../.ci/rooted" "deb-$arch" cross
 emulate "$arch"
 
 # Development files of GStreamer for two architectures cannot be installed together: this has those of one.

@@ -319,8 +319,7 @@ fn cameras_that_do_not_answer() {
     }
     let status = daemon.get("/status").unwrap();
     let metrics = daemon.get("/metrics").unwrap();
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
     let log = daemon.log.seen().join("\n");
     for text in [&status, &metrics, &log] {
         assert!(!text.contains("wrong-secret") && !text.contains("hunter2"), "a password shows in: {text}");

@@ -86,8 +86,7 @@ fn a_weak_supply_and_heat_lower_the_rate_and_it_comes_back_by_itself() {
     let before = daemon.metric(derated).unwrap();
     subscriber.event("another action", |topic, e| topic.contains("/evt/door/") && e["data"]["status"] == "ended");
     assert_eq!(daemon.metric(derated), Some(before), "nothing is left out any more");
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
 }
 
 /// ONNX Runtime of the environment, as other tests take it.
@@ -132,8 +131,7 @@ fn a_model_watches_while_its_engine_is_built_and_goes_over_to_it_without_ending_
     assert!(status["building_engine_of"].is_null(), "{status:#}");
     let swapped = daemon.metric("kinewatch_windows_dropped_total{camera=\"door\",model=\"m\",reason=\"swap\"}");
     assert_eq!(swapped, Some(0.0), "no window was left out");
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
     let ended = |line: &String| line.contains("model_swap");
     assert!(!subscriber.lines().iter().any(ended), "nothing ended by it");
 }

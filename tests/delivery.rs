@@ -265,8 +265,7 @@ fn the_daemon_watches_on_a_full_disk_and_says_so() {
     wait_until("frames to go on", || daemon.metric("kinewatch_frames_total").unwrap() > frames + 20.0);
     std::fs::remove_file(&filler).unwrap();
     subscriber.event("another action to end", |topic, e| topic.contains("/evt/") && is(e, "ended"));
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
     subscriber.event("the farewell", |t, e| t.ends_with("/status") && e["state"] == "stopped");
     check(subscriber.lines());
 }
@@ -308,8 +307,7 @@ fn a_damaged_or_removed_store_is_told_and_numbers_go_on() {
     let next: u64 = next["sequence"].as_str().unwrap().parse().unwrap();
     assert!(next > before, "{next} after {before}");
     assert!(daemon.metric("kinewatch_outbox_damaged_total").is_some_and(|n| n >= 1.0));
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
     subscriber.event("the farewell", |t, e| t.ends_with("/status") && e["state"] == "stopped");
     check(subscriber.lines());
 }
@@ -357,8 +355,7 @@ fn what_is_stored_can_be_looked_at_beside_the_daemon() {
     let stored = daemon.metric("kinewatch_outbox_messages ").unwrap();
     wait_until("another event", || daemon.metric("kinewatch_outbox_messages ").is_some_and(|n| n > stored));
     assert_eq!(daemon.metric("kinewatch_store_up "), Some(1.0));
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
     let mut follow = kinewatch();
     follow.args(["events", "history", "--state-dir"]).arg(&state);
     let mut follow = Process::start(follow, Stream::Stdout);

@@ -280,8 +280,7 @@ fn a_running_daemon_is_not_disturbed() {
     assert_eq!((&status["mqtt"]["connections"], &status["store"]["state"]), (&1.into(), &"ok".into()));
     let failed: u64 = status["store"]["errors"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
     assert_eq!(failed, 0, "{status}");
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
     let mut command = kinewatch();
     let after = self::seen(command.args(["doctor", "--offline", "--config"]).arg(dir.path().join("kinewatch.toml")));
     assert!(after.line("web").contains("free") && after.line("database").contains("broker: 0,"), "{}", after.out);

@@ -51,8 +51,7 @@ fn live_gives_the_actions_of_replay() {
     let wall: jiff::Timestamp = ended["data"]["end"]["time"].as_str().unwrap().parse().unwrap();
     let age = jiff::Timestamp::now().duration_since(wall).as_secs_f64().abs();
     assert!(age < 30.0, "wall time of the end is {age} s away from now");
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
 }
 
 #[test]
@@ -154,8 +153,7 @@ fn events_wait_for_a_broker_and_survive_its_death_and_ours() {
     let broker = Broker::start_on(port, dir.path(), "");
     let mut subscriber = broker.subscribe();
     subscriber.event("an event after the broker is back", |topic, e| topic.contains("/evt/") && is(e, "ended"));
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
     subscriber.event("the farewell", |t, e| t.ends_with("/status") && e["state"] == "stopped");
     let mut lines = lines_before;
     lines.extend(subscriber.lines().to_vec());
@@ -213,8 +211,7 @@ fn too_slow_a_model_still_tells_every_camera_s_action_and_when() {
         let age = mean("score_age", &format!("camera=\"{name}\""));
         assert!(age <= turn + 0.5, "{name}: scores are {age} s old, a turn takes {turn} s");
     }
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
     let said = daemon.log.seen().iter().filter(|line| line.contains("does not keep up")).count();
     assert_eq!(said, 1, "said once, not for every window");
     assert_whole(subscriber.lines());

@@ -76,8 +76,7 @@ fn commands_are_done_and_answered() {
     assert_eq!(daemon.metric("kinewatch_commands_dropped_total{reason=\"retained\"}"), Some(1.0));
     assert_eq!(daemon.metric("kinewatch_commands_listening "), Some(1.0));
     assert!(!subscriber.lines().iter().any(|l| l.starts_with(abuse) && l.contains("\"ok\"")));
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
 }
 
 /// What is done about cameras and the configuration is done by the parts that own them: here it is asked for over MQTT.
@@ -99,8 +98,7 @@ fn cameras_and_configuration_are_reached() {
     let refused = broker.ask("reload", "");
     assert_eq!(refused["error"]["code"], "failed");
     assert!(refused["error"]["message"].as_str().unwrap().contains("kinewatch.toml:"), "{refused}");
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
 }
 
 /// A consumer that lost something has it sent again, and then lets it go.
@@ -132,8 +130,7 @@ fn a_consumer_asks_for_events_again_and_acknowledges_them() {
     );
     let nothing = broker.ask("resend", r#"{"from":1}"#);
     assert_eq!(nothing["result"]["messages"], 0, "{nothing}");
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
 }
 
 /// Two boxes with one name and identifiers of their own: nobody throws anybody out, so it takes an ear.
@@ -185,8 +182,7 @@ fn a_flood_of_commands_is_borne() {
     assert!((1..60).contains(&told), "{told} refusals in words");
     assert!(daemon.log.seen().len() < 60, "the log is not flooded: {} lines", daemon.log.seen().len());
     assert_eq!(daemon.metric("kinewatch_mqtt_connections_total "), Some(1.0));
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
 }
 
 #[test]
@@ -198,8 +194,7 @@ fn commands_can_be_switched_off() {
     subscriber.event("the birth", |topic, e| topic.ends_with("/status") && e["state"] == "online");
     daemon.log.wait_for("the daemon to watch", |l| l.contains("watching"));
     broker.send("box", "ping", &["-n"]);
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
     subscriber.event("the farewell", |topic, e| topic.ends_with("/status") && e["state"] == "stopped");
     assert!(!subscriber.lines().iter().any(|l| l.contains("/rsp/")), "no answer");
     assert!(!broker.log().iter().any(|l| l.contains("Received SUBSCRIBE from kinewatch-")), "nothing was asked for");

@@ -79,8 +79,7 @@ fn a_better_model_takes_over_without_a_window_lost_and_a_bad_one_goes_back_by_it
     let (code, _, said) = model(dir.path(), &["rollback", MODEL]);
     assert_eq!(code, Some(0), "{said}");
     state(&mut subscriber, "the factory model", |m| m["state"] == "idle" && m["installed"]["epoch"].is_null());
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
     subscriber.event("the farewell", |t, e| t.ends_with("/status") && e["state"] == "stopped");
     assert_whole(subscriber.lines());
     let reasons = |line: &&String| line.contains("\"end_reason\":\"model_swap\"");
@@ -139,8 +138,7 @@ fn each_release_that_is_at_fault_is_refused_with_its_code_and_the_model_in_use_g
     assert_eq!(ended["data"]["end_reason"], "model_swap");
     subscriber.event("greet", |t, e| t.ends_with("/evt/white/greet") && e["data"]["status"] == "started");
     state(&mut subscriber, "the other labels", |m| rests(m, "3.0.0"));
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
     subscriber.event("the farewell", |t, e| t.ends_with("/status") && e["state"] == "stopped");
     assert_whole(subscriber.lines());
 }
@@ -166,8 +164,7 @@ fn a_release_whose_proof_does_not_end_is_given_up() {
     });
     assert_eq!(failed["installed"]["version"], "1.0.0");
     assert_eq!(left_out(&daemon), 0.0);
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
 }
 
 /// For a hundred windows nothing is wrong with it.
@@ -189,8 +186,7 @@ fn a_release_that_fails_late_in_its_probation_is_taken_back() {
         rests(m, "1.0.0") && m["error"]["code"] == "probation_failed" && m["waits_for"] == "quarantined"
     });
     assert_eq!(failed["quarantine"][0]["version"], "1.1.0");
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
     subscriber.event("the farewell", |t, e| t.ends_with("/status") && e["state"] == "stopped");
     assert_whole(subscriber.lines());
 }
@@ -226,8 +222,7 @@ fn where_memory_holds_one_model_the_old_one_goes_first() {
         m["pinned"] == true && m["waits_for"] == "pinned" && m["offered"]["version"] == "1.2.0"
     });
     assert_eq!(model(dir.path(), &["install", MODEL]).0, Some(1));
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
     assert_eq!(model(dir.path(), &["list"]).0, Some(0), "also where no agent runs");
 }
 
@@ -247,16 +242,14 @@ fn a_release_that_finds_no_space_waits_and_one_that_was_proven_is_loaded_at_the_
     let failed = state(&mut subscriber, "no space", |m| m["state"] == "idle" && m["error"]["code"] == "no_space");
     assert_eq!((&failed["installed"]["version"], &failed["quarantine"]), (&"1.0.0".into(), &Value::Array(Vec::new())));
     assert!(std::fs::read_dir(dir.path().join("state/models/parts")).unwrap().next().is_none());
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
 
     // Somebody has made room, and does not wait for the pause to be over.
     let mut daemon = Daemon::start(dir.path(), &text);
     event(&mut subscriber, "white", "started", "1.0.0");
     assert_eq!(model(dir.path(), &["install", MODEL]).0, Some(0));
     state(&mut subscriber, "the release", |m| rests(m, "1.1.0"));
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
 
     // Without the repository, and with the database gone: the links name what has proven itself.
     publisher.cut();
@@ -268,7 +261,6 @@ fn a_release_that_finds_no_space_waits_and_one_that_was_proven_is_loaded_at_the_
     state(&mut subscriber, "the repository is away", |m| {
         m["repository_error"]["code"] == "unreachable" && m["installed"]["version"] == "1.1.0"
     });
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
     assert_whole(subscriber.lines());
 }

@@ -56,8 +56,7 @@ fn fill_up(at: &str, updates: &str) {
     let _asked = model(folder, &["install", MODEL]);
     state(&mut subscriber, &format!("{at}: the release"), |m| rests(m, "1.1.0"));
     assert_eq!(left_out(&daemon), 0.0, "{at}");
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success(), "{at}");
+    daemon.stop();
     subscriber.event(&format!("{at}: the farewell"), |t, e| t.ends_with("/status") && e["state"] == "stopped");
     assert_whole(subscriber.lines());
 }
@@ -126,8 +125,7 @@ fn a_clock_that_is_ten_years_wrong_locks_nothing_out_and_lets_nothing_old_in() {
     state(&mut subscriber, "the past to be refused", |m| {
         m["repository_error"]["code"] == "timestamp_rollback" && rests(m, "1.2.0")
     });
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
 
     // The same at a start in the past; then the right repository under the wrong clock.
     let mut daemon = Daemon::start_program(clock.agent(), dir.path(), &text);
@@ -148,8 +146,7 @@ fn a_clock_that_is_ten_years_wrong_locks_nothing_out_and_lets_nothing_old_in() {
     clock.set("+0");
     state(&mut subscriber, "all to be well", |m| m["repository_error"].is_null() && rests(m, "1.4.0"));
     assert_eq!(left_out(&daemon), 0.0);
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
 }
 
 /// The server of the repository is in other hands: each attempt is refused with its code, and what is watched is watched on.
@@ -218,8 +215,7 @@ fn what_an_enemy_serves_is_refused_while_every_window_is_scored() {
     });
     assert_eq!(goes_on["data"]["action_id"], started["data"]["action_id"]);
     assert_eq!(left_out(&daemon), 0.0);
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
 }
 
 /// The kernel says that nobody keeps the clock: nothing is asked of the repository, and the device watches.
@@ -242,6 +238,5 @@ fn under_a_clock_that_nobody_keeps_updates_wait() {
             m["waits_for"] == "clock_not_synchronised" && m["checked_at"].is_null() && rests(m, "1.0.0")
         });
     }
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
 }

@@ -106,8 +106,7 @@ impl Fleet {
                 && (self.is_over(model) || !model["error"].is_null())
         });
         assert!(self.is_over(&end["models"][0]), "{fault}: {end}");
-        daemon.log.signal("TERM");
-        assert!(daemon.log.wait().success(), "{fault}");
+        daemon.stop();
         let halves = std::fs::read_dir(dir.path().join("state/models/unpacking")).unwrap().count();
         assert_eq!(halves, 0, "{fault}: a half is left");
         let after = floors(dir.path());

@@ -131,14 +131,12 @@ fn cameras_come_go_and_move_and_one_that_stays_notices_nothing() {
 
     daemon.reload(dir.path(), &with(&after));
     daemon.log.wait_for("a reload of the same", |line| line.contains("nothing is different"));
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
     subscriber.event("the farewell", |t, e| t.ends_with("/status") && e["state"] == "stopped");
     // One that goes while no agent runs.
     let mut daemon = Daemon::start(dir.path(), &with(&after[..2]));
     subscriber.removed("/cam/moves/state");
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
     assert_whole(subscriber.lines());
     let unfinished = daemon.log.seen().iter().filter(|line| line.contains("left behind")).count();
     assert_eq!(unfinished, 0, "every pipeline stopped in time");
@@ -177,8 +175,7 @@ fn a_file_that_is_wrong_is_refused_as_check_config_prints_it_and_repaired() {
     assert_eq!(daemon.metric("kinewatch_config_last_reload_successful"), Some(1.0));
     assert_eq!(of(&daemon, "stream_reconnects_total", "stays"), Some(0.0));
     assert_eq!(last_reload(&daemon)["problems"], serde_json::json!([]));
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
     subscriber.event("the farewell", |t, e| t.ends_with("/status") && e["state"] == "stopped");
     assert_whole(subscriber.lines());
 }
@@ -226,8 +223,7 @@ fn thresholds_and_log_level_are_taken_at_once_and_the_broker_s_keys_are_named() 
     daemon.log.wait_for("a line of debug", |line| line.contains("DEBUG"));
     event(&mut subscriber, "stays", "started");
     assert_eq!(of(&daemon, "stream_reconnects_total", "stays"), Some(0.0));
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
 }
 
 #[test]
@@ -279,8 +275,7 @@ fn another_package_under_the_same_name_is_exchanged_without_a_reconnect() {
     daemon.reload(dir.path(), &text);
     daemon.log.wait_for("the refusal", |line| line.contains("configuration refused"));
     assert!(is_whole(&ends(&mut subscriber, &["loop"])[0]));
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
     subscriber.event("the farewell", |t, e| t.ends_with("/status") && e["state"] == "stopped");
     assert_whole(subscriber.lines());
 }

@@ -111,8 +111,7 @@ fn a_stage_that_hangs_is_named_and_the_process_ends_to_be_started_again() {
         let mut daemon = Daemon::start(dir.path(), &text);
         let ended = subscriber.event("its end", |_, e| e["data"]["end_reason"] == "recovered");
         assert_eq!(ended["data"]["action_id"], open["data"]["action_id"], "{stage}");
-        daemon.log.signal("TERM");
-        assert!(daemon.log.wait().success());
+        daemon.stop();
     }
 }
 
@@ -265,8 +264,7 @@ fn a_process_that_was_held_up_as_a_whole_goes_on() {
         manager.wait_for("the next feeding", |told| told == "WATCHDOG=1");
     }
     assert_eq!(daemon.get("/healthz").unwrap(), "ok\n");
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
     let judged = daemon.log.seen().iter().filter(|l| l.contains("makes no progress") || l.contains("has hung")).count();
     assert_eq!(judged, 0, "{:?}", daemon.log.seen());
 }
@@ -288,8 +286,7 @@ fn the_status_line_says_how_things_are() {
     manager.wait_for("the broker to be missed", |told| {
         told.starts_with("STATUS=watching 2 cameras, ") && told.contains(" fps each; broker away since ")
     });
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
     let told = manager.told();
     assert!(told.iter().any(|t| t == "STOPPING=1\nSTATUS=stopping"), "{told:?}");
     let lines: Vec<_> = told.iter().filter(|t| t.starts_with("STATUS=")).collect();
@@ -309,8 +306,7 @@ fn a_camera_that_is_not_plugged_in_at_the_start_keeps_none_from_watching() {
         .log
         .wait_for("what is wrong", |line| line.contains("/dev/video77 does not exist, and is tried until it does"));
     assert_eq!(daemon.get("/healthz").unwrap(), "ok\n");
-    daemon.log.signal("TERM");
-    assert!(daemon.log.wait().success());
+    daemon.stop();
 }
 
 /// Decisions of a model that sees a bright picture from the beginning, and whose calls fail where `fails` says so.

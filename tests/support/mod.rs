@@ -358,6 +358,13 @@ impl Daemon {
         Self { log: Process::start(command, Stream::Stderr), web }
     }
 
+    /// Asks it to end, which it must do well.
+    pub fn stop(&mut self) {
+        self.log.signal("TERM");
+        let status = self.log.wait();
+        assert!(status.success(), "{status}; seen:\n{}", self.log.seen().join("\n"));
+    }
+
     /// Writes another configuration and sends SIGHUP; gives the path of the file.
     pub fn reload(&self, folder: &Path, config: &str) -> PathBuf {
         let path = configure(folder, &self.web, config);

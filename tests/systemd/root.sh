@@ -11,13 +11,7 @@ packages=(
   libgstrtspserver-1.0-0 mosquitto mosquitto-clients dnsmasq-base strace procps
 )
 
-if [[ $(id -u) -ne 0 ]]; then
-  echo "error: a container is made and booted as root; run: sudo --preserve-env=PATH make test-systemd" >&2
-  exit 1
-fi
-for tool in mmdebstrap systemd-nspawn; do
-  command -v "$tool" >/dev/null || { echo "error: $tool is missing; run: .ci/apt systemd" >&2; exit 1; }
-done
+"$(dirname "$0")/../../.ci/rooted" test-systemd systemd
 
 suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
 arch=${2:-$(dpkg --print-architecture)}

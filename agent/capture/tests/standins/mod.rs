@@ -9,6 +9,40 @@
 use gstreamer as gst;
 use gstreamer::glib;
 
+/// Properties of an element, which may be set and do nothing: a part of its `ObjectImpl`.
+macro_rules! properties {
+    ($properties:expr) => {
+        fn properties() -> &'static [glib::ParamSpec] {
+            static ALL: OnceLock<Vec<glib::ParamSpec>> = OnceLock::new();
+            ALL.get_or_init(|| $properties)
+        }
+
+        fn set_property(&self, _id: usize, _value: &glib::Value, _spec: &glib::ParamSpec) {}
+
+        fn property(&self, _id: usize, spec: &glib::ParamSpec) -> glib::Value {
+            spec.default_value().clone()
+        }
+    };
+}
+
+/// The `ElementImpl` of a stand-in with these pads.
+macro_rules! element_impl {
+    ($name:expr, $templates:expr) => {
+        impl ElementImpl for Imp {
+            fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+                static METADATA: OnceLock<gst::subclass::ElementMetadata> = OnceLock::new();
+                let new = || gst::subclass::ElementMetadata::new($name, "Test", "Stands in", "kinewatch");
+                Some(METADATA.get_or_init(new))
+            }
+
+            fn pad_templates() -> &'static [gst::PadTemplate] {
+                static ALL: OnceLock<Vec<gst::PadTemplate>> = OnceLock::new();
+                ALL.get_or_init(|| $templates)
+            }
+        }
+    };
+}
+
 pub(crate) mod strict;
 pub(crate) mod working;
 

@@ -75,16 +75,7 @@ macro_rules! element {
             }
 
             impl ObjectImpl for Imp {
-                fn properties() -> &'static [glib::ParamSpec] {
-                    static ALL: OnceLock<Vec<glib::ParamSpec>> = OnceLock::new();
-                    ALL.get_or_init(|| $properties)
-                }
-
-                fn set_property(&self, _id: usize, _value: &glib::Value, _spec: &glib::ParamSpec) {}
-
-                fn property(&self, _id: usize, spec: &glib::ParamSpec) -> glib::Value {
-                    spec.default_value().clone()
-                }
+                properties!($properties);
 
                 fn constructed(&self) {
                     self.parent_constructed();
@@ -96,26 +87,11 @@ macro_rules! element {
 
             impl GstObjectImpl for Imp {}
 
-            impl ElementImpl for Imp {
-                fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
-                    static METADATA: OnceLock<gst::subclass::ElementMetadata> = OnceLock::new();
-                    let name = stringify!($module);
-                    Some(
-                        METADATA.get_or_init(|| {
-                            gst::subclass::ElementMetadata::new(name, "Test", "Stands in", "kinewatch")
-                        }),
-                    )
-                }
-
-                fn pad_templates() -> &'static [gst::PadTemplate] {
-                    static ALL: OnceLock<Vec<gst::PadTemplate>> = OnceLock::new();
-                    ALL.get_or_init(|| {
-                        let sink: Option<String> = $sink;
-                        let sink = sink.map(|caps| template("sink", gst::PadDirection::Sink, &caps));
-                        sink.into_iter().chain([template("src", gst::PadDirection::Src, &$src)]).collect()
-                    })
-                }
-            }
+            element_impl!(stringify!($module), {
+                let sink: Option<String> = $sink;
+                let sink = sink.map(|caps| template("sink", gst::PadDirection::Sink, &caps));
+                sink.into_iter().chain([template("src", gst::PadDirection::Src, &$src)]).collect()
+            });
 
             glib::wrapper! {
                 pub(crate) struct Object(ObjectSubclass<Imp>) @extends gst::Element, gst::Object;

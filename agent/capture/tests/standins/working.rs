@@ -59,22 +59,10 @@ mod moved {
     impl ObjectImpl for Imp {}
     impl GstObjectImpl for Imp {}
 
-    impl ElementImpl for Imp {
-        fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
-            static METADATA: OnceLock<gst::subclass::ElementMetadata> = OnceLock::new();
-            Some(
-                METADATA.get_or_init(|| gst::subclass::ElementMetadata::new("moved", "Test", "Stands in", "kinewatch")),
-            )
-        }
-
-        fn pad_templates() -> &'static [gst::PadTemplate] {
-            static ALL: OnceLock<Vec<gst::PadTemplate>> = OnceLock::new();
-            let caps = "video/x-raw(memory:NVMM); video/x-raw";
-            ALL.get_or_init(|| {
-                vec![template("sink", gst::PadDirection::Sink, caps), template("src", gst::PadDirection::Src, caps)]
-            })
-        }
-    }
+    element_impl!("moved", {
+        let caps = "video/x-raw(memory:NVMM); video/x-raw";
+        vec![template("sink", gst::PadDirection::Sink, caps), template("src", gst::PadDirection::Src, caps)]
+    });
 
     impl BaseTransformImpl for Imp {
         const MODE: gstreamer_base::subclass::BaseTransformMode =
@@ -126,16 +114,7 @@ macro_rules! bin {
             }
 
             impl ObjectImpl for Imp {
-                fn properties() -> &'static [glib::ParamSpec] {
-                    static ALL: OnceLock<Vec<glib::ParamSpec>> = OnceLock::new();
-                    ALL.get_or_init(|| $properties)
-                }
-
-                fn set_property(&self, _id: usize, _value: &glib::Value, _spec: &glib::ParamSpec) {}
-
-                fn property(&self, _id: usize, spec: &glib::ParamSpec) -> glib::Value {
-                    spec.default_value().clone()
-                }
+                properties!($properties);
 
                 fn constructed(&self) {
                     self.parent_constructed();
@@ -154,22 +133,7 @@ macro_rules! bin {
 
             impl GstObjectImpl for Imp {}
 
-            impl ElementImpl for Imp {
-                fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
-                    static METADATA: OnceLock<gst::subclass::ElementMetadata> = OnceLock::new();
-                    let name = stringify!($module);
-                    Some(
-                        METADATA.get_or_init(|| {
-                            gst::subclass::ElementMetadata::new(name, "Test", "Stands in", "kinewatch")
-                        }),
-                    )
-                }
-
-                fn pad_templates() -> &'static [gst::PadTemplate] {
-                    static ALL: OnceLock<Vec<gst::PadTemplate>> = OnceLock::new();
-                    ALL.get_or_init(|| $templates)
-                }
-            }
+            element_impl!(stringify!($module), $templates);
 
             impl BinImpl for Imp {}
 
