@@ -11,9 +11,10 @@
 //! KINEWATCH_TEST_BOARD=FOLDER         the board's files of sysfs and procfs lie below that folder
 //! ```
 //!
-//! STAGE is `inference`, `store`, `publisher`, `capture` (the first camera that comes by), `capture NAME`, or `opening`
-//! (of the models), or `update STATE` and `update STATE done` for a model over the air: once the state is committed, and once
-//! what it asks for is done and not yet committed. The command line is that of `kinewatch`. Once: a thread that takes the stuck one's place runs.
+//! STAGE is `inference`, `store`, `publisher`, `capture` (the first camera that comes by), `capture NAME`, or `opening` (of the
+//! models), or `update STATE` and `update STATE done` for a model over the air: once the state is committed, and once what it
+//! asks for is done and not yet committed. The command line is that of `kinewatch`. Once: a thread that takes the stuck one's
+//! place runs.
 
 use std::io::Write;
 use std::process::ExitCode;

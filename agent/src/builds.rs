@@ -1,11 +1,11 @@
 //! Engines that are built in a child process while another provider serves.
 //!
-//! TensorRT takes minutes for an engine on a small device, and says nothing meanwhile. So a model whose engine is not kept
-//! from before is opened on the next provider ([`kinewatch_engine::Build::Later`]), and watches; the thread `engines` has a
-//! child, last in line for the processor, build the engine and prove it on the golden clips; then the model is opened again
-//! with it, in place, and no action ends by that. An engine that cannot be built is told once: the model stays where it is
-//! until the next start. One at a time, proofs of releases included; the child is ended when the agent stops. Where `require_provider` is set nothing else
-//! may serve, and the start waits for the engine instead.
+//! TensorRT takes minutes for an engine on a small device, and says nothing meanwhile. So a model whose engine is not kept from
+//! before is opened on the next provider ([`kinewatch_engine::Build::Later`]), and watches; the thread `engines` has a child,
+//! last in line for the processor, build the engine and prove it on the golden clips; then the model is opened again with it, in
+//! place, and no action ends by that. An engine that cannot be built is told once: the model stays where it is until the next
+//! start. One at a time, proofs of releases included; the child is ended when the agent stops. Where `require_provider` is set
+//! nothing else may serve, and the start waits for the engine instead.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! The retained states of cameras, of models, of the system clock and of the store on MQTT, and the counters that nobody else carries to the status page.
+//! The retained states of cameras, of models, of the system clock and of the store on MQTT, and the counters that nobody else
+//! carries to the status page.
 //!
 //! A task of the control runtime that looks at snapshots twice a second; it publishes a state when it has changed, and
 //! removes that of a camera that is not configured any more.

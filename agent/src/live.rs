@@ -1,6 +1,7 @@
 //! What the daemon makes of decisions: events for delivery, camera states for MQTT, counters for metrics.
 //!
-//! Lives in the `infer` thread, and watches the system clock for it. Sending an event may wait for the store thread; nothing else blocks.
+//! Lives in the `infer` thread, and watches the system clock for it. Sending an event may wait for the store thread; nothing else
+//! blocks.
 
 use std::path::Path;
 use std::sync::Arc;

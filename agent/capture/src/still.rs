@@ -17,6 +17,8 @@ pub(crate) struct Still {
     hash: Option<u64>,
     since: i64,
     changes: u64,
+    /// Whether the last picture shows something, once it has come again.
+    shows: Option<bool>,
 }
 
 impl Still {
@@ -28,9 +30,10 @@ impl Still {
         if self.hash.replace(hash) != Some(hash) {
             self.since = now;
             self.changes += 1;
+            self.shows = None;
             return None;
         }
-        shows_something(rgb).then_some(self.since)
+        self.shows.get_or_insert_with(|| shows_something(rgb)).then_some(self.since)
     }
 
     /// A new pipeline: its time counts from its own first frame.

@@ -1,10 +1,10 @@
 //! How far the work is cut back while the device is too hot, short of power or short of memory: pure, no clock, no files.
 //!
-//! Policy. While a cause stands, one request of 2 is run, after [`SETTLE`] one of 4, then one of [`MOST`]: a step has to show
-//! in the temperature before the next is due. For memory alone it stays at one of [`MOST_FOR_MEMORY`]. After [`CALM`] without
-//! a cause it goes back up by one step, and so on. A cause that returns on a step up takes that step back at once, and doubles the calm asked for before the next try (up to
-//! [`LONGEST`]): a device that only just holds a rate does not swing about it. What each camera keeps whatever the device
-//! asks for is [`crate::schedule::Pace`]'s.
+//! Policy. While a cause stands, one request of 2 is run, after [`SETTLE`] one of 4, then one of [`MOST`]: a step has to show in
+//! the temperature before the next is due. For memory alone it stays at one of [`MOST_FOR_MEMORY`]. After [`CALM`] without a
+//! cause it goes back up by one step, and so on. A cause that returns on a step up takes that step back at once, and doubles the
+//! calm asked for before the next try (up to [`LONGEST`]): a device that only just holds a rate does not swing about it. What
+//! each camera keeps whatever the device asks for is [`crate::schedule::Pace`]'s.
 //!
 //! Owned by whoever looks at the device. It never says more than one step at a time.
 

@@ -1,11 +1,12 @@
 //! Folders in which TensorRT keeps the engines and timings that it has built: one for each package, platform and precision.
 //!
 //! `<root>/<digest of the package, 16 digits>-<platform>-<precision>/`. An engine fits one GPU and one version of ONNX Runtime,
-//! TensorRT and CUDA alone, so all of them are in the name: what was built for another is never even opened, and goes once
-//! there is something in its place. A folder that does not serve is a miss: it is emptied, and the engine built once more, here
-//! or later. Timings of layers fit every package and precision: they are in one folder for the platform, `<root>/timings-<platform>/`,
-//! which outlives the engines, so that the next build is shorter. The process that opens a folder holds a lock on a mark in it; a
-//! mark that nobody holds was left by a process that died over it, which may be the folder's fault. Never touches what is not below its root.
+//! TensorRT and CUDA alone, so all of them are in the name: what was built for another is never even opened, and goes once there
+//! is something in its place. A folder that does not serve is a miss: it is emptied, and the engine built once more, here or
+//! later. Timings of layers fit every package and precision: they are in one folder for the platform,
+//! `<root>/timings-<platform>/`, which outlives the engines, so that the next build is shorter. The process that opens a folder
+//! holds a lock on a mark in it; a mark that nobody holds was left by a process that died over it, which may be the folder's
+//! fault. Never touches what is not below its root.
 
 use std::fs::{self, File, TryLockError};
 use std::io;

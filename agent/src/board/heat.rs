@@ -7,8 +7,8 @@ const FOLDER: &str = "/sys/class/thermal";
 const MOST: usize = 64;
 /// Where a zone names no point at which the board slows down, degrees.
 const USUAL_LIMIT: f64 = 95.0;
-/// Parts of the names of what takes speed away. Other devices are fans (ACPI's are named like `TFN1`), the backlight (`LCD`), radios,
-/// batteries, warnings of a hot surface, and settings that are only shown.
+/// Parts of the names of what takes speed away. Other devices are fans (ACPI's are named like `TFN1`), the backlight (`LCD`),
+/// radios, batteries, warnings of a hot surface, and settings that are only shown.
 const SLOWING: [&str; 8] =
     ["cpufreq", "processor", "powerclamp", "devfreq", "gpu", "throttle-alert", "balanced", "heavy"];
 

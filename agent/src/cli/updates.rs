@@ -60,8 +60,7 @@ fn table(state: &ModelsState) -> String {
 fn explain(model: &ModelState) -> Outcome {
     let lines = [("", &model.error), ("repository: ", &model.repository_error)];
     for (of, error) in lines.into_iter().filter_map(|(of, error)| Some((of, error.as_ref()?))) {
-        let detail = if error.detail.is_empty() { String::new() } else { format!(" ({})", error.detail) };
-        print(&format!("{}: {of}{}: {}{detail}", model.model, error.code, error.explain))?;
+        print(&format!("{}: {of}{error}", model.model))?;
     }
     for q in &model.quarantine {
         print(&format!("{}: {} (epoch {}) failed here: {}, {}", model.model, q.version, q.epoch, q.code, q.at))?;

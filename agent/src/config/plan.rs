@@ -1,6 +1,7 @@
 //! The configuration as the agent uses it: every name resolved, every file read, nothing left to check.
 //!
-//! Made by [`super::check`], at the start and at each reload ([`super::diff`]); never changed afterwards. Holds secrets, which `Debug` does not show.
+//! Made by [`super::check`], at the start and at each reload ([`super::diff`]); never changed afterwards. Holds secrets, which
+//! `Debug` does not show.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

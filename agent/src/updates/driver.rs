@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use kinewatch_core::command::{CommandError, ErrorCode};
+use kinewatch_core::event::ModelError;
 use kinewatch_core::rollout::step::{Done, Failure, Health, Input, Job, Note, Poll, Step};
 use kinewatch_core::rollout::{Code, Disposition, Fault, Machine, Phase, Record, Slot, Stage};
 use kinewatch_ota::tuf::Floors;
@@ -139,11 +140,7 @@ impl Driver {
     fn command(&mut self, input: &Input) -> Result<serde_json::Value, CommandError> {
         match self.step(input) {
             Ok(None) => Ok(json!({ "model": self.record.model, "state": self.record.state() })),
-            Ok(Some(fault)) => {
-                let (explain, detail) = (fault.code.explain(), &fault.detail);
-                let message = if detail.is_empty() { explain.to_owned() } else { format!("{detail}: {explain}") };
-                Err(CommandError::new(ErrorCode::Unavailable, format!("{}: {message}", fault.code)))
-            }
+            Ok(Some(fault)) => Err(CommandError::new(ErrorCode::Unavailable, ModelError::from(&fault).to_string())),
             Err(fault) => Err(CommandError::new(ErrorCode::Failed, fault.to_string())),
         }
     }

@@ -1,11 +1,13 @@
 //! What a device says of its models: which one runs, what is offered, how an update goes, and why one did not go on.
 
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::rollout::Code;
 
-/// Retained on the device's `model/state` topic; another when anything in it changes.
+/// Retained on the device's `model/state` topic; another when anything in it changes but `checked_at`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelsState {
     /// Every model that the agent was started with, in the order of its configuration.
@@ -78,6 +80,14 @@ pub struct ModelError {
     pub detail: String,
     /// For people: what happened, and what to do.
     pub explain: String,
+}
+
+impl fmt::Display for ModelError {
+    /// For people: code, what to do, and what was found.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.explain)?;
+        if self.detail.is_empty() { Ok(()) } else { write!(f, " ({})", self.detail) }
+    }
 }
 
 /// A release that failed here.

@@ -2,8 +2,8 @@
 //! the lane's minimum. Pure.
 //!
 //! The minimum of a lane is one request a second ([`MINIMUM`]) unless the camera is given another, or its own rate where that is
-//! lower; of an online model it is one frame within its `max_hole_s` at least, as it would see nothing beyond. What is run is the request that has just come, so it
-//! is as fresh as without the cut.
+//! lower; of an online model it is one frame within its `max_hole_s` at least, as it would see nothing beyond. What is run is the
+//! request that has just come, so it is as fresh as without the cut.
 
 use std::time::Duration;
 

@@ -17,8 +17,8 @@
 //! by rename and name only releases that have proven themselves, so whoever reads them needs no database. The factory model is
 //! elsewhere (the configuration names it) and is never touched.
 //!
-//! Must never touch what is outside its two folders, the outbox above all, nor remove what [`Wanted`] names. Blocks on the disk; it has
-//! no state but the disk, so any thread may use it, one call at a time.
+//! Must never touch what is outside its two folders, the outbox above all, nor remove what [`Wanted`] names. Blocks on the disk;
+//! it has no state but the disk, so any thread may use it, one call at a time.
 
 mod collect;
 mod error;

@@ -1,8 +1,9 @@
 //! The folder with the trusted metadata.
 //!
 //! `root.json`, `timestamp.json`, `snapshot.json`, `targets.json` and delegated roles under their escaped names, byte for
-//! byte as they were received; `floors` with the versions below which nothing is accepted. Each file is replaced whole. A file that is missing, too large or not readable counts
-//! as missing: what is read here is verified again, and [`super::Floors`] hold even if all of it is lost.
+//! byte as they were received; `floors` with the versions below which nothing is accepted. Each file is replaced whole. A file
+//! that is missing, too large or not readable counts as missing: what is read here is verified again, and [`super::Floors`] hold
+//! even if all of it is lost.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};

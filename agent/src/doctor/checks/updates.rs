@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use kinewatch_core::event::ModelsState;
+use kinewatch_core::event::{ModelError, ModelsState};
 use kinewatch_core::rollout::{Code, Disposition, Fault};
 
 use super::size;
@@ -45,7 +45,7 @@ pub(super) fn check(context: &Context, about: &About) -> Vec<Finding> {
 
 /// A fault in the words of its code.
 fn told(fault: &Fault, about: &About) -> Finding {
-    let message = format!("{}: {} ({})", fault.code, fault.code.explain(), fault.detail);
+    let message = ModelError::from(fault).to_string();
     match fault.code.disposition() {
         Disposition::Wait => about.warn(message),
         Disposition::Delay | Disposition::Quarantine => about.fail(message),
@@ -86,8 +86,7 @@ fn judge(state: &ModelsState, about: &About) -> Vec<Finding> {
     for model in &state.models {
         let errors = [("", &model.error), ("the repository: ", &model.repository_error)];
         for (of, error) in errors.into_iter().filter_map(|(of, error)| Some((of, error.as_ref()?))) {
-            let detail = if error.detail.is_empty() { String::new() } else { format!(" ({})", error.detail) };
-            found.push(about.warn(format!("{}: {of}{}: {}{detail}", model.model, error.code, error.explain)));
+            found.push(about.warn(format!("{}: {of}{error}", model.model)));
         }
     }
     found
@@ -97,8 +96,6 @@ fn judge(state: &ModelsState, about: &About) -> Vec<Finding> {
 mod tests {
     use std::fmt::Write;
     use std::time::Duration;
-
-    use kinewatch_core::event::ModelError;
 
     use super::*;
     use crate::config::file::{UpdatePolicy, UpdateSwap};
