@@ -87,17 +87,24 @@ impl Store {
     /// client. Before it returns it is on disk that a consumer may have seen them: from then on their revision stays.
     /// A message that the disk has damaged is left out, and its number recorded as a gap ([`Store::take_damaged`]).
     pub fn offer(&mut self, now: &Stamp, above: u64, to: u64, limit: usize) -> Result<Vec<Row>, StoreError> {
-        let (rows, damaged): (Vec<_>, Vec<_>) = self.read(above, to, limit)?.into_iter().partition(|(_, whole)| *whole);
-        let rows: Vec<Row> = rows.into_iter().map(|(row, _)| row).collect();
-        for (row, _) in damaged {
-            tracing::error!(
-                sequence = row.sequence,
-                "this event was damaged on the disk: it is dropped and stated on sys/gap"
-            );
-            self.drop_damaged(now, row.sequence)?;
-        }
-        if rows.is_empty() {
-            return Ok(rows);
+        let mut above = above;
+        let mut rows = Vec::new();
+        // However many damaged ones lie before it, a message that is whole is found: nobody would ask for it again.
+        while rows.is_empty() {
+            let block = self.read(above, to, limit)?;
+            let Some((newest, _)) = block.last() else { return Ok(rows) };
+            above = newest.sequence;
+            for (row, whole) in block {
+                if whole {
+                    rows.push(row);
+                    continue;
+                }
+                tracing::error!(
+                    sequence = row.sequence,
+                    "this event was damaged on the disk: it is dropped and stated on sys/gap"
+                );
+                self.drop_damaged(now, row.sequence)?;
+            }
         }
         // What is told for the first time must not be forgotten by a power cut; that it was told again may be.
         let level = if rows.iter().any(|row| row.attempts == 0) { "FULL" } else { "NORMAL" };

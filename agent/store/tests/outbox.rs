@@ -177,6 +177,23 @@ fn a_message_that_is_no_text_any_more_costs_no_other() {
 }
 
 #[test]
+fn damaged_messages_do_not_hold_up_what_lies_behind_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    for _ in 0..6 {
+        append(&mut store, "a", Status::Updated);
+    }
+    drop(store);
+    let connection = rusqlite::Connection::open(database(dir.path())).unwrap();
+    connection.execute("UPDATE event SET topic = 5 WHERE sequence BETWEEN 2 AND 5", []).unwrap();
+    drop(connection);
+    let mut store = open(dir.path());
+    assert_eq!(all(&store.offer(&at(1), 1, u64::MAX, 2).unwrap()), [6], "two blocks of damaged ones before it");
+    assert_eq!(ranges(&store.gaps(9).unwrap()), [(2, 5)]);
+    assert_eq!(all(&store.offer(&at(1), 6, u64::MAX, 2).unwrap()), [0_u64; 0]);
+}
+
+#[test]
 fn a_consumer_can_ask_again_until_it_has_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let keep = StoreOptions { keep_until: KeepUntil::Consumer, ..options() };
