@@ -128,7 +128,7 @@ impl Delivery {
             let wait = self.rest();
             if self.unsaved.len() >= QUEUE {
                 // A disk that fails for long: senders wait, so frames are lost and no event is.
-                runtime.block_on(tokio::time::sleep(wait));
+                runtime.block_on(async { tokio::time::sleep(wait).await });
                 stopping = self.shared.stopping.load(Relaxed);
             } else {
                 match runtime.block_on(async { tokio::time::timeout(wait, commands.recv()).await }) {
