@@ -63,6 +63,7 @@ conformance: build ## Try the TUF client on the reference implementation's repos
 	$(BUILD)/conformance/bin/pip install -q --disable-pip-version-check tuf==7.0.1 'securesystemslib[crypto]'
 	$(BUILD)/conformance/bin/python models/conformance/run.py $(BUILD)/release/kinewatch-tuf-client \
 	  --published $(BUILD)/tmp/published
+	$(BUILD)/conformance/bin/python models/conformance/run.py $(BUILD)/release/kinewatch-tuf-client --keys ecdsa
 
 deb: app ## Build the Debian package from the release build; prints where it is
 	@cross/deb.sh $(BUILD)

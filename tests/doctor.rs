@@ -144,7 +144,7 @@ fn all_is_well() {
     let seen = scene.doctor(&[]);
     assert_eq!(seen.code, 0, "{}{}", seen.out, seen.err);
     insta::assert_snapshot!("all_is_well", seen.normal(scene.dir.path()));
-    let message = subscriber.event("the test message", |topic, _| topic == "kinewatch/v1/test/box/sys/doctor");
+    let message = subscriber.event("the test message", |topic, _| topic == "kinewatch/v1/test/box/doctor");
     assert_eq!(message, serde_json::json!({ "doctor": true }));
     assert!(!scene.path("state").exists(), "looking makes nothing");
 

@@ -42,6 +42,34 @@ def hash_algorithms(client, algorithms):
     assert client.download("artifact") == 1
 
 
+@cases(refuses="odd", takes="good")
+def hash_algorithm_that_is_unknown(client, path):
+    """The target cannot be verified; its neighbour can."""
+    repository = started(client)
+    repository.add_artifact("odd", b"odd")
+    repository.add_artifact("good", b"good")
+    repository.targets.targets["odd"].hashes = {"whirlpool": "1" * 128}
+    repository.publish("targets", "snapshot", "timestamp")
+    assert client.refresh() == 0, client.said
+    assert client.download(path) == (1 if path == "odd" else 0), client.said
+    assert client.downloaded() == ([] if path == "odd" else [b"good"])
+
+
+@case
+def several_in_one_run(client):
+    """In their order, up to the first that cannot be had."""
+    repository = started(client)
+    for name in ("first", "second", "third"):
+        repository.add_artifact(name, name.encode())
+    repository.publish("targets", "snapshot", "timestamp")
+    assert client.download("second", "first") == 0, client.said
+    assert [name for name, _ in repository.fetched] == ["second", "first"]
+    shutil.rmtree(client.artifacts)
+    assert client.download("first", "missing", "third") == 1
+    assert client.downloaded() == [b"first"]
+    assert client.download() == 1, "no target was named"
+
+
 @cases(same_length=b"CONTENT", longer=b"content and more", shorter=b"con", empty=b"")
 def substituted_artifact(client, malicious):
     repository = started(client)
@@ -263,11 +291,11 @@ def delegated_role_that_expires_and_is_renewed(client):
     repository.publish("targets", "snapshot", "timestamp")
     assert client.download("path/first") == 0, client.said
     later = now() + timedelta(days=18)
-    assert client.download("path/second", later) == 1
+    assert client.download("path/second", time=later) == 1
     assert client.downloaded() == [b"first"]
     repository.md["role"].signed.expires = now() + timedelta(days=21)
     repository.publish("role", "snapshot", "timestamp")
-    assert client.download("path/second", later) == 0, client.said
+    assert client.download("path/second", time=later) == 0, client.said
     assert client.downloaded() == [b"first", b"second"]
 
 
@@ -286,6 +314,41 @@ def stored_delegated_role_is_verified_by_the_present_delegator(client):
     repository.targets.add_key(repository.new_signer().public_key, "role")
     repository.publish("targets", "snapshot", "timestamp")
     assert client.download("path/first") == 1
+    assert client.downloaded() == []
+
+
+@case
+def delegated_role_is_verified_by_each_delegator_in_one_run(client):
+    """Two lead to one role, which only the keys of the first have signed: what the second leads to is not there."""
+    repository = Repository()
+    client.use(repository)
+    repository.delegate("targets", "A", ["a/*"])
+    repository.delegate("targets", "B", ["b/*"])
+    repository.delegate("A", "role", ["a/*"])
+    repository.delegate("B", "role", ["b/*"])
+    keyid = repository.md["B"].signed.delegations.roles["role"].keyids[0]
+    del repository.signers["role"][keyid]
+    repository.add_artifact("a/artifact", b"a", "role")
+    repository.add_artifact("b/artifact", b"b", "role")
+    repository.publish("A", "B", "role", bump=False)
+    repository.publish("targets", "snapshot", "timestamp")
+    assert client.download("a/artifact", "b/artifact") == 1
+    assert client.downloaded() == [b"a"]
+
+
+@case
+def delegated_role_that_the_snapshot_does_not_list(client):
+    """It is not asked for."""
+    repository = started(client)
+    repository.delegate("targets", "role", ["path/*"])
+    repository.add_artifact("path/artifact", b"content", "role")
+    repository.publish("role", bump=False)
+    del repository.snapshot.meta["role.json"]
+    repository.publish("targets", "snapshot", "timestamp")
+    assert client.refresh() == 0, client.said
+    repository.requests.clear()
+    assert client.download("path/artifact") == 1
+    assert repository.names_requested() == [("root", 2), ("timestamp", None)]
     assert client.downloaded() == []
 
 

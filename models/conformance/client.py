@@ -53,9 +53,10 @@ class Client:
     def refresh(self, time=None):
         return self.run(["--metadata-dir", self.metadata, "--metadata-url", f"{self.url}/metadata", "refresh"], time)
 
-    def download(self, path, time=None, kill_after=60):
+    def download(self, *paths, time=None, kill_after=60):
         where = ["--metadata-dir", self.metadata, "--metadata-url", f"{self.url}/metadata/"]
-        what = ["--target-name", path, "--target-base-url", f"{self.url}/targets/", "--target-dir", self.artifacts]
+        what = ["--target-base-url", f"{self.url}/targets/", "--target-dir", self.artifacts]
+        what += [argument for path in paths for argument in ("--target-name", path)]
         return self.run([*where, *what, "download"], time, kill_after)
 
     def trusted(self):

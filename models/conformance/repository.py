@@ -42,8 +42,10 @@ def now():
 
 
 class Repository:
-    def __init__(self, kind="ed25519"):
-        self.kind = kind
+    kind = "ed25519"  # of keys, unless told otherwise
+
+    def __init__(self, kind=None):
+        self.kind = kind or self.kind
         self.later = now() + timedelta(days=30)
         self.md = {
             "root": Metadata(Root(expires=self.later)),

@@ -50,6 +50,6 @@ pub use hardware::Hardware;
 pub use init::init;
 pub use inventory::{Needed, gstreamer_version, has_element, needed, package_of};
 pub use platform::Platform;
-pub use secret::{Credentials, redact};
+pub use secret::{Credentials, redact, redact_address};
 pub use source::{Mode, Source, SourceError, Speed, V4l2Format};
 pub use stats::{CameraState, CameraStats};

@@ -86,6 +86,18 @@ pub(crate) fn mask_query(text: &str) -> String {
     out
 }
 
+/// [`redact`] for what should have been an address and is none, so that nobody knows where its user part begins: all before the
+/// last `@` goes but a scheme.
+#[must_use]
+pub fn redact_address(text: &str) -> String {
+    const SCHEMES: [&str; 10] = ["rtsp", "rtsps", "mqtt", "mqtts", "http", "https", "file", "v4l2", "csi", "test"];
+    let shown = redact(text);
+    let Some(at) = shown.rfind('@') else { return shown };
+    let scheme = shown[..at].split_once(':').filter(|(scheme, _)| SCHEMES.contains(scheme));
+    let begin = scheme.map_or(0, |(scheme, rest)| scheme.len() + 1 + rest.len() - rest.trim_start_matches('/').len());
+    format!("{}{MASK}{}", &shown[..begin], &shown[at..])
+}
+
 fn mask_user_parts(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -129,6 +141,17 @@ mod tests {
             let shown = redact(text);
             assert!(!shown.contains("s3cr") && !shown.contains(basic.as_str()), "{shown}");
         }
+    }
+
+    #[test]
+    fn an_address_that_is_none_shows_no_user_part() {
+        let shown = |text| redact_address(text);
+        assert_eq!(shown("rtsp:/joe:Pl4nted@h/x"), "rtsp:/***@h/x");
+        assert_eq!(shown("joe:Pl4nted@h/x"), "***@h/x");
+        assert_eq!(shown("joe:Pl4 n@ted@1.2.3.4:80"), "***@1.2.3.4:80");
+        assert_eq!(shown("file:/x?password=Pl4nted"), "file:/x?password=***");
+        assert_eq!(shown("rtsp://a:b@c/d"), "rtsp://***@c/d");
+        assert_eq!(shown("/dev/video0"), "/dev/video0");
     }
 
     #[test]

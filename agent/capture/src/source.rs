@@ -6,7 +6,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::secret::{Credentials, mask_query, redact};
+use crate::secret::{Credentials, mask_query, redact_address};
 
 /// How fast a file is played.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,7 +95,7 @@ pub enum SourceError {
         "source `{text}`: unknown form; write one of rtsp://HOST/PATH, rtsps://HOST/PATH, v4l2:/dev/videoN, csi:N, file:PATH, test:{hint}"
     )]
     UnknownForm {
-        /// As written, redacted.
+        /// Redacted.
         text: String,
         /// Further advice, or empty.
         hint: String,
@@ -113,7 +113,7 @@ pub enum SourceError {
     /// A device, path, sensor or pattern is missing or malformed.
     #[error("source `{text}`: {reason}")]
     BadTarget {
-        /// As written.
+        /// Redacted.
         text: String,
         /// What is wrong and what to write.
         reason: &'static str,
@@ -121,9 +121,9 @@ pub enum SourceError {
     /// An option that is unknown or whose value does not fit.
     #[error("source `{text}`: option `{option}` is not understood; allowed here: {allowed}")]
     BadOption {
-        /// As written.
+        /// Redacted.
         text: String,
-        /// The offending `key=value`.
+        /// The offending `key=value`, redacted.
         option: String,
         /// What may be written.
         allowed: &'static str,
@@ -231,15 +231,15 @@ fn unknown_form(text: &str) -> SourceError {
     let looks_like_path = text.starts_with(['/', '.']) || text.contains('.') && !text.contains("://");
     let hint = match () {
         () if text.starts_with("/dev/video") => format!(" (did you mean `v4l2:{text}`?)"),
-        () if looks_like_path => format!(" (did you mean `file:{}`?)", redact(text)),
+        () if looks_like_path => format!(" (did you mean `file:{}`?)", redact_address(text)),
         () => String::new(),
     };
-    SourceError::UnknownForm { text: redact(text), hint }
+    SourceError::UnknownForm { text: redact_address(text), hint }
 }
 
 /// Splits the user part off by hand: cameras use paths and queries that a URL library would rewrite.
 fn parse_rtsp(text: &str) -> Result<Source, SourceError> {
-    let bad = |reason: String| SourceError::BadUrl { text: redact(text), reason: redact(&reason) };
+    let bad = |reason: String| SourceError::BadUrl { text: redact_address(text), reason: redact_address(&reason) };
     let (scheme, rest) = text.split_once("://").ok_or_else(|| bad("no `://`".into()))?;
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
@@ -268,7 +268,7 @@ fn options<'a>(
     for option in tail.split('&') {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
         if !accept(key, value) {
-            return Err(SourceError::BadOption { text: text.to_owned(), option: option.to_owned(), allowed });
+            return Err(SourceError::BadOption { text: redact_address(text), option: redact_address(option), allowed });
         }
     }
     Ok(target)
@@ -291,7 +291,7 @@ fn parse_v4l2(text: &str, rest: &str) -> Result<Source, SourceError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/_-.:".contains(c);
     if !device.starts_with("/dev/") || !device.chars().all(plain) {
         let reason = "a v4l2 source names a device node, for example v4l2:/dev/video0 (`kinewatch devices` lists them)";
-        return Err(SourceError::BadTarget { text: text.to_owned(), reason });
+        return Err(SourceError::BadTarget { text: redact_address(text), reason });
     }
     Ok(Source::V4l2 { device: device.to_owned(), format, mode })
 }
@@ -300,7 +300,7 @@ fn parse_csi(text: &str, rest: &str) -> Result<Source, SourceError> {
     let mut mode = Mode::default();
     let sensor = options(text, rest, "size=WIDTHxHEIGHT, fps=N", |key, value| mode.accept(key, value))?;
     let reason = "a csi source names a sensor number, for example csi:0";
-    let sensor = sensor.parse().map_err(|_| SourceError::BadTarget { text: text.to_owned(), reason })?;
+    let sensor = sensor.parse().map_err(|_| SourceError::BadTarget { text: redact_address(text), reason })?;
     Ok(Source::Csi { sensor, mode })
 }
 
@@ -319,7 +319,7 @@ fn parse_file(text: &str, rest: &str) -> Result<Source, SourceError> {
     let path = path.strip_prefix("//").filter(|p| p.starts_with('/')).unwrap_or(path);
     if path.is_empty() {
         return Err(SourceError::BadTarget {
-            text: text.to_owned(),
+            text: redact_address(text),
             reason: "file: needs a path, for example file:/srv/clip.mp4",
         });
     }
@@ -343,7 +343,7 @@ fn parse_test(text: &str, rest: &str) -> Result<Source, SourceError> {
     let pattern = if pattern.is_empty() { "smpte" } else { pattern };
     if !pattern.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
         let reason = "test: takes a pattern of videotestsrc, for example test:smpte or test:ball";
-        return Err(SourceError::BadTarget { text: text.to_owned(), reason });
+        return Err(SourceError::BadTarget { text: redact_address(text), reason });
     }
     Ok(Source::Test { pattern: pattern.to_owned(), mode, frames, speed })
 }

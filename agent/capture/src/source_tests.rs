@@ -48,6 +48,11 @@ fn no_output_shows_a_password() {
         refused("rtsp://admin:hunter2@cam:notaport/live"),
         refused("rtp://admin:hunter2@cam/live"),
         refused("http://cam/?password=hunter2"),
+        refused("rtsp:/joe:hunter2@cam/live"),
+        refused("joe:hunter2@cam/live"),
+        refused("file:/x?password=hunter2"),
+        refused("test:joe:hunter2@cam"),
+        refused("csi:joe:hunter2@cam"),
     ] {
         assert!(!text.contains("hunter2"), "{text}");
     }

@@ -278,7 +278,7 @@ struct Plain {
 #[serde(deny_unknown_fields)]
 struct Ack {
     /// Last `sequence` taken over.
-    upto: u64,
+    upto: Sequence,
     /// Comes back in the answer.
     #[serde(default)]
     #[schemars(length(max = 64))]
@@ -290,11 +290,39 @@ struct Ack {
 #[serde(deny_unknown_fields)]
 struct Resend {
     /// First `sequence` wanted.
-    from: u64,
+    from: Sequence,
     /// Comes back in the answer.
     #[serde(default)]
     #[schemars(length(max = 64))]
     id: Option<String>,
+}
+
+/// A `sequence`: what an event has, or the number.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "not a sequence: its digits in quotes, as events have them, or a number")]
+enum WrittenSequence {
+    Number(u64),
+    Digits(#[schemars(regex(pattern = r"^[0-9]{1,20}$"))] String),
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(try_from = "WrittenSequence")]
+#[schemars(with = "WrittenSequence", inline)]
+struct Sequence(u64);
+
+impl TryFrom<WrittenSequence> for Sequence {
+    type Error = String;
+
+    fn try_from(written: WrittenSequence) -> Result<Self, String> {
+        match written {
+            WrittenSequence::Number(number) => Ok(Self(number)),
+            // A sign is no digit, though `parse` takes it.
+            WrittenSequence::Digits(text) if text.bytes().all(|b| b.is_ascii_digit()) => {
+                text.parse().map(Self).map_err(|e| format!("sequence {:?}: {e}", shortened(&text)))
+            }
+            WrittenSequence::Digits(text) => Err(format!("sequence {:?}: not digits alone", shortened(&text))),
+        }
+    }
 }
 
 /// The stream of one camera is built anew.
@@ -348,11 +376,11 @@ pub fn parse(name: &str, payload: &[u8]) -> Result<CommandRequest, CommandError>
         CommandName::ModelUnpin => of_model(payload, |model| Command::ModelUnpin { model })?,
         CommandName::Ack => {
             let Ack { upto, id } = parameters(payload)?;
-            (Command::Ack { upto }, id)
+            (Command::Ack { upto: upto.0 }, id)
         }
         CommandName::Resend => {
             let Resend { from, id } = parameters(payload)?;
-            (Command::Resend { from }, id)
+            (Command::Resend { from: from.0 }, id)
         }
         CommandName::CameraRestart => {
             let CameraRestart { camera, id } = parameters(payload)?;

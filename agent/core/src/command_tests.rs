@@ -19,6 +19,9 @@ fn every_command_is_read() {
     assert_eq!(parse("status", b" {}\n"), plain(Command::Status));
     assert_eq!(parse("ack", br#"{"upto":18446744073709551615}"#), plain(Command::Ack { upto: u64::MAX }));
     assert_eq!(parse("resend", br#"{"from":7}"#), plain(Command::Resend { from: 7 }));
+    let as_in_an_event = br#"{"upto":"00000000000000000005"}"#;
+    assert_eq!(parse("ack", as_in_an_event), plain(Command::Ack { upto: 5 }), "what was received can be sent back");
+    assert_eq!(parse("resend", br#"{"from":"18446744073709551615"}"#), plain(Command::Resend { from: u64::MAX }));
     let restart = Command::CameraRestart { camera: "front".into() };
     assert_eq!(parse("camera-restart", br#"{"camera":"front"}"#), plain(restart));
     let install = Command::ModelInstall { model: "falls".into() };
@@ -36,7 +39,20 @@ fn whatever_is_wrong_is_said() {
         "there is no command \"reboot\"; there are: ping, status, ack, resend, camera-restart, reload, model-check, \
          model-install, model-rollback, model-pin, model-unpin"
     );
-    for payload in ["", "[7]", "7", "{", "{}", r#"{"upto":-1}"#, r#"{"upto":1.5}"#, r#"{"upto":1,"upto":2}"#] {
+    for payload in [
+        "",
+        "[7]",
+        "7",
+        "{",
+        "{}",
+        r#"{"upto":-1}"#,
+        r#"{"upto":1.5}"#,
+        r#"{"upto":1,"upto":2}"#,
+        r#"{"upto":"+5"}"#,
+        r#"{"upto":""}"#,
+        r#"{"upto":"18446744073709551616"}"#,
+        r#"{"upto":true}"#,
+    ] {
         assert_eq!(told("ack", payload).0, ErrorCode::InvalidPayload, "{payload}");
     }
     let (code, message) = told("ack", r#"{"upto":1,"force":true}"#);

@@ -57,10 +57,11 @@ pub fn gap(group: &str, device: &str) -> String {
     format!("{ROOT}/{group}/{device}/sys/gap")
 }
 
-/// Test messages of `kinewatch doctor`: QoS 1, not retained, of no meaning to anybody.
+/// Test messages of `kinewatch doctor`: QoS 1, not retained, of no meaning to anybody. Not below `sys`, where whoever counts
+/// events looks for gaps.
 #[must_use]
 pub fn doctor(group: &str, device: &str) -> String {
-    format!("{ROOT}/{group}/{device}/sys/doctor")
+    format!("{ROOT}/{group}/{device}/doctor")
 }
 
 /// A command to this device, or to [`ALL`].

@@ -130,7 +130,7 @@ Prints every mistake as FILE:LINE:COLUMN: what is wrong; what to do. Exits with 
 One line for each finding: ok, warn, fail or skip; what is the matter; what to do. Checked are config, permissions, gstreamer,
 each camera, inference, accelerator, each model, broker, updates, clock, disk, database, service, web, memory, thermal and power.
 A running daemon is not disturbed: cameras are asked what they offer and play nothing; the broker gets one message on
-sys/doctor under another client identifier; a file of 4 KiB is written into the state directory and removed.
+doctor under another client identifier; a file of 4 KiB is written into the state directory and removed.
 Permissions are those of the service's user, whoever asks.
 
 Exits with 0 when nothing failed, 1 when something did, 78 when the configuration cannot be used.")]
@@ -337,12 +337,25 @@ fn dispatch(cli: Cli, hooks: Hooks) -> Outcome {
 
 /// Prints to standard output; a reader that went away (`| head`) is not an error.
 pub(crate) fn print(text: &str) -> Outcome {
+    print_to_reader(text).map(|_| ())
+}
+
+/// [`print`] for what has no end of its own: whether the reader is still there.
+pub(crate) fn print_to_reader(text: &str) -> Result<Reader, Failure> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::say(format!("standard output: {e}"))),
-        _ => Ok(()),
+        Ok(()) => Ok(Reader::There),
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(e) => Err(Failure::say(format!("standard output: {e}"))),
     }
+}
+
+/// Who reads standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reader {
+    There,
+    Gone,
 }
 
 #[cfg(test)]

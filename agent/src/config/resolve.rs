@@ -170,7 +170,7 @@ impl Resolver<'_> {
                 Some(address)
             }
             None => {
-                let text = &web.listen;
+                let text = kinewatch_capture::redact_address(&web.listen);
                 self.error(&at, format!("[web] listen: \"{text}\" is not an address; write 127.0.0.1:8089, or off"));
                 None
             }

@@ -7,6 +7,7 @@
 
 mod annotations;
 mod bounds;
+mod commands;
 mod machine;
 mod models;
 mod stored;
@@ -26,6 +27,7 @@ pub const TARGETS: &[Target] = &[
     ("bundle", updates::bundle),
     ("channel", updates::channel),
     ("clock_journal", stored::clock_journal),
+    ("command", commands::command),
     ("command_line", words::command_line),
     ("config", words::config),
     ("events", annotations::events),

@@ -52,9 +52,12 @@ pub fn source(data: &[u8]) {
         Ok(source) => pipelines(&source),
         Err(e) => is_told(&e.to_string()),
     }
-    let parsed = Source::parse(&format!("rtsp://joe:{PLANTED}@{text}"));
-    let told = parsed.map_or_else(|e| format!("{e} {e:?}"), |source| format!("{source} {source:?}"));
-    assert!(!told.contains(PLANTED), "{told}");
+    // With each mistake that a hurried person makes in the scheme.
+    for scheme in ["rtsp://", "rtsp:/", "rtsp:", "rtps://", ""] {
+        let parsed = Source::parse(&format!("{scheme}joe:{PLANTED}@{text}"));
+        let told = parsed.map_or_else(|e| format!("{e} {e:?}"), |source| format!("{source} {source:?}"));
+        assert!(!told.contains(PLANTED), "{told}");
+    }
 }
 
 /// Every pipeline of a source, on every kind of machine. Nothing of what was written may become a stage of its own.

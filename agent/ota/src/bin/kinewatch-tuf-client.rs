@@ -19,9 +19,9 @@ struct Arguments {
     /// Where the repository's metadata lies
     #[arg(long, value_name = "URL")]
     metadata_url: Option<Url>,
-    /// The artifact to download
+    /// An artifact to download; several are fetched in this order, up to the first that cannot be had
     #[arg(long, value_name = "PATH")]
-    target_name: Option<String>,
+    target_name: Vec<String>,
     /// Where the repository's artifacts lie
     #[arg(long, value_name = "URL")]
     target_base_url: Option<Url>,
@@ -41,12 +41,19 @@ enum Command {
     },
     /// Bring the metadata up to date
     Refresh,
-    /// Bring the metadata up to date and fetch an artifact
+    /// Bring the metadata up to date and fetch artifacts
     Download,
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse()) {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(told) => {
+            let _ = told.print();
+            return if told.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
             eprintln!("kinewatch-tuf-client: {reason}");
@@ -80,11 +87,15 @@ async fn update(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> 
     })?;
     client.refresh(Clock::Synchronised(Timestamp::now()), &Floors::default()).await?;
     if matches!(arguments.command, Command::Download) {
-        let name = arguments.target_name.ok_or("--target-name is missing")?;
         let directory = arguments.target_dir.ok_or("--target-dir is missing")?;
-        let target = client.find(&name).await?;
-        std::fs::create_dir_all(&directory)?;
-        client.fetch(&target, &target.file_in(&directory), &mut |_| {}).await?;
+        if arguments.target_name.is_empty() {
+            return Err("--target-name is missing".into());
+        }
+        for name in &arguments.target_name {
+            let target = client.find(name).await?;
+            std::fs::create_dir_all(&directory)?;
+            client.fetch(&target, &target.file_in(&directory), &mut |_| {}).await?;
+        }
     }
     Ok(())
 }

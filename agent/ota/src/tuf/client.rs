@@ -178,7 +178,7 @@ impl Client {
         let (mirror, now) = self.refreshed.ok_or_else(missing)?;
         let top = self.trusted.targets().ok_or_else(missing)?;
         if let Some(file) = top.body.targets.get(path) {
-            return Target::new(path, file);
+            return Target::new(path, file, &Role::Targets);
         }
         let mut next: Vec<Visit> = Vec::new();
         descend(&mut next, top, path);
@@ -195,7 +195,7 @@ impl Client {
             }
             let targets = self.delegated(&visit, mirror, now).await?;
             if let Some(file) = targets.body.targets.get(path) {
-                return Target::new(path, file);
+                return Target::new(path, file, &visit.role);
             }
             descend(&mut next, &targets, path);
         }

@@ -9,8 +9,8 @@ use std::fmt;
 
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use sha2::{Digest, Sha256, Sha512};
 
@@ -199,7 +199,9 @@ pub(super) struct TargetsBody {
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct TargetFile {
     pub(super) length: u64,
-    pub(super) hashes: Hashes,
+    /// `None`: of algorithms alone that this client does not know. It cannot be fetched, and its neighbours can.
+    #[serde(deserialize_with = "known_hashes")]
+    pub(super) hashes: Option<Hashes>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -255,6 +257,12 @@ impl TryFrom<BTreeMap<String, String>> for Hashes {
         }
         Ok(hashes)
     }
+}
+
+fn known_hashes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Hashes>, D::Error> {
+    let named = BTreeMap::<String, String>::deserialize(deserializer)?;
+    let unknown = !named.is_empty() && !named.contains_key("sha256") && !named.contains_key("sha512");
+    if unknown { Ok(None) } else { Hashes::try_from(named).map(Some).map_err(D::Error::custom) }
 }
 
 impl Hashes {

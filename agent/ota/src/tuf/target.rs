@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use percent_encoding::utf8_percent_encode;
 use url::Url;
 
-use super::Refused;
 use super::document::{Hashes, NAME, TargetFile};
 use super::http::shown;
+use super::{Refused, Role};
 
 /// A file that the repository may deliver: its path, length and digest are signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,9 +18,14 @@ pub struct Target {
 }
 
 impl Target {
-    pub(super) fn new(path: &str, file: &TargetFile) -> Result<Self, Refused> {
+    /// As `role` lists it.
+    pub(super) fn new(path: &str, file: &TargetFile, role: &Role) -> Result<Self, Refused> {
         check_path(path)?;
-        Ok(Self { path: path.to_owned(), length: file.length, hashes: file.hashes.clone() })
+        let unknown = || Refused::Invalid {
+            role: role.clone(),
+            reason: format!("target {path:?} has neither a sha256 nor a sha512 hash"),
+        };
+        Ok(Self { path: path.to_owned(), length: file.length, hashes: file.hashes.clone().ok_or_else(unknown)? })
     }
 
     /// Its path in the repository.

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use kinewatch_mqtt::{Endpoint, Options, Tail, subscribe};
 use serde_json::Value;
 
-use super::super::{Failure, Outcome, TailArgs, print};
+use super::super::{Failure, Outcome, Reader, TailArgs, print_to_reader};
 use crate::config::{self, Environment, Probe, Severity};
 
 pub(in crate::cli) fn run(args: TailArgs) -> Outcome {
@@ -30,12 +30,14 @@ pub(in crate::cli) fn run(args: TailArgs) -> Outcome {
         Tail::Message { topic, payload, .. } => {
             let payload = String::from_utf8_lossy(&payload);
             let line = if args.json { format!("{topic}\t{payload}") } else { pretty(&topic, &payload) };
-            outcome = print(&line);
             seen += 1;
-            if outcome.is_err() || args.count.is_some_and(|n| seen >= n) {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
+            match print_to_reader(&line) {
+                Ok(Reader::There) if args.count.is_none_or(|n| seen < n) => ControlFlow::Continue(()),
+                Ok(_) => ControlFlow::Break(()),
+                Err(failure) => {
+                    outcome = Err(failure);
+                    ControlFlow::Break(())
+                }
             }
         }
         Tail::Disconnected { reason } => {
