@@ -1,13 +1,14 @@
 """Conformance and interoperability of kinewatch-tuf-client with the TUF specification and its reference implementation.
 
     python3 -m venv venv && venv/bin/pip install tuf==7.0.1
-    venv/bin/python models/conformance/run.py target/release/kinewatch-tuf-client [--published FOLDER] [--keys KIND] [NAME…]
+    venv/bin/python models/conformance/run.py target/release/kinewatch-tuf-client [--published FOLDER] [--keys KIND]
 
 Every case is a repository published by `tuf`, some of them broken by hand, and what a client must do with it by the
 specification (section numbers at the cases). The program speaks the command line of the TUF project's conformance suite
 (theupdateframework/tuf-conformance, CLIENT-CLI.md), so that suite can be run against it as well. Cases with a date need
-`faketime`. Keys are ed25519, or of the KIND that is told (ecdsa, rsa). With `--published`, each repository in FOLDER (the tests of kinewatch-ota leave some in
-target/tmp/published/) is read by the reference implementation. Prints one line a case; exit status 1 if one fails.
+`faketime`. Names after the options choose some. Keys are ed25519, or of the KIND that is told (ecdsa, rsa). With
+`--published`, each repository in FOLDER (the tests of kinewatch-ota leave some in target/tmp/published/) is read by the
+reference implementation. Prints one line a case; exit status 1 if one fails.
 """
 
 import os
