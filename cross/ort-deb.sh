@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Makes a Debian package of ONNX Runtime for a Jetson from a Python wheel that you have; prints where the package is.
 #
-#   cross/ort-deb.sh jp6|jp7 WHEEL [OUT_DIR]      with ALLOW_CPU set: also from a wheel without GPU providers
+#   ort-deb.sh jp6|jp7 WHEEL [OUT_DIR]      with ALLOW_CPU set, to try things out: also from a wheel without GPU providers, or for x86-64
 #
 # NVIDIA's and other people's wheels for JetPack hold the library that kinewatch loads; nothing of Python is needed on the
 # device. The package puts it where kinewatch looks first, with its providers beside it, and keeps the wheel's licences. Runs
-# anywhere with dpkg-deb and python3 (which unpacks the wheel); compiles and downloads nothing. The same wheel gives the
-# same bytes.
+# anywhere with dpkg-deb and python3 (which unpacks the wheel), from this file alone; compiles and downloads nothing. The same
+# wheel gives the same bytes.
 set -euo pipefail
 
 fail() { echo "ort-deb: $1" >&2; exit 1; }
@@ -17,10 +17,11 @@ for tool in python3 dpkg-deb; do
 done
 
 case $1 in
-  jp6) glibc=2.35; needs="nvidia-cudnn, nvidia-tensorrt"; other=jp7 ;;
-  jp7) glibc=2.39; needs="nvidia-cudnn, nvidia-tensorrt"; other=jp6 ;;
+  jp6) glibc=2.35 cuda=12 python=3.10 other=jp7 ;;
+  jp7) glibc=2.39 cuda=13 python=3.12 other=jp6 ;;
   *) fail "$1: write jp6 or jp7" ;;
 esac
+needs="nvidia-cudnn, nvidia-tensorrt"
 package=kinewatch-onnxruntime-$1
 wheel=$2
 out=${3:-.}
@@ -39,15 +40,6 @@ version=${library##*/libonnxruntime.so.}
 [[ $version =~ ^1\.([0-9]+)\.[0-9]+$ ]] || fail "$wheel: its library has the version $version, which is not understood"
 [[ ${BASH_REMATCH[1]} -ge 17 ]] || fail "$wheel: ONNX Runtime $version is too old; 1.17 or later is needed"
 
-# Byte 18 of an ELF file names its machine.
-[[ $(head -c 4 "$library" | tail -c 3) == ELF ]] || fail "$wheel: its library is not an ELF file; was the wheel fetched whole?"
-machine=$(od -An -tu2 -j18 -N2 --endian=little "$library" | tr -d ' ')
-case $machine in
-  183) architecture=arm64 ;;
-  62) architecture=amd64 ;;
-  *) fail "$wheel: its library is for machine number $machine, not for a Jetson" ;;
-esac
-
 providers=("$capi"/libonnxruntime_providers_*.so)
 names=$(printf '%s\n' "${providers[@]##*/}" | sed -n '/_shared\.so$/d; s/^libonnxruntime_providers_\(.*\)\.so$/\1/p' | paste -sd ' ')
 if [[ -z $names ]]; then
@@ -55,11 +47,39 @@ if [[ -z $names ]]; then
   needs=
 fi
 
-# The symbols are in the library as text, so that no binutils are needed.
+take="take a wheel of onnxruntime_gpu for Python $python on aarch64 that is built for JetPack ${1#jp} (CUDA $cuda)"
+architecture=
+for file in "$library" "${providers[@]}"; do
+  name=${file##*/}
+  [[ $(head -c 4 "$file" | tail -c 3) == ELF ]] || fail "$wheel: $name is not an ELF file; was the wheel fetched whole?"
+  # Byte 18 of an ELF file names its machine.
+  machine=$(od -An -tu2 -j18 -N2 --endian=little "$file" | tr -d ' ')
+  case $machine in
+    183) is=arm64 ;;
+    62)
+      [[ -n ${ALLOW_CPU:-} ]] || fail "$wheel: $name is for x86-64, and a Jetson is aarch64; $take"
+      is=amd64
+      ;;
+    *) fail "$wheel: $name is for machine number $machine, and a Jetson is aarch64 (183); $take" ;;
+  esac
+  [[ ${architecture:=$is} == "$is" ]] || fail "$wheel: $name is for $is, the library for $architecture; $take"
+done
+
+note=
+# What a library asks for is in it as text, so that no binutils are needed. CUDA's number is that of its runtime and of cuBLAS.
+if [[ -n $names ]]; then
+  asks=$(cat "${providers[@]}" | { grep -aoE 'lib(cudart|cublas)\.so\.[0-9]+' || true; } | sort -Vu)
+  if [[ -z $asks ]]; then
+    note="ort-deb: note: $wheel does not tell which CUDA it is for; JetPack ${1#jp} has CUDA $cuda"
+  elif ! grep -q "\.$cuda\$" <<<"$asks"; then
+    fail "$wheel: needs $(paste -sd ' ' <<<"$asks"), JetPack ${1#jp} has CUDA $cuda; $take"
+  fi
+fi
+
 newest=$(cat "$library" "${providers[@]}" | { grep -aoE 'GLIBC_2\.[0-9]+' || true; } | sort -Vu | tail -n 1)
 newest=${newest#GLIBC_}
 if [[ -n $newest && $(printf '%s\n' "$newest" "$glibc" | sort -V | tail -n 1) != "$glibc" ]]; then
-  fail "$wheel: needs glibc $newest, JetPack ${1#jp} has $glibc; take a wheel for JetPack ${1#jp}"
+  fail "$wheel: needs glibc $newest, JetPack ${1#jp} has $glibc; $take"
 fi
 
 # Dates are those of the newest file in the wheel, and modes do not depend on who runs this.
@@ -120,4 +140,5 @@ deb=$out/${package}_$version-1_$architecture.deb
 mkdir -p "$out"
 # Hundreds of megabytes of code for GPUs: the fast level takes seconds where the usual one takes minutes.
 dpkg-deb --root-owner-group -Zxz -z1 --build "$root" "$deb" >/dev/null
+[[ -z $note ]] || echo "$note" >&2
 echo "$deb"

@@ -116,9 +116,16 @@ fn a_model_watches_while_its_engine_is_built_and_goes_over_to_it_without_ending_
     let engine = format!("[engine]\nort_library = \"{}\"\nproviders = [\"cpu\"]\n", library.display());
     let config = config(&broker).replace("[engine]\nbackend = \"tract\"\n", &engine);
     let mut daemon = Daemon::start_program(program, dir.path(), &config);
+    let status = |daemon: &Daemon| serde_json::from_str::<serde_json::Value>(&daemon.get("/status").unwrap()).unwrap();
     let log = &mut daemon.log;
     log.wait_for("what serves meanwhile", |l| l.contains("model tiny-bright on tract") && l.contains("not built yet"));
     log.wait_for("the build", |l| l.contains("its engine is built in a process beside"));
+    // The child is last in line, and loads a library first.
+    let during = status(&daemon);
+    assert_eq!(during["building_engine_of"], "m", "{during:#}");
+    assert!(during["building_engine_for_s"].is_u64() && during["building_engine_busy_s"].is_u64(), "{during:#}");
+    assert!(["start", "open", "bench"].contains(&during["building_engine_step"].as_str().unwrap()), "{during:#}");
+    let log = &mut daemon.log;
     log.wait_for("its end", |l| l.contains("its engine is built") && l.contains("took_s"));
     log.wait_for("the model to be opened", |l| l.contains("model tiny-bright on ort") && l.contains("cpu"));
     log.wait_for("the model to take its place", |l| l.contains("the model has taken its place"));
@@ -126,9 +133,11 @@ fn a_model_watches_while_its_engine_is_built_and_goes_over_to_it_without_ending_
         topic.contains("/evt/door/") && e["data"]["model"]["accel"].as_str().is_some_and(|a| a.starts_with("ort-cpu"))
     });
     assert_eq!(event["data"]["model"]["name"], "tiny-bright");
-    let status: serde_json::Value = serde_json::from_str(&daemon.get("/status").unwrap()).unwrap();
-    assert_eq!(status["models"][0]["opened"]["backend"], "ort", "{status:#}");
-    assert!(status["building_engine_of"].is_null(), "{status:#}");
+    let after = status(&daemon);
+    assert_eq!(after["models"][0]["opened"]["backend"], "ort", "{after:#}");
+    let fields = ["of", "for_s", "step", "busy_s"].map(|field| format!("building_engine_{field}"));
+    assert!(fields.iter().all(|field| after[field].is_null()), "{after:#}");
+    assert_eq!(daemon.metric("kinewatch_engine_build_elapsed_seconds{model=\"m\"}"), Some(0.0));
     let swapped = daemon.metric("kinewatch_windows_dropped_total{camera=\"door\",model=\"m\",reason=\"swap\"}");
     assert_eq!(swapped, Some(0.0), "no window was left out");
     daemon.stop();

@@ -10,8 +10,17 @@ use std::process::{Command, Output};
 
 use support::root;
 
-/// A wheel with these files under `onnxruntime/capi`, the first compiled from `source` and the others copies of it.
+/// Numbers of machines in an ELF file.
+const AARCH64: u16 = 183;
+const X86_64: u16 = 62;
+
+/// A wheel for a Jetson's processor.
 fn wheel(dir: &Path, source: &str, files: &[&str]) -> PathBuf {
+    wheel_for(AARCH64, dir, source, files)
+}
+
+/// A wheel with these files under `onnxruntime/capi`, compiled here from `source`, which say that they are for `machine`.
+fn wheel_for(machine: u16, dir: &Path, source: &str, files: &[&str]) -> PathBuf {
     let tree = dir.join("tree/onnxruntime");
     let _before = fs::remove_dir_all(&tree);
     fs::create_dir_all(tree.join("capi")).unwrap();
@@ -21,6 +30,9 @@ fn wheel(dir: &Path, source: &str, files: &[&str]) -> PathBuf {
     let compiled =
         Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(dir.join("code.c")).status().unwrap();
     assert!(compiled.success());
+    let mut bytes = fs::read(&library).unwrap();
+    bytes[18..20].copy_from_slice(&machine.to_le_bytes());
+    fs::write(&library, bytes).unwrap();
     for file in files {
         fs::copy(&library, tree.join("capi").join(file)).unwrap();
     }
@@ -59,9 +71,7 @@ fn a_wheel_becomes_a_package_and_the_same_wheel_the_same_package() {
     let dir = tempfile::tempdir().unwrap();
     let wheel = wheel(dir.path(), PLAIN, &GPU);
     let deb = made(&run("jp6", &wheel, &dir.path().join("one"), &[]));
-    let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-    let name = format!("kinewatch-onnxruntime-jp6_1.23.0-1_{architecture}.deb");
-    assert_eq!(deb.file_name().unwrap().to_str(), Some(name.as_str()));
+    assert_eq!(deb.file_name().unwrap().to_str(), Some("kinewatch-onnxruntime-jp6_1.23.0-1_arm64.deb"));
     let again = made(&run("jp6", &wheel, &dir.path().join("two"), &[]));
     assert_eq!(fs::read(&deb).unwrap(), fs::read(again).unwrap());
 
@@ -105,7 +115,8 @@ fn a_wheel_that_would_not_serve_is_refused_with_what_to_do() {
     assert!(refused(&run("jp6", &other, &out, &[])).contains("is it a wheel of onnxruntime?"));
     let newer = wheel(dir.path(), "const char needed[] = \"GLIBC_2.38\";", &GPU);
     let told = refused(&run("jp6", &newer, &out, &[]));
-    assert!(told.contains("needs glibc 2.38, JetPack 6 has 2.35; take a wheel for JetPack 6"), "{told}");
+    let take = "take a wheel of onnxruntime_gpu for Python 3.10 on aarch64 that is built for JetPack 6 (CUDA 12)";
+    assert!(told.contains(&format!("needs glibc 2.38, JetPack 6 has 2.35; {take}")), "{told}");
     made(&run("jp7", &newer, &out, &[]));
 
     let text = dir.path().join("text.whl");
@@ -115,6 +126,80 @@ fn a_wheel_that_would_not_serve_is_refused_with_what_to_do() {
     assert!(words.iter().all(|part| told.contains(part)), "{told}");
     assert!(refused(&run("jp6", &dir.path().join("none.whl"), &out, &[])).contains("no such file"));
     assert!(refused(&run("jp5", &cpu, &out, &[])).contains("write jp6 or jp7"));
+}
+
+#[test]
+fn a_wheel_for_another_machine_is_refused_unless_somebody_tries_things_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let desktop = wheel_for(X86_64, dir.path(), PLAIN, &GPU);
+    for (jetpack, take) in [("jp6", "built for JetPack 6 (CUDA 12)"), ("jp7", "built for JetPack 7 (CUDA 13)")] {
+        let told = refused(&run(jetpack, &desktop, &out, &[]));
+        assert!(
+            told.contains("libonnxruntime.so.1.23.0 is for x86-64, and a Jetson is aarch64; take a wheel"),
+            "{told}"
+        );
+        assert!(told.ends_with(take), "{told}");
+    }
+    let deb = made(&run("jp6", &desktop, &out, &[("ALLOW_CPU", "1")]));
+    assert!(deb.to_string_lossy().ends_with("_1.23.0-1_amd64.deb"), "{}", deb.display());
+    let riscv = wheel_for(243, dir.path(), PLAIN, &GPU);
+    let told = refused(&run("jp6", &riscv, &out, &[("ALLOW_CPU", "1")]));
+    assert!(told.contains("is for machine number 243, and a Jetson is aarch64 (183)"), "{told}");
+}
+
+#[test]
+fn a_wheel_for_the_cuda_of_another_jetpack_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let source = |major: u32| {
+        let library = |name: &str| format!("const char {name}[] = \"lib{name}.so.{major}\";");
+        library("cudart") + &library("cublas") + "const char cufft[] = \"libcufft.so.11\";"
+    };
+    let (twelve, thirteen) = (dir.path().join("twelve"), dir.path().join("thirteen"));
+    fs::create_dir(&twelve).unwrap();
+    fs::create_dir(&thirteen).unwrap();
+    let (twelve, thirteen) = (wheel(&twelve, &source(12), &GPU), wheel(&thirteen, &source(13), &GPU));
+    let told = refused(&run("jp6", &thirteen, &out, &[]));
+    assert!(
+        told.ends_with(
+            "needs libcublas.so.13 libcudart.so.13, JetPack 6 has CUDA 12; take a wheel of onnxruntime_gpu for Python 3.10 on \
+             aarch64 that is built for JetPack 6 (CUDA 12)"
+        ),
+        "{told}"
+    );
+    let told = refused(&run("jp7", &twelve, &out, &[]));
+    assert!(told.contains("needs libcublas.so.12 libcudart.so.12, JetPack 7 has CUDA 13; take a wheel"), "{told}");
+    assert!(told.ends_with("for Python 3.12 on aarch64 that is built for JetPack 7 (CUDA 13)"), "{told}");
+
+    let stderr = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    for (jetpack, fitting) in [("jp6", &twelve), ("jp7", &thirteen)] {
+        let output = run(jetpack, fitting, &out, &[]);
+        made(&output);
+        assert_eq!(stderr(&output), "");
+    }
+    let output = run("jp7", &wheel(dir.path(), PLAIN, &GPU), &out, &[]);
+    made(&output);
+    let told = stderr(&output);
+    assert!(told.contains("does not tell which CUDA it is for; JetPack 7 has CUDA 13"), "{told}");
+}
+
+/// As in a package's documentation: without its mode, without the checkout.
+#[test]
+fn the_script_alone_will_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let wheel = wheel(dir.path(), PLAIN, &GPU);
+    let script = dir.path().join("ort-deb.sh");
+    fs::write(&script, fs::read(root().join("cross/ort-deb.sh")).unwrap()).unwrap();
+    let bash = |arguments: &[&str]| {
+        let mut command = Command::new("bash");
+        command.arg(&script).args(arguments).current_dir(dir.path()).env_remove("ALLOW_CPU").output().unwrap()
+    };
+    let deb = made(&bash(&["jp6", wheel.to_str().unwrap()]));
+    assert!(dir.path().join(deb).is_file(), "in the folder where it was run");
+    let usage = bash(&[]);
+    assert_eq!(usage.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&usage.stderr).contains("ort-deb.sh jp6|jp7 WHEEL [OUT_DIR]"));
 }
 
 #[test]

@@ -9,6 +9,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use kinewatch_core::rollout::Gates;
@@ -21,7 +22,7 @@ use crate::health::Shared;
 use crate::prepare::Postponed;
 use crate::reload::{self, Fit, ModelRequest};
 use crate::root::Root;
-use crate::worker::{Job, Limits, Proof, Refusal, Worker};
+use crate::worker::{Job, Limits, Proof, Refusal, Step, Worker};
 
 /// Engines that may wait to be built; models are no more.
 const QUEUE: usize = 64;
@@ -33,6 +34,60 @@ const LONGEST: Duration = Duration::from_secs(4 * 3600);
 
 /// Where that is asked for; bounded.
 pub type Requests = mpsc::Sender<Postponed>;
+
+/// An engine that is built now.
+#[derive(Clone, Debug)]
+pub struct Building {
+    /// Name in the configuration of the model that waits for it.
+    pub model: String,
+    /// When it was begun.
+    pub since: Instant,
+    /// What the child does; `None` until it says so.
+    pub step: Option<Step>,
+    /// Time of processors that the child has used so far, ms: whether it works at all.
+    pub busy_ms: Arc<AtomicU64>,
+}
+
+impl Building {
+    /// How long it has been built.
+    #[must_use]
+    pub fn elapsed(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
+    }
+
+    /// In whole minutes.
+    #[must_use]
+    pub fn minutes(&self, now: Instant) -> u64 {
+        self.elapsed(now).as_secs() / 60
+    }
+
+    /// The child's step in a word.
+    #[must_use]
+    pub fn step_name(&self) -> &'static str {
+        self.step.map_or("start", Step::name)
+    }
+
+    /// Time of processors that the child has used so far.
+    #[must_use]
+    pub fn busy(&self) -> Duration {
+        Duration::from_millis(self.busy_ms.load(Relaxed))
+    }
+}
+
+/// Says that a build goes on, after one minute, two, four and so on. Each look is given the minutes that the last one gave.
+pub fn remind(building: Option<&Building>, told: u64, now: Instant) -> u64 {
+    let Some(building) = building else { return 0 };
+    let minutes = building.minutes(now);
+    if is_due(minutes, told) {
+        let (model, step, busy_s) = (&building.model, building.step_name(), building.busy().as_secs());
+        tracing::info!(model, step, busy_s, "its engine has been built for {minutes} min; it watches meanwhile");
+    }
+    minutes
+}
+
+fn is_due(minutes: u64, told: u64) -> bool {
+    minutes != told && minutes.is_power_of_two()
+}
 
 /// What the thread needs.
 #[derive(Debug)]
@@ -72,7 +127,6 @@ pub fn run(parts: &Parts, mut queue: mpsc::Receiver<Postponed>) {
         // A release may be on trial: memory is for one child at a time.
         let heavy = Arc::clone(&parts.shared.heavy);
         let Ok(one_at_a_time) = parts.runtime.block_on(heavy.acquire_owned()) else { return };
-        parts.shared.building.store(Some(Arc::new(postponed.model.clone())));
         let outcome = build(parts, &postponed);
         parts.shared.building.store(None);
         drop(one_at_a_time);
@@ -90,19 +144,25 @@ pub fn run(parts: &Parts, mut queue: mpsc::Receiver<Postponed>) {
 fn build(parts: &Parts, postponed: &Postponed) -> Result<(), Refusal> {
     let Postponed { model, path, provider, .. } = postponed;
     let provider = provider.name();
+    let worker = Worker::of_this_binary();
+    let begun = Building { model: model.clone(), since: Instant::now(), step: None, busy_ms: worker.busy_ms() };
+    let show = |step| parts.shared.building.store(Some(Arc::new(Building { step, ..begun.clone() })));
+    show(None);
     tracing::info!(
         model,
         provider,
         "its engine is built in a process beside, which may take minutes; it watches meanwhile"
     );
-    let begun = Instant::now();
     let mut job = Job::new(path.clone(), parts.engine.clone(), Some(parts.engines.clone()));
     job.windows = WINDOWS;
-    let step = &mut |step| tracing::debug!(model, ?step, "engine");
+    let step = &mut |step| {
+        tracing::debug!(model, ?step, "engine");
+        show(Some(step));
+    };
     let stop = &parts.shared.stopping;
     let limits = Limits { wall: wall(parts.proof_timeout), ..Limits::default() };
-    let proof = Worker::of_this_binary().prove(&job, &limits, &Gates::default(), stop, step)?;
-    let took_s = begun.elapsed().as_secs();
+    let proof = worker.prove(&job, &limits, &Gates::default(), stop, step)?;
+    let took_s = begun.since.elapsed().as_secs();
     if proof.provider != provider {
         let why = proof.refused.first().map_or(proof.why.as_str(), String::as_str);
         tracing::warn!(model, provider, took_s, why, "its engine cannot be built: the model stays as it is");
@@ -140,5 +200,20 @@ mod tests {
         let hours = |n: u64| Duration::from_secs(n * 3600);
         assert_eq!([None, Some(hours(1)), Some(hours(10))].map(wall), [LONGEST, LONGEST, hours(10)]);
         assert!(LONGEST > Limits::default().wall);
+    }
+
+    #[test]
+    fn a_build_that_goes_on_is_said_more_and_more_seldom() {
+        let begun = Instant::now();
+        let building = Building { model: "falls".into(), since: begun, step: None, busy_ms: Arc::default() };
+        let at = |s: u64| begun + Duration::from_secs(s);
+        assert_eq!((building.minutes(at(59)), building.minutes(at(60)), building.step_name()), (0, 1, "start"));
+        let (mut told, mut said) = (0, vec![]);
+        for s in (0..=20 * 60).step_by(5) {
+            said.extend(is_due(building.minutes(at(s)), told).then_some(s / 60));
+            told = remind(Some(&building), told, at(s));
+        }
+        assert_eq!(said, [1, 2, 4, 8, 16]);
+        assert_eq!(remind(None, told, at(1300)), 0);
     }
 }

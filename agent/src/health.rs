@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 
 pub use self::delivery::{DeliveryView, OldestBootNs, StoreView};
 use crate::board::Board;
+use crate::builds::Building;
 use crate::reload::ReloadView;
 pub use crate::tally::{DURATION_BOUNDS, DurationHistogram};
 use crate::tally::{Tally, TrialView};
@@ -57,8 +58,8 @@ pub struct Shared {
     pub store: StoreView,
     /// Held by whoever unpacks a release or runs a model in a child process: memory holds one at a time.
     pub heavy: Arc<Semaphore>,
-    /// The model whose engine is built now.
-    pub building: ArcSwapOption<String>,
+    /// The engine that is built now.
+    pub building: ArcSwapOption<Building>,
     /// The board as it was last read; `None` until then.
     pub board: ArcSwapOption<Board>,
     /// How far the device is spared; `None` while it does not have to be.

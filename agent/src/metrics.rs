@@ -250,8 +250,13 @@ impl Snapshot<'_> {
             self.models.iter().map(|m| (vec![("model", m.name.as_str())], pick(m).load(Relaxed))).collect::<Vec<_>>()
         };
         let building = self.shared.building.load();
-        let building = building.iter().map(|model| (vec![("model", model.as_str())], 1)).collect();
-        gauges(e, "engine_building", "1 while an engine for the model is built", building)?;
+        let is_built = building.iter().map(|b| (vec![("model", b.model.as_str())], 1)).collect();
+        gauges(e, "engine_building", "1 while an engine for the model is built", is_built)?;
+        let (now, help) = (Instant::now(), "Since the build of an engine for the model began; 0 while there is none");
+        let since =
+            |m: &ModelView| building.iter().find(|b| b.model == m.name).map_or(0.0, |b| b.elapsed(now).as_secs_f64());
+        let since = self.models.iter().map(|m| (vec![("model", m.name.as_str())], since(m))).collect();
+        gauges(e, "engine_build_elapsed_seconds", help, since)?;
         counters(e, "backbone_runs", "Frames that went through the backbone", rows(|m| &m.backbone_runs))?;
         counters(e, "head_runs", "Windows that went through the head", rows(|m| &m.head_runs))?;
         counters(e, "inference_batches", "Calls of the back end", rows(|m| &m.batches))?;

@@ -70,8 +70,10 @@ is_negotiated() { case $(negotiated "$1") in *"$2"*) ;; *) wrong "$1 is $(negoti
 listed() {
   kinewatch devices >/tmp/devices || return
   grep -q "^v4l2:$device  vivid (vivid)" /tmp/devices || wrong "the first line is $(head -n 1 /tmp/devices)" || return
-  grep -q "^    YUYV .* 320x180 640x360" /tmp/devices || wrong "no YUYV in $(head -n 3 /tmp/devices)" || return
-  echo "$(head -n 1 /tmp/devices), $(grep -c '^    ' /tmp/devices) formats"
+  # The largest pictures are the slowest ones.
+  modes=$(sed -n 's/^    YUYV .*  //p' /tmp/devices)
+  case $modes in 320x180*" at "*" 5, "*"; 640x360"*" at "*3840x2160*) ;; *) wrong "YUYV has $modes"; return 1 ;; esac
+  echo "$(head -n 1 /tmp/devices), $(grep -c '^    ' /tmp/devices) formats; YUYV $modes"
 }
 
 yuyv() {
@@ -149,6 +151,15 @@ size() {
   echo "told: \"$(why)\""
 }
 
+odd_rate() {
+  end && begin '?format=yuyv&size=320x180&fps=7' || return
+  until_true "a word on it" said "with fps=7; it has YUYV 320x180 at " || return
+  equals frames_decoded_total 0 || return
+  told=$(why)
+  case $told in *" 10, 5, "*) ;; *) wrong "it does not tell the rates: $told"; return 1 ;; esac
+  echo "told: \"$told\""
+}
+
 mjpeg() {
   end && begin '?format=mjpeg' || return
   until_true "a word on it" said "does not offer" || return
@@ -178,6 +189,7 @@ step "no format asked: GStreamer chooses" raw
 step "another rate" rate
 step "another process has the device" busy
 step "a size that it does not have" size
+step "a rate that it does not have" odd_rate
 step "a format that it does not have" mjpeg
 echo "all steps done after $(now) s"
 power_off

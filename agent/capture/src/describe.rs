@@ -17,7 +17,7 @@ use crate::elements::Elements;
 use crate::error::DescribeError;
 use crate::hardware::Hardware;
 use crate::platform::Platform;
-use crate::source::{Mode, Source, Speed, V4l2Format};
+use crate::source::{Mode, RATE_PERMILLE, Source, Speed, V4l2Format};
 
 /// How RTP reaches us.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -177,7 +177,11 @@ pub(crate) fn head(source: &Source, transport: Transport, elements: &Elements) -
                 V4l2Format::Yuyv => "video/x-raw,format=YUY2",
                 V4l2Format::Mjpeg => "image/jpeg",
             };
-            format!("v4l2src name=source device={device} ! {media}{}", caps_fields(*mode))
+            // `v4l2src` compares fractions exactly, and takes the highest of a range.
+            let range = |fps: u32| format!(",framerate=[{}/1000,{fps}/1]", fps.saturating_mul(RATE_PERMILLE));
+            let rate = mode.fps.map(range).unwrap_or_default();
+            let size = caps_fields(Mode { fps: None, ..*mode });
+            format!("v4l2src name=source device={device} ! {media}{size}{rate}")
         }
         Source::Csi { sensor, mode } => {
             if !elements.platform.is_jetson() {

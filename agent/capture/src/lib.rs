@@ -25,6 +25,8 @@ mod init;
 mod inventory;
 mod pipeline;
 pub mod platform;
+#[cfg(feature = "v4l")]
+mod rates;
 mod run;
 mod secret;
 mod source;
@@ -43,13 +45,15 @@ pub use camera::{
 pub use clock::{KernelClock, boot_ns, kernel_clock, mono_ns, wall_ns};
 pub use describe::{Codec, Description, Layout, Transport, describe};
 #[cfg(feature = "v4l")]
-pub use devices::{Device, DeviceError, DeviceFormat, check_device, devices};
+pub use devices::{Device, DeviceError, DeviceFormat, DeviceSize, check_device, devices};
 pub use elements::{Decoders, Elements, Machine};
 pub use error::{CaptureError, DescribeError, Disposition, InitError};
 pub use hardware::Hardware;
 pub use init::init;
 pub use inventory::{Needed, gstreamer_version, has_element, needed, package_of};
 pub use platform::Platform;
+#[cfg(feature = "v4l")]
+pub use rates::{Rate, Rates};
 pub use secret::{Credentials, redact, redact_address};
 pub use source::{Mode, Source, SourceError, Speed, V4l2Format};
 pub use stats::{CameraState, CameraStats};

@@ -30,6 +30,10 @@ pub enum V4l2Format {
     Mjpeg,
 }
 
+/// Of a V4L2 device `fps=N` takes what it has from so many thousandths of N up to N: television's 30 is 30000/1001, and
+/// drivers round that.
+pub(crate) const RATE_PERMILLE: u32 = 998;
+
 /// Wanted picture size and rate of a device; `None` leaves it to the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mode {

@@ -25,7 +25,7 @@ pub use self::signals::StopSignals;
 use self::stages::Stuck;
 use self::status::StatusLine;
 use crate::health::{CameraView, Shared};
-use crate::systemd;
+use crate::{builds, systemd};
 
 /// How often the thread looks.
 const TICK: Duration = Duration::from_millis(500);
@@ -121,6 +121,8 @@ struct Supervisor {
     feeding: Option<(Duration, Option<Instant>)>,
     stopping_since: Option<Instant>,
     said_reload: bool,
+    /// Minutes that the last look saw an engine being built.
+    building_min: u64,
 }
 
 impl Supervisor {
@@ -146,6 +148,7 @@ impl Supervisor {
             feeding,
             stopping_since: None,
             said_reload: false,
+            building_min: 0,
         }
     }
 
@@ -185,6 +188,7 @@ impl Supervisor {
             Verdict::GiveUp(stuck) => self.give_up(&stuck.to_string()),
         };
         self.look_at_reload(now);
+        self.building_min = builds::remind(self.shared.building.load().as_deref(), self.building_min, now);
         if let Some(line) = self.status.look(&self.shared, stuck.as_ref(), now) {
             systemd::status(line);
         }

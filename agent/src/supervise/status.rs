@@ -1,7 +1,7 @@
 //! The one line of `systemctl status`: what the agent does and what keeps it from more, in plain words.
 //!
 //! Made from snapshots of [`Shared`], the gravest first. Told when it has changed, and not more often than every few
-//! seconds: it names no number that moves by itself.
+//! seconds: it names no number that moves by itself, but for the minutes of an engine's build.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -64,8 +64,8 @@ impl StatusLine {
             return shared.unready().unwrap_or_default();
         }
         let reload = shared.reloads.hangs(now).map(|_| "a reload hangs: see the log".to_owned());
-        let parts =
-            [shared.failing(), shared.unstored(), reload, Some(self.cameras(shared)), Some(self.broker(shared))];
+        let (cameras, broker, building) = (self.cameras(shared), self.broker(shared), building(shared, now));
+        let parts = [shared.failing(), shared.unstored(), reload, Some(cameras), Some(broker), building];
         parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
     }
 
@@ -140,6 +140,16 @@ impl StatusLine {
     }
 }
 
+/// Whether it gets on, `/status` tells.
+fn building(shared: &Shared, now: Instant) -> Option<String> {
+    let building = shared.building.load_full()?;
+    let so_far = match building.minutes(now) {
+        0 => String::new(),
+        minutes => format!(" for {minutes} min"),
+    };
+    Some(format!("building the engine of {}{so_far}", building.model))
+}
+
 fn events(n: u64) -> String {
     match n {
         0 => "no event".into(),
@@ -161,6 +171,7 @@ fn missing(away: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::builds::Building;
 
     fn shared(cameras: &[&str]) -> Shared {
         let view = |name: &&str| CameraView::new(name, "test:", vec!["falls".into()], vec![]);
@@ -208,6 +219,25 @@ mod tests {
         assert!(text.starts_with("stuck: store makes no progress since "), "{text}");
         assert_eq!(line.look(&shared, Some(&stuck(26)), now + Duration::from_secs(5)), None);
         assert_eq!(told(&mut line, &shared, now + Duration::from_secs(9)), "opening model falls");
+    }
+
+    #[test]
+    fn an_engine_that_is_built_is_told_by_the_minute() {
+        let begun = Instant::now();
+        let at = |s| begun + Duration::from_secs(s);
+        let shared = shared(&[]);
+        shared.ready.store(true, Relaxed);
+        shared.delivery.connected.store(true, Relaxed);
+        let building = Building { model: "falls".into(), since: begun, step: None, busy_ms: Arc::default() };
+        shared.building.store(Some(Arc::new(building)));
+        let mut line = StatusLine::new(begun);
+        let mut last = |s| told(&mut line, &shared, at(s)).rsplit("; ").next().unwrap().to_owned();
+        assert_eq!(last(5), "building the engine of falls");
+        assert_eq!(last(59), "(nothing)");
+        assert_eq!(last(185), "building the engine of falls for 3 min");
+        assert_eq!(last(230), "(nothing)");
+        shared.building.store(None);
+        assert_eq!(last(240), "broker connected, outbox empty");
     }
 
     #[test]

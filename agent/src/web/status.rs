@@ -12,6 +12,7 @@ use crate::tally::TrialView;
 pub(super) fn render(shared: &Shared) -> Value {
     let (d, now) = (&shared.delivery, Instant::now());
     let get = |n: &AtomicU64| n.load(Relaxed);
+    let building = shared.building.load();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "group": shared.group,
@@ -49,7 +50,10 @@ pub(super) fn render(shared: &Shared) -> Value {
             "damaged": get(&d.outbox_damaged),
         },
         "store": store(&shared.store),
-        "building_engine_of": shared.building.load().as_deref(),
+        "building_engine_of": building.as_ref().map(|b| &b.model),
+        "building_engine_for_s": building.as_ref().map(|b| b.elapsed(now).as_secs()),
+        "building_engine_step": building.as_ref().map(|b| b.step_name()),
+        "building_engine_busy_s": building.as_ref().map(|b| b.busy().as_secs()),
         "derated": shared.derated.load().as_deref(),
         "updates": *shared.updates.state.load_full(),
         "updates_progress": shared.updates.progress.load().values().collect::<Vec<_>>(),
@@ -130,4 +134,27 @@ fn model(view: &ModelView) -> Value {
         "p99_ms_per_window": view.tally.latency.quantile_ms(0.99),
         "mean_inference_ms": (count > 0).then(|| sum_s * 1000.0 / count as f64),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::builds::Building;
+    use crate::worker::Step;
+
+    #[test]
+    fn an_engine_that_is_built_is_shown_with_its_time_and_step() {
+        let shared = Shared::new("g", "d", "b", vec![], vec!["falls".into()]);
+        let fields = ["of", "for_s", "step", "busy_s"].map(|field| format!("building_engine_{field}"));
+        let shown = |shared: &Shared| fields.clone().map(|field| render(shared)[field].clone());
+        assert_eq!(shown(&shared), [const { Value::Null }; 4]);
+        let (since, busy_ms) = (Instant::now(), Arc::new(AtomicU64::new(61_200)));
+        let building = Building { model: "falls".into(), since, step: Some(Step::Open), busy_ms };
+        shared.building.store(Some(Arc::new(building)));
+        let [of, for_s, step, busy_s] = shown(&shared);
+        assert_eq!((of, step, busy_s), (json!("falls"), json!("open"), json!(61)));
+        assert!(for_s.as_u64().is_some_and(|s| s < 3600), "{for_s}");
+    }
 }

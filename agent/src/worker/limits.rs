@@ -46,6 +46,17 @@ pub(super) fn memory(pid: u32) -> Option<u64> {
     Some(kib(&status, "VmRSS:")? + kib(&status, "VmSwap:").unwrap_or(0))
 }
 
+/// Time of processors that a process has used so far on all its threads; `None` when it is gone.
+pub(super) fn busy(pid: u32) -> Option<Duration> {
+    // The unit of these fields (USER_HZ), the same on x86 and on ARM.
+    const TICK: Duration = Duration::from_millis(10);
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Its name comes before, in brackets, and may hold anything. The 14th and 15th field are meant, `utime` and `stime`.
+    let ticks = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11).take(2);
+    let ticks: u32 = ticks.filter_map(|field| field.parse::<u32>().ok()).fold(0, u32::saturating_add);
+    Some(TICK * ticks)
+}
+
 /// The most memory of this process so far, bytes.
 pub(super) fn own_peak() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -61,6 +72,18 @@ mod tests {
         let now = memory(std::process::id()).unwrap();
         assert!(now > 1 << 20 && now <= own_peak() + (64 << 20), "{now}");
         assert_eq!(memory(u32::MAX), None);
+        assert_eq!(busy(u32::MAX), None);
         assert_eq!(kib("VmSwap:\t     12 kB\n", "VmSwap:"), Some(12 << 10));
+    }
+
+    #[test]
+    fn the_kernel_tells_how_long_a_process_has_computed() {
+        let own = || busy(std::process::id()).unwrap();
+        let before = own();
+        // Ends when the kernel has counted it.
+        while own() < before + Duration::from_millis(30) {
+            std::hint::spin_loop();
+        }
+        assert!(own() < Duration::from_secs(3600), "{:?}", own());
     }
 }

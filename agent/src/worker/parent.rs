@@ -5,7 +5,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use kinewatch_core::rollout::{Code, Fault, Gates};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use super::limits::{Limits, memory};
+use super::limits::{Limits, busy, memory};
 use super::protocol::{Job, MAX_LINE, Proof, Step};
 use super::verdict::{Last, passed, without_answer};
 
@@ -42,6 +43,7 @@ pub enum Refusal {
 pub struct Worker {
     program: PathBuf,
     args: Vec<OsString>,
+    busy_ms: Arc<AtomicU64>,
 }
 
 impl Worker {
@@ -53,7 +55,14 @@ impl Worker {
 
     /// Another program that speaks the protocol.
     pub fn new(program: impl Into<PathBuf>, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
-        Self { program: program.into(), args: args.into_iter().map(Into::into).collect() }
+        let args = args.into_iter().map(Into::into).collect();
+        Self { program: program.into(), args, busy_ms: Arc::default() }
+    }
+
+    /// Time of processors that its child has used so far, ms: one that hangs uses none.
+    #[must_use]
+    pub fn busy_ms(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.busy_ms)
     }
 
     /// Tries the model of `job` out in a child process, and holds what it shows against `gates` (`latency_p99_ms`,
@@ -97,6 +106,7 @@ struct Running {
     gone: bool,
     lines: Receiver<String>,
     stderr: Receiver<String>,
+    busy_ms: Arc<AtomicU64>,
     /// While it is open the child knows that somebody waits.
     _lifeline: ChildStdin,
 }
@@ -132,7 +142,7 @@ impl Running {
                 line.push(b'\n');
                 stdin.write_all(&line)
             });
-        let running = Self { child, gone: false, lines, stderr, _lifeline: stdin };
+        let running = Self { child, gone: false, lines, stderr, busy_ms: worker.busy_ms(), _lifeline: stdin };
         // A child that died at once is told by its status, not by the pipe.
         ready.or_else(|e| if e.kind() == std::io::ErrorKind::BrokenPipe { Ok(()) } else { Err(e) }).map_err(|e| {
             // `running` is dropped here, and the child with it.
@@ -175,6 +185,9 @@ impl Running {
         if Instant::now() >= deadline {
             let detail = format!("not done within {} s, in step {}", limits.wall.as_secs(), last.step());
             return Err(Fault::new(Code::WorkerTimeout, detail).into());
+        }
+        if let Some(busy) = busy(self.child.id()) {
+            self.busy_ms.store(u64::try_from(busy.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
         }
         match memory(self.child.id()) {
             Some(bytes) if bytes > limits.memory_bytes => {
