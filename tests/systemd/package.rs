@@ -85,7 +85,7 @@ pub(crate) fn exposures(b: &mut Bench) -> String {
         &c.run(&["systemd-analyze", "--no-pager", "security", "--offline=true", &limit, "kinewatch.service"]),
     );
     let mut told = format!("unit {unit}");
-    for name in ["credentials", "csi-cameras", "csi-restart", "on-failure", "rtsp-only"] {
+    for name in ["credentials", "csi-cameras", "csi-restart", "jetson", "on-failure", "rtsp-only"] {
         let file = format!("{name}.conf");
         drop_in(c, &file);
         c.run(&["cp", &format!("{EXAMPLES}/kinewatch-failure@.service"), "/etc/systemd/system/"]);

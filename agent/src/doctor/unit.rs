@@ -13,7 +13,8 @@ pub const NAME: &str = "kinewatch.service";
 const LIMIT: Duration = Duration::from_secs(5);
 const PROPERTIES: &str = "LoadState,ActiveState,SubState,Result,StatusText,UnitFileState,NRestarts,NeedDaemonReload,\
      ExecMainCode,ExecMainStatus,MainPID,ExecStart,WatchdogUSec,User,SupplementaryGroups,DynamicUser,LoadCredential,\
-     Environment,MemoryMax,MemoryCurrent,ControlGroup,PrivateTmp,ProtectHome,ProtectSystem,ReadWritePaths,StateDirectory";
+     Environment,MemoryMax,MemoryCurrent,ControlGroup,DevicePolicy,PrivateDevices,PrivateTmp,ProtectHome,ProtectSystem,\
+     ReadWritePaths,StateDirectory";
 
 /// The service, as far as there is one.
 #[derive(Clone, Debug, PartialEq, Eq)]

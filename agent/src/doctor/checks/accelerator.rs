@@ -8,6 +8,7 @@ use std::time::Duration;
 use kinewatch_capture::Platform;
 use kinewatch_engine::Provider;
 
+use super::inference::package;
 use crate::board::{is_jetson, jetpack};
 use crate::config::file::{self, Backend};
 use crate::config::plan::EnginePlan;
@@ -16,6 +17,8 @@ use crate::doctor::{About, Context, Finding, child};
 use crate::inference;
 
 const LIMIT: Duration = Duration::from_secs(15);
+/// What to do where the board does not tell which.
+const FOR_GPUS: &str = "install an ONNX Runtime for GPUs";
 /// Opened by TensorRT itself; a minimal flash lacks it, and so do releases for boards without a DLA.
 const DLA: (&str, &str) =
     ("libnvdla_compiler.so", "apt install nvidia-l4t-dla-compiler, of the version of nvidia-l4t-core");
@@ -45,6 +48,8 @@ struct Trial {
 
 pub(super) fn check(context: &Context, about: &About) -> Vec<Finding> {
     let jetson = is_jetson(&context.root);
+    let package = package(&context.root);
+    let package = package.as_deref();
     let Some(engine) = &context.config.parts.engine else {
         return vec![about.skip("the configuration cannot be read")];
     };
@@ -52,18 +57,20 @@ pub(super) fn check(context: &Context, about: &About) -> Vec<Finding> {
     if engine.backend == Backend::Tract {
         return vec![about.skip("tract runs on the processor")];
     }
-    let Some(info) = &context.library().found else { return vec![about.skip("there is no ONNX Runtime")] };
+    let wants_gpu = wanted(engine).next().is_some();
+    let Some(info) = &context.library().found else { return vec![absent(asked, wants_gpu, package, about)] };
     let gpu: Vec<Provider> = wanted(engine).filter(|p| info.providers.contains(p)).collect();
     if let Some(asked) = asked.filter(|a| !gpu.contains(&inference::provider(*a))) {
         let name = inference::provider(asked).name();
         return vec![about.fail(format!(
-            "[engine] require_provider = \"{name}\", and {} is built without it; install an ONNX Runtime for GPUs",
-            info.path.display()
+            "[engine] require_provider = \"{name}\", and {} is built without it; {}",
+            info.path.display(),
+            package.unwrap_or(FOR_GPUS)
         ))];
     }
-    if gpu.is_empty() && jetson {
+    if let Some(package) = package.filter(|_| gpu.is_empty() && wants_gpu) {
         return vec![about.warn(format!(
-            "{} is built for the processor alone, so the GPU of this Jetson idles; install an ONNX Runtime for JetPack",
+            "{} is built for the processor alone, so the GPU of this Jetson idles; {package}",
             info.path.display()
         ))];
     }
@@ -91,6 +98,21 @@ pub(super) fn check(context: &Context, about: &About) -> Vec<Finding> {
         )));
     }
     found
+}
+
+/// What it means for the GPU that there is no library.
+fn absent(asked: Option<file::Provider>, wants_gpu: bool, package: Option<&str>, about: &About) -> Finding {
+    match (asked.map(inference::provider), package) {
+        (Some(asked), _) => about.fail(format!(
+            "[engine] require_provider = \"{}\", and there is no ONNX Runtime; {}",
+            asked.name(),
+            package.unwrap_or(FOR_GPUS)
+        )),
+        (None, Some(_)) if wants_gpu => {
+            about.warn("there is no ONNX Runtime, so the GPU of this Jetson idles; see inference")
+        }
+        (None, _) => about.skip("there is no ONNX Runtime"),
+    }
 }
 
 fn wanted(engine: &EnginePlan) -> impl Iterator<Item = Provider> {
@@ -156,6 +178,7 @@ fn attempt(context: &Context, trial: &Trial, required: bool, about: &About) -> O
 mod tests {
     use super::*;
     use crate::board::trees;
+    use crate::doctor::tests::told;
 
     #[test]
     fn files_of_jetpack_that_are_missing_are_named_with_their_package() {
@@ -172,6 +195,23 @@ mod tests {
         assert_eq!(names(&bare, &[]), [""; 0]);
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(missing(&Root::below(dir.path()), &all).count(), 0, "not a Jetson: the linker knows");
+    }
+
+    #[test]
+    fn a_missing_library_matters_where_there_is_a_gpu_for_it() {
+        let line = |asked, wants_gpu, package| {
+            told(&[absent(asked, wants_gpu, package, &About::check("accelerator"))]).remove(0)
+        };
+        assert_eq!(
+            line(None, true, Some("take this")),
+            "warn there is no ONNX Runtime, so the GPU of this Jetson idles; see inference"
+        );
+        assert_eq!(line(None, false, Some("take this")), "skip there is no ONNX Runtime", "the processor is asked for");
+        assert_eq!(line(None, true, None), "skip there is no ONNX Runtime", "not a Jetson");
+        let required = "fail [engine] require_provider = \"cuda\", and there is no ONNX Runtime;";
+        let cuda = Some(file::Provider::Cuda);
+        assert_eq!(line(cuda, true, Some("take this")), format!("{required} take this"));
+        assert_eq!(line(cuda, true, None), format!("{required} {FOR_GPUS}"));
     }
 
     #[test]

@@ -81,7 +81,7 @@ mod tests {
     use super::*;
     use crate::board::trees;
     use crate::config::{self, Environment, Probe};
-    use crate::doctor::checks::{accelerator, jetson, memory};
+    use crate::doctor::checks::{accelerator, inference, jetson, memory};
     use crate::doctor::identity::Identity;
     use crate::doctor::tests::{context, told};
 
@@ -99,15 +99,18 @@ mod tests {
         context.config = config::check(&config, &Environment::default(), Probe::FileOnly);
         assert_eq!(context.config.parts.cameras.iter().flatten().count(), 1, "{:?}", context.config);
         context.identity = Identity::of_user(&root, "kinewatch", &[]).unwrap();
-        let library = root.names("/usr/lib/kinewatch/onnxruntime", "libonnxruntime.so.").remove(0);
-        let version = library.trim_start_matches("libonnxruntime.so.").to_owned();
-        let path = "/usr/lib/kinewatch/onnxruntime/libonnxruntime.so".into();
-        let found = Some(LibraryInfo { path, version, providers: Provider::ALL.to_vec() });
+        let found =
+            root.names("/usr/lib/kinewatch/onnxruntime", "libonnxruntime.so.").pop().map(|library| LibraryInfo {
+                path: "/usr/lib/kinewatch/onnxruntime/libonnxruntime.so".into(),
+                version: library.trim_start_matches("libonnxruntime.so.").to_owned(),
+                providers: Provider::ALL.to_vec(),
+            });
         context.library.set(LibrarySearch { found, refused: Vec::new() }).unwrap();
         // The linker has nothing to say against what lies there.
         context.program = "/bin/true".into();
-        let checks: [Check; 5] = [
+        let checks: [Check; 6] = [
             ("board", check),
+            ("inference", inference::check),
             ("accelerator", accelerator::check),
             ("memory", memory::check),
             ("thermal", jetson::thermal),
@@ -123,7 +126,7 @@ mod tests {
     fn boards_in_health_and_in_trouble() {
         let healthy = "orin-nano-jp62";
         let mut all = format!("# {healthy}\n{}\n", report(&[healthy]));
-        for trouble in ["no-video-group", "nvargus-dead", "no-cudnn", "throttled"] {
+        for trouble in ["no-video-group", "nvargus-dead", "no-cudnn", "no-onnxruntime", "throttled"] {
             let name = format!("{healthy}-{trouble}");
             all += &format!("\n# {name}\n{}\n", report(&[healthy, &name]));
         }

@@ -10,8 +10,11 @@ use super::duration;
 use crate::config::file;
 use crate::config::plan::CameraPlan;
 use crate::doctor::identity::{Denied, Want};
+use crate::doctor::root::Root;
 use crate::doctor::{About, Context, Finding, Network};
 
+/// What the driver of CSI cameras calls the nodes of its sensors, such as `vi-output, imx219 9-0010`.
+const CSI_NODE: &str = "vi-output";
 /// How long a camera may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -140,11 +143,13 @@ fn offers(source: &Source, about: &About) -> Finding {
 
 fn csi(context: &Context, sensor: u32, about: &About) -> Finding {
     const SOCKET: &str = "/tmp/argus_socket";
-    let node = format!("/dev/video{sensor}");
-    if !context.root.has(&node) {
-        return about.fail(format!(
-            "csi:{sensor}: {node} is missing: the kernel sees no such sensor; check cable and device tree (jetson-io)"
-        ));
+    let seen = sensors(&context.root);
+    if seen.get(sensor as usize).is_none() {
+        let seen = match seen.as_slice() {
+            [] => "no CSI sensor".to_owned(),
+            some => format!("only {} (they count from csi:0)", some.join(" and ")),
+        };
+        return about.fail(format!("csi:{sensor}: the kernel sees {seen}; check cable and device tree (jetson-io)"));
     }
     if !context.root.has(SOCKET) {
         return about.fail(format!("csi:{sensor}: {SOCKET} is missing; systemctl restart nvargus-daemon"));
@@ -160,29 +165,55 @@ fn csi(context: &Context, sensor: u32, about: &About) -> Finding {
     about.ok(format!("csi:{sensor}: the sensor is there and nvargus-daemon runs"))
 }
 
+/// The sensors of CSI cameras that the kernel found. A number of `/dev/video` says nothing: without a sensor, a camera on USB
+/// is `/dev/video0`.
+fn sensors(root: &Root) -> Vec<String> {
+    const NODES: &str = "/sys/class/video4linux";
+    let names = root.names(NODES, "video").into_iter().filter_map(|node| root.read(format!("{NODES}/{node}/name")));
+    names.filter(|name| name.starts_with(CSI_NODE)).collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::board::trees;
     use crate::doctor::tests::context;
     use crate::doctor::unit::Unit;
     use crate::doctor::unit::tests::RUNNING;
 
     #[test]
-    fn a_csi_camera_needs_its_node_and_the_argus_daemon() {
-        let dir = tempfile::tempdir().unwrap();
+    fn a_csi_camera_needs_its_sensor_and_the_argus_daemon() {
         let about = About::one("camera", "door");
-        let message = |c: &Context| csi(c, 0, &about).message;
-        let bare = context(dir.path(), &[]);
-        assert!(message(&bare).contains("/dev/video0 is missing"));
-        let wired = context(dir.path(), &[("/dev/video0", "")]);
-        assert!(message(&wired).contains("restart nvargus-daemon"));
-        let mut whole = context(dir.path(), &[("/tmp/argus_socket", "")]);
-        assert_eq!(message(&whole), "csi:0: the sensor is there and nvargus-daemon runs");
-        let dead = context(dir.path(), &[("/proc/1/comm", "systemd\n"), ("/proc/7/comm", "bash\n")]);
-        assert_eq!(message(&dead), "csi:0: nvargus-daemon does not run; systemctl restart nvargus-daemon");
-        let alive = context(dir.path(), &[("/proc/7/comm", "nvargus-daemon\n")]);
-        assert_eq!(message(&alive), "csi:0: the sensor is there and nvargus-daemon runs");
-        whole.unit = Unit::parse(RUNNING);
-        assert!(message(&whole).contains("csi-cameras.conf"));
+        let dir = trees::plant(&["orin-nano-jp62"]);
+        let mut context = context(dir.path(), &[]);
+        let message = |c: &Context, sensor| csi(c, sensor, &about).message;
+        let gone = |path: &str| fs::remove_dir_all(Root::below(dir.path()).at(path)).unwrap();
+        assert_eq!(message(&context, 0), "csi:0: the sensor is there and nvargus-daemon runs");
+        assert_eq!(
+            message(&context, 1),
+            "csi:1: the kernel sees only vi-output, imx219 9-0010 (they count from csi:0); check cable and device tree \
+             (jetson-io)"
+        );
+        gone("/proc/812");
+        assert_eq!(message(&context, 0), "csi:0: nvargus-daemon does not run; systemctl restart nvargus-daemon");
+        gone("/proc/1");
+        assert_eq!(message(&context, 0), "csi:0: the sensor is there and nvargus-daemon runs", "others are not shown");
+        context.unit = Unit::parse(RUNNING);
+        assert!(message(&context, 0).contains("csi-cameras.conf"));
+        fs::remove_file(context.root.at("/tmp/argus_socket")).unwrap();
+        assert_eq!(message(&context, 0), "csi:0: /tmp/argus_socket is missing; systemctl restart nvargus-daemon");
+    }
+
+    #[test]
+    fn a_webcam_is_no_csi_sensor() {
+        let dir = trees::plant(&["orin-nano-jp62", "orin-nano-jp62-loose-sensor"]);
+        let context = context(dir.path(), &[]);
+        assert!(context.root.has("/dev/video0") && context.root.has("/tmp/argus_socket"));
+        assert_eq!(
+            csi(&context, 0, &About::one("camera", "door")).message,
+            "csi:0: the kernel sees no CSI sensor; check cable and device tree (jetson-io)"
+        );
     }
 }

@@ -3,8 +3,13 @@
 use std::fs;
 use std::path::Path;
 
+use crate::board::is_jetson;
+use crate::doctor::root::Root;
 use crate::doctor::unit::{NAME, Properties, Unit};
 use crate::doctor::{About, Context, Finding};
+
+/// Leaves devices to the permissions of their files.
+const DROP_IN: &str = "/usr/share/doc/kinewatch/examples/systemd/jetson.conf";
 
 pub(super) fn check(context: &Context, about: &About) -> Vec<Finding> {
     match &context.unit {
@@ -14,6 +19,7 @@ pub(super) fn check(context: &Context, about: &About) -> Vec<Finding> {
         Unit::Known(unit) => {
             let mut found = vec![state(unit, about)];
             found.extend(around(unit, about));
+            found.extend(devices(&context.root, unit, about));
             found.extend(config(unit, &context.config.path, about));
             found.extend(replaced(context, unit, about));
             found
@@ -98,6 +104,20 @@ fn around(unit: &Properties, about: &About) -> Vec<Finding> {
     found
 }
 
+/// A list of devices is no promise on a Jetson: drivers name theirs differently from release to release. A service that asks
+/// for no devices at all (`rtsp-only.conf`) is left alone.
+fn devices(root: &Root, unit: &Properties, about: &About) -> Option<Finding> {
+    let policy = unit.text("DevicePolicy");
+    let listed = matches!(policy, "closed" | "strict") && unit.text("PrivateDevices") != "yes";
+    (listed && is_jetson(root)).then(|| {
+        about.warn(format!(
+            "may open only the devices that its unit lists (DevicePolicy={policy}), which may lack this Jetson's GPU or \
+             decoders; install -D -m 644 {DROP_IN} /etc/systemd/system/{NAME}.d/jetson.conf && systemctl daemon-reload \
+             && systemctl restart kinewatch"
+        ))
+    })
+}
+
 fn config(unit: &Properties, asked: &Path, about: &About) -> Option<Finding> {
     let of_service = unit.config()?;
     let same =
@@ -122,6 +142,7 @@ fn replaced(context: &Context, unit: &Properties, about: &About) -> Option<Findi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::board::trees;
     use crate::doctor::tests::{context, told};
     use crate::doctor::unit::tests::RUNNING;
 
@@ -140,6 +161,39 @@ mod tests {
         context.config.path = "/etc/kinewatch/kinewatch.toml".into();
         context.unit = unit;
         told(&check(&context, &About::check("service")))
+    }
+
+    #[test]
+    fn a_list_of_devices_is_told_on_a_jetson_alone() {
+        let said = |trees: &[&str], properties: &str| {
+            let dir = trees::plant(trees);
+            let mut context = context(dir.path(), &[]);
+            context.config.path = "/etc/kinewatch/kinewatch.toml".into();
+            context.unit = Unit::parse(&format!("{RUNNING}{properties}"));
+            told(&check(&context, &About::check("service"))).split_off(1)
+        };
+        for (tree, policy) in [("orin-nano-jp62", "closed"), ("orin-nano-jp62", "strict"), ("thor-jp7", "closed")] {
+            assert_eq!(
+                said(&[tree], &format!("DevicePolicy={policy}\nPrivateDevices=no\n")),
+                [format!(
+                    "warn may open only the devices that its unit lists (DevicePolicy={policy}), which may lack this \
+                     Jetson's GPU or decoders; install -D -m 644 \
+                     /usr/share/doc/kinewatch/examples/systemd/jetson.conf \
+                     /etc/systemd/system/kinewatch.service.d/jetson.conf && systemctl daemon-reload && systemctl \
+                     restart kinewatch"
+                )]
+            );
+        }
+        assert_eq!(said(&["orin-nano-jp62"], "DevicePolicy=auto\nPrivateDevices=no\n"), [""; 0], "with jetson.conf");
+        assert_eq!(said(&["orin-nano-jp62"], "DevicePolicy=closed\nPrivateDevices=yes\n"), [""; 0], "rtsp-only.conf");
+        assert_eq!(said(&[], "DevicePolicy=closed\nPrivateDevices=no\n"), [""; 0], "not a Jetson");
+    }
+
+    #[test]
+    fn the_drop_in_that_is_named_is_there_and_lifts_the_list() {
+        let name = Path::new(DROP_IN).file_name().unwrap();
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd/examples").join(name);
+        assert!(fs::read_to_string(file).unwrap().contains("\nDevicePolicy=auto\nDeviceAllow=\n"));
     }
 
     #[test]
