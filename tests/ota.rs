@@ -209,6 +209,8 @@ fn where_memory_holds_one_model_the_old_one_goes_first() {
     let answer = broker.ask("model-install", &format!(r#"{{"model":"{MODEL}"}}"#));
     assert!(answer["ok"] == true && answer["result"]["model"] == MODEL, "{answer}");
     state(&mut subscriber, "the release", |m| rests(m, "1.1.0"));
+    let (_, history, _) = model(dir.path(), &["history", "--json"]);
+    assert!(history.contains("\"code\":\"not_compared\""), "it was to agree with one that was not there: {history}");
     let goes_on = event(&mut subscriber, "white", "updated", "1.1.0");
     assert_eq!(goes_on["data"]["action_id"], started["data"]["action_id"]);
     let swapped =
@@ -263,4 +265,36 @@ fn a_release_that_finds_no_space_waits_and_one_that_was_proven_is_loaded_at_the_
     });
     daemon.stop();
     assert_whole(subscriber.lines());
+}
+
+/// Who asks whether there is something newer is told what the repository says, not that it is being asked.
+#[test]
+fn a_look_at_the_repository_says_what_came_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path(), "");
+    let mut publisher = Publisher::start(dir.path());
+    let mut subscriber = broker.subscribe();
+    let updates = publisher.updates().replace("poll_s = 1\n", "poll_s = 86400\npolicy = \"manual\"\n");
+    let mut daemon = Daemon::start(dir.path(), &config(&broker, &updates, &[("white", WHITE.to_owned())]));
+    event(&mut subscriber, "white", "started", "1.0.0");
+    let (code, _, told) = model(dir.path(), &["check-update"]);
+    assert!(code == Some(1) && told.contains("tiny-bright: channel_missing: "), "{told}");
+    publisher.add("1.1.0", None);
+    publisher.set("1.1.0", &QUICK);
+    let (code, said, told) = model(dir.path(), &["check-update"]);
+    let expected =
+        "tiny-bright: offered 1.1.0 (epoch 1), waits: for approval, by `kinewatch model install tiny-bright`";
+    assert_eq!((code, said.trim()), (Some(0), expected), "{told}");
+    assert_eq!(model(dir.path(), &["install", MODEL]).0, Some(0));
+    state(&mut subscriber, "the release", |m| rests(m, "1.1.0"));
+    let (code, said, _) = model(dir.path(), &["check-update"]);
+    assert_eq!((code, said.trim()), (Some(0), "tiny-bright: up to date, 1.1.0 (epoch 1) runs"));
+    let (code, said, _) = model(dir.path(), &["check-update", "--json"]);
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, &said["models"][0]["offered"]["epoch"]), (Some(0), &1.into()));
+    publisher.cut();
+    let (code, said, told) = model(dir.path(), &["check-update"]);
+    assert_eq!((code, said.as_str()), (Some(1), ""));
+    assert!(told.contains("tiny-bright: unreachable: the repository cannot be reached"), "{told}");
+    daemon.stop();
 }

@@ -5,9 +5,10 @@
 mod support;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use kinewatch_core::rollout::Channel;
 use kinewatch_ota::bundle::{Bounds, unpack};
@@ -191,4 +192,41 @@ fn what_cannot_be_done_is_told() {
         "write for example 1%:0h,10%:24h,100%:72h",
         2,
     );
+}
+
+/// Two that read the same state and both write would sign two files of one version, and the later one take a halt back.
+#[test]
+fn commands_on_one_repository_run_one_after_the_other() {
+    let desk = Desk::new();
+    desk.run("kinewatch publish init repo --keys keys");
+    desk.run("kinewatch publish add repo models/falls --keys keys");
+    desk.run("kinewatch publish channel set repo stable --model falls --version 0.3.0 --keys keys");
+    let start = |arguments: &str| {
+        let mut command = Command::new(desk.home.path().join("bin/kinewatch"));
+        command.args(arguments.split(' ')).current_dir(desk.home.path());
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let version = |status: &Value| status["roles"][3]["version"].as_u64().unwrap();
+    let before = version(&desk.status());
+    let mut running: Vec<_> = (0..6).map(|_| start("publish refresh repo --keys keys")).collect();
+    running.insert(3, start("publish halt repo stable --model falls --keys keys"));
+    let ended = running.into_iter().map(|child| child.wait_with_output().unwrap());
+    let failed: Vec<_> = ended.filter(|output| !output.status.success()).collect();
+    assert_eq!(failed.len(), 0, "{failed:?}");
+    let status = desk.status();
+    assert_eq!(version(&status), before + 7, "each has built on the one before");
+    assert_eq!(status["channels"][0]["halt"], true, "{status}");
+
+    // Who waits says for what, changes nothing meanwhile, and goes on.
+    let lock = fs::File::open(desk.repo().join(".lock")).unwrap();
+    lock.lock().unwrap();
+    let mut waiting = start("publish refresh repo --keys keys");
+    let mut told = BufReader::new(waiting.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let line = told.next().unwrap();
+    assert_eq!(line, "repo: another `kinewatch publish` is at work here: waiting for it");
+    assert_eq!(version(&desk.status()), before + 7);
+    lock.unlock().unwrap();
+    assert!(told.any(|line| line.starts_with("timestamp ")));
+    assert!(waiting.wait().unwrap().success());
+    assert_eq!(version(&desk.status()), before + 8);
 }

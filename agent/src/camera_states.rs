@@ -91,6 +91,7 @@ fn says_the_same(told: &ModelsState, now: &ModelsState) -> bool {
     let mut now = now.clone();
     for (told, now) in told.models.iter().zip(&mut now.models) {
         now.checked_at.clone_from(&told.checked_at);
+        now.checks = told.checks;
     }
     *told == now
 }

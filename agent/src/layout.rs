@@ -88,14 +88,6 @@ pub fn branches<'a>(camera: &CameraPlan, manifest: impl Fn(usize) -> Option<&'a 
     branches
 }
 
-/// Whether two models read the same frames at the same times, so that rings, samplers and what waits serve both.
-#[must_use]
-pub fn same_frames(a: &Manifest, b: &Manifest) -> bool {
-    let boxes = |m: &Manifest| m.tensors.boxes.as_ref().map(|boxes| boxes.count);
-    let online = |m: &Manifest| m.plan == Plan::Online;
-    (a.input.spec, a.sampling, online(a), boxes(a)) == (b.input.spec, b.sampling, online(b), boxes(b))
-}
-
 /// Usual time between two requests of a model.
 #[must_use]
 pub fn every(manifest: &Manifest) -> Duration {

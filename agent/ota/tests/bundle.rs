@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "common/relabelled.rs"]
+mod relabelled;
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -473,6 +475,11 @@ fn every_attack_is_refused_and_the_table_says_how() {
         let detail = fault.detail.rsplit("state/models/new/").next().unwrap();
         let shown = if fault.detail.contains("state/models/new/") { detail } else { &fault.detail };
         writeln!(table, "| {name} | {what} | `{}` | {shown} |", fault.code).unwrap();
+    }
+    table += "\nWhole packages, beside the model that runs, under a channel that says `labels: same`: refused before \
+              they are installed.\n\n| attack | what the package holds | refused with | detail |\n|---|---|---|---|\n";
+    for (name, what, fault) in relabelled::attacks() {
+        writeln!(table, "| {name} | {what} | `{}` | {} |", fault.code, fault.detail).unwrap();
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../design/bundle-attacks.md");
     if std::env::var_os("KINEWATCH_BLESS").is_some() {

@@ -1,6 +1,6 @@
 //! Another model takes the place of one, between two calls, while streams, rings and what waits go on.
 //!
-//! Only for a model that reads the same frames ([`crate::layout::same_frames`]) and has the same labels: then no window is
+//! Only for a model that reads the same frames ([`kinewatch_core::manifest::same_frames`]) and has the same labels: then no window is
 //! left out. Where the decoders can go on ([`kinewatch_core::decode::carries`]) open actions do too; else they end with
 //! `model_swap` at the last score of the old model. A model that is withdrawn leaves its place empty for a while, for
 //! devices whose memory does not hold two: windows are then left out and counted ([`WindowDrop::Swap`]).
@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use kinewatch_core::decode::{Decoder, EndReason, carries};
-use kinewatch_core::manifest::{Manifest, Overrides};
+use kinewatch_core::manifest::{Manifest, Overrides, labels_changed, same_frames};
 use kinewatch_core::time::Pts;
 
 use super::{Analytics, LoadedModel, Sink, WindowDrop, give_back};
@@ -106,10 +106,5 @@ impl Analytics {
 /// for what it finds.
 #[must_use]
 pub fn exchangeable(before: &Manifest, after: &Manifest) -> bool {
-    let names = |m: &Manifest| m.labels.iter().map(|label| label.name.clone()).collect::<Vec<_>>();
-    let background = |m: &Manifest| m.output.background;
-    crate::layout::same_frames(before, after)
-        && names(before) == names(after)
-        && background(before) == background(after)
-        && before.published().eq(after.published())
+    same_frames(before, after) && labels_changed(before, after).is_none()
 }

@@ -266,8 +266,11 @@ pub enum ModelCommand {
   kinewatch model list
   kinewatch model list --json | jq '.models[].error'")]
     List(ModelListArgs),
-    /// Let the daemon look at the repository now.
-    #[command(after_help = "Example:\n  kinewatch model check-update")]
+    /// Let the daemon look at the repository now, and say what came of it.
+    #[command(after_help = "Example:
+  kinewatch model check-update
+
+Exits with 0 when the repository has answered as it should, whatever it offers, and else with 1.")]
     CheckUpdate(ModelListArgs),
     /// Install what the channel offers, now: waves, pauses and the maintenance window are passed over.
     #[command(after_help = "Example:\n  kinewatch model install falls")]

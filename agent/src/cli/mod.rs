@@ -7,6 +7,7 @@ mod annotated;
 mod args;
 mod calibrate;
 mod check_config;
+mod check_update;
 mod completions;
 mod decode;
 mod devices;
@@ -313,7 +314,7 @@ fn dispatch(cli: Cli, hooks: Hooks) -> Outcome {
         Command::Model(ModelCommand::Check(args)) => model::check(&args),
         Command::Model(ModelCommand::Bench(args)) => model::bench(&args),
         Command::Model(ModelCommand::List(args)) => updates::list(&args),
-        Command::Model(ModelCommand::CheckUpdate(args)) => updates::check(&args),
+        Command::Model(ModelCommand::CheckUpdate(args)) => check_update::run(&args),
         Command::Model(ModelCommand::Install(args)) => updates::act("model-install", &args),
         Command::Model(ModelCommand::Rollback(args)) => updates::act("model-rollback", &args),
         Command::Model(ModelCommand::Pin(args)) => updates::act("model-pin", &args),

@@ -1,12 +1,13 @@
 //! `kinewatch publish`: says what it did and what comes next; all work is done by `kinewatch_ota::publish`.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use comfy_table::Cell;
 use jiff::Timestamp;
 use kinewatch_core::rollout::{Channel, Gates, SEEDS};
 use kinewatch_ota::publish::{
-    ChannelChange, Goes, KeyRing, Lifetimes, PublishError, Reach, Repository, Role, RootKeys, Rotated, Status,
+    ChannelChange, Goes, KeyRing, Lifetimes, PublishError, Quorum, Quorums, Reach, Repository, Role, Rotated, Status,
     parse_waves,
 };
 
@@ -15,6 +16,9 @@ use super::{
     PublishInitArgs, PublishRefreshArgs, PublishRotateArgs, PublishSetArgs, PublishSignArgs, PublishStatusArgs,
     RoleArg, print,
 };
+
+/// How long another command on the same repository is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl From<RoleArg> for Role {
     fn from(role: RoleArg) -> Self {
@@ -44,8 +48,10 @@ pub(super) fn run(command: PublishCommand) -> Outcome {
     }
 }
 
+/// The repository, which nobody else writes until it is let go of.
 fn open(repo: &Path, keys: &[PathBuf]) -> Result<(Repository, KeyRing), PublishError> {
-    Ok((Repository::open(repo)?, KeyRing::read(keys)?))
+    let waits = || tell([format!("{}: another `kinewatch publish` is at work here: waiting for it", repo.display())]);
+    Ok((Repository::open_to_write(repo, PATIENCE, waits)?, KeyRing::read(keys)?))
 }
 
 /// To standard error: it is for a person.
@@ -67,19 +73,24 @@ fn next(repo: &Path, reach: Reach) -> String {
 
 fn init(args: &PublishInitArgs, now: Timestamp) -> Outcome {
     let repo = &args.repository.repo;
-    let root_keys = RootKeys { count: args.root_keys, threshold: args.root_threshold };
+    let quorums = Quorums {
+        root: Quorum { count: args.root_keys, threshold: args.root_threshold },
+        targets: Quorum { count: args.targets_keys, threshold: args.targets_threshold },
+    };
     let lifetimes = Lifetimes {
         root: args.root_days.into(),
         targets: args.targets_days.into(),
         snapshot: args.snapshot_days.into(),
         timestamp: args.timestamp_days.into(),
     };
-    let created = Repository::create(repo, &args.keys, root_keys, lifetimes, now)?;
+    let created = Repository::create(repo, &args.keys, quorums, lifetimes, now)?;
     tell([format!(
-        "{}: an empty repository, root signed by {} of {} keys",
+        "{}: an empty repository, root signed by {} of {} keys, targets by {} of {}",
         repo.display(),
         args.root_threshold,
-        args.root_keys
+        args.root_keys,
+        args.targets_threshold,
+        args.targets_keys
     )]);
     tell(created.keys.iter().map(|key| format!("  {}", key.display())));
     tell([
@@ -138,7 +149,8 @@ fn gates(args: &PublishSetArgs, kept: Gates) -> Gates {
         latency_p99_ms: args.latency_p99_ms.or(kept.latency_p99_ms),
         peak_memory_mb: args.peak_memory_mb.or(kept.peak_memory_mb),
         shadow_windows: args.shadow_windows.unwrap_or(kept.shadow_windows),
-        shadow_agreement: args.shadow_agreement.or(kept.shadow_agreement),
+        // Where nothing is compared, nothing is asked of it.
+        shadow_agreement: args.shadow_agreement.or(kept.shadow_agreement.filter(|_| args.shadow_windows != Some(0))),
         probation_windows: args.probation_windows.unwrap_or(kept.probation_windows),
         probation_s: args.probation_s.unwrap_or(kept.probation_s),
     }
@@ -231,7 +243,7 @@ fn refresh(args: &PublishRefreshArgs, now: Timestamp) -> Outcome {
 }
 
 fn status(args: &PublishStatusArgs, now: Timestamp) -> Outcome {
-    let (repository, keys) = open(&args.repository.repo, &args.dirs)?;
+    let (repository, keys) = (Repository::open(&args.repository.repo)?, KeyRing::read(&args.dirs)?);
     let status = repository.status(&keys)?;
     let text = if args.json { serde_json::to_string(&status)? } else { table(&status, now) };
     print(&text)?;

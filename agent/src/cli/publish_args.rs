@@ -10,7 +10,7 @@ pub enum PublishCommand {
     /// Make an empty repository, and the keys that will sign it.
     #[command(after_help = "Examples:
   kinewatch publish init repo --keys keys
-  kinewatch publish init repo --keys keys --root-keys 3 --root-threshold 2
+  kinewatch publish init repo --keys keys --root-keys 3 --root-threshold 2 --targets-keys 2 --targets-threshold 2
   kinewatch publish init repo --keys keys --timestamp-days 14
 
 repo is the folder to copy to a web server. keys must never be copied there. How long metadata of each role is valid is
@@ -56,8 +56,8 @@ are not all here, root.pending.json waits for the others: see `kinewatch publish
   kinewatch publish refresh repo --keys keys
   kinewatch publish refresh repo --root --keys keys
 
-Needs the keys of snapshot and timestamp; with that of targets, the list of files is signed anew when half of its time is
-over. --root makes a new version of root with the same keys and a later date.")]
+Needs the keys of snapshot and timestamp; with enough of those of targets, the list of files is signed anew when half of its
+time is over. --root makes a new version of root with the same keys and a later date.")]
     Refresh(PublishRefreshArgs),
     /// Print what is published, who may sign it, and when it expires.
     #[command(after_help = "Examples:
@@ -99,6 +99,12 @@ pub struct PublishInitArgs {
     /// How many of them must sign.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub root_threshold: u32,
+    /// Keys of targets.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub targets_keys: u32,
+    /// How many of them must sign.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub targets_threshold: u32,
     /// Days that root is valid.
     #[arg(long, default_value_t = 365, value_name = "DAYS")]
     pub root_days: u32,
@@ -174,7 +180,7 @@ pub struct PublishSetArgs {
     /// Most memory of the process that tries it out, MiB.
     #[arg(long, value_name = "MIB")]
     pub peak_memory_mb: Option<u64>,
-    /// Windows of live video to compare with the model that runs; 0: none.
+    /// Windows of live video to compare with the model that runs; 0: none, and no agreement is asked for.
     #[arg(long, value_name = "N")]
     pub shadow_windows: Option<u64>,
     /// Least share of them on which both must say the same, 0 to 1.

@@ -1,9 +1,9 @@
-//! `kinewatch model list|check-update|install|rollback|pin|unpin|history`: models over the air, by hand.
+//! `kinewatch model list|install|rollback|pin|unpin|history`: models over the air, by hand.
 //!
 //! What changes something is asked of the running daemon, over its control socket; it alone owns the state of updates. What
 //! only looks reads the database beside it where none runs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use comfy_table::Cell;
 use kinewatch_core::event::{InstalledModel, ModelState, ModelsState};
@@ -18,14 +18,9 @@ use crate::updates::{self, HistoryLine};
 /// `model list`.
 pub(super) fn list(args: &ModelListArgs) -> Outcome {
     let dir = state_dir(&args.state)?;
-    let state = match control::ask(&dir, "status", "") {
-        Ok(reply) => {
-            let state = reply.result.map(|status| status["updates"].clone()).unwrap_or_default();
-            serde_json::from_value(state)
-                .map_err(|e| Failure::say(format!("the agent's answer cannot be read: {e}")))?
-        }
+    let state = match seen(&dir) {
         Err(AskError::NotRunning { .. }) => updates::stored(&dir).map_err(Failure::say)?,
-        Err(error) => return Err(Failure::say(error)),
+        seen => seen.map_err(Failure::say)?,
     };
     if args.json {
         return print(&json!(state).to_string());
@@ -35,6 +30,13 @@ pub(super) fn list(args: &ModelListArgs) -> Outcome {
     }
     print(&table(&state))?;
     state.models.iter().try_for_each(explain)
+}
+
+/// What the agent that runs says of its models.
+pub(super) fn seen(dir: &Path) -> Result<ModelsState, AskError> {
+    let reply = control::ask(dir, "status", "")?;
+    let state = reply.result.map(|status| status["updates"].clone()).unwrap_or_default();
+    serde_json::from_value(state).map_err(|error| AskError::Unreadable(error.to_string()))
 }
 
 fn table(state: &ModelsState) -> String {
@@ -68,20 +70,11 @@ fn explain(model: &ModelState) -> Outcome {
     Ok(())
 }
 
-fn told(installed: &InstalledModel) -> String {
+pub(super) fn told(installed: &InstalledModel) -> String {
     match installed.epoch {
         Some(epoch) => format!("{} (epoch {epoch})", installed.version),
         None => format!("{} (factory)", installed.version),
     }
-}
-
-/// `model check-update`.
-pub(super) fn check(args: &ModelListArgs) -> Outcome {
-    let answer = ask(&state_dir(&args.state)?, "model-check", &Value::Null)?;
-    if args.json {
-        return print(&answer.to_string());
-    }
-    print("the repository is being asked; what it says: kinewatch model list")
 }
 
 /// `model install`, `rollback`, `pin` and `unpin`: the command of that name.
@@ -94,7 +87,7 @@ pub(super) fn act(command: &str, args: &ModelActionArgs) -> Outcome {
     print(&format!("{}: {state}; how it goes: kinewatch model list", args.model))
 }
 
-fn ask(dir: &std::path::Path, command: &str, payload: &Value) -> Result<Value, Failure> {
+pub(super) fn ask(dir: &Path, command: &str, payload: &Value) -> Result<Value, Failure> {
     let payload = if payload.is_null() { String::new() } else { payload.to_string() };
     let reply = control::ask(dir, command, &payload).map_err(Failure::say)?;
     match (reply.result, reply.error) {

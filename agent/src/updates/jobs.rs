@@ -151,12 +151,7 @@ fn fits(
     let Some(before) = running.filter(|_| labels == Labels::Same) else { return Ok(()) };
     let before = kinewatch_ota::open_verified(before)
         .map_err(|e| Fault::new(Code::DiskError, format!("the model that runs cannot be read: {e}")))?;
-    let names = |m: &Manifest| m.labels.iter().map(|label| label.name.clone()).collect::<Vec<_>>();
-    let (old, new) = (names(&before.manifest), names(manifest));
-    if old == new {
-        return Ok(());
-    }
-    Err(Fault::new(Code::LabelsChanged, format!("{} became {}", old.join(", "), new.join(", "))))
+    bundle::keeps_labels(&before.manifest, manifest)
 }
 
 async fn prove(desk: &Desk, model: &str, release: &Release, gates: Gates) -> Outcome {
@@ -198,7 +193,7 @@ async fn prove(desk: &Desk, model: &str, release: &Release, gates: Gates) -> Out
 async fn shadow(desk: &Desk, model: &str, release: &Release, windows: u64) -> Outcome {
     let path = desk.depot.installed(model, release);
     if desk.fit(model, &path) == Fit::One {
-        return Ok(Done::ShadowSkipped);
+        return Ok(Done::ShadowSkipped { why: "memory holds one model at a time".into() });
     }
     let permit = Arc::clone(&desk.trials).acquire_owned().await.map_err(|_| stopping())?;
     *desk.trial.borrow_mut() = Some((model.to_owned(), release.clone(), permit));
@@ -208,7 +203,7 @@ async fn shadow(desk: &Desk, model: &str, release: &Release, windows: u64) -> Ou
         Ok(()) => {}
         Err(SwapError::Incomparable) => {
             tracing::info!(model, version = %release.version, "{}", SwapError::Incomparable);
-            return Ok(Done::ShadowSkipped);
+            return Ok(Done::ShadowSkipped { why: SwapError::Incomparable.to_string() });
         }
         Err(error) => return Err(not_loaded(&error)),
     }
@@ -349,6 +344,8 @@ impl Drop for StopOnDrop {
 
 #[cfg(test)]
 mod tests {
+    use kinewatch_core::manifest::Sequence;
+
     use super::*;
 
     #[test]
@@ -375,6 +372,12 @@ mod tests {
         renamed.labels[1].name = "greet".into();
         assert_eq!(judge(&renamed, "1.0.0", "tiny-bright", Labels::Same, ""), Err(Code::LabelsChanged));
         assert_eq!(judge(&renamed, "1.0.0", "tiny-bright", Labels::Changed, ""), Ok(()));
+        let mut silenced = manifest.clone();
+        silenced.labels[1].publish = false;
+        let (parts, within) = (vec![1, 2], 1_000_000_000);
+        silenced.sequences.push(Sequence { name: "greeting".into(), parts, within });
+        assert_eq!(judge(&silenced, "1.0.0", "tiny-bright", Labels::Same, ""), Err(Code::LabelsChanged));
+        assert_eq!(judge(&silenced, "1.0.0", "tiny-bright", Labels::Changed, ""), Ok(()));
         let configured = "[wave]\non = 0.7";
         assert_eq!(judge(&manifest, "1.0.0", "tiny-bright", Labels::Changed, configured), Ok(()));
         assert_eq!(judge(&renamed, "1.0.0", "tiny-bright", Labels::Changed, configured), Err(Code::LabelsChanged));

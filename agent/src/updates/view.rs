@@ -86,6 +86,7 @@ pub(super) fn state(
         error: record.fault.as_ref().map(ModelError::from),
         repository_error: record.polls.fault.as_ref().map(ModelError::from),
         checked_at: record.polls.succeeded.map(|at| format!("{at:.0}")),
+        checks: record.polls.count,
         quarantine: record
             .quarantine
             .iter()
@@ -124,8 +125,9 @@ fn of_release(release: &Release) -> InstalledModel {
 /// What the offer waits for, in a word.
 fn waits_for(verdict: &Verdict, record: &Record, now: Now) -> Option<String> {
     if record.candidate().is_some() {
-        let closed = record.state() == "ready" && now.window != Window::Open;
-        return closed.then(|| "window".to_owned());
+        let approved = record.candidate().is_some_and(|c| record.approved == Some(c.release.epoch));
+        let closed = now.window != Window::Open && !approved;
+        return (closed && matches!(record.state(), "downloading" | "ready")).then(|| "window".to_owned());
     }
     // Before it is, nothing is asked for and nothing begun.
     if now.clock == ClockState::NotSynchronised {

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::rollout::Code;
 
-/// Retained on the device's `model/state` topic; another when anything in it changes but `checked_at`.
+/// Retained on the device's `model/state` topic; another when anything in it changes but `checked_at` and
+/// `checks`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelsState {
     /// Every model that the agent was started with, in the order of its configuration.
@@ -38,13 +39,15 @@ pub struct ModelState {
     pub waits_for: Option<String>,
     /// Somebody has pinned the model here.
     pub pinned: bool,
-    /// Why the last trial ended; null once another has begun or gone well.
+    /// Why the last trial ended, or what could not be asked of the present one; null once another has begun or gone well.
     pub error: Option<ModelError>,
     /// Why the last look at the repository failed; null once one went well.
     pub repository_error: Option<ModelError>,
     /// When the repository was last looked at with success, RFC 3339, UTC.
     #[schemars(extend("format" = "date-time"))]
     pub checked_at: Option<String>,
+    /// Looks at the repository that have ended, well or not.
+    pub checks: u64,
     /// Releases that failed here, newest last; none of them is tried again before a new epoch.
     pub quarantine: Vec<QuarantinedModel>,
 }

@@ -4,6 +4,7 @@
 //! by convention; nothing but [`Manifest::parse`] makes one.
 
 mod actions;
+mod alike;
 mod error;
 mod files;
 mod params;
@@ -16,6 +17,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+pub use alike::{labels_changed, same_frames};
 pub use error::ManifestError;
 pub use params::{DecoderKind, DecoderOverride, DecoderParams, Overrides};
 pub use schedule::{Period, TimeOfDay};

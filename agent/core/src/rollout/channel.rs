@@ -84,7 +84,7 @@ pub struct Wave {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Labels {
-    /// The same names in the same order; another is refused with `labels_changed`.
+    /// Consumers see the same names, of labels and sequences; others are refused with `labels_changed`.
     #[default]
     Same,
     /// The publisher knows that consumers will see other labels.

@@ -149,6 +149,8 @@ codes! {
     // In the running agent.
     NoWindows "no_windows" Delay
         "too few windows of live video came to compare the models on: check the cameras"
+    NotCompared "not_compared" Wait
+        "the release cannot be compared with the model that runs, though its channel asks for agreement: the trial goes on without; watch it, or halt it"
     ShadowDisagrees "shadow_disagrees" Quarantine
         "the model says too often something else than the one that runs: look at both on recorded video, or lower gates.shadow_agreement"
     ShadowFailed "shadow_failed" Quarantine

@@ -15,7 +15,7 @@ use super::{
 const MAX_PLAN: Duration = Duration::from_secs(30 * 3600);
 /// Longest wait for the next step.
 const MAX_WAKE: Duration = Duration::from_secs(3600);
-/// How often to look whether the clock is set, or a poll is still under way.
+/// How often to look whether the clock is set, a poll is still under way, or the maintenance window still open.
 const SOON: Duration = Duration::from_secs(30);
 
 /// The rules of a device.
@@ -75,7 +75,7 @@ impl Turn<'_> {
             Input::Pin => self.record.pinned = true,
             Input::Unpin => self.record.pinned = false,
             Input::Ended { job, result } => {
-                if **job == self.job() {
+                if **job == self.due() {
                     self.ended(job, result);
                 }
             }
@@ -247,6 +247,14 @@ impl Turn<'_> {
     // ---- what shall be done
 
     pub(super) fn job(&self) -> Job {
+        match self.due() {
+            Job::Download { .. } if !self.is_window_open() => Job::None,
+            job => job,
+        }
+    }
+
+    /// What comes next, whether the maintenance window lets it go on now or not: what has ended is through.
+    fn due(&self) -> Job {
         let record = &self.record;
         match &record.phase {
             Phase::Idle => Job::None,
@@ -294,8 +302,10 @@ impl Turn<'_> {
             Verdict::NotYet(at) => Some(at),
             _ => None,
         };
-        let opens = match self.now.window {
-            Window::Closed { opens } if self.stage() == Some(Stage::Ready) => Some(opens),
+        let opens = match (self.stage(), self.now.window) {
+            (Some(Stage::Downloading | Stage::Ready), Window::Closed { opens }) => Some(opens),
+            // It stops soon after the window has closed.
+            (Some(Stage::Downloading), Window::Open) => Some(self.after(SOON)),
             _ => None,
         };
         let times = [poll_at, settle, admitted, opens].into_iter().flatten().filter(|&at| at > self.now.time);
@@ -317,6 +327,11 @@ impl Turn<'_> {
 
     pub(super) fn is_pinned(&self) -> bool {
         self.record.pinned || self.settings().policy == Policy::Pinned
+    }
+
+    /// Also where somebody has asked for the release by hand.
+    pub(super) fn is_window_open(&self) -> bool {
+        self.now.window == Window::Open || self.is_approved()
     }
 
     pub(super) fn is_approved(&self) -> bool {

@@ -8,6 +8,8 @@
 
 mod channel;
 mod code;
+#[cfg(test)]
+mod gate_tests;
 mod machine;
 #[cfg(test)]
 mod property_tests;

@@ -104,7 +104,7 @@ pub struct Measured {
 pub enum Stage {
     /// Disk space is made sure of.
     Reserving,
-    /// The bundle is fetched.
+    /// The bundle is fetched, within the maintenance window.
     Downloading,
     /// The bundle is unpacked and the package verified.
     Unpacking,
@@ -269,7 +269,7 @@ pub struct Record {
     pub attempts: Option<Attempts>,
     /// How the asking goes.
     pub polls: Polls,
-    /// Why the last trial ended, until another begins or one is committed.
+    /// Why the last trial ended, or what could not be asked of the present one, until another begins or one is committed.
     pub fault: Option<Fault>,
     /// Starts of the agent that this record has seen.
     pub starts: u64,

@@ -126,7 +126,7 @@ pub enum Job {
         min_free_mb: u64,
     },
     /// Fetch the bundle, going on where a former attempt stopped, and verify its length and hash. Done at once when it, or what
-    /// is in it, is here already. Ends with [`Done::Plain`].
+    /// is in it, is here already. Cut off where the maintenance window ends. Ends with [`Done::Plain`].
     Download {
         /// Which one.
         release: Release,
@@ -150,7 +150,8 @@ pub enum Job {
         gates: Gates,
     },
     /// Load it beside the model that runs and compare what they say on live windows. The model that runs loses no window to
-    /// it. Ends with [`Done::Shadowed`], or [`Done::ShadowSkipped`] where memory does not allow two.
+    /// it. Ends with [`Done::Shadowed`], or [`Done::ShadowSkipped`] where memory does not allow two, or the two cannot be
+    /// compared.
     Shadow {
         /// Which one.
         release: Release,
@@ -187,8 +188,11 @@ pub enum Done {
         /// Windows on which both said the same.
         agreed: u64,
     },
-    /// Two models do not fit: there was no comparison.
-    ShadowSkipped,
+    /// There was no comparison.
+    ShadowSkipped {
+        /// For people: what the two lack for it.
+        why: String,
+    },
 }
 
 /// What comes of an input. In this order: commit, answer, poll, job, wait.
@@ -269,7 +273,7 @@ pub struct Now {
     pub time: Timestamp,
     /// Whether it can be believed.
     pub clock: ClockState,
-    /// Whether a new model may take over.
+    /// Whether a release may be fetched, and take over.
     pub window: Window,
 }
 
@@ -282,7 +286,7 @@ pub enum ClockState {
     NotSynchronised,
 }
 
-/// The maintenance window: when a new model may take over. All else happens at any time.
+/// The maintenance window: when a release may be fetched, and when it may take over. All else happens at any time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Window {
     /// Now; also when there is none.

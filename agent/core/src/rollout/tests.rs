@@ -61,16 +61,16 @@ pub(super) fn healthy() -> Health {
 }
 
 /// A device: its record, the time, and the last step.
-struct Device {
-    machine: Machine,
-    now: Now,
-    record: Record,
-    step: Step,
+pub(super) struct Device {
+    pub(super) machine: Machine,
+    pub(super) now: Now,
+    pub(super) record: Record,
+    pub(super) step: Step,
     states: Vec<&'static str>,
 }
 
 impl Device {
-    fn new(policy: Policy) -> Self {
+    pub(super) fn new(policy: Policy) -> Self {
         let now = Now { time: NOON.parse().unwrap(), clock: ClockState::Synchronised, window: Window::Open };
         let (machine, record) = (Machine::new(settings(policy)), Record::new("falls"));
         let step = machine.step(&record, &Input::Started, now);
@@ -80,7 +80,7 @@ impl Device {
         device
     }
 
-    fn give(&mut self, input: Input) -> &Step {
+    pub(super) fn give(&mut self, input: Input) -> &Step {
         self.step = self.machine.step(&self.record, &input, self.now);
         self.record = self.step.record.clone();
         if self.states.last() != Some(&self.record.state()) {
@@ -89,25 +89,25 @@ impl Device {
         &self.step
     }
 
-    fn offered(&mut self, offer: Offer) -> &Step {
+    pub(super) fn offered(&mut self, offer: Offer) -> &Step {
         self.give(Input::Polled(Ok(Box::new(offer))))
     }
 
-    fn ends(&mut self, result: Result<Done, Failure>) -> &Step {
+    pub(super) fn ends(&mut self, result: Result<Done, Failure>) -> &Step {
         let job = Box::new(self.step.job.clone());
         assert_ne!(*job, Job::None, "a job is under way in {}", self.record.state());
         self.give(Input::Ended { job, result })
     }
 
-    fn ends_well(&mut self) {
+    pub(super) fn ends_well(&mut self) {
         self.ends(Ok(well(&self.step.job)));
     }
 
-    fn fails(&mut self, code: Code) -> &Step {
+    pub(super) fn fails(&mut self, code: Code) -> &Step {
         self.ends(Err(Fault::from(code).into()))
     }
 
-    fn until(&mut self, state: &str) {
+    pub(super) fn until(&mut self, state: &str) {
         for _ in 0..20 {
             if self.record.state() == state {
                 return;
@@ -121,20 +121,20 @@ impl Device {
         panic!("never {state}: {:?}", self.states);
     }
 
-    fn later(&mut self, seconds: u64) {
+    pub(super) fn later(&mut self, seconds: u64) {
         self.now.time = self.now.time.checked_add(Duration::from_secs(seconds)).unwrap();
         self.give(Input::Tick);
     }
 
-    fn tries(&self) -> Option<u8> {
+    pub(super) fn tries(&self) -> Option<u8> {
         self.record.attempts.as_ref().map(|a| a.tries_left)
     }
 
-    fn runs(&self) -> Option<String> {
+    pub(super) fn runs(&self) -> Option<String> {
         self.record.current.release().map(|r| r.version.to_string())
     }
 
-    fn code(&self) -> Option<Code> {
+    pub(super) fn code(&self) -> Option<Code> {
         self.record.fault.as_ref().map(|f| f.code)
     }
 }
@@ -381,19 +381,6 @@ fn manual_waits_for_approval_and_approval_passes_over_waves_and_the_window() {
     assert!(device.give(Input::Install { epoch: Some(6) }).refused.is_some());
     assert_eq!(device.give(Input::Install { epoch: Some(7) }).refused, None);
     device.until("probation");
-}
-
-#[test]
-fn a_new_model_takes_over_only_in_the_window() {
-    let mut device = Device::new(Policy::Auto);
-    let opens = device.now.time.checked_add(Duration::from_secs(600)).unwrap();
-    device.now.window = Window::Closed { opens };
-    device.offered(offer(7, 1));
-    device.until("ready");
-    assert_eq!((&device.step.job, device.step.wake <= opens), (&Job::None, true));
-    device.now.window = Window::Open;
-    device.later(600);
-    assert_eq!(device.record.state(), "swapping");
 }
 
 #[test]

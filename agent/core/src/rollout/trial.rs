@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::machine::Turn;
-use super::step::{Done, Failure, Health, Job, Window};
+use super::step::{Done, Failure, Health, Job};
 use super::{
     Attempts, Candidate, Code, Disposition, Fault, MAX_PROOFS, Phase, Quarantined, Release, Slot, Stage, TRIES,
     Verdict, backoff,
@@ -70,12 +70,20 @@ impl Turn<'_> {
 
     fn shadowed(&mut self, done: &Done) {
         let Some(gate) = self.record.candidate().map(|c| c.gates.shadow_agreement) else { return };
-        if let (Done::Shadowed { windows, agreed }, Some(least)) = (done, gate) {
-            // No window at all agrees with nothing.
-            let share = if *windows == 0 { 0.0 } else { *agreed as f64 / *windows as f64 };
-            if share < least {
-                let detail = format!("the same on {agreed} of {windows} windows ({share:.3}), {least} are wanted");
-                return self.fail(&Fault::new(Code::ShadowDisagrees, detail).into());
+        match (done, gate) {
+            (_, None) => {}
+            (Done::Shadowed { windows, agreed }, Some(least)) => {
+                // No window at all agrees with nothing.
+                let share = if *windows == 0 { 0.0 } else { *agreed as f64 / *windows as f64 };
+                if share < least {
+                    let detail = format!("the same on {agreed} of {windows} windows ({share:.3}), {least} are wanted");
+                    return self.fail(&Fault::new(Code::ShadowDisagrees, detail).into());
+                }
+            }
+            // It is not held against the release, and does not pass unsaid.
+            (done, Some(_)) => {
+                let why = if let Done::ShadowSkipped { why } = done { why } else { "nothing was compared" };
+                self.record.fault = Some(Fault::new(Code::NotCompared, why));
             }
         }
         self.refund();
@@ -186,7 +194,7 @@ impl Turn<'_> {
         if self.record.phase == Phase::Idle && self.machine.verdict(&self.record, self.now) == Verdict::Begin {
             self.begin();
         }
-        if self.stage() == Some(Stage::Ready) && (self.now.window == Window::Open || self.is_approved()) {
+        if self.stage() == Some(Stage::Ready) && self.is_window_open() {
             self.enter(Stage::Swapping);
         }
     }

@@ -11,7 +11,8 @@ mod error;
 mod pack;
 mod unpack;
 
-use kinewatch_core::manifest::Manifest;
+use kinewatch_core::manifest::{Manifest, labels_changed};
+use kinewatch_core::rollout::{Code, Fault};
 
 use crate::package::MANIFEST;
 
@@ -22,15 +23,10 @@ pub use unpack::{Bounds, manifest, unpack};
 /// Memory that a decoder may need is 2 to this power, bytes (8 MiB): a frame that asks for more is refused unread.
 const WINDOW_LOG: u32 = 23;
 
-/// The first difference between the labels of two models, in one line; `None` when a consumer sees the same names in the same
-/// order, so that a change of model is none of labels.
-#[must_use]
-pub fn labels_changed(before: &Manifest, after: &Manifest) -> Option<String> {
-    let names = |m: &Manifest| -> Vec<String> { m.labels.iter().map(|label| label.name.clone()).collect() };
-    let (old, new) = (names(before), names(after));
-    if old.len() != new.len() {
-        return Some(format!("{} has {} labels, {} has {}", before.version, old.len(), after.version, new.len()));
-    }
-    let at = old.iter().zip(&new).position(|(old, new)| old != new)?;
-    Some(format!("label {at} of {} is {:?}, of {} {:?}", before.version, old[at], after.version, new[at]))
+/// Whether a release that its channel calls one of the same labels keeps to that, beside the model that runs.
+///
+/// # Errors
+/// `labels_changed`, with the first difference.
+pub fn keeps_labels(before: &Manifest, after: &Manifest) -> Result<(), Fault> {
+    labels_changed(before, after).map_or(Ok(()), |difference| Err(Fault::new(Code::LabelsChanged, difference)))
 }

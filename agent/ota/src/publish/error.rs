@@ -36,6 +36,14 @@ pub enum PublishError {
         /// What is wrong, and what to do.
         reason: String,
     },
+    /// Somebody else is writing the repository.
+    #[error("{}: another `kinewatch publish` has been at work here for {waited_s} s: try again when it has ended", path.display())]
+    Busy {
+        /// The folder.
+        path: PathBuf,
+        /// How long it was waited for.
+        waited_s: u64,
+    },
     /// Too few keys of a role are at hand.
     #[error("{role}: {have} of {need} keys that must sign are in {looked}; keys of this role: {}; give the folder that has them with --keys", ids.join(", "))]
     Keys {

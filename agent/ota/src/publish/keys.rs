@@ -1,5 +1,6 @@
 //! Private keys in files: Ed25519, PKCS#8, PEM (`openssl pkey -in targets.key -text` reads them). Never printed.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
@@ -63,6 +64,17 @@ impl KeyRing {
     pub(super) fn of<'a>(&'a self, root: &'a Root, role: Role) -> impl Iterator<Item = &'a KeyFile> {
         let wanted: Vec<&Key> = root.keys(role.tough()).collect();
         self.keys.iter().filter(move |key| wanted.contains(&&key.public))
+    }
+
+    /// How many keys of the role are at hand; one that lies in two folders counts once.
+    pub(super) fn count(&self, root: &Root, role: Role) -> usize {
+        self.of(root, role).map(|key| key_id(&key.public)).collect::<BTreeSet<_>>().len()
+    }
+
+    /// Whether as many are at hand as must sign for the role.
+    pub(super) fn suffice(&self, root: &Root, role: Role) -> bool {
+        let need = root.roles.get(&role.tough()).map_or(u64::MAX, |keys| keys.threshold.get());
+        self.count(root, role) as u64 >= need
     }
 
     pub(super) fn add(&mut self, key: KeyFile) {

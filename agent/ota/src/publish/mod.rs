@@ -3,13 +3,14 @@
 //! A repository is a folder that any web server can serve as it is: `metadata/` and `targets/`. Every change is signed by
 //! tough's editor and written so that a device, or a copy made at any moment, sees the state before or the one after: files
 //! of targets first, then the metadata that names them, `timestamp.json` last, each by renaming. Private keys never enter
-//! the folder.
+//! the folder. One command writes at a time, under a lock.
 //!
 //! Must never sign what it has not verified: a bundle is unpacked as a device would before it is published. Blocking; owned
 //! by the command that calls it. The time is handed in.
 
 mod error;
 mod keys;
+mod lock;
 mod release;
 mod repository;
 mod rotate;
@@ -20,7 +21,7 @@ mod waves;
 pub use error::PublishError;
 pub use keys::KeyRing;
 pub use release::ChannelChange;
-pub use repository::{Created, Lifetimes, Repository, RootKeys};
+pub use repository::{Created, Lifetimes, Quorum, Quorums, Repository};
 pub use rotate::{Goes, Rotated};
 pub use status::{ChannelStatus, ReleaseStatus, RoleStatus, Status};
 pub use waves::{WaveError, parse_waves};

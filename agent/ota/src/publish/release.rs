@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use kinewatch_core::manifest::Manifest;
+use kinewatch_core::manifest::{Manifest, labels_changed, same_frames};
 use kinewatch_core::rollout::{Channel, Gates, Labels, Requires, SCHEMA, Wave};
 use semver::{Version, VersionReq};
 use serde_json::json;
@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::keys::KeyRing;
 use super::repository::{Repository, target, target_name, target_path, write};
 use super::{PublishError, Reach};
-use crate::bundle::{Bounds, labels_changed, pack, unpack};
+use crate::bundle::{Bounds, pack, unpack};
 use crate::read::hex;
 use crate::{VerifiedPackage, durable};
 
@@ -84,7 +84,8 @@ impl Repository {
     /// older version is a change like any other.
     ///
     /// # Errors
-    /// There is no such release, its labels differ and that is not said to be meant, a key is missing, or the disk fails.
+    /// There is no such release, its labels differ and that is not said to be meant, it is to agree with one that it cannot be
+    /// compared with, a key is missing, or the disk fails.
     pub fn set_channel(
         &mut self,
         channel: &str,
@@ -105,18 +106,13 @@ impl Repository {
         let unpacked = listed.custom.get(CUSTOM).and_then(|facts| facts["unpacked_bytes"].as_u64()).unwrap_or(0);
         let needed = (listed.length + unpacked).div_ceil(1 << 20);
         let before = self.channel(channel, model)?;
-        if let Some(before) = &before {
-            let difference = labels_changed(&self.manifest(&before.bundle)?, &self.manifest(&bundle)?);
-            match difference {
-                Some(difference) if !change.labels_changed => {
-                    return Err(PublishError::refused(format!(
-                        "{difference}: devices refuse other labels, and consumers may rely on them; say --labels changed if that is meant"
-                    )));
-                }
-                _ => {}
-            }
-        }
         let kept = before.as_ref();
+        let gates = change.gates.or_else(|| kept.map(|c| c.gates.clone())).unwrap_or_default();
+        let labels = if change.labels_changed { Labels::Changed } else { Labels::Same };
+        if let Some(before) = kept {
+            succeeds(&self.manifest(&before.bundle)?, &self.manifest(&bundle)?, labels, &gates)?;
+        }
+        askable(labels, &gates)?;
         let new = Channel {
             schema: SCHEMA,
             channel: channel.into(),
@@ -130,8 +126,8 @@ impl Repository {
             },
             waves: change.waves,
             halt: false,
-            labels: if change.labels_changed { Labels::Changed } else { Labels::Same },
-            gates: change.gates.or_else(|| kept.map(|c| c.gates.clone())).unwrap_or_default(),
+            labels,
+            gates,
         };
         let reach = self.put_channel(&new, keys, now)?;
         Ok((new, reach))
@@ -248,6 +244,38 @@ fn already(manifest: &Manifest) -> PublishError {
     let Manifest { name, version, .. } = manifest;
     PublishError::refused(format!(
         "{name} {version} is published with other content, and devices may have it: give the package a new version in model.toml"
+    ))
+}
+
+/// Whether a release may follow on another one.
+fn succeeds(before: &Manifest, after: &Manifest, labels: Labels, gates: &Gates) -> Result<(), PublishError> {
+    if let Some(difference) = labels_changed(before, after).filter(|_| labels == Labels::Same) {
+        return Err(PublishError::refused(format!(
+            "{difference}: devices refuse other labels, and consumers may rely on them; say --labels changed if that is meant"
+        )));
+    }
+    if gates.shadow_agreement.is_some() && !same_frames(before, after) {
+        return Err(incomparable(&format!("it reads other frames than {}", before.version)));
+    }
+    Ok(())
+}
+
+/// Whether devices can ask what the gates want to know.
+fn askable(labels: Labels, gates: &Gates) -> Result<(), PublishError> {
+    match (gates.shadow_agreement, labels) {
+        (None, _) => Ok(()),
+        (Some(_), Labels::Changed) => Err(incomparable("its labels are others")),
+        (Some(_), Labels::Same) if gates.shadow_windows == 0 => Err(PublishError::refused(
+            "--shadow-agreement means nothing without --shadow-windows: say on how many, or drop it with --shadow-windows 0",
+        )),
+        (Some(_), Labels::Same) => Ok(()),
+    }
+}
+
+/// What is said of a gate that no device could ask.
+fn incomparable(why: &str) -> PublishError {
+    PublishError::refused(format!(
+        "{why}, so no device can compare the two, and the channel asks for an agreement: drop that with --shadow-windows 0"
     ))
 }
 

@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{ErrorKind, Read};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp as Time;
 use serde::Serialize;
@@ -16,6 +17,7 @@ use tough::schema::{
 };
 
 use super::keys::{KeyFile, KeyRing};
+use super::lock::Lock;
 use super::signing::{EXPIRY_DAYS, SPEC_VERSION, expiry, sign};
 use super::{PublishError, Reach, Role};
 use crate::durable;
@@ -52,13 +54,43 @@ impl Lifetimes {
     }
 }
 
-/// Keys of the root role.
+/// Keys of a role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RootKeys {
+pub struct Quorum {
     /// How many are made.
     pub count: u32,
     /// How many must sign.
     pub threshold: u32,
+}
+
+impl Quorum {
+    /// One key, which signs.
+    pub const ONE: Self = Self { count: 1, threshold: 1 };
+}
+
+/// Keys of the roles that people sign for. Snapshot and timestamp have one each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quorums {
+    /// Of root.
+    pub root: Quorum,
+    /// Of targets: whoever has fewer of them than must sign publishes nothing, with the online keys as well.
+    pub targets: Quorum,
+}
+
+impl Default for Quorums {
+    fn default() -> Self {
+        Self { root: Quorum::ONE, targets: Quorum::ONE }
+    }
+}
+
+impl Quorums {
+    fn of(self, role: Role) -> Quorum {
+        match role {
+            Role::Root => self.root,
+            Role::Targets => self.targets,
+            Role::Snapshot | Role::Timestamp => Quorum::ONE,
+        }
+    }
 }
 
 /// What `init` made.
@@ -78,10 +110,11 @@ pub struct Repository {
     pub(super) targets: Signed<Targets>,
     pub(super) snapshot: Signed<Snapshot>,
     pub(super) timestamp: Signed<Timestamp>,
+    _lock: Option<Lock>,
 }
 
 impl Repository {
-    /// Makes an empty repository in `dir`, and its keys in `key_dir`: `root-1.key` …, `targets-1.key`, `snapshot-1.key` and
+    /// Makes an empty repository in `dir`, and its keys in `key_dir`: `root-1.key` …, `targets-1.key` …, `snapshot-1.key` and
     /// `timestamp-1.key`. Neither may be there in part already.
     ///
     /// # Errors
@@ -89,28 +122,31 @@ impl Repository {
     pub fn create(
         dir: &Path,
         key_dir: &Path,
-        root_keys: RootKeys,
+        quorums: Quorums,
         lifetimes: Lifetimes,
         now: Time,
     ) -> Result<Created, PublishError> {
-        if root_keys.threshold == 0 || root_keys.threshold > root_keys.count || root_keys.count > 16 {
-            return Err(PublishError::refused("root needs 1 to 16 keys, and a threshold of 1 to as many"));
+        for role in [Role::Root, Role::Targets] {
+            let Quorum { count, threshold } = quorums.of(role);
+            if threshold == 0 || threshold > count || count > 16 {
+                let reason = format!("{role} needs 1 to 16 keys, and a threshold of 1 to as many");
+                return Err(PublishError::refused(reason));
+            }
         }
         if Role::ALL.iter().any(|role| !(1..=3650).contains(&lifetimes.days(*role))) {
             return Err(PublishError::refused("metadata is valid for 1 to 3650 days"));
         }
+        DirBuilder::new().recursive(true).create(dir).map_err(PublishError::io(dir))?;
+        let _alone = Lock::acquire(dir, Duration::ZERO, || {})?;
         if dir.join("metadata").exists() {
             return Err(PublishError::refused(format!("{}: there is a repository already", dir.display())));
         }
         let key = |role: Role, n: u32| KeyFile::generate(key_dir, |_| format!("{role}-{n}.key")).map(|key| (role, key));
-        let mut made: Vec<(Role, KeyFile)> =
-            (1..=root_keys.count).map(|n| key(Role::Root, n)).collect::<Result<_, _>>()?;
-        for role in [Role::Targets, Role::Snapshot, Role::Timestamp] {
-            made.push(key(role, 1)?);
-        }
+        let wanted = Role::ALL.into_iter().flat_map(|role| (1..=quorums.of(role).count).map(move |n| (role, n)));
+        let made: Vec<(Role, KeyFile)> = wanted.map(|(role, n)| key(role, n)).collect::<Result<_, _>>()?;
         let mut ring = KeyRing::read(&[])?;
         made.iter().for_each(|(_, key)| ring.add(key.clone()));
-        let body = first_root(&made, root_keys.threshold, lifetimes, now)?;
+        let body = first_root(&made, quorums, lifetimes, now)?;
         let root = sign(Role::Root, body.clone(), &body, &ring)?;
         let targets = Targets::new(SPEC_VERSION.into(), NonZeroU64::MIN, expiry(&body, Role::Targets, now)?);
         DirBuilder::new().recursive(true).create(dir.join("targets")).map_err(PublishError::io(dir))?;
@@ -121,16 +157,27 @@ impl Repository {
         Ok(Created { keys, anchor: dir.join("metadata/1.root.json") })
     }
 
+    /// Opens the repository in `dir` as the only one who writes it, for as long as this lives. Waits for another one, for
+    /// `patience` at most; `waits` is called once, where there is one.
+    ///
+    /// # Errors
+    /// As [`Self::open`], or the other one does not come to an end.
+    pub fn open_to_write(dir: &Path, patience: Duration, waits: impl FnOnce()) -> Result<Self, PublishError> {
+        if !dir.join("metadata").is_dir() {
+            return Err(none_there(dir));
+        }
+        let lock = Lock::acquire(dir, patience, waits)?;
+        Ok(Self { _lock: Some(lock), ..Self::open(dir)? })
+    }
+
     /// Reads the repository in `dir`: its newest root, its newest list of files, and what they hang from. Signatures of root
-    /// are verified here; those of the others are when something is built on them.
+    /// are verified here; those of the others are when something is built on them. To change it, see [`Self::open_to_write`].
     ///
     /// # Errors
     /// There is none, or a file is not what it must be.
     pub fn open(dir: &Path) -> Result<Self, PublishError> {
         let folder = Folder { dir: dir.to_owned() };
-        let newest = folder.newest("root.json")?.ok_or_else(|| {
-            PublishError::refused(format!("{}: no repository; make one with `kinewatch publish init`", dir.display()))
-        })?;
+        let newest = folder.newest("root.json")?.ok_or_else(|| none_there(dir))?;
         let root: Signed<Root> = folder.read(&format!("{newest}.root.json"))?;
         root.signed.verify_role(&root).map_err(|e| PublishError::Metadata {
             path: folder.metadata(&format!("{newest}.root.json")),
@@ -142,11 +189,11 @@ impl Repository {
         // A list that awaits the online keys is newer than the one in the snapshot.
         let version = folder.newest("targets.json")?.unwrap_or(1);
         let targets = folder.read(&format!("{version}.targets.json"))?;
-        Ok(Self { dir: dir.to_owned(), root, targets, snapshot, timestamp })
+        Ok(Self { dir: dir.to_owned(), root, targets, snapshot, timestamp, _lock: None })
     }
 
     /// Signs timestamp and snapshot anew, so that their expiry dates move on; with them whatever awaits the online keys. The
-    /// list of files is signed anew too when its key is at hand and half of its time is over.
+    /// list of files is signed anew too when enough of its keys are at hand and half of its time is over.
     ///
     /// # Errors
     /// A key is missing, or the disk fails.
@@ -154,7 +201,7 @@ impl Repository {
         let half =
             jiff::SignedDuration::from_hours(12 * super::signing::lifetime_days(&self.root.signed, Role::Targets));
         let old = super::signing::expires(&self.targets).duration_since(now) < half;
-        let signable = keys.of(&self.root.signed, Role::Targets).next().is_some();
+        let signable = keys.suffice(&self.root.signed, Role::Targets);
         let targets = self.targets.signed.clone();
         if old && signable || self.root.signed.verify_role(&self.targets).is_err() {
             return self.publish(targets, keys, now);
@@ -170,8 +217,7 @@ impl Repository {
         let mut targets = targets;
         targets.version = next(self.targets.signed.version);
         targets.expires = expiry(&self.root.signed, Role::Targets, now)?;
-        let online =
-            [Role::Snapshot, Role::Timestamp].iter().all(|role| keys.of(&self.root.signed, *role).next().is_some());
+        let online = [Role::Snapshot, Role::Timestamp].iter().all(|role| keys.suffice(&self.root.signed, *role));
         if !online {
             let signed = sign(Role::Targets, targets, &self.root.signed, keys)?;
             folder.write_role(&signed)?;
@@ -242,6 +288,10 @@ pub(super) fn target_path(dir: &Path, name: &str, sha256: &str) -> PathBuf {
     dir.join("targets").join(folder).join(format!("{sha256}.{file}"))
 }
 
+fn none_there(dir: &Path) -> PublishError {
+    PublishError::refused(format!("{}: no repository; make one with `kinewatch publish init`", dir.display()))
+}
+
 /// What the list says of a file.
 pub(super) fn target(sha256: &[u8], length: u64) -> Target {
     let hashes = Hashes { sha256: sha256.to_vec().into(), _extra: Default::default() };
@@ -258,7 +308,7 @@ pub(super) fn next(version: NonZeroU64) -> NonZeroU64 {
 
 fn first_root(
     keys: &[(Role, KeyFile)],
-    root_threshold: u32,
+    quorums: Quorums,
     lifetimes: Lifetimes,
     now: Time,
 ) -> Result<Root, PublishError> {
@@ -279,8 +329,7 @@ fn first_root(
             root.keys.insert(id.clone(), key.public.clone());
             keyids.push(id);
         }
-        let threshold = if role == Role::Root { u64::from(root_threshold) } else { 1 };
-        let threshold = NonZeroU64::new(threshold).unwrap_or(NonZeroU64::MIN);
+        let threshold = NonZeroU64::new(quorums.of(role).threshold.into()).unwrap_or(NonZeroU64::MIN);
         let extra = [(EXPIRY_DAYS.to_owned(), lifetimes.days(role).into())].into_iter().collect();
         root.roles.insert(role.tough(), RoleKeys { keyids, threshold, _extra: extra });
     }

@@ -181,7 +181,7 @@ impl Repository {
     /// Under a new root, signs anew whatever its keys no longer cover.
     fn renewed(&mut self, keys: &KeyRing, now: Timestamp) -> Result<Reach, PublishError> {
         let root = &self.root.signed;
-        let has = |role| keys.of(root, role).next().is_some();
+        let has = |role| keys.suffice(root, role);
         let targets = root.verify_role(&self.targets).is_err();
         let online = root.verify_role(&self.snapshot).is_err() || root.verify_role(&self.timestamp).is_err();
         if targets && has(Role::Targets) {

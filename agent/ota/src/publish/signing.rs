@@ -23,7 +23,7 @@ pub(super) fn sign<T: ToughRole + Serialize>(
     root: &Root,
     keys: &KeyRing,
 ) -> Result<SignedRole<T>, PublishError> {
-    let have = keys.of(root, role).count();
+    let have = keys.count(root, role);
     let wanted = root.roles.get(&role.tough());
     let need = wanted.map_or(u64::MAX, |w| w.threshold.get());
     if (have as u64) < need {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use jiff::{SignedDuration, Timestamp};
 use kinewatch_core::rollout::Code;
 use kinewatch_ota::bundle::{Bounds, unpack};
-use kinewatch_ota::publish::{ChannelChange, Goes, KeyRing, Lifetimes, Repository, Role, RootKeys};
+use kinewatch_ota::publish::{ChannelChange, Goes, KeyRing, Lifetimes, Quorum, Quorums, Repository, Role};
 use kinewatch_ota::tuf::{Anchor, Client, Clock, Floors, Limits, Mirror, Options, Pace, Refused, Tls};
 use serde_json::{Value, json};
 
@@ -33,8 +33,8 @@ impl Publisher {
         fs::create_dir_all(&home).unwrap();
         let now = Timestamp::now();
         let (repository, keys) = (home.join("repository"), home.join("keys"));
-        let root_keys = RootKeys { count: 3, threshold: 2 };
-        let created = Repository::create(&repository, &keys, root_keys, Lifetimes::default(), now).unwrap();
+        let quorums = Quorums { root: Quorum { count: 3, threshold: 2 }, ..Quorums::default() };
+        let created = Repository::create(&repository, &keys, quorums, Lifetimes::default(), now).unwrap();
         let anchor = fs::read(created.anchor).unwrap();
         let publisher = Self { home, now, anchor };
         let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/packages/tiny-bright");

@@ -22,7 +22,8 @@ pub struct Updates {
     /// Seconds between two looks at the repository.
     #[schemars(range(min = 1, max = 604_800))]
     pub poll_s: u32,
-    /// Time of day within which models are downloaded and exchanged, local time, such as `02:00-05:00`. Default: any.
+    /// Time of day within which models are downloaded and exchanged, local time, such as `02:00-05:00`. Default: any. A download
+    /// that is not through at its end goes on in the next. What is installed by hand does not wait for it.
     pub window: Option<String>,
     /// KiB a second that downloads take at most; 0: no limit.
     #[schemars(range(min = 0, max = 10_000_000))]

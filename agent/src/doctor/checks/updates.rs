@@ -116,10 +116,11 @@ mod tests {
         );
         let about = About::check("updates");
         for code in Code::ALL {
-            let follows = match code.disposition() {
-                Disposition::Delay => "tried again, after pauses that grow",
-                Disposition::Wait => "nothing, until somebody decides otherwise",
-                Disposition::Quarantine => "quarantine on this device, until a new epoch",
+            let follows = match (code, code.disposition()) {
+                (Code::NotCompared, _) => "the trial goes on",
+                (_, Disposition::Delay) => "tried again, after pauses that grow",
+                (_, Disposition::Wait) => "nothing, until somebody decides otherwise",
+                (_, Disposition::Quarantine) => "quarantine on this device, until a new epoch",
             };
             let (log, doctor) = (updates::level(*code), told(&Fault::new(*code, ""), &about).verdict.name());
             writeln!(text, "| `{code}` | {log} | {doctor} | {follows} | {} |", code.explain().replace('|', "\\|"))
