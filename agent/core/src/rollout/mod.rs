@@ -10,6 +10,8 @@ mod channel;
 mod code;
 mod machine;
 #[cfg(test)]
+mod process_tests;
+#[cfg(test)]
 mod property_tests;
 mod record;
 mod seed;
@@ -23,8 +25,8 @@ pub use channel::{Admission, Channel, ChannelError, Gates, Labels, MAX_CHANNEL, 
 pub use code::{Code, Disposition, Fault, MAX_DETAIL};
 pub use machine::Machine;
 pub use record::{
-    Attempts, Candidate, MAX_PROOFS, Measured, Offer, Phase, Polls, Quarantined, RECORD_SCHEMA, Record, Release, Slot,
-    Stage, TRIES,
+    Attempts, Candidate, Exposure, MAX_CUTS, MAX_PROOFS, Measured, Offer, Phase, Polls, Quarantined, RECORD_SCHEMA,
+    Record, Release, Slot, Stage, TRIES,
 };
 pub use seed::{SEEDS, backoff, first_pause, poll_pause, seed};
 pub use verdict::Verdict;

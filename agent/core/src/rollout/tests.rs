@@ -18,6 +18,7 @@ pub(super) fn settings(policy: Policy) -> Settings {
         channel: "stable".into(),
         policy,
         poll_period: Duration::from_secs(900),
+        boot: Some("first".into()),
     }
 }
 
@@ -61,16 +62,16 @@ pub(super) fn healthy() -> Health {
 }
 
 /// A device: its record, the time, and the last step.
-struct Device {
-    machine: Machine,
-    now: Now,
-    record: Record,
-    step: Step,
-    states: Vec<&'static str>,
+pub(super) struct Device {
+    pub(super) machine: Machine,
+    pub(super) now: Now,
+    pub(super) record: Record,
+    pub(super) step: Step,
+    pub(super) states: Vec<&'static str>,
 }
 
 impl Device {
-    fn new(policy: Policy) -> Self {
+    pub(super) fn new(policy: Policy) -> Self {
         let now = Now { time: NOON.parse().unwrap(), clock: ClockState::Synchronised, window: Window::Open };
         let (machine, record) = (Machine::new(settings(policy)), Record::new("falls"));
         let step = machine.step(&record, &Input::Started, now);
@@ -80,7 +81,7 @@ impl Device {
         device
     }
 
-    fn give(&mut self, input: Input) -> &Step {
+    pub(super) fn give(&mut self, input: Input) -> &Step {
         self.step = self.machine.step(&self.record, &input, self.now);
         self.record = self.step.record.clone();
         if self.states.last() != Some(&self.record.state()) {
@@ -89,25 +90,25 @@ impl Device {
         &self.step
     }
 
-    fn offered(&mut self, offer: Offer) -> &Step {
+    pub(super) fn offered(&mut self, offer: Offer) -> &Step {
         self.give(Input::Polled(Ok(Box::new(offer))))
     }
 
-    fn ends(&mut self, result: Result<Done, Failure>) -> &Step {
+    pub(super) fn ends(&mut self, result: Result<Done, Failure>) -> &Step {
         let job = Box::new(self.step.job.clone());
         assert_ne!(*job, Job::None, "a job is under way in {}", self.record.state());
         self.give(Input::Ended { job, result })
     }
 
-    fn ends_well(&mut self) {
+    pub(super) fn ends_well(&mut self) {
         self.ends(Ok(well(&self.step.job)));
     }
 
-    fn fails(&mut self, code: Code) -> &Step {
+    pub(super) fn fails(&mut self, code: Code) -> &Step {
         self.ends(Err(Fault::from(code).into()))
     }
 
-    fn until(&mut self, state: &str) {
+    pub(super) fn until(&mut self, state: &str) {
         for _ in 0..20 {
             if self.record.state() == state {
                 return;
@@ -121,20 +122,20 @@ impl Device {
         panic!("never {state}: {:?}", self.states);
     }
 
-    fn later(&mut self, seconds: u64) {
+    pub(super) fn later(&mut self, seconds: u64) {
         self.now.time = self.now.time.checked_add(Duration::from_secs(seconds)).unwrap();
         self.give(Input::Tick);
     }
 
-    fn tries(&self) -> Option<u8> {
+    pub(super) fn tries(&self) -> Option<u8> {
         self.record.attempts.as_ref().map(|a| a.tries_left)
     }
 
-    fn runs(&self) -> Option<String> {
+    pub(super) fn runs(&self) -> Option<String> {
         self.record.current.release().map(|r| r.version.to_string())
     }
 
-    fn code(&self) -> Option<Code> {
+    pub(super) fn code(&self) -> Option<Code> {
         self.record.fault.as_ref().map(|f| f.code)
     }
 }
@@ -236,51 +237,6 @@ fn a_full_disk_gets_back_what_the_update_took() {
     assert!(matches!(&device.record.phase, Phase::Settling { keep: None, .. }));
     device.until("idle");
     assert_eq!(device.code(), Some(Code::NoSpace));
-}
-
-#[test]
-fn a_crash_with_the_candidate_loaded_costs_a_try_and_the_last_one_ends_it() {
-    let mut device = Device::new(Policy::Auto);
-    device.offered(offer(7, 1));
-    device.until("probation");
-    assert_eq!(device.tries(), Some(1));
-    device.give(Input::Started);
-    assert_eq!((device.record.state(), device.tries()), ("swapping", Some(0)), "the second load");
-    device.ends_well();
-    device.give(Input::Started);
-    assert_eq!((device.record.state(), device.code()), ("rolling_back", Some(Code::TriesSpent)));
-    assert_eq!(device.record.serving(), Slot::Factory, "the candidate is not touched");
-    device.until("idle");
-    assert!(device.record.quarantined("stable", 7).is_some());
-}
-
-#[test]
-fn a_stop_in_good_order_costs_no_try() {
-    let mut device = Device::new(Policy::Auto);
-    device.offered(offer(7, 1));
-    for state in ["proving", "shadowing", "probation"] {
-        device.until(state);
-        for _ in 0..10 {
-            device.give(Input::Stopped);
-            device.give(Input::Started);
-            device.until(state);
-        }
-    }
-    device.until("idle");
-    assert_eq!(device.runs().as_deref(), Some("1.1.0"));
-}
-
-#[test]
-fn a_proof_that_is_cut_off_again_and_again_waits() {
-    let mut device = Device::new(Policy::Auto);
-    device.offered(offer(7, 1));
-    device.until("proving");
-    for _ in 0..MAX_PROOFS {
-        assert_eq!(device.record.state(), "proving");
-        device.give(Input::Started);
-    }
-    assert_eq!((device.record.state(), device.code()), ("settling", Some(Code::Interrupted)));
-    assert_eq!(device.record.quarantine, [], "power cuts are no fault of the release");
 }
 
 #[test]
