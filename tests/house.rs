@@ -140,9 +140,9 @@ fn documents_name_only_paths_that_exist() {
 /// A code that nothing says promises operators what never comes.
 #[test]
 fn every_code_of_updates_is_said_somewhere() {
-    let mut sources = String::new();
-    for file in walkdir::WalkDir::new(root().join("agent")).into_iter().filter_map(Result::ok) {
-        let path = file.path();
+    let (root, mut sources) = (root(), String::new());
+    for file in walkdir::WalkDir::new(root.join("agent")).into_iter().filter_map(Result::ok) {
+        let path = file.path().strip_prefix(&root).expect("below it");
         let lies_in = |folder: &str| path.components().any(|part| part.as_os_str() == folder);
         let is_test = path.to_string_lossy().ends_with("tests.rs") || lies_in("tests");
         if path.extension().is_some_and(|e| e == "rs")
@@ -150,7 +150,7 @@ fn every_code_of_updates_is_said_somewhere() {
             && !is_test
             && !path.ends_with("rollout/code.rs")
         {
-            let text = fs::read_to_string(path).expect("a source");
+            let text = fs::read_to_string(file.path()).expect("a source");
             sources += text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
         }
     }
