@@ -113,8 +113,8 @@ impl Turn<'_> {
             _ => {}
         }
         // The next start finds nothing that would have to be explained.
-        if let Phase::Trial { candidate, .. } = &mut self.record.phase {
-            (candidate.exposure, candidate.boot) = (Exposure::Loading, None);
+        if let Some(attempts) = &mut self.record.attempts {
+            (attempts.exposure, attempts.boot) = (Exposure::Loading, None);
         }
     }
 

@@ -87,12 +87,6 @@ pub struct Candidate {
     /// What the proof measured, once it has passed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured: Option<Measured>,
-    /// How it does in the agent's own process.
-    #[serde(default)]
-    pub exposure: Exposure,
-    /// Boot of the machine in which a try was spent last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub boot: Option<String>,
 }
 
 /// How a candidate that has taken over does, since it was loaded last: what tells whose fault it is when the agent dies.
@@ -232,6 +226,12 @@ pub struct Attempts {
     /// Ends of the agent with it in memory that it was hardly to blame for, since it waited last.
     #[serde(default)]
     pub cuts: u32,
+    /// How it does in the agent's own process.
+    #[serde(default)]
+    pub exposure: Exposure,
+    /// Boot of the machine in which it was loaded last; none after a stop in good order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
     /// Failures in a row that were not the release's fault.
     pub failures: u32,
     /// Not tried again before.

@@ -85,7 +85,7 @@ impl Turn<'_> {
     }
 
     pub(super) fn health(&mut self, health: &Health) {
-        let Phase::Trial { stage: Stage::Probation, candidate } = &mut self.record.phase else { return };
+        let Phase::Trial { stage: Stage::Probation, candidate } = &self.record.phase else { return };
         let gates = &candidate.gates;
         if health.errors > 0 {
             let detail = format!("{} errors in {} windows: {}", health.errors, health.windows, health.detail);
@@ -98,9 +98,9 @@ impl Turn<'_> {
             self.record.phase = Phase::settling(None);
             (self.record.fault, self.record.attempts) = (None, None);
         } else if health.idle >= QUIET {
-            candidate.exposure = Exposure::Quiet;
+            self.attempts().exposure = Exposure::Quiet;
         } else if health.windows > 0 {
-            candidate.exposure = Exposure::Scoring;
+            self.attempts().exposure = Exposure::Scoring;
         }
     }
 
@@ -116,15 +116,13 @@ impl Turn<'_> {
                 }
             }
             Stage::Shadowing | Stage::Swapping => {
+                let boot = self.settings().boot.clone();
                 let attempts = self.attempts();
                 if attempts.tries_left == 0 {
                     return self.fail(&Fault::new(Code::TriesSpent, format!("{TRIES} times")).into());
                 }
                 attempts.tries_left -= 1;
-                let boot = self.settings().boot.clone();
-                if let Phase::Trial { candidate, .. } = &mut self.record.phase {
-                    (candidate.exposure, candidate.boot) = (Exposure::Loading, boot);
-                }
+                (attempts.exposure, attempts.boot) = (Exposure::Loading, boot);
             }
             _ => {}
         }
@@ -150,9 +148,9 @@ impl Turn<'_> {
 
     /// Whether the machine went down with the agent, or the candidate had nothing to do.
     fn is_hardly_to_blame(&self) -> bool {
-        let Phase::Trial { stage, candidate } = &self.record.phase else { return false };
-        let is_idle = *stage == Stage::Probation && candidate.exposure == Exposure::Quiet;
-        let boots = candidate.boot.as_ref().zip(self.settings().boot.as_ref());
+        let Some(attempts) = &self.record.attempts else { return false };
+        let is_idle = attempts.exposure == Exposure::Quiet;
+        let boots = attempts.boot.as_ref().zip(self.settings().boot.as_ref());
         is_idle || boots.is_some_and(|(then, now)| then != now)
     }
 
@@ -235,7 +233,7 @@ impl Turn<'_> {
     /// begin, or the one that it took over from.
     fn is_superseded(&self) -> bool {
         let (Some(candidate), Some(offer)) = (self.record.candidate(), &self.record.offer) else { return false };
-        candidate.exposure == Exposure::Quiet
+        self.record.attempts.as_ref().is_some_and(|attempts| attempts.exposure == Exposure::Quiet)
             && offer.sha256 != candidate.release.sha256
             && matches!(self.machine.verdict(&self.record, self.now), Verdict::Begin | Verdict::UpToDate)
     }
@@ -249,8 +247,6 @@ impl Turn<'_> {
             labels: file.labels,
             min_free_mb: file.requires.min_free_mb,
             measured: None,
-            exposure: Exposure::Loading,
-            boot: None,
         };
         // That the state was lost is told until a release has come through.
         self.record.fault = self.record.fault.take().filter(|fault| fault.code == Code::StateDamaged);
@@ -266,7 +262,16 @@ impl Turn<'_> {
         if self.record.attempts_at(&channel, epoch).is_none() {
             self.record.attempts = None;
         }
-        let fresh = Attempts { channel, epoch, tries_left: TRIES, proofs: 0, cuts: 0, failures: 0, not_before: None };
-        self.record.attempts.get_or_insert(fresh)
+        self.record.attempts.get_or_insert(Attempts {
+            channel,
+            epoch,
+            tries_left: TRIES,
+            proofs: 0,
+            cuts: 0,
+            exposure: Exposure::Loading,
+            boot: None,
+            failures: 0,
+            not_before: None,
+        })
     }
 }
