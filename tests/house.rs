@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
+use kinewatch_core::rollout::Code;
 
 const ADAPTERS: [&str; 5] =
     ["kinewatch-capture", "kinewatch-engine", "kinewatch-store", "kinewatch-mqtt", "kinewatch-ota"];
@@ -134,4 +135,36 @@ fn documents_name_only_paths_that_exist() {
         }
     }
     assert_eq!(missing, [""; 0]);
+}
+
+/// A code that nothing says promises operators what never comes.
+#[test]
+fn every_code_of_updates_is_said_somewhere() {
+    let (root, mut sources) = (root(), String::new());
+    for file in walkdir::WalkDir::new(root.join("agent")).into_iter().filter_map(Result::ok) {
+        let path = file.path().strip_prefix(&root).expect("below it");
+        let lies_in = |folder: &str| path.components().any(|part| part.as_os_str() == folder);
+        let is_test = path.to_string_lossy().ends_with("tests.rs") || lies_in("tests");
+        if path.extension().is_some_and(|e| e == "rs")
+            && lies_in("src")
+            && !is_test
+            && !path.ends_with("rollout/code.rs")
+        {
+            let text = fs::read_to_string(file.path()).expect("a source");
+            sources += text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        }
+    }
+    let unsaid: Vec<_> = Code::ALL.iter().filter(|code| !is_said(&format!("Code::{code:?}"), &sources)).collect();
+    assert!(unsaid.is_empty(), "{unsaid:?}");
+}
+
+/// More than compared with.
+fn is_said(code: &str, sources: &str) -> bool {
+    sources.match_indices(code).any(|(at, _)| {
+        let (before, after) = (sources[..at].trim_end(), &sources[at + code.len()..]);
+        let is_whole = !after.starts_with(char::is_alphanumeric);
+        let is_compared = before.ends_with("==") || before.ends_with("!=");
+        let is_matched = after.trim_start().starts_with("=>") || after.trim_start().starts_with('|');
+        is_whole && !is_compared && !is_matched
+    })
 }

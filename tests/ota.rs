@@ -7,7 +7,7 @@ use serde_json::Value;
 use support::candidates::{copy, graph, package, rewrite};
 use support::check::assert_whole;
 use support::fleet::{BLACK, MODEL, Publisher, QUICK, WHITE, config, fails_on_black, left_out, model, rests, state};
-use support::{Broker, Daemon, RtspServer};
+use support::{Broker, Daemon, RtspServer, wait_until};
 
 fn event(subscriber: &mut support::Subscriber, camera: &str, status: &str, version: &str) -> Value {
     let topic = format!("/evt/{camera}/wave");
@@ -165,6 +165,50 @@ fn a_release_whose_proof_does_not_end_is_given_up() {
     assert_eq!(failed["installed"]["version"], "1.0.0");
     assert_eq!(left_out(&daemon), 0.0);
     daemon.stop();
+}
+
+/// The child that proves a release, once it has taken over its signals.
+fn worker_of(daemon: &Daemon) -> u32 {
+    let read = |pid: u32, name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    let parent = format!("PPid:\t{}\n", daemon.log.id());
+    let is_it = |pid: &u32| {
+        let status = read(*pid, "status");
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:\t")).unwrap_or("0");
+        let takes_term = u64::from_str_radix(caught, 16).unwrap() & (1 << (15 - 1)) != 0;
+        status.contains(&parent) && takes_term && read(*pid, "cmdline").contains("model-worker")
+    };
+    let mut found = None;
+    wait_until("the process that proves it", || {
+        let all =
+            std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        found = all.into_iter().find(is_it);
+        found.is_some()
+    });
+    found.unwrap()
+}
+
+/// Who stops a service signals each of its processes, the one that proves a release among them.
+#[test]
+fn a_stop_in_the_middle_of_a_proof_says_nothing_about_the_release() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path(), "");
+    let publisher = Publisher::start(dir.path());
+    // Its proof takes many seconds.
+    let slow = copy(&package("tiny-slow"), &dir.path().join("slow"));
+    rewrite(&slow, |text| text.replacen("tiny-slow", MODEL, 1).replacen("1.0.0", "1.1.0", 1));
+    publisher.add_package(&slow);
+    publisher.set("1.1.0", &["--shadow-windows", "0"]);
+    let text = config(&broker, &publisher.updates(), &[("white", WHITE.to_owned())]);
+    for _ in 0..2 {
+        let mut daemon = Daemon::start(dir.path(), &text);
+        let worker = worker_of(&daemon).to_string();
+        assert!(std::process::Command::new("kill").args(["-TERM", &worker]).status().unwrap().success());
+        daemon.stop();
+        let (code, list, _) = model(dir.path(), &["list"]);
+        assert!(code == Some(0) && list.contains("proving") && !list.contains("failed here"), "{list}");
+        let (_, history, _) = model(dir.path(), &["history"]);
+        assert!(!history.contains("worker_") && !history.contains("interrupted"), "{history}");
+    }
 }
 
 /// For a hundred windows nothing is wrong with it.

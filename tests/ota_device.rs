@@ -1,4 +1,4 @@
-//! Updates on a device whose disk is full or whose clock is wrong: it watches on, nothing bad is installed, nothing is locked out.
+//! Updates on a device whose disk is full or damaged, or whose clock is wrong: it watches on, nothing bad is installed, nothing is locked out.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 #[path = "support/mount.rs"]
@@ -215,6 +215,45 @@ fn what_an_enemy_serves_is_refused_while_every_window_is_scored() {
     });
     assert_eq!(goes_on["data"]["action_id"], started["data"]["action_id"]);
     assert_eq!(left_out(&daemon), 0.0);
+    daemon.stop();
+}
+
+/// What is known of updates is lost: that is said wherever codes are until a release has come through, and what is installed runs.
+#[test]
+fn a_database_that_is_damaged_is_said_in_every_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path(), "");
+    let publisher = Publisher::start(dir.path());
+    publisher.add("1.1.0", None);
+    publisher.set("1.1.0", &QUICKER);
+    let mut subscriber = broker.subscribe();
+    let text = config(&broker, &publisher.updates(), &[("white", WHITE.to_owned())]);
+    let mut daemon = Daemon::start(dir.path(), &text);
+    state(&mut subscriber, "the release", |m| rests(m, "1.1.0"));
+    daemon.stop();
+    let models = dir.path().join("state/models");
+    for name in ["updates.db-wal", "updates.db-shm"] {
+        let _not_there = fs::remove_file(models.join(name));
+    }
+    fs::write(models.join("updates.db"), b"no database at all, ".repeat(500)).unwrap();
+
+    let mut daemon = Daemon::start(dir.path(), &text);
+    begins(&mut subscriber, "1.1.0");
+    state(&mut subscriber, "the damage on MQTT", |m| {
+        rests(m, "1.1.0") && m["error"]["code"] == "state_damaged" && !m["checked_at"].is_null()
+    });
+    assert!(daemon.log.seen().iter().any(|line| line.contains("state_damaged") && line.contains("update: ")));
+    let row = format!("kinewatch_update_fault{{model=\"{MODEL}\",code=\"state_damaged\"}}");
+    assert_eq!(daemon.metric(&row), Some(1.0));
+    assert!(model(dir.path(), &["list"]).1.contains("state_damaged: "));
+    let doctor =
+        kinewatch().args(["doctor", "--offline", "--config"]).arg(dir.path().join("kinewatch.toml")).output().unwrap();
+    let said = String::from_utf8(doctor.stdout).unwrap();
+    assert!(said.contains("state_damaged: "), "{said}");
+
+    publisher.add("1.2.0", None);
+    publisher.set("1.2.0", &QUICKER);
+    state(&mut subscriber, "the next release", |m| rests(m, "1.2.0") && m["error"].is_null());
     daemon.stop();
 }
 

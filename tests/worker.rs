@@ -148,7 +148,9 @@ fn children_that_end_in_their_own_way() {
     let open = "read job; echo '{\"step\":\"open\"}'; ";
     let code = |text: &str| of_script(&format!("{open}{text}"), &limits()).code;
     assert_eq!(code("kill -SEGV $$"), Code::WorkerCrashed);
-    assert_eq!(code("kill -KILL $$"), Code::WorkerMemory, "only the kernel does that");
+    assert_eq!(code("kill -KILL $$"), Code::NoMemory, "only the kernel does that");
+    assert_eq!(of_script("kill -KILL $$", &limits()).code, Code::NoMemory, "before its first word, too");
+    assert_eq!(code("kill -TERM $$"), Code::Interrupted, "whoever stops the service");
     assert_eq!(code("echo memory allocation of 9 bytes failed >&2; kill -ABRT $$"), Code::WorkerMemory);
     assert_eq!(code("exit 0"), Code::WorkerCrashed, "without a word");
     assert_eq!(code("echo '{\"done\":{}}'; kill -SEGV $$"), Code::WorkerCrashed, "after its last word");
@@ -212,7 +214,7 @@ fn it_stops_when_asked_and_takes_its_children_along() {
     }
 }
 
-/// When the parent is killed, nothing goes on for nobody.
+/// When the parent is killed, nothing goes on for nobody; before, nobody but the parent ends it.
 #[test]
 fn a_worker_without_a_parent_ends() {
     let home = TempDir::new().unwrap();
@@ -233,6 +235,10 @@ fn a_worker_without_a_parent_ends() {
     let mut line = String::new();
     std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
     assert_eq!(line.trim(), r#"{"step":"open"}"#);
+    use rustix::process::{Pid, Signal, kill_process};
+    for signal in [Signal::HUP, Signal::INT, Signal::TERM] {
+        kill_process(Pid::from_child(&child), signal).unwrap();
+    }
     drop(stdin);
     let status = child.wait().unwrap();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "{status}");

@@ -202,6 +202,7 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
         }
     };
     drop(pending);
+    // First of all: the updater takes nothing for a verdict that ends from here on.
     begin_stop(&shared, ended.as_ref().copied().unwrap_or("a thread has ended"));
     cameras.stop_all();
     mailbox.close();

@@ -122,6 +122,7 @@ impl Device {
             channel: "stable".into(),
             policy: Policy::Auto,
             poll_period: Duration::from_secs(period),
+            boot: None,
         };
         let (machine, record) = (Machine::new(settings), Record::new("falls"));
         let (done, halted) = (None, None);

@@ -9,12 +9,14 @@ use std::path::{Path, PathBuf};
 
 use kinewatch_core::rollout::step::{Input, Job, Policy, Settings, Step};
 use kinewatch_core::rollout::{Code, Fault, Machine, Record, Slot};
+use kinewatch_engine::is_of_memory;
 use kinewatch_ota::depot::{Depot, Options};
 use semver::Version;
 
 use super::driver::loads;
 use super::ledger::Ledger;
 use super::moment;
+use crate::clock;
 use crate::config::file::UpdatePolicy;
 use crate::config::plan::{Plan, UpdatesPlan};
 use crate::inference;
@@ -98,7 +100,8 @@ impl Boot {
         let about = |path: &Path| said.contains(&path.display().to_string());
         let index = plan.models.iter().position(|model| model.path != model.factory && about(&model.path));
         let Some(index) = index else { return false };
-        let fault = Fault::new(Code::LoadFailed, said);
+        let code = if is_of_memory(&said) { Code::NoMemory } else { Code::LoadFailed };
+        let fault = Fault::new(code, said);
         self.give_up(index, &fault, plan.updates.as_ref());
         self.place(plan, index);
         true
@@ -109,7 +112,7 @@ impl Boot {
             Ok(record) => record,
             Err(fault) => {
                 tracing::error!(model = name, %fault, "the record of its releases cannot be read");
-                self.depot.found(name).record(name)
+                Record { fault: Some(fault), ..self.depot.found(name).record(name) }
             }
         };
         let step = machine.step(&record, &Input::Started, moment::now(updates));
@@ -212,5 +215,6 @@ fn settings(plan: &Plan, factory: &str) -> Settings {
             Some(UpdatePolicy::Pinned) | None => Policy::Pinned,
         },
         poll_period: updates.map_or(std::time::Duration::from_secs(3600), |updates| updates.poll),
+        boot: clock::state().boot_id,
     }
 }

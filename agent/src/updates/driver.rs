@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -54,6 +55,8 @@ pub(super) struct Driver {
     loaded: Instant,
     /// When its health was last looked at.
     looked: Instant,
+    /// Windows that it had scored when that number last was another, and when that was.
+    scored: (u64, Instant),
 }
 
 /// What ended the wait.
@@ -69,7 +72,8 @@ impl Driver {
     pub(super) fn new(desk: Rc<Desk>, machine: Machine, step: Step, told: mpsc::Receiver<Told>) -> Self {
         let Step { record, wake, .. } = step;
         let (owed, loaded) = (VecDeque::new(), Instant::now());
-        Self { desk, machine, record, told, job: None, poll: None, floors: None, wake, owed, loaded, looked: loaded }
+        let (looked, scored) = (loaded, (0, loaded));
+        Self { desk, machine, record, told, job: None, poll: None, floors: None, wake, owed, loaded, looked, scored }
     }
 
     /// Runs until it is told to stop. `loaded`: the job that the start of the agent has done already, if it was one.
@@ -81,6 +85,9 @@ impl Driver {
         self.take(first);
         loop {
             match self.next().await {
+                // What ends now may have been ended by the stop, which goes to every process and takes the frames away: it says
+                // nothing about the release. The next start asks for it again.
+                Event::Input(_) if self.desk.shared.stopping.load(Relaxed) => {}
                 Event::Input(input) => {
                     self.take(input);
                 }
@@ -172,6 +179,7 @@ impl Driver {
         }
         if matches!(input, Input::Ended { job, result: Ok(_) } if loads(job).is_some()) {
             self.loaded = Instant::now();
+            self.scored = (0, self.loaded);
         }
         self.desk.shared.updates.count(&self.record, &step.record, input);
         self.record = step.record;
@@ -221,11 +229,17 @@ impl Driver {
     }
 
     /// How the model that has taken over does, since it was loaded.
-    fn health(&self) -> Health {
-        let shared = &self.desk.shared;
-        let models = shared.models.load();
-        let Some(view) = models.iter().find(|view| view.name == self.record.model) else { return Health::default() };
+    fn health(&mut self) -> Health {
+        let shared = Arc::clone(&self.desk.shared);
+        let (models, ran) = (shared.models.load(), self.loaded.elapsed());
+        // A reload may have taken the model out.
+        let Some(view) = models.iter().find(|view| view.name == self.record.model) else {
+            return Health { ran, idle: self.scored.1.elapsed(), ..Health::default() };
+        };
         let windows = view.tally.answered.load(Relaxed);
+        if windows != self.scored.0 {
+            self.scored = (windows, Instant::now());
+        }
         let errors = view.tally.failed.load(Relaxed) + view.tally.not_finite.load(Relaxed);
         let fault = shared.inference_fault.load();
         let detail = fault.as_ref().map_or_else(String::new, |fault| fault.to_string());
@@ -235,7 +249,7 @@ impl Driver {
             format!("1 of 100 windows took {p99:.1} ms or more on live video, permitted are {limit}")
         });
         self.desk.progress(&self.record, windows, self.record.candidate().map(|c| c.gates.probation_windows));
-        Health { ran: self.loaded.elapsed(), windows, errors, detail, late }
+        Health { ran, windows, idle: self.scored.1.elapsed(), errors, detail, late }
     }
 
     /// For tests that end the process here.

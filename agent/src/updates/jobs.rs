@@ -13,6 +13,7 @@ use kinewatch_core::event::ModelProgress;
 use kinewatch_core::manifest::{Manifest, Overrides};
 use kinewatch_core::rollout::step::{Done, Failure, Job};
 use kinewatch_core::rollout::{Code, Fault, Gates, Labels, Measured, Offer, Release, Slot};
+use kinewatch_engine::is_of_memory;
 use kinewatch_ota::bundle;
 use kinewatch_ota::depot::Wanted;
 use kinewatch_ota::tuf::Floors;
@@ -266,6 +267,8 @@ fn not_loaded(error: &SwapError) -> Failure {
         SwapError::Overrides(_) => Code::LabelsChanged,
         // A reload has taken the model out: the release is not to blame.
         SwapError::Unknown { .. } => Code::Interrupted,
+        // Nothing bounds this process but what the device has.
+        error if is_of_memory(&error.to_string()) => Code::NoMemory,
         _ => Code::LoadFailed,
     };
     Fault::new(code, error.to_string()).into()
@@ -347,6 +350,14 @@ mod tests {
     use kinewatch_core::manifest::Sequence;
 
     use super::*;
+
+    #[test]
+    fn memory_that_is_short_is_not_the_fault_of_the_release() {
+        let code = |said: &str| not_loaded(&SwapError::Refused(said.into())).fault.code;
+        assert_eq!(code("tiny.fp32.onnx: ort: std::bad_alloc"), Code::NoMemory);
+        assert_eq!(code("tiny.fp32.onnx: ort: CUDA failure 2: out of memory ; GPU=0"), Code::NoMemory);
+        assert_eq!(code("tiny.fp32.onnx: ort: no protobuf"), Code::LoadFailed);
+    }
 
     #[test]
     fn a_package_is_the_release_that_the_channel_speaks_of_and_labels_change_only_where_it_says_so() {

@@ -7,7 +7,7 @@ use kinewatch_core::rollout::step::Note;
 use kinewatch_core::rollout::{Code, Fault, Record};
 use kinewatch_ota::tuf::Floors;
 use kinewatch_store::StoreError;
-use kinewatch_store::updates::{Change, Updates};
+use kinewatch_store::updates::{Change, Loaded, Updates};
 
 /// The one repository that a device follows.
 const REPOSITORY: &str = "models";
@@ -20,25 +20,25 @@ impl Ledger {
     /// Opens or makes it.
     pub(super) fn open(home: &Path) -> Result<Self, Fault> {
         std::fs::create_dir_all(home).map_err(|e| disk(home, &e))?;
-        let updates = Updates::open(path(home)).map_err(|e| fault(&e))?;
-        if let Some(aside) = updates.set_aside() {
-            let said = Fault::new(Code::StateDamaged, format!("it is at {} now", aside.display()));
-            tracing::error!(code = said.code.as_str(), detail = said.detail, "update: {}", said.code.explain());
-        }
-        Ok(Self(updates))
+        Updates::open(path(home)).map(Self).map_err(|e| fault(&e))
     }
 
-    /// The record of a model; `found` makes one from what is installed, where there is none that can be read.
+    /// The record of a model; `found` makes one from what is installed, where there is none that can be read. One that takes the
+    /// place of what was damaged says so.
     pub(super) fn record(&self, model: &str, found: impl FnOnce() -> Record) -> Result<Record, Fault> {
-        let loaded = self.0.load(model, found).map_err(|e| fault(&e))?;
-        if let Some(why) = loaded.damaged {
-            tracing::error!(
-                model,
-                why,
-                "the record of its releases could not be read: begun anew from what is installed"
-            );
+        let mut is_new = false;
+        let found = || {
+            is_new = true;
+            found()
+        };
+        let Loaded { mut record, damaged } = self.0.load(model, found).map_err(|e| fault(&e))?;
+        let aside = self.0.set_aside().filter(|_| is_new).map(|aside| format!("it is at {} now", aside.display()));
+        if let Some(why) = damaged.map(|why| format!("the record of {model}: {why}")).or(aside) {
+            let said = Fault::new(Code::StateDamaged, why);
+            tracing::warn!(model, code = said.code.as_str(), detail = said.detail, "update: {}", said.code.explain());
+            record.fault = Some(said);
         }
-        Ok(loaded.record)
+        Ok(record)
     }
 
     /// One step, and what the repository's metadata must not go below from then on: one transaction.
@@ -87,4 +87,24 @@ pub(super) fn disk(path: &Path, error: &std::io::Error) -> Fault {
         _ => Code::DiskError,
     };
     Fault::new(code, format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_lost_is_said_of_each_model_and_stays_said() {
+        let (dir, new) = (tempfile::tempdir().unwrap(), || Record::new("falls"));
+        assert_eq!(Ledger::open(dir.path()).unwrap().record("falls", new).unwrap().fault, None);
+        std::fs::write(path(dir.path()), b"no database at all, ".repeat(500)).unwrap();
+        let mut ledger = Ledger::open(dir.path()).unwrap();
+        let record = ledger.record("falls", new).unwrap();
+        let fault = record.fault.clone().unwrap();
+        assert_eq!(fault.code, Code::StateDamaged);
+        assert!(fault.detail.contains("updates.db.corrupt-"), "{fault}");
+        ledger.commit(&record, None, None).unwrap();
+        drop(ledger);
+        assert_eq!(Ledger::open(dir.path()).unwrap().record("falls", new).unwrap().fault, Some(fault));
+    }
 }

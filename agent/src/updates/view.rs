@@ -109,6 +109,7 @@ pub(super) fn at_rest(record: &Record) -> ModelState {
         channel: record.offer.as_ref().map_or_else(String::new, |offer| offer.channel.channel.clone()),
         policy: Policy::Auto,
         poll_period: Duration::ZERO,
+        boot: None,
     };
     let channel = settings.channel.clone();
     let channel = Some(channel.as_str()).filter(|channel| !channel.is_empty());

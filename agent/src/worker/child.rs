@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use kinewatch_core::manifest::Manifest;
 use kinewatch_core::rollout::{Code, Fault};
 use kinewatch_engine::{Model, OpenError, Provider, is_of_memory};
 use rustix::process::{Signal, getpid, kill_process};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use super::limits::own_peak;
 use super::protocol::{Job, MAX_LINE, Message, Proof, Step};
@@ -22,6 +25,7 @@ use crate::root::Root;
 /// # Errors
 /// There is no job, or nobody reads the answer.
 pub fn run(input: impl Read + Send + 'static, mut output: impl Write) -> io::Result<()> {
+    outlast_stop_signals()?;
     let mut input = BufReader::new(input);
     let mut line = String::new();
     input.by_ref().take(MAX_LINE).read_line(&mut line)?;
@@ -37,6 +41,13 @@ pub fn run(input: impl Read + Send + 'static, mut output: impl Write) -> io::Res
         Err(Ended::Output(error)) => return Err(error),
     };
     say(&mut output, &verdict)
+}
+
+/// Who stops a service signals all of its processes at once. This one ends with its lifeline: were it the first to die, the
+/// parent might take that for the model's fault.
+fn outlast_stop_signals() -> io::Result<()> {
+    // What is set is read by nobody. A handler, unlike a signal that is ignored, is not handed on to what this process starts.
+    [SIGHUP, SIGINT, SIGTERM].into_iter().try_for_each(|signal| flag::register(signal, Arc::default()).map(drop))
 }
 
 enum Ended {
@@ -119,9 +130,16 @@ fn code(error: &OpenError) -> Code {
         OpenError::NoGraph { .. } | OpenError::Options(_) => Code::PackageInvalid,
         OpenError::Read { .. } => Code::DiskError,
         OpenError::Library(_) => Code::WorkerUnavailable,
-        OpenError::Load { detail, .. } | OpenError::WarmUp { detail, .. } if is_of_memory(detail) => Code::WorkerMemory,
+        OpenError::Load { detail, .. } | OpenError::WarmUp { detail, .. } if is_of_memory(detail) => memory(detail),
         _ => Code::WorkerFailed,
     }
+}
+
+/// The limit of this process is one for the memory of the machine alone: a GPU has no more to give than others leave.
+fn memory(detail: &str) -> Code {
+    let detail = detail.to_ascii_lowercase();
+    let is_of_gpu = ["cuda", "cublas", "cudnn"].iter().any(|library| detail.contains(library));
+    if is_of_gpu { Code::NoMemory } else { Code::WorkerMemory }
 }
 
 /// Without the folder, which is no part of the release.
@@ -148,6 +166,7 @@ mod tests {
             code(&load("Failed to allocate memory for requested buffer of size 40000000000")),
             Code::WorkerMemory
         );
+        assert_eq!(code(&load("CUDA failure 2: out of memory ; GPU=0")), Code::NoMemory);
         assert_eq!(code(&load("no protobuf")), Code::WorkerFailed);
         assert_eq!(told(Path::new("/p"), &[]).code, Code::WorkerFailed);
     }

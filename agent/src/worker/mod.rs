@@ -2,7 +2,8 @@
 //!
 //! A model that came over the air may crash the inference library, hang in it, or eat all memory. So the first to open one
 //! is a child of the same binary, last in line for processor and memory, bounded in both, and killed when it oversteps or when
-//! its parent is gone. What it proves is what the daemon will do: the same options, the same choice of back end.
+//! its parent is gone. Signals to stop do not end it: they go to every process of a service, and its parent alone knows whether
+//! there is an answer to wait for. What it proves is what the daemon will do: the same options, the same choice of back end.
 //!
 //! ```text
 //! Worker::prove (any thread, blocks)        kinewatch model-worker

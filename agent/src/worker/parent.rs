@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::limits::{Limits, busy, memory};
 use super::protocol::{Job, MAX_LINE, Proof, Step};
-use super::verdict::{Last, passed, without_answer};
+use super::verdict::{Bound, Last, passed, without_answer};
 
 /// How often memory and the wish to stop are looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -81,14 +81,17 @@ impl Worker {
         on_step: &mut dyn FnMut(Step),
     ) -> Result<Proof, Refusal> {
         let allowed = gates.peak_memory_mb.map_or(u64::MAX, |mb| mb.saturating_mul(1 << 20));
+        let bound = if allowed < limits.memory_bytes { Bound::Gate } else { Bound::Device };
         let limits = Limits { memory_bytes: limits.memory_bytes.min(allowed), ..*limits };
         let mut running = Running::start(self, job, &limits)?;
         let end = running.watch(&limits, stop, on_step)?;
         let tail = running.tail();
         match end {
             End { last: Last::Done(proof), status } if status.success() => Ok(passed(proof, gates)?),
+            // The stop itself may have ended it.
+            _ if stop.load(Ordering::Relaxed) => Err(Refusal::Stopped),
             End { last: Last::Failed(fault), .. } => Err(fault.into()),
-            End { last, status } => Err(without_answer(&last, status, &tail).into()),
+            End { last, status } => Err(without_answer(&last, status, &tail, bound).into()),
         }
     }
 }

@@ -5,8 +5,18 @@ use std::process::ExitStatus;
 
 use kinewatch_core::rollout::{Code, Fault, Gates};
 use kinewatch_engine::is_of_memory;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGKILL, SIGTERM};
 
 use super::protocol::{Message, Proof, Step};
+
+/// Whose limit holds for the memory of a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bound {
+    /// The release's: it promises to need no more.
+    Gate,
+    /// That of every child.
+    Device,
+}
 
 /// The last that was heard.
 #[derive(Debug, PartialEq)]
@@ -42,8 +52,8 @@ impl Last {
     }
 }
 
-/// It ended without an answer, or not well after one.
-pub(super) fn without_answer(last: &Last, status: ExitStatus, stderr: &str) -> Fault {
+/// It ended without an answer, or not well after one. `memory`: whose limit of its memory was in force.
+pub(super) fn without_answer(last: &Last, status: ExitStatus, stderr: &str, memory: Bound) -> Fault {
     let words = stderr.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
     let how = match (status.signal(), words) {
         (Some(signal), "") => format!("killed by {}", signal_name(signal)),
@@ -52,12 +62,14 @@ pub(super) fn without_answer(last: &Last, status: ExitStatus, stderr: &str) -> F
         (None, words) => format!("ended with {status}: {words}"),
     };
     let detail = format!("{how}, in step {}", last.step());
-    // The kernel kills who has most memory when there is none. Nobody else sends that signal here.
-    let is_memory = is_of_memory(stderr) || status.signal() == Some(9);
-    let code = match last {
+    let code = match (status.signal(), last) {
+        // When there is no memory the kernel kills who is first in line. Who oversteps a limit of ours is told otherwise.
+        (Some(SIGKILL), _) => Code::NoMemory,
+        (Some(SIGHUP | SIGINT | SIGTERM), _) => Code::Interrupted,
         // It has not even looked at the model.
-        Last::Nothing if !is_memory => Code::WorkerUnavailable,
-        _ if is_memory => Code::WorkerMemory,
+        (_, Last::Nothing) if is_of_memory(stderr) && memory == Bound::Device => Code::NoMemory,
+        _ if is_of_memory(stderr) => Code::WorkerMemory,
+        (_, Last::Nothing) => Code::WorkerUnavailable,
         _ => Code::WorkerCrashed,
     };
     Fault::new(code, detail)
@@ -92,6 +104,7 @@ fn signal_name(signal: i32) -> String {
         8 => "SIGFPE".into(),
         9 => "SIGKILL".into(),
         11 => "SIGSEGV".into(),
+        15 => "SIGTERM".into(),
         other => format!("signal {other}"),
     }
 }
@@ -118,16 +131,23 @@ mod tests {
 
     #[test]
     fn an_end_without_an_answer_is_told_apart() {
-        let code = |last: &Last, raw, stderr: &str| without_answer(last, ExitStatus::from_raw(raw), stderr).code;
+        let of = |last: &Last, raw, stderr: &str, bound| without_answer(last, ExitStatus::from_raw(raw), stderr, bound);
+        let code = |last: &Last, raw, stderr: &str| of(last, raw, stderr, Bound::Device).code;
         let open = Last::Step(Step::Open);
         assert_eq!(code(&open, 11, ""), Code::WorkerCrashed);
         assert_eq!(code(&open, 101 << 8, "thread 'main' panicked"), Code::WorkerCrashed);
         assert_eq!(code(&open, 0, ""), Code::WorkerCrashed);
         assert_eq!(code(&Last::Done(proof()), 11, ""), Code::WorkerCrashed, "its memory was not sound");
-        assert_eq!(code(&open, 9, ""), Code::WorkerMemory);
-        assert_eq!(code(&open, 6, "memory allocation of 99 bytes failed"), Code::WorkerMemory);
+        let words = "memory allocation of 99 bytes failed";
+        assert_eq!(code(&open, 6, words), Code::WorkerMemory, "its own limit: the kernel promises any amount");
+        assert_eq!(code(&Last::Nothing, 6, words), Code::NoMemory, "it has not looked at the model");
+        assert_eq!(of(&Last::Nothing, 6, words, Bound::Gate).code, Code::WorkerMemory, "a gate that nothing passes");
+        for last in [&Last::Nothing, &open, &Last::Step(Step::Bench)] {
+            assert_eq!(code(last, 9, ""), Code::NoMemory, "{last:?}: the kernel's killer");
+            assert_eq!(code(last, 15, ""), Code::Interrupted, "{last:?}: somebody stops all that runs");
+        }
         assert_eq!(code(&Last::Nothing, 1 << 8, "no such option"), Code::WorkerUnavailable);
-        let fault = without_answer(&open, ExitStatus::from_raw(8), "a\nlast line\n\n");
+        let fault = of(&open, 8, "a\nlast line\n\n", Bound::Device);
         assert_eq!(fault.detail, "killed by SIGFPE: last line, in step open");
     }
 

@@ -130,7 +130,7 @@ codes! {
     WorkerUnavailable "worker_unavailable" Delay
         "the process that tries models out cannot be started: check memory and the limits of the service"
     Interrupted "interrupted" Delay
-        "the proof was cut off several times by restarts of the agent: it is tried again later; check the device's power and memory"
+        "the trial was cut off several times by restarts: it is tried again later; check the device's power and memory"
     WorkerFailed "worker_failed" Quarantine
         "the inference library cannot open or run the model: check it with `kinewatch model check` on such a device"
     WorkerCrashed "worker_crashed" Quarantine

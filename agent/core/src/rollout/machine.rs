@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use super::record::raise;
 use super::step::{ClockState, Failure, Input, Job, Note, Now, Policy, Poll, Settings, Step, Window};
 use super::{
-    Candidate, Code, Fault, Offer, Phase, Record, Release, Slot, Stage, Verdict, backoff, first_pause, poll_pause,
+    Candidate, Code, Exposure, Fault, Offer, Phase, Record, Release, Slot, Stage, Verdict, backoff, first_pause,
+    poll_pause,
 };
 
 /// No pause of ours is longer: a time further away was written by a clock that was wrong.
@@ -99,8 +100,8 @@ impl Turn<'_> {
         // What was under way in the agent's own process when it ended is what ended it, unless `stopped` has said otherwise.
         match self.stage() {
             Some(Stage::Proving) => self.enter(Stage::Proving),
-            Some(Stage::Shadowing) => self.enter(Stage::Shadowing),
-            Some(Stage::Swapping | Stage::Probation) => self.enter(Stage::Swapping),
+            Some(Stage::Shadowing) => self.load_again(Stage::Shadowing),
+            Some(Stage::Swapping | Stage::Probation) => self.load_again(Stage::Swapping),
             _ => {}
         }
     }
@@ -110,6 +111,10 @@ impl Turn<'_> {
             Some(Stage::Proving) => self.attempts().proofs = self.attempts().proofs.saturating_sub(1),
             Some(Stage::Shadowing | Stage::Swapping | Stage::Probation) => self.refund(),
             _ => {}
+        }
+        // The next start finds nothing that would have to be explained.
+        if let Some(attempts) = &mut self.record.attempts {
+            (attempts.exposure, attempts.boot) = (Exposure::Loading, None);
         }
     }
 

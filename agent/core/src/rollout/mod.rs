@@ -12,6 +12,8 @@ mod code;
 mod gate_tests;
 mod machine;
 #[cfg(test)]
+mod process_tests;
+#[cfg(test)]
 mod property_tests;
 mod record;
 mod seed;
@@ -25,8 +27,8 @@ pub use channel::{Admission, Channel, ChannelError, Gates, Labels, MAX_CHANNEL, 
 pub use code::{Code, Disposition, Fault, MAX_DETAIL};
 pub use machine::Machine;
 pub use record::{
-    Attempts, Candidate, MAX_PROOFS, Measured, Offer, Phase, Polls, Quarantined, RECORD_SCHEMA, Record, Release, Slot,
-    Stage, TRIES,
+    Attempts, Candidate, Exposure, MAX_CUTS, MAX_PROOFS, Measured, Offer, Phase, Polls, Quarantined, RECORD_SCHEMA,
+    Record, Release, Slot, Stage, TRIES,
 };
 pub use seed::{SEEDS, backoff, first_pause, poll_pause, seed};
 pub use verdict::Verdict;

@@ -18,6 +18,8 @@ pub const RECORD_SCHEMA: u32 = 1;
 pub const TRIES: u8 = 2;
 /// How often the proof of a release may be cut off by restarts before it waits.
 pub const MAX_PROOFS: u32 = 3;
+/// How often the agent may end with a release in its memory, in a way that the release is hardly to blame for, before it waits.
+pub const MAX_CUTS: u32 = 3;
 /// Quarantined releases that are remembered for people. Those that could be offered again are remembered in any case.
 pub(super) const QUARANTINE_KEPT: usize = 32;
 
@@ -85,6 +87,19 @@ pub struct Candidate {
     /// What the proof measured, once it has passed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured: Option<Measured>,
+}
+
+/// How a candidate that has taken over does, since it was loaded last: what tells whose fault it is when the agent dies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exposure {
+    /// It is being loaded or was a moment ago, and has scored nothing yet.
+    #[default]
+    Loading,
+    /// It scores windows.
+    Scoring,
+    /// There has been no window for it to score for a while: cameras are away, or there are none.
+    Quiet,
 }
 
 /// What the proof measured.
@@ -208,6 +223,15 @@ pub struct Attempts {
     pub tries_left: u8,
     /// Proofs begun and not ended.
     pub proofs: u32,
+    /// Ends of the agent with it in memory that it was hardly to blame for, since it waited last.
+    #[serde(default)]
+    pub cuts: u32,
+    /// How it does in the agent's own process.
+    #[serde(default)]
+    pub exposure: Exposure,
+    /// Boot of the machine in which it was loaded last; none after a stop in good order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
     /// Failures in a row that were not the release's fault.
     pub failures: u32,
     /// Not tried again before.
@@ -269,7 +293,8 @@ pub struct Record {
     pub attempts: Option<Attempts>,
     /// How the asking goes.
     pub polls: Polls,
-    /// Why the last trial ended, or what could not be asked of the present one, until another begins or one is committed.
+    /// Why the last trial ended, or what could not be asked of the present one, until another begins or one is committed; or that
+    /// what was known before was lost, until one is committed.
     pub fault: Option<Fault>,
     /// Starts of the agent that this record has seen.
     pub starts: u64,

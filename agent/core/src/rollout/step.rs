@@ -30,6 +30,7 @@
 //! * A job that is cancelled has no end: its `Ended`, should it be given all the same, is not the job that the machine waits for.
 //! * `Stopped` is only for a stop in good order. A watchdog, a panic or an inference thread that does not end is none: the try stays
 //!   spent, which is what it is for.
+//! * **While the agent stops** no end of a job is an input: what ended it may be the stop itself. `Stopped` alone is.
 
 use std::time::Duration;
 
@@ -104,6 +105,8 @@ pub struct Health {
     pub ran: Duration,
     /// Windows that it has scored.
     pub windows: u64,
+    /// For how long there has been no window for it, by the same clock.
+    pub idle: Duration,
     /// Inference errors, values that are no numbers among them.
     pub errors: u64,
     /// The last error, for people.
@@ -253,6 +256,8 @@ pub struct Settings {
     pub policy: Policy,
     /// Time between polls.
     pub poll_period: Duration,
+    /// Which boot of the machine this is; `None` where that cannot be told.
+    pub boot: Option<String>,
 }
 
 /// What may be done without asking.

@@ -18,6 +18,7 @@ pub(super) fn settings(policy: Policy) -> Settings {
         channel: "stable".into(),
         policy,
         poll_period: Duration::from_secs(900),
+        boot: Some("first".into()),
     }
 }
 
@@ -66,7 +67,7 @@ pub(super) struct Device {
     pub(super) now: Now,
     pub(super) record: Record,
     pub(super) step: Step,
-    states: Vec<&'static str>,
+    pub(super) states: Vec<&'static str>,
 }
 
 impl Device {
@@ -236,51 +237,6 @@ fn a_full_disk_gets_back_what_the_update_took() {
     assert!(matches!(&device.record.phase, Phase::Settling { keep: None, .. }));
     device.until("idle");
     assert_eq!(device.code(), Some(Code::NoSpace));
-}
-
-#[test]
-fn a_crash_with_the_candidate_loaded_costs_a_try_and_the_last_one_ends_it() {
-    let mut device = Device::new(Policy::Auto);
-    device.offered(offer(7, 1));
-    device.until("probation");
-    assert_eq!(device.tries(), Some(1));
-    device.give(Input::Started);
-    assert_eq!((device.record.state(), device.tries()), ("swapping", Some(0)), "the second load");
-    device.ends_well();
-    device.give(Input::Started);
-    assert_eq!((device.record.state(), device.code()), ("rolling_back", Some(Code::TriesSpent)));
-    assert_eq!(device.record.serving(), Slot::Factory, "the candidate is not touched");
-    device.until("idle");
-    assert!(device.record.quarantined("stable", 7).is_some());
-}
-
-#[test]
-fn a_stop_in_good_order_costs_no_try() {
-    let mut device = Device::new(Policy::Auto);
-    device.offered(offer(7, 1));
-    for state in ["proving", "shadowing", "probation"] {
-        device.until(state);
-        for _ in 0..10 {
-            device.give(Input::Stopped);
-            device.give(Input::Started);
-            device.until(state);
-        }
-    }
-    device.until("idle");
-    assert_eq!(device.runs().as_deref(), Some("1.1.0"));
-}
-
-#[test]
-fn a_proof_that_is_cut_off_again_and_again_waits() {
-    let mut device = Device::new(Policy::Auto);
-    device.offered(offer(7, 1));
-    device.until("proving");
-    for _ in 0..MAX_PROOFS {
-        assert_eq!(device.record.state(), "proving");
-        device.give(Input::Started);
-    }
-    assert_eq!((device.record.state(), device.code()), ("settling", Some(Code::Interrupted)));
-    assert_eq!(device.record.quarantine, [], "power cuts are no fault of the release");
 }
 
 #[test]

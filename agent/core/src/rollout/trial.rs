@@ -5,14 +5,16 @@ use std::time::Duration;
 use super::machine::Turn;
 use super::step::{Done, Failure, Health, Job};
 use super::{
-    Attempts, Candidate, Code, Disposition, Fault, MAX_PROOFS, Phase, Quarantined, Release, Slot, Stage, TRIES,
-    Verdict, backoff,
+    Attempts, Candidate, Code, Disposition, Exposure, Fault, MAX_CUTS, MAX_PROOFS, Offer, Phase, Quarantined, Release,
+    Slot, Stage, TRIES, Verdict, backoff,
 };
 
 /// Longest pause of a release whose trial failed through no fault of its own.
 const MAX_PAUSE: Duration = Duration::from_secs(6 * 3600);
 /// How long to wait after links could not be set, or nothing could be loaded.
 const SETTLE_PAUSE: Duration = Duration::from_secs(300);
+/// A model without a window for so long is loaded and idle. Longer than a camera needs to come back when the agent starts.
+const QUIET: Duration = Duration::from_secs(60);
 
 impl Turn<'_> {
     pub(super) fn ended(&mut self, job: &Job, result: &Result<Done, Failure>) {
@@ -103,6 +105,10 @@ impl Turn<'_> {
             self.record.previous = Some(std::mem::replace(&mut self.record.current, proven));
             self.record.phase = Phase::settling(None);
             (self.record.fault, self.record.attempts) = (None, None);
+        } else if health.idle >= QUIET {
+            self.attempts().exposure = Exposure::Quiet;
+        } else if health.windows > 0 {
+            self.attempts().exposure = Exposure::Scoring;
         }
     }
 
@@ -118,17 +124,42 @@ impl Turn<'_> {
                 }
             }
             Stage::Shadowing | Stage::Swapping => {
+                let boot = self.settings().boot.clone();
                 let attempts = self.attempts();
                 if attempts.tries_left == 0 {
                     return self.fail(&Fault::new(Code::TriesSpent, format!("{TRIES} times")).into());
                 }
                 attempts.tries_left -= 1;
+                (attempts.exposure, attempts.boot) = (Exposure::Loading, boot);
             }
             _ => {}
         }
         if let Phase::Trial { stage, .. } = &mut self.record.phase {
             *stage = next;
         }
+    }
+
+    /// The agent has ended without a word while the candidate was in its memory: once more from `next`, for another try. One that
+    /// can hardly be to blame keeps its try; but not for ever, as it may be all the same.
+    pub(super) fn load_again(&mut self, next: Stage) {
+        if self.is_hardly_to_blame() {
+            let attempts = self.attempts();
+            attempts.cuts += 1;
+            if attempts.cuts > MAX_CUTS {
+                attempts.cuts = 0;
+                return self.fail(&Fault::new(Code::Interrupted, format!("{MAX_CUTS} times, by restarts")).into());
+            }
+            self.refund();
+        }
+        self.enter(next);
+    }
+
+    /// Whether the machine went down with the agent, or the candidate had nothing to do.
+    fn is_hardly_to_blame(&self) -> bool {
+        let Some(attempts) = &self.record.attempts else { return false };
+        let is_idle = attempts.exposure == Exposure::Quiet;
+        let boots = attempts.boot.as_ref().zip(self.settings().boot.as_ref());
+        is_idle || boots.is_some_and(|(then, now)| then != now)
     }
 
     /// End the trial. Whether the release is to blame, is tried later, or waits, is said by the code.
@@ -156,11 +187,16 @@ impl Turn<'_> {
         self.record.phase = if stage.has_taken_over() { Phase::rolling_back(keep) } else { Phase::settling(keep) };
     }
 
+    /// Under each epoch at which the bundle is known: a channel that was published again may offer it under a higher one already.
     pub(super) fn quarantine(&mut self, release: Release, fault: Fault) {
-        if self.record.quarantined(&release.channel, release.epoch).is_none() {
-            self.record.quarantine.push(Quarantined { release, fault, at: self.now.time });
-            self.record.prune_quarantine();
+        let offered = self.record.offer.as_ref().map(Offer::release);
+        let offered = offered.filter(|offered| offered.sha256 == release.sha256 && *offered != release);
+        for release in std::iter::once(release).chain(offered) {
+            if self.record.quarantined(&release.channel, release.epoch).is_none() {
+                self.record.quarantine.push(Quarantined { release, fault: fault.clone(), at: self.now.time });
+            }
         }
+        self.record.prune_quarantine();
     }
 
     fn pause(&mut self, asked: Option<Duration>) {
@@ -189,6 +225,8 @@ impl Turn<'_> {
             if unwanted && !stage.has_taken_over() {
                 self.leave_shadow();
                 self.record.phase = Phase::settling(None);
+            } else if stage == Stage::Probation && self.is_superseded() {
+                self.record.phase = Phase::rolling_back(None);
             }
         }
         if self.record.phase == Phase::Idle && self.machine.verdict(&self.record, self.now) == Verdict::Begin {
@@ -197,6 +235,15 @@ impl Turn<'_> {
         if self.stage() == Some(Stage::Ready) && self.is_window_open() {
             self.enter(Stage::Swapping);
         }
+    }
+
+    /// Whether the candidate watches nothing, so that its probation may never end, and another bundle is wanted by now: one that may
+    /// begin, or the one that it took over from.
+    fn is_superseded(&self) -> bool {
+        let (Some(candidate), Some(offer)) = (self.record.candidate(), &self.record.offer) else { return false };
+        self.record.attempts.as_ref().is_some_and(|attempts| attempts.exposure == Exposure::Quiet)
+            && offer.sha256 != candidate.release.sha256
+            && matches!(self.machine.verdict(&self.record, self.now), Verdict::Begin | Verdict::UpToDate)
     }
 
     fn begin(&mut self) {
@@ -209,7 +256,8 @@ impl Turn<'_> {
             min_free_mb: file.requires.min_free_mb,
             measured: None,
         };
-        self.record.fault = None;
+        // That the state was lost is told until a release has come through.
+        self.record.fault = self.record.fault.take().filter(|fault| fault.code == Code::StateDamaged);
         self.record.phase = Phase::Trial { stage: Stage::Reserving, candidate };
     }
 
@@ -222,7 +270,16 @@ impl Turn<'_> {
         if self.record.attempts_at(&channel, epoch).is_none() {
             self.record.attempts = None;
         }
-        let fresh = Attempts { channel, epoch, tries_left: TRIES, proofs: 0, failures: 0, not_before: None };
-        self.record.attempts.get_or_insert(fresh)
+        self.record.attempts.get_or_insert(Attempts {
+            channel,
+            epoch,
+            tries_left: TRIES,
+            proofs: 0,
+            cuts: 0,
+            exposure: Exposure::Loading,
+            boot: None,
+            failures: 0,
+            not_before: None,
+        })
     }
 }
