@@ -25,7 +25,7 @@ const SERVES: &str = "serves";
 /// Begins the name of a folder of timings; the depot of models counts on it.
 const TIMINGS: &str = "timings-";
 /// What an engine can be no reason for, beside memory: the cache is not blamed.
-const INNOCENT: [&str; 7] = [
+const INNOCENT: [&str; 8] = [
     "shared object",
     "load library",
     "no cuda-capable device",
@@ -33,6 +33,7 @@ const INNOCENT: [&str; 7] = [
     "not enabled in this build",
     // It opens, and computes too little of the graph.
     "computes no node of the graph",
+    "is not among the providers",
     "require_provider = ",
 ];
 

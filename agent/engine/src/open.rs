@@ -185,7 +185,8 @@ impl Opening<'_> {
         let start = Instant::now();
         let mut learnt = Learnt::default();
         let plan = self.plan(&mut learnt)?;
-        let provider = provider_in_use(self.candidate.provider, self.options.require_provider, &learnt.nodes)
+        let OpenOptions { require_provider, provider_order, .. } = self.options;
+        let provider = provider_in_use(self.candidate.provider, *require_provider, provider_order, &learnt.nodes)
             .map_err(|misplaced| self.misplaced(misplaced, &learnt))?;
         let load_ms = milliseconds(start);
         let report = OpenReport {
@@ -370,6 +371,11 @@ impl Opening<'_> {
         match misplaced {
             Misplaced::Absent => {
                 let detail = format!("ONNX Runtime registers it, but it computes no node of the graph ({nodes})");
+                self.provider_error(&learnt.files, detail)
+            }
+            Misplaced::Unlisted(computes) => {
+                let computes = computes.name();
+                let detail = format!("{computes} computes most of the graph ({nodes}), and is not among the providers");
                 self.provider_error(&learnt.files, detail)
             }
             Misplaced::Other(computes) => OpenError::OtherProvider {

@@ -110,13 +110,16 @@ pub(crate) enum Misplaced {
     Absent,
     /// Another than the required provider computes most nodes.
     Other(Provider),
+    /// One that the list leaves out computes most nodes.
+    Unlisted(Provider),
 }
 
-/// The provider that computes most nodes, where it is one that may: the `required` one, or else any as long as the `wanted` one
-/// computes some. Without a profile it is taken for the wanted one.
+/// The provider that computes most nodes, where it is one that may: the `required` one, or else any of the `allowed` ones, as long
+/// as the `wanted` one computes some. Without a profile it is taken for the wanted one.
 pub(crate) fn provider_in_use(
     wanted: Provider,
     required: Option<Provider>,
+    allowed: &[Provider],
     nodes: &BTreeMap<Provider, usize>,
 ) -> Result<Provider, Misplaced> {
     // Of equals the last, which is the better provider.
@@ -125,6 +128,7 @@ pub(crate) fn provider_in_use(
     match required {
         Some(required) if required != found => Err(Misplaced::Other(found)),
         _ if most.is_some() && !nodes.contains_key(&wanted) => Err(Misplaced::Absent),
+        _ if found != wanted && !allowed.contains(&found) => Err(Misplaced::Unlisted(found)),
         _ => Ok(found),
     }
 }
@@ -171,7 +175,7 @@ mod tests {
 
     #[test]
     fn reports_the_provider_that_really_computes() {
-        let found = |wanted, list: &[(Provider, usize)]| provider_in_use(wanted, None, &nodes(list));
+        let found = |wanted, list: &[(Provider, usize)]| provider_in_use(wanted, None, &Provider::ALL, &nodes(list));
         assert_eq!(found(Cuda, &[(Cuda, 50), (Cpu, 2)]), Ok(Cuda));
         assert_eq!(found(Cuda, &[(Cpu, 52)]), Err(Misplaced::Absent), "a silent fallback");
         assert_eq!(found(TensorRt, &[(Cuda, 50), (Cpu, 2)]), Err(Misplaced::Absent), "CUDA with other options");
@@ -179,11 +183,17 @@ mod tests {
         assert_eq!(found(TensorRt, &[(TensorRt, 3), (Cuda, 3)]), Ok(TensorRt));
         assert_eq!(found(Cuda, &[]), Ok(Cuda), "no profile");
         assert_eq!(found(Cpu, &[(Cpu, 3)]), Ok(Cpu));
+        let gpu = |list: &[(Provider, usize)]| provider_in_use(Cuda, None, &[TensorRt, Cuda], &nodes(list));
+        assert_eq!(gpu(&[(Cuda, 150), (Cpu, 50)]), Ok(Cuda));
+        assert_eq!(gpu(&[(Cuda, 50), (Cpu, 150)]), Err(Misplaced::Unlisted(Cpu)), "the list leaves it out");
+        assert_eq!(provider_in_use(Cpu, None, &[Cuda], &nodes(&[])), Ok(Cpu), "tract");
     }
 
     #[test]
     fn a_required_provider_has_to_compute_most() {
-        let found = |required, list: &[(Provider, usize)]| provider_in_use(required, Some(required), &nodes(list));
+        let found = |required, list: &[(Provider, usize)]| {
+            provider_in_use(required, Some(required), &Provider::ALL, &nodes(list))
+        };
         assert_eq!(found(TensorRt, &[(TensorRt, 187), (Cuda, 13)]), Ok(TensorRt));
         assert_eq!(found(TensorRt, &[(Cuda, 50), (Cpu, 2)]), Err(Misplaced::Other(Cuda)), "CUDA is no TensorRT");
         assert_eq!(found(TensorRt, &[(TensorRt, 5), (Cuda, 195)]), Err(Misplaced::Other(Cuda)));
