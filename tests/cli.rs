@@ -86,6 +86,38 @@ fn packages_are_described_and_checked() {
     let (code, out, err) =
         kinewatch(&["model", "bench", &package("tiny-clip"), "--backend", "tract", "--seconds", "0.1"]);
     assert!(code == 0 && out.contains("ms per window"), "{out} {err}");
+    for what in ["check", "bench"] {
+        let (code, out, err) =
+            kinewatch(&["model", what, &package("tiny-online"), "--backend", "tract", "--provider", "cuda"]);
+        assert!(code == 1 && out.is_empty() && err.contains("nothing is left that runs on cuda"), "{out} {err}");
+    }
+}
+
+/// On a library for the processor alone: what was asked for and is not there is a failure, and nothing else of it is shown.
+#[test]
+fn ways_to_run_a_model_are_those_that_are_here_or_were_asked_for() {
+    let Some(library) = std::env::var_os("ORT_DYLIB_PATH").and_then(|path| path.into_string().ok()) else { return };
+    let check = |more: &[&str]| {
+        let name = package("tiny-online");
+        let arguments =
+            [&["model", "check", name.as_str(), "--ort-library", library.as_str(), "--json"][..], more].concat();
+        let (code, out, err) = kinewatch(&arguments);
+        let report: Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out} {err}"));
+        (code, report)
+    };
+    let (code, report) = check(&["--provider", "cpu"]);
+    assert_eq!((code, &report["ok"]), (0, &true.into()), "{report:#}");
+    let ways = report["ways"].as_array().unwrap();
+    let names: Vec<_> = ways.iter().map(|w| format!("{} {}", w["backend"], w["precision"]).replace('"', "")).collect();
+    assert_eq!(names, ["tract fp32", "ort fp32", "ort int8"]);
+    assert!(ways[0]["nodes"].as_object().unwrap().is_empty(), "{report:#}");
+    assert!(ways[1]["nodes"]["cpu"].as_u64().is_some_and(|nodes| nodes > 0), "{report:#}");
+
+    let state = tempfile::tempdir().unwrap();
+    let (code, report) = check(&["--provider", "tensorrt", "--state-dir", state.path().to_str().unwrap()]);
+    assert_eq!((code, &report["ok"], report["ways"].as_array().unwrap().len()), (1, &false.into(), 1), "{report:#}");
+    assert_eq!(report["ways"][0]["way"], "ort tensorrt fp32");
+    assert!(report["ways"][0]["error"].as_str().unwrap().contains("execution provider tensorrt cannot run it"));
 }
 
 #[test]

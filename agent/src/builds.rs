@@ -163,7 +163,8 @@ fn build(parts: &Parts, postponed: &Postponed) -> Result<(), Refusal> {
     let limits = Limits { wall: wall(parts.proof_timeout), ..Limits::default() };
     let proof = worker.prove(&job, &limits, &Gates::default(), stop, step)?;
     let took_s = begun.since.elapsed().as_secs();
-    if proof.provider != provider {
+    // It may leave most of the graph to others.
+    if proof.provider != provider && !proof.nodes.contains_key(provider) {
         let why = proof.refused.first().map_or(proof.why.as_str(), String::as_str);
         tracing::warn!(model, provider, took_s, why, "its engine cannot be built: the model stays as it is");
         return Ok(());

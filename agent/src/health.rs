@@ -5,6 +5,7 @@
 
 mod delivery;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -186,6 +187,8 @@ pub struct ModelInfo {
     pub provider: String,
     /// Precision in use.
     pub precision: String,
+    /// Nodes of the graph by execution provider; none for tract.
+    pub nodes: BTreeMap<String, usize>,
     /// Why this back end and precision.
     pub why: String,
 }

@@ -70,6 +70,19 @@ pub fn looking_options(engine: &EnginePlan, engines: PathBuf) -> Result<OpenOpti
     Ok(OpenOptions { build, ..options })
 }
 
+/// The same for who compares ways, with the providers that the library was built with; none without a library.
+///
+/// # Errors
+/// As [`open_options`].
+pub fn comparing_options(
+    engine: &EnginePlan,
+    engines: Option<PathBuf>,
+) -> Result<(OpenOptions, Vec<Provider>), NoLibrary> {
+    let search = found(engine)?;
+    let offered = search.found.as_ref().map(|info| info.providers.clone()).unwrap_or_default();
+    Ok((with_library(engine, engines, search.found), offered))
+}
+
 /// Whether there may be engines to build. A library that knows of TensorRT is no sign that it is installed: without it every
 /// start would begin a build that fails.
 fn builds_engines(engine: &EnginePlan, library: &LibraryInfo) -> bool {
@@ -117,6 +130,7 @@ fn with_library(engine: &EnginePlan, engines: Option<PathBuf>, library: Option<L
         precision: match engine.precision {
             file::Precision::Auto => PrecisionChoice::Auto,
             file::Precision::Fp32 => PrecisionChoice::Fp32,
+            file::Precision::Fp16 => PrecisionChoice::Fp16,
             file::Precision::Int8 => PrecisionChoice::Int8,
         },
         cache: engines.zip(library.as_ref()).map(|(root, info)| cache(root, info)),
@@ -124,6 +138,7 @@ fn with_library(engine: &EnginePlan, engines: Option<PathBuf>, library: Option<L
         ort_library: library.map(|info| info.path),
         provider_order: engine.providers.iter().copied().map(provider).collect(),
         require_provider: engine.require_provider.map(provider),
+        only: None,
         threads: engine.threads,
         max_batch: engine.max_batch,
     }

@@ -462,6 +462,7 @@ mod tests {
             backend: "tract".into(),
             provider: "cpu".into(),
             precision: "fp32".into(),
+            nodes: std::collections::BTreeMap::new(),
             why: "w".into(),
         })));
         let known = names(&Metrics::new(Arc::new(shared)).render().unwrap());

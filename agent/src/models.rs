@@ -51,6 +51,9 @@ pub fn open(name: &str, path: &Path, overrides: Overrides, options: &OpenOptions
         .map_err(|source| ModelError::Open { path: path.to_owned(), source: Box::new(source) })?;
     let report = model.report();
     tracing::info!("{}", report.summary());
+    if let Some(caution) = report.caution() {
+        tracing::warn!(model = manifest.name, "{caution}");
+    }
     let (backend, provider, precision) = (report.backend.name(), report.provider.name(), report.precision.name());
     let accel = format!("{backend}-{provider}-{precision}");
     let postponed = report.postponed;
@@ -67,6 +70,7 @@ pub fn open(name: &str, path: &Path, overrides: Overrides, options: &OpenOptions
         backend: backend.into(),
         provider: provider.into(),
         precision: precision.into(),
+        nodes: report.named_nodes(),
         why: report.why.clone(),
     };
     Ok(OpenedModel {

@@ -69,15 +69,7 @@ pub fn check(dir: &Path, manifest: &Manifest, options: &OpenOptions) -> Result<O
     open(dir, manifest, options, OnDeviation::Report).map(|model| model.report().clone())
 }
 
-/// Measures `runs` windows over the frames of the golden clips.
-///
-/// # Errors
-/// When the model cannot be opened or run, or has no golden clip.
-pub fn bench(dir: &Path, manifest: &Manifest, options: &OpenOptions, runs: usize) -> Result<BenchResult, OpenError> {
-    measure(&mut Model::open(dir, manifest, options)?, dir, manifest, runs, Duration::MAX)
-}
-
-/// [`bench`] for a model that is open already; ends after `at_most` too, once ten windows have been measured.
+/// Measures `runs` windows over the frames of the golden clips; ends after `at_most` too, once ten windows have been measured.
 ///
 /// # Errors
 /// When the model cannot be run, computes what is not finite, or has no golden clip.

@@ -25,12 +25,16 @@ const SERVES: &str = "serves";
 /// Begins the name of a folder of timings; the depot of models counts on it.
 const TIMINGS: &str = "timings-";
 /// What an engine can be no reason for, beside memory: the cache is not blamed.
-const INNOCENT: [&str; 5] = [
+const INNOCENT: [&str; 8] = [
     "shared object",
     "load library",
     "no cuda-capable device",
     "driver version is insufficient",
     "not enabled in this build",
+    // It opens, and computes too little of the graph.
+    "computes no node of the graph",
+    "is not among the providers",
+    "require_provider = ",
 ];
 
 /// Where engines of a package are kept.

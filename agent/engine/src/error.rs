@@ -201,6 +201,21 @@ pub enum OpenError {
         /// What else may be done.
         otherwise: &'static str,
     },
+    /// It runs, but not on the provider that is required.
+    #[error(
+        "{}: require_provider = \"{required}\", but {computes} computes it ({nodes}): export it with operators that \
+         {required} takes, or set require_provider to \"{computes}\", or remove it", path.display()
+    )]
+    OtherProvider {
+        /// The ONNX file.
+        path: PathBuf,
+        /// Name as in the configuration.
+        required: &'static str,
+        /// That of the provider with most nodes.
+        computes: &'static str,
+        /// Of each provider.
+        nodes: String,
+    },
     /// Options that contradict each other.
     #[error("{0}")]
     Options(String),
@@ -216,6 +231,7 @@ impl OpenError {
             | Self::NeedsOrt { .. }
             | Self::Operators { .. }
             | Self::Provider { .. }
+            | Self::OtherProvider { .. }
             | Self::Golden { .. } => Disposition::Degrade,
             _ => Disposition::Fatal,
         }

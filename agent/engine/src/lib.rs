@@ -29,7 +29,7 @@ mod preprocess;
 mod report;
 mod stream;
 
-pub use bench::{BenchResult, Milliseconds, bench, check, measure};
+pub use bench::{BenchResult, Milliseconds, check, measure};
 pub use cache::EngineCache;
 pub use error::{BackendError, Disposition, InferError, LinkError, OpenError, ProbeError, is_of_memory};
 pub use golden::check_golden;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use kinewatch_core::manifest::{Graph, Manifest, Plan as ManifestPlan, RequiredBackend};
 
 use crate::backend::ort::{OrtSession, OrtSetup};
-use crate::backend::tract::TractSession;
+use crate::backend::tract::{TractSession, computed_nodes};
 use crate::backend::{LoadFailure, Session};
 use crate::cache::{self, Broken, Place};
 use crate::contract::{self, GraphSpec};
@@ -16,12 +16,14 @@ use crate::golden;
 use crate::guard::guarded;
 use crate::library::{LibraryInfo, load};
 use crate::model::Model;
-use crate::options::{Backend, BackendChoice, Build, Candidate, OpenOptions, Precision, Provider, candidates};
+use crate::options::{
+    Backend, BackendChoice, Build, Candidate, OpenOptions, Precision, PrecisionChoice, Provider, candidates,
+};
 use crate::plan::cached::{CachedPlan, Names};
 use crate::plan::clip::ClipPlan;
 use crate::plan::online::OnlinePlan;
 use crate::plan::{Padding, Plan, Runner};
-use crate::report::{OpenReport, provider_in_use};
+use crate::report::{Misplaced, OpenReport, nodes_by_provider, placement, provider_in_use};
 
 /// What to make of golden clips that do not match.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -91,7 +93,7 @@ pub(crate) fn open_telling(
                 return Ok(model);
             }
             Err(error) => {
-                if matches!(error, OpenError::Provider { .. }) {
+                if matches!(error, OpenError::Provider { .. } | OpenError::OtherProvider { .. }) {
                     unavailable = Some(candidate.provider);
                 }
                 if later && !holds() {
@@ -134,19 +136,22 @@ pub fn check_requires(manifest: &Manifest, options: &OpenOptions) -> Result<(), 
 }
 
 fn why(candidate: Candidate, options: &OpenOptions, refused: &[String]) -> String {
-    match (options.backend, candidate.backend, candidate.precision) {
-        (BackendChoice::Auto, Backend::Tract, _) if options.ort_library.is_none() => {
-            "no ONNX Runtime library was found; tract is fastest with the fp32 file".to_owned()
+    if options.only.is_some() || options.backend != BackendChoice::Auto {
+        return "as configured".to_owned();
+    }
+    let library = if options.ort_library.is_some() { "an ONNX Runtime library" } else { "no ONNX Runtime library" };
+    let precision = match (candidate.backend, candidate.provider, candidate.precision) {
+        _ if options.precision != PrecisionChoice::Auto => format!("; {} as configured", candidate.precision.name()),
+        (Backend::Tract, ..) => "; tract is fastest with the fp32 file".to_owned(),
+        (Backend::Ort, Provider::Cpu, Precision::Int8) => "; its CPU provider is fastest with the int8 file".to_owned(),
+        _ => String::new(),
+    };
+    match (candidate.backend, refused.last()) {
+        (Backend::Tract, Some(reason)) if options.ort_library.is_some() => {
+            format!("ONNX Runtime was refused ({reason})")
         }
-        (BackendChoice::Auto, Backend::Tract, _) => match refused.last() {
-            Some(reason) => format!("ONNX Runtime was refused ({reason})"),
-            None => "a tract run was asked for".to_owned(),
-        },
-        (BackendChoice::Auto, Backend::Ort, Precision::Int8) => {
-            "an ONNX Runtime library was found; its CPU provider is fastest with the int8 file".to_owned()
-        }
-        (BackendChoice::Auto, Backend::Ort, _) => "an ONNX Runtime library was found".to_owned(),
-        _ => "as configured".to_owned(),
+        (Backend::Tract, None) if options.ort_library.is_some() => "a tract run was asked for".to_owned(),
+        _ => format!("{library} was found{precision}"),
     }
 }
 
@@ -169,7 +174,7 @@ struct Opening<'a> {
 /// What is learnt on the way.
 #[derive(Default)]
 struct Learnt {
-    nodes: BTreeMap<String, usize>,
+    nodes: BTreeMap<Provider, usize>,
     files: Vec<PathBuf>,
     library: Option<LibraryInfo>,
     one_row: bool,
@@ -180,11 +185,9 @@ impl Opening<'_> {
         let start = Instant::now();
         let mut learnt = Learnt::default();
         let plan = self.plan(&mut learnt)?;
-        let provider = provider_in_use(self.candidate, &learnt.nodes);
-        if provider == Provider::Cpu && self.candidate.provider != Provider::Cpu {
-            let detail = "ONNX Runtime registers it, but computes every node on the CPU".to_owned();
-            return Err(self.provider_error(&learnt.files, detail));
-        }
+        let OpenOptions { require_provider, provider_order, .. } = self.options;
+        let provider = provider_in_use(self.candidate.provider, *require_provider, provider_order, &learnt.nodes)
+            .map_err(|misplaced| self.misplaced(misplaced, &learnt))?;
         let load_ms = milliseconds(start);
         let report = OpenReport {
             model: self.manifest.name.clone(),
@@ -325,6 +328,7 @@ impl Opening<'_> {
                     environment: &environment,
                     model: &self.manifest.name,
                     provider: self.candidate.provider,
+                    allowed: &self.options.provider_order,
                     precision: self.candidate.precision,
                     required: self.options.require_provider.is_some(),
                     threads: self.options.threads,
@@ -333,7 +337,9 @@ impl Opening<'_> {
                 };
                 let (session, nodes) = self.sheltered(path, || OrtSession::open(path, spec, &setup))?;
                 if rows == 1 {
-                    for (provider, count) in nodes {
+                    let engine = nodes.contains_key(Provider::TensorRt.runtime_name());
+                    let graph = engine.then(|| computed_nodes(path)).flatten();
+                    for (provider, count) in nodes_by_provider(&nodes, graph) {
                         *learnt.nodes.entry(provider).or_insert(0) += count;
                     }
                 }
@@ -360,8 +366,32 @@ impl Opening<'_> {
         })
     }
 
+    fn misplaced(&self, misplaced: Misplaced, learnt: &Learnt) -> OpenError {
+        let nodes = placement(&learnt.nodes);
+        match misplaced {
+            Misplaced::Absent => {
+                let detail = format!("ONNX Runtime registers it, but it computes no node of the graph ({nodes})");
+                self.provider_error(&learnt.files, detail)
+            }
+            Misplaced::Unlisted(computes) => {
+                let computes = computes.name();
+                let detail = format!("{computes} computes most of the graph ({nodes}), and is not among the providers");
+                self.provider_error(&learnt.files, detail)
+            }
+            Misplaced::Other(computes) => OpenError::OtherProvider {
+                path: model_file(&learnt.files),
+                required: self.options.require_provider.unwrap_or(self.candidate.provider).name(),
+                computes: computes.name(),
+                nodes,
+            },
+        }
+    }
+
     fn provider_error(&self, files: &[PathBuf], detail: String) -> OpenError {
+        let half = self.options.precision == PrecisionChoice::Fp16;
         let otherwise = match self.options.require_provider {
+            Some(_) if half => "remove require_provider and set precision to \"auto\": nothing else computes fp16",
+            None if half => "set precision to \"auto\" or \"fp32\": nothing else computes fp16",
             Some(_) => "remove require_provider, which permits no other",
             None => "choose another provider",
         };
@@ -387,4 +417,42 @@ fn cache_frames(manifest: &Manifest) -> usize {
     let sampling = &manifest.sampling;
     let span = usize::try_from(sampling.window / sampling.frame_interval().max(1)).unwrap_or(0);
     manifest.frames_per_window().max(span + sampling.snippet + 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_is_that_of_the_provider_and_the_choice() {
+        let library = || OpenOptions { ort_library: Some("/x/libonnxruntime.so".into()), ..OpenOptions::default() };
+        let way = |provider, precision| Candidate { backend: Backend::Ort, provider, precision };
+        let told = |way, options: &OpenOptions| why(way, options, &[]);
+        assert_eq!(
+            told(way(Provider::Cpu, Precision::Int8), &library()),
+            "an ONNX Runtime library was found; its CPU provider is fastest with the int8 file"
+        );
+        let half = way(Provider::TensorRt, Precision::Fp16);
+        assert_eq!(told(half, &library()), "an ONNX Runtime library was found");
+        let int8 = OpenOptions { precision: PrecisionChoice::Int8, ..library() };
+        let configured = "an ONNX Runtime library was found; int8 as configured";
+        for provider in Provider::ALL {
+            assert_eq!(told(way(provider, Precision::Int8), &int8), configured);
+        }
+        assert_eq!(told(half, &OpenOptions { backend: BackendChoice::Ort, ..library() }), "as configured");
+        assert_eq!(told(half, &OpenOptions { only: Some(half), ..library() }), "as configured");
+
+        let tract = |precision| Candidate { backend: Backend::Tract, provider: Provider::Cpu, precision };
+        assert_eq!(
+            told(tract(Precision::Fp32), &OpenOptions::default()),
+            "no ONNX Runtime library was found; tract is fastest with the fp32 file"
+        );
+        let int8 = OpenOptions { precision: PrecisionChoice::Int8, ..OpenOptions::default() };
+        assert_eq!(told(tract(Precision::Int8), &int8), "no ONNX Runtime library was found; int8 as configured");
+        let refused = ["ort/cpu/fp32: no memory".to_owned()];
+        assert_eq!(
+            why(tract(Precision::Fp32), &library(), &refused),
+            "ONNX Runtime was refused (ort/cpu/fp32: no memory)"
+        );
+    }
 }

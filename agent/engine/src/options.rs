@@ -20,11 +20,13 @@ pub enum BackendChoice {
 /// Which file of the package.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PrecisionChoice {
-    /// int8 on ONNX Runtime's CPU provider, fp32 elsewhere.
+    /// fp16 on TensorRT, int8 on ONNX Runtime's CPU provider, fp32 elsewhere.
     #[default]
     Auto,
     /// `[graphs.fp32]`.
     Fp32,
+    /// `[graphs.fp32]`, computed in fp16: by TensorRT alone.
+    Fp16,
     /// `[graphs.int8]`.
     Int8,
 }
@@ -50,7 +52,7 @@ impl Backend {
 }
 
 /// Arithmetic in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Precision {
     /// The fp32 file, computed in fp32.
     Fp32,
@@ -72,10 +74,10 @@ impl Precision {
     }
 }
 
-/// An execution provider of ONNX Runtime.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// An execution provider of ONNX Runtime; the order is from best to last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Provider {
-    /// NVIDIA TensorRT; CUDA takes the nodes it refuses.
+    /// NVIDIA TensorRT; CUDA takes the nodes it refuses, where CUDA is among the providers.
     TensorRt,
     /// NVIDIA CUDA.
     Cuda,
@@ -135,6 +137,8 @@ pub struct OpenOptions {
     pub provider_order: Vec<Provider>,
     /// Anything else is an error.
     pub require_provider: Option<Provider>,
+    /// This way alone, of all that the rest allows: for whoever compares them.
+    pub only: Option<Candidate>,
     /// Threads of one model's computation (ONNX Runtime only; tract has one).
     pub threads: usize,
     /// Most requests in one run of the graph (ONNX Runtime only; tract is fed one at a time).
@@ -153,6 +157,7 @@ impl Default for OpenOptions {
             ort_library: None,
             provider_order: vec![Provider::TensorRt, Provider::Cuda, Provider::Cpu],
             require_provider: None,
+            only: None,
             threads: 1,
             max_batch: 1,
             cache: None,
@@ -200,13 +205,19 @@ impl std::fmt::Display for Candidate {
 }
 
 /// The ways allowed by `options`, best first. Measured (`research/dependencies.md`): int8 is twice as fast as fp32 on
-/// ONNX Runtime's CPU provider, slower than fp32 on tract; TensorRT does best with fp16 of the fp32 file.
+/// ONNX Runtime's CPU provider, slower than fp32 on tract; TensorRT does best with fp16 of the fp32 file. CUDA, the CPU provider
+/// and tract compute in the types that the file has, and no package has a file in fp16.
 ///
 /// # Errors
 /// Options that leave no way.
 pub fn candidates(model: &str, has_int8: bool, options: &OpenOptions) -> Result<Vec<Candidate>, OpenError> {
-    if options.precision == PrecisionChoice::Int8 && !has_int8 {
+    let int8 =
+        options.only.map_or(options.precision == PrecisionChoice::Int8, |only| only.precision == Precision::Int8);
+    if int8 && !has_int8 {
         return Err(OpenError::NoGraph { model: model.to_owned(), precision: "int8" });
+    }
+    if let Some(only) = options.only {
+        return Ok(vec![only]);
     }
     let mut list = Vec::new();
     let ort_wanted = match options.backend {
@@ -224,14 +235,34 @@ pub fn candidates(model: &str, has_int8: bool, options: &OpenOptions) -> Result<
         }
     }
     let gpu_required = options.require_provider.is_some_and(|provider| provider != Provider::Cpu);
-    if options.backend != BackendChoice::Ort && !gpu_required {
+    if options.backend != BackendChoice::Ort && !gpu_required && options.precision != PrecisionChoice::Fp16 {
         let precision = if options.precision == PrecisionChoice::Int8 { Precision::Int8 } else { Precision::Fp32 };
         list.push(Candidate { backend: Backend::Tract, provider: Provider::Cpu, precision });
     }
     if list.is_empty() {
-        return Err(OpenError::Options(no_way(options)));
+        let half = options.precision == PrecisionChoice::Fp16;
+        return Err(OpenError::Options(if half { no_way_in_fp16(options) } else { no_way(options) }));
     }
     Ok(list)
+}
+
+fn no_way_in_fp16(options: &OpenOptions) -> String {
+    let (reason, remedy) = match options.require_provider {
+        _ if options.backend == BackendChoice::Tract => {
+            ("backend is \"tract\"".to_owned(), "set backend to \"auto\" or \"ort\"")
+        }
+        Some(required) if required != Provider::TensorRt => (
+            format!("require_provider = \"{}\" permits no other", required.name()),
+            "set require_provider to \"tensorrt\"",
+        ),
+        _ if !options.provider_order.contains(&Provider::TensorRt) => {
+            ("\"tensorrt\" is not among the providers".to_owned(), "add \"tensorrt\" to them")
+        }
+        _ => ("there is no ONNX Runtime".to_owned(), "set [engine] ort_library"),
+    };
+    format!(
+        "precision = \"fp16\" is TensorRT's alone, and {reason}: {remedy}, or set precision to \"auto\" or \"fp32\""
+    )
 }
 
 fn no_way(options: &OpenOptions) -> String {
@@ -252,6 +283,9 @@ fn ort_precisions(provider: Provider, choice: PrecisionChoice, has_int8: bool) -
     match (choice, provider) {
         (PrecisionChoice::Fp32, _) | (PrecisionChoice::Auto, Provider::Cuda) => &[Precision::Fp32],
         (PrecisionChoice::Int8, _) => &[Precision::Int8],
+        (PrecisionChoice::Fp16, Provider::TensorRt) => &[Precision::Fp16],
+        // The graph itself would have to be in fp16.
+        (PrecisionChoice::Fp16, Provider::Cuda | Provider::Cpu) => &[],
         (PrecisionChoice::Auto, Provider::TensorRt) => &[Precision::Fp16, Precision::Fp32],
         (PrecisionChoice::Auto, Provider::Cpu) if has_int8 => &[Precision::Int8, Precision::Fp32],
         (PrecisionChoice::Auto, Provider::Cpu) => &[Precision::Fp32],
@@ -321,6 +355,39 @@ mod tests {
         assert_eq!(put_off(&alone), None, "nothing else can");
         let tract = OpenOptions { provider_order: only.to_vec(), ..later };
         assert_eq!(put_off(&tract), Some(Provider::TensorRt));
+    }
+
+    #[test]
+    fn fp16_is_tensorrts_alone() {
+        let half = OpenOptions { precision: PrecisionChoice::Fp16, ..with_library() };
+        assert_eq!(names(&half, true), ["ort/tensorrt/fp16"]);
+        assert_eq!(names(&half, false), ["ort/tensorrt/fp16"], "it is made of the fp32 file");
+        let told = |options: &OpenOptions| candidates("m", true, options).unwrap_err().to_string();
+        let line = |reason: &str, remedy: &str| {
+            format!(
+                "precision = \"fp16\" is TensorRT's alone, and {reason}: {remedy}, or set precision to \"auto\" or \"fp32\""
+            )
+        };
+        let tract = OpenOptions { backend: BackendChoice::Tract, ..half.clone() };
+        assert_eq!(told(&tract), line("backend is \"tract\"", "set backend to \"auto\" or \"ort\""));
+        let none = OpenOptions { ort_library: None, ..half.clone() };
+        assert_eq!(told(&none), line("there is no ONNX Runtime", "set [engine] ort_library"));
+        let left_out = OpenOptions { provider_order: vec![Provider::Cuda, Provider::Cpu], ..half.clone() };
+        assert_eq!(told(&left_out), line("\"tensorrt\" is not among the providers", "add \"tensorrt\" to them"));
+        let other = OpenOptions { require_provider: Some(Provider::Cuda), ..half };
+        assert_eq!(
+            told(&other),
+            line("require_provider = \"cuda\" permits no other", "set require_provider to \"tensorrt\"")
+        );
+    }
+
+    #[test]
+    fn one_way_alone_is_what_it_is() {
+        let way = Candidate { backend: Backend::Ort, provider: Provider::Cuda, precision: Precision::Fp32 };
+        assert_eq!(names(&OpenOptions { only: Some(way), ..with_library() }, true), ["ort/cuda/fp32"]);
+        let int8 = OpenOptions { only: Some(Candidate { precision: Precision::Int8, ..way }), ..with_library() };
+        let error = candidates("m", false, &int8).unwrap_err().to_string();
+        assert!(error.starts_with("model m: no [graphs.int8]"), "{error}");
     }
 
     #[test]

@@ -277,6 +277,16 @@ fn options_that_cannot_be_met() {
 }
 
 #[test]
+fn fp16_is_asked_of_tensorrt_alone() {
+    let Some(library) = ort_library() else { return };
+    let options = OpenOptions { provider_order: Provider::ALL.to_vec(), ..ort(&library, PrecisionChoice::Fp16) };
+    let error = Broken::of("tiny-clip").error(&options);
+    let start = "tiny.fp32.onnx: execution provider tensorrt cannot run it: ";
+    let end = "; install what it needs, or set precision to \"auto\" or \"fp32\": nothing else computes fp16";
+    assert!(error.starts_with(start) && error.ends_with(end), "{error}");
+}
+
+#[test]
 fn a_required_provider_is_never_replaced() {
     let Some(library) = ort_library() else { return };
     let package = Broken::of("tiny-clip");

@@ -190,7 +190,7 @@ pub struct EngineArgs {
     /// Inference library.
     #[arg(long, value_enum, default_value_t)]
     pub backend: Backend,
-    /// Which graph of the package.
+    /// Which graph of the package, and how it is computed.
     #[arg(long, value_enum, default_value_t)]
     pub precision: Precision,
     /// ONNX Runtime library to load.
@@ -254,12 +254,17 @@ pub enum ModelCommand {
     #[command(after_help = "Examples:
   kinewatch model check models/falls
   kinewatch model check models/falls --backend ort --precision int8
+  kinewatch model check models/falls --provider tensorrt
   kinewatch model check models/falls --video recorded-by-my-camera.mp4")]
     Check(ModelCheckArgs),
-    /// Measure milliseconds per frame and per window for each back end and precision.
+    /// Measure milliseconds per frame and per window for each back end, provider and precision.
     #[command(after_help = "Examples:
   kinewatch model bench models/falls
-  kinewatch model bench models/falls --backend tract --seconds 10 --json")]
+  kinewatch model bench models/falls --backend tract --seconds 10 --json
+  sudo -u kinewatch kinewatch model bench /usr/share/kinewatch/models/falls --provider tensorrt,cuda
+
+TensorRT builds an engine for each precision, which may take minutes. Run as the daemon's user, the command takes engines from the
+daemon's place and keeps them there.")]
     Bench(ModelBenchArgs),
     /// Print what runs, what is offered, and why an update does not go on.
     #[command(after_help = "Examples:
@@ -364,6 +369,12 @@ pub struct ModelRunArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+    /// Only what runs on these execution providers; one that is not here is a failure then. Default: all that are here.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PROVIDER")]
+    pub provider: Vec<Provider>,
+    /// State directory in which TensorRT's engines are looked for and kept. Default: the daemon's, for its own user.
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
     /// Inference.
     #[command(flatten)]
     pub engine: EngineArgs,
@@ -375,7 +386,7 @@ pub struct ModelBenchArgs {
     /// What to run.
     #[command(flatten)]
     pub run: ModelRunArgs,
-    /// How long each back end and precision is measured.
+    /// How long each back end, provider and precision is measured.
     #[arg(long, default_value_t = 3.0, value_name = "S")]
     pub seconds: f64,
 }

@@ -25,6 +25,7 @@ mod replay;
 mod run;
 mod updates;
 mod version;
+mod ways;
 
 pub(crate) use version::commit as version_commit;
 

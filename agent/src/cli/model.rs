@@ -1,17 +1,19 @@
 //! `kinewatch model`: what a package says of itself, whether it holds here, and how fast it is.
+//!
+//! Opens models in this process, which a broken library may end. Leaves nothing behind but engines ([`super::ways`]).
 
 use std::path::Path;
+use std::time::Duration;
 
 use comfy_table::{Cell, CellAlignment};
 use kinewatch_core::manifest::{Manifest, Overrides};
-use kinewatch_engine::{BackendChoice, BenchResult, OpenOptions, OpenReport, PrecisionChoice};
+use kinewatch_engine::{BenchResult, Model, OpenError, OpenReport};
 use serde_json::{Value, json};
 
-use super::{Failure, ModelBenchArgs, ModelCheckArgs, ModelInfoArgs, ModelRunArgs, Outcome, print};
+use super::ways::{self, Way, Ways};
+use super::{Failure, ModelBenchArgs, ModelCheckArgs, ModelInfoArgs, Outcome, print};
 use crate::chains::{self, Shift};
-use crate::config::file::{Backend, Precision};
-use crate::config::plan::EnginePlan;
-use crate::{inference, models, progress};
+use crate::{models, progress};
 
 /// Verifies a package and gives its contract.
 pub(super) fn open(dir: &Path) -> Result<Manifest, Failure> {
@@ -74,67 +76,98 @@ fn plan(m: &Manifest) -> String {
     format!("{:?}", m.plan).to_lowercase()
 }
 
+/// What came of one way.
+enum Row {
+    /// It was opened.
+    Opened(Box<OpenReport>),
+    /// Its provider is not here, and was not asked for.
+    Absent(String, String),
+    /// It could not be opened.
+    Failed(String, String),
+}
+
+impl Row {
+    fn of((way, outcome): &(Way, Result<OpenReport, OpenError>), asked: bool) -> Self {
+        match outcome {
+            Ok(report) => Self::Opened(Box::new(report.clone())),
+            Err(e @ OpenError::Provider { .. }) if !asked => Self::Absent(way.to_string(), e.to_string()),
+            Err(e) => Self::Failed(way.to_string(), e.to_string()),
+        }
+    }
+
+    fn is_fault(&self) -> bool {
+        match self {
+            Self::Opened(report) => deviates(report),
+            Self::Absent(..) => false,
+            Self::Failed(..) => true,
+        }
+    }
+
+    fn json(&self) -> Value {
+        match self {
+            Self::Opened(report) => check_json(report),
+            Self::Absent(what, why) => json!({ "way": what, "absent": why }),
+            Self::Failed(what, why) => json!({ "way": what, "error": why }),
+        }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        match self {
+            Self::Opened(report) => check_lines(report),
+            Self::Absent(what, why) => vec![format!("{what}: not here: {why}")],
+            Self::Failed(what, why) => vec![format!("{what}: FAILED: {why}")],
+        }
+    }
+}
+
 /// `model check`.
 pub(super) fn check(check: &ModelCheckArgs) -> Outcome {
     let args = &check.run;
-    let manifest = open(&args.dir)?;
-    let mut faults = 0;
-    let mut rows = Vec::new();
-    let mut holds = None;
-    for options in ways(args, &manifest)? {
-        let what = name(&options);
-        match progress::spin(&format!("checking {what}"), || kinewatch_engine::check(&args.dir, &manifest, &options)) {
-            Ok(report) => {
-                faults += usize::from(deviates(&report));
-                if !deviates(&report) {
-                    holds = Some((way(&report), options));
-                }
-                rows.push(Ok(report));
-            }
-            Err(e) => {
-                faults += 1;
-                rows.push(Err((what, e.to_string())));
-            }
-        }
-    }
+    let package = kinewatch_ota::open_verified(&args.dir).map_err(Failure::say)?;
+    let manifest = &package.manifest;
+    let Ways { list, asked } = ways::of(args, manifest, &package.digest)?;
+    let tried = ways::each(list, |way| {
+        progress::spin(&format!("checking {way}"), || kinewatch_engine::check(&args.dir, manifest, &way.options))
+    });
+    let rows: Vec<Row> = tried.iter().map(|one| Row::of(one, asked)).collect();
+    let holds = tried.iter().rev().find_map(|(tried, outcome)| {
+        let report = outcome.as_ref().ok().filter(|report| !deviates(report))?;
+        Some((way(report), &tried.options))
+    });
     let video = check.video.as_deref();
     let shifts = holds.map(|(way, options)| {
         progress::spin("comparing scalers", || {
-            let opened = models::open("check", &args.dir, Overrides::default(), &options)?;
+            let opened = models::open("check", &args.dir, Overrides::default(), options)?;
             anyhow::Ok((way, chains::shifts(opened.loaded, video)?))
         })
     });
     let shifts = shifts.transpose()?;
+    let faults = rows.iter().filter(|row| row.is_fault()).count();
+    let here = rows.iter().filter(|row| !matches!(row, Row::Absent(..))).count();
     if args.json {
-        let ways: Vec<Value> = rows
-            .iter()
-            .map(|r| r.as_ref().map_or_else(|(what, e)| json!({ "way": what, "error": e }), check_json))
-            .collect();
+        let ways: Vec<Value> = rows.iter().map(Row::json).collect();
         let chains = shifts.map(|(way, shifts)| {
             let rows: Vec<Value> = shifts.iter().map(shift_json).collect();
             json!({ "way": way, "on": chains::subject(video), "chains": rows })
         });
-        let value = json!({ "name": manifest.name, "version": manifest.version, "ok": faults == 0, "ways": ways, "other_scalers": chains });
+        let ok = faults == 0 && here > 0;
+        let value = json!({ "name": manifest.name, "version": manifest.version, "ok": ok, "ways": ways, "other_scalers": chains });
         print(&value.to_string())?;
     } else {
         let mut lines =
             vec![format!("{} {}: {} files as packaged", manifest.name, manifest.version, manifest.files.len())];
-        for row in &rows {
-            match row {
-                Ok(r) => lines.extend(check_lines(r)),
-                Err((what, e)) => lines.push(format!("{what}: FAILED: {e}")),
-            }
-        }
+        lines.extend(rows.iter().flat_map(Row::lines));
         if let Some((way, shifts)) = shifts {
             lines.push(format!("other scalers move the logits of {way} on {}:", chains::subject(video)));
             lines.extend(shifts.iter().map(shift_line));
         }
         print(&lines.join("\n"))?;
     }
-    if faults > 0 {
-        Err(Failure::say(format!("{}: {faults} of {} ways to run it do not hold", args.dir.display(), rows.len())))
-    } else {
-        Ok(())
+    let dir = args.dir.display();
+    match (faults, here) {
+        (0, 0) => Err(Failure::say(format!("{dir}: nothing that could run it is here"))),
+        (0, _) => Ok(()),
+        _ => Err(Failure::say(format!("{dir}: {faults} of {here} ways to run it do not hold"))),
     }
 }
 
@@ -147,7 +180,9 @@ fn way(report: &OpenReport) -> String {
 }
 
 fn check_lines(r: &OpenReport) -> Vec<String> {
-    let mut lines = vec![format!("{}: opened in {:.0} ms ({})", way(r), r.load_ms + r.golden_ms, r.why)];
+    let nodes = r.placement().map(|nodes| format!("; {nodes}")).unwrap_or_default();
+    let mut lines = vec![format!("{}: opened in {:.0} ms ({}{nodes})", way(r), r.load_ms + r.golden_ms, r.why)];
+    lines.extend(r.caution().map(|caution| format!("    warning: {caution}")));
     for g in &r.golden {
         let verdict = if g.max_diff <= g.tolerance { "ok" } else { "DIFFERS" };
         lines.push(format!(
@@ -166,7 +201,7 @@ fn check_json(r: &OpenReport) -> Value {
         .map(|g| json!({ "clip": g.clip, "rows": g.rows, "max_diff": g.max_diff, "tolerance": g.tolerance }));
     json!({
         "backend": r.backend.name(), "provider": r.provider.name(), "precision": r.precision.name(), "why": r.why,
-        "refused": r.refused, "load_ms": r.load_ms, "golden": golden.collect::<Vec<_>>(), "ok": !deviates(r),
+        "nodes": r.named_nodes(), "warning": r.caution(), "refused": r.refused, "load_ms": r.load_ms, "golden": golden.collect::<Vec<_>>(), "ok": !deviates(r),
     })
 }
 
@@ -182,24 +217,29 @@ fn shift_json(s: &Shift) -> Value {
 /// `model bench`.
 pub(super) fn bench(args: &ModelBenchArgs) -> Outcome {
     let dir = &args.run.dir;
-    let manifest = open(dir)?;
+    let package = kinewatch_ota::open_verified(dir).map_err(Failure::say)?;
+    let manifest = &package.manifest;
+    let Ways { list, .. } = ways::of(&args.run, manifest, &package.digest)?;
     let mut results = Vec::new();
-    for options in ways(&args.run, &manifest)? {
-        let what = name(&options);
-        let measured = progress::spin(&format!("measuring {what}"), || {
-            let quick = kinewatch_engine::bench(dir, &manifest, &options, 5)?;
+    let measured = ways::each(list, |way| {
+        progress::spin(&format!("measuring {way}"), || {
+            // Opened once: an engine may have to be built for it.
+            let mut model = Model::open(dir, manifest, &way.options)?;
+            let quick = kinewatch_engine::measure(&mut model, dir, manifest, 5, Duration::MAX)?;
             let runs = (args.seconds.clamp(0.1, 600.0) * 1000.0 / quick.wall.median.max(0.01)) as usize;
-            kinewatch_engine::bench(dir, &manifest, &options, runs.clamp(5, 100_000))
-        });
-        match measured {
+            kinewatch_engine::measure(&mut model, dir, manifest, runs.clamp(5, 100_000), Duration::MAX)
+        })
+    });
+    for (way, outcome) in measured {
+        match outcome {
             Ok(result) => results.push(result),
-            Err(e) => eprintln!("kinewatch: {what}: {e}"),
+            Err(e) => eprintln!("kinewatch: {way}: {e}"),
         }
     }
     if results.is_empty() {
         return Err(Failure::say(format!("{}: nothing could be measured", dir.display())));
     }
-    print(&if args.run.json { bench_json(&manifest, &results).to_string() } else { bench_table(&results) })
+    print(&if args.run.json { bench_json(manifest, &results).to_string() } else { bench_table(&results) })
 }
 
 fn bench_table(results: &[BenchResult]) -> String {
@@ -229,48 +269,10 @@ fn bench_table(results: &[BenchResult]) -> String {
 fn bench_json(manifest: &Manifest, results: &[BenchResult]) -> Value {
     let one = |r: &BenchResult| {
         json!({
-            "backend": r.report.backend.name(), "provider": r.report.provider.name(), "precision": r.report.precision.name(), "windows": r.runs,
+            "backend": r.report.backend.name(), "provider": r.report.provider.name(), "precision": r.report.precision.name(),
+            "nodes": r.report.named_nodes(), "windows": r.runs,
             "ms_per_window": r.wall.median, "cpu_ms_per_window": r.cpu.median, "ms_per_frame": r.wall_ms_per_frame(), "cpu_ms_per_frame": r.cpu_ms_per_frame(),
         })
     };
     json!({ "name": manifest.name, "version": manifest.version, "results": results.iter().map(one).collect::<Vec<_>>() })
-}
-
-/// Every back end and precision that the options allow and this machine may have.
-fn ways(args: &ModelRunArgs, manifest: &Manifest) -> Result<Vec<OpenOptions>, Failure> {
-    let plan = EnginePlan::from(&args.engine);
-    let options = inference::open_options(&plan, None)?;
-    kinewatch_engine::check_requires(manifest, &options)
-        .map_err(|e| Failure::say(format!("{}: {e}", args.dir.display())))?;
-    if plan.backend != Backend::Tract && options.ort_library.is_none() {
-        eprintln!(
-            "kinewatch: ONNX Runtime was not found: tract alone is looked at; name the library with --ort-library"
-        );
-    }
-    let backends = [(Backend::Tract, BackendChoice::Tract), (Backend::Ort, BackendChoice::Ort)];
-    let precisions = [(Precision::Fp32, PrecisionChoice::Fp32), (Precision::Int8, PrecisionChoice::Int8)];
-    let mut ways = Vec::new();
-    for (_, backend) in backends.into_iter().filter(|(b, _)| plan.backend == Backend::Auto || plan.backend == *b) {
-        let missing = backend == BackendChoice::Ort && options.ort_library.is_none();
-        if missing || (backend == BackendChoice::Tract && manifest.requires.is_some()) {
-            continue;
-        }
-        for (_, precision) in
-            precisions.into_iter().filter(|(p, _)| plan.precision == Precision::Auto || plan.precision == *p)
-        {
-            let asked = plan.precision == Precision::Int8;
-            // The int8 graph is made for ONNX Runtime; tract runs it more slowly than fp32.
-            let useful = manifest.graphs.int8.is_some() && backend == BackendChoice::Ort;
-            if precision == PrecisionChoice::Fp32 || useful || asked {
-                ways.push(OpenOptions { backend, precision, ..options.clone() });
-            }
-        }
-    }
-    Ok(ways)
-}
-
-fn name(options: &OpenOptions) -> String {
-    let backend = if options.backend == BackendChoice::Ort { "ort" } else { "tract" };
-    let precision = if options.precision == PrecisionChoice::Int8 { "int8" } else { "fp32" };
-    format!("{backend} {precision}")
 }

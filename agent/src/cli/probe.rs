@@ -40,7 +40,7 @@ pub(super) fn model(args: &ModelProbeArgs) -> Outcome {
     let report = opened.loaded.model.report();
     let value = json!({
         "backend": report.backend.name(), "provider": report.provider.name(), "precision": report.precision.name(),
-        "why": report.why, "refused": report.refused, "max_diff": report.golden_max_diff(),
+        "nodes": report.placement(), "warning": report.caution(), "why": report.why, "refused": report.refused, "max_diff": report.golden_max_diff(),
         "tolerance": report.golden.first().map(|golden| golden.tolerance),
     });
     print(&value.to_string())

@@ -251,7 +251,8 @@ pub enum LogFormat {
 pub struct Engine {
     /// Inference library. `auto` takes ONNX Runtime where a usable one is found, else tract, and says which and why.
     pub backend: Backend,
-    /// Which graph of the package. `auto`: int8 on ONNX Runtime where the package has it, fp32 on tract.
+    /// Which graph of the package, and how it is computed. `auto`: fp16 on TensorRT, int8 on ONNX Runtime's CPU provider where the
+    /// package has it, fp32 on CUDA and on tract.
     pub precision: Precision,
     /// `libonnxruntime.so` to load. Default: `ORT_DYLIB_PATH`, then the usual places.
     pub ort_library: Option<PathBuf>,
@@ -294,7 +295,7 @@ pub enum Backend {
     Ort,
 }
 
-/// Which graph of the package.
+/// Which graph of the package, and how it is computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -303,6 +304,8 @@ pub enum Precision {
     Auto,
     /// 32-bit floats.
     Fp32,
+    /// The file of fp32 in 16-bit floats, which TensorRT alone computes.
+    Fp16,
     /// 8-bit integers.
     Int8,
 }

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use super::document::{Document, Problem, Seg, Severity, key};
-use super::file::{Device, File, Log, Platform, Web};
+use super::file::{Backend, Device, File, Log, Platform, Precision, Provider, Web};
 use super::plan::{DevicePlan, EnginePlan, LogPlan, Parts};
 use super::secret::{self, Secret};
 use super::{Environment, Probe, broker, cameras, models, outbox, updates};
@@ -207,6 +207,14 @@ impl Resolver<'_> {
                 format!("[engine] require_provider: \"{word}\" is not among providers; add it there"),
             );
         }
+        if let Some(reason) = no_fp16(engine) {
+            self.error(
+                &at("precision"),
+                format!(
+                    "[engine] precision: \"fp16\" is TensorRT's alone, and {reason}; write \"auto\" or \"fp32\", or change that"
+                ),
+            );
+        }
         EnginePlan {
             backend: engine.backend,
             precision: engine.precision,
@@ -216,6 +224,22 @@ impl Resolver<'_> {
             threads: engine.threads as usize,
             max_batch: engine.max_batch as usize,
         }
+    }
+}
+
+/// What keeps TensorRT out, where fp16 asks for it.
+fn no_fp16(engine: &super::file::Engine) -> Option<&'static str> {
+    if engine.precision != Precision::Fp16 {
+        return None;
+    }
+    if engine.backend == Backend::Tract {
+        Some("backend is \"tract\"")
+    } else if !engine.providers.contains(&Provider::Tensorrt) {
+        Some("\"tensorrt\" is not among providers")
+    } else if engine.require_provider.is_some_and(|required| required != Provider::Tensorrt) {
+        Some("require_provider permits another provider alone")
+    } else {
+        None
     }
 }
 

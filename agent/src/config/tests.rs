@@ -169,6 +169,7 @@ fn every_mistake_says_where_it_is_and_what_to_do() {
         ("log level", format!("[log]\nlevel = \"loud\"\n{GOOD}")),
         ("engine", format!("[engine]\nort_library = \"/nonexistent.so\"\nproviders = [\"cpu\"]\nrequire_provider = \"cuda\"\n{GOOD}")),
         ("no providers", format!("[engine]\nproviders = []\n{GOOD}")),
+        ("fp16 without TensorRT", format!("[engine]\nprecision = \"fp16\"\nproviders = [\"cuda\"]\n{GOOD}")),
         ("state directory", format!("[device]\nstate_dir = \"notmodel/state\"\n{GOOD}")),
     ];
     let told: Vec<String> = cases.iter().map(|(what, text)| format!("## {what}\n{}\n", scene.told(text))).collect();

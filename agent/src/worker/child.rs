@@ -92,6 +92,7 @@ fn measured(job: &Job, dir: &Path, manifest: &Manifest, model: &mut Model) -> Re
         backend: report.backend.name().into(),
         provider: report.provider.name().into(),
         precision: report.precision.name().into(),
+        nodes: report.named_nodes(),
         why: report.why.clone(),
         refused: report.refused.clone(),
         golden_max_diff: report.golden_max_diff(),

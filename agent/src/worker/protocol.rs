@@ -1,5 +1,6 @@
 //! What the two processes say to each other: lines of JSON. Additive: what is not known is ignored.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use kinewatch_core::rollout::Fault;
@@ -76,6 +77,8 @@ pub struct Proof {
     pub provider: String,
     /// `fp32`, `fp16` or `int8`.
     pub precision: String,
+    /// Nodes of the graph by provider; none for tract.
+    pub nodes: BTreeMap<String, usize>,
     /// Why this one.
     pub why: String,
     /// Better ways that were tried and refused, each with its reason.

@@ -25,6 +25,8 @@ pub(crate) struct OrtSetup<'a> {
     /// For the names of cached engines.
     pub(crate) model: &'a str,
     pub(crate) provider: Provider,
+    /// What the caller's list permits beside it.
+    pub(crate) allowed: &'a [Provider],
     pub(crate) precision: Precision,
     /// A node on the CPU is an error.
     pub(crate) required: bool,
@@ -155,7 +157,8 @@ fn commit(path: &Path, setup: &OrtSetup<'_>) -> Result<ort::session::Session, Lo
 
 fn commit_profiled(path: &Path, setup: &OrtSetup<'_>, prefix: &Path) -> Result<ort::session::Session, LoadFailure> {
     let builder = configure(setup, prefix).map_err(|e| load(&e))?;
-    let providers = provider::dispatches(setup.model, setup.provider, setup.precision, setup.batch, setup.place);
+    let OrtSetup { model, provider, allowed, precision, batch, place, .. } = *setup;
+    let providers = provider::dispatches(model, provider, allowed, precision, batch, place);
     let gpu = !providers.is_empty();
     let unavailable = |e: &dyn std::fmt::Display| LoadFailure::Provider(BackendError::new(e));
     let mut builder = builder.with_execution_providers(providers).map_err(|e| unavailable(&e))?;

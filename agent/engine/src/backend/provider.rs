@@ -9,11 +9,12 @@ use crate::options::{Precision, Provider};
 /// Name and value of a provider's option, as ONNX Runtime reads them.
 pub(crate) type ProviderOption = (&'static str, String);
 
-/// Providers to register for a candidate, best first. TensorRT is followed by CUDA for the nodes that it refuses; the
-/// CPU provider is always there and is never registered.
-pub(crate) fn registered(provider: Provider) -> &'static [Provider] {
+/// Providers to register for a candidate, best first. TensorRT is followed by CUDA for the nodes that it refuses, where CUDA is
+/// `allowed`; the CPU provider is always there and is never registered.
+pub(crate) fn registered(provider: Provider, allowed: &[Provider]) -> &'static [Provider] {
     match provider {
-        Provider::TensorRt => &[Provider::TensorRt, Provider::Cuda],
+        Provider::TensorRt if allowed.contains(&Provider::Cuda) => &[Provider::TensorRt, Provider::Cuda],
+        Provider::TensorRt => &[Provider::TensorRt],
         Provider::Cuda => &[Provider::Cuda],
         Provider::Cpu => &[],
     }
@@ -55,6 +56,7 @@ pub(crate) fn cuda_options() -> Vec<ProviderOption> {
 pub(crate) fn dispatches(
     model: &str,
     provider: Provider,
+    allowed: &[Provider],
     precision: Precision,
     rows: usize,
     place: Option<&Place>,
@@ -67,7 +69,7 @@ pub(crate) fn dispatches(
         Provider::Cuda => Some(with_options(CUDA::default(), cuda_options()).build().error_on_failure()),
         Provider::Cpu => None,
     };
-    registered(provider).iter().filter_map(build).collect()
+    registered(provider, allowed).iter().filter_map(build).collect()
 }
 
 fn with_options<E: ArbitrarilyConfigurableExecutionProvider>(provider: E, options: Vec<ProviderOption>) -> E {
@@ -111,12 +113,15 @@ mod tests {
     }
 
     #[test]
-    fn tensorrt_falls_back_to_cuda_and_nothing_registers_the_cpu() {
-        let names = |provider| -> Vec<_> {
-            dispatches("m", provider, Precision::Fp32, 1, None).iter().map(ExecutionProviderDispatch::name).collect()
+    fn tensorrt_falls_back_to_cuda_where_that_is_allowed_and_nothing_registers_the_cpu() {
+        let names = |provider, allowed: &[Provider]| -> Vec<_> {
+            let all = dispatches("m", provider, allowed, Precision::Fp32, 1, None);
+            all.iter().map(ExecutionProviderDispatch::name).collect()
         };
-        assert_eq!(names(Provider::TensorRt), ["TensorrtExecutionProvider", "CUDAExecutionProvider"]);
-        assert_eq!(names(Provider::Cuda), ["CUDAExecutionProvider"]);
-        assert!(names(Provider::Cpu).is_empty());
+        assert_eq!(names(Provider::TensorRt, &Provider::ALL), ["TensorrtExecutionProvider", "CUDAExecutionProvider"]);
+        let without = [Provider::TensorRt, Provider::Cpu];
+        assert_eq!(names(Provider::TensorRt, &without), ["TensorrtExecutionProvider"], "the list leaves CUDA out");
+        assert_eq!(names(Provider::Cuda, &Provider::ALL), ["CUDAExecutionProvider"]);
+        assert!(names(Provider::Cpu, &Provider::ALL).is_empty());
     }
 }

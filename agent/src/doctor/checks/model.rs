@@ -79,8 +79,9 @@ fn opened(output: &Output, model: &ModelPlan, built: &[Provider], took: Duration
     }
     let text = |key: &str| report[key].as_str().unwrap_or("?").to_owned();
     let manifest = &model.manifest;
+    let nodes = report["nodes"].as_str().map(|nodes| format!(" ({nodes})")).unwrap_or_default();
     let on = format!(
-        "{} {}: {} on {}, {}",
+        "{} {}: {} on {}, {}{nodes}",
         manifest.name,
         manifest.version,
         text("precision"),
@@ -93,11 +94,9 @@ fn opened(output: &Output, model: &ModelPlan, built: &[Provider], took: Duration
     let news = |line: &&str| built.iter().any(|provider| line.starts_with(&format!("ort/{}/", provider.name())));
     let refused: Vec<&str> = refused.filter(news).collect();
     let message = format!("{on}; {golden}, opened in {}", duration(took));
-    if refused.is_empty() {
-        about.ok(message)
-    } else {
-        about.warn(format!("{message}; not as preferred: {}", refused.join("; ")))
-    }
+    let preferred = (!refused.is_empty()).then(|| format!("not as preferred: {}", refused.join("; ")));
+    let cautions: Vec<String> = report["warning"].as_str().map(str::to_owned).into_iter().chain(preferred).collect();
+    if cautions.is_empty() { about.ok(message) } else { about.warn(format!("{message}; {}", cautions.join("; "))) }
 }
 
 /// The child's last words, or how it died.
@@ -148,6 +147,17 @@ mod tests {
         let refused = found(&[Provider::Cuda, Provider::Cpu]);
         assert_eq!(refused.verdict, Verdict::Warn);
         assert!(refused.message.ends_with("not as preferred: ort/cuda/fp32: no driver"), "{refused:?}");
+        let shared = output(
+            r#"{"backend":"ort","provider":"cpu","precision":"fp16","max_diff":4e-5,"tolerance":1e-4,"refused":[],
+                "nodes":"tensorrt 7 nodes, cpu 193","warning":"the processor computes most of the graph"}"#,
+        );
+        let shared = opened(&shared, &model, &Provider::ALL, Duration::from_secs(1), &about);
+        assert_eq!(shared.verdict, Verdict::Warn);
+        assert_eq!(
+            shared.message,
+            "tiny-bright 1.0.0: fp16 on ort, cpu (tensorrt 7 nodes, cpu 193); golden clips within 4e-5 (allowed 1e-4), \
+             opened in 1.0 s; the processor computes most of the graph"
+        );
         assert_eq!(
             complaint(&Output { status: ExitStatus::from_raw(11), ..output("") }),
             "opening it killed the test process (signal: 11 (SIGSEGV))"
