@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use kinewatch::clock_journal::ClockJournal;
-use kinewatch::delivery::{self, Command as Tell, Delivery, Disk, FeedOptions, NewEvent, SendOrder};
+use kinewatch::delivery::{self, Command as Tell, Decided, Delivery, Disk, FeedOptions, NewEvent, Queues, SendOrder};
 use kinewatch::health::Shared;
 use kinewatch_core::event::{ActionEvent, ActionStatus, ClockState};
 use kinewatch_core::topic;
@@ -28,6 +28,7 @@ use uuid::Uuid;
 struct Bench {
     runtime: tokio::runtime::Runtime,
     commands: mpsc::Sender<Tell>,
+    decided: mpsc::Sender<Decided>,
     shared: Arc<Shared>,
     thread: std::thread::JoinHandle<()>,
 }
@@ -41,7 +42,9 @@ impl Bench {
         let endpoint = Endpoint::parse(&format!("mqtt://127.0.0.1:{port}")).unwrap();
         let options = Options { window: feed.window, ..Options::new(endpoint, "bench") };
         let (client, mut signals) = Client::spawn(options, runtime.handle());
-        let (commands, queue) = mpsc::channel(delivery::QUEUE);
+        let (commands, command_queue) = mpsc::channel(delivery::QUEUE);
+        let (decided, decision_queue) = mpsc::channel(delivery::QUEUE);
+        let queues = Queues { decided: decision_queue, commands: command_queue };
         let to = commands.clone();
         runtime.spawn(async move {
             while let Some(signal) = signals.recv().await {
@@ -55,10 +58,10 @@ impl Bench {
         let delivery = Delivery::new(disk, keep_until, feed, outgoing, Arc::clone(&shared), (journal, step));
         let handle = runtime.handle().clone();
         let thread = std::thread::spawn(move || {
-            delivery.run(queue, &handle);
+            delivery.run(queues, &handle);
             drop(client);
         });
-        Self { runtime, commands, shared, thread }
+        Self { runtime, commands, decided, shared, thread }
     }
 
     /// Stores `actions` of ten messages each.
@@ -72,7 +75,7 @@ impl Bench {
                     _ => ActionStatus::Updated,
                 };
                 let event = event(action_id, status);
-                self.commands.blocking_send(Tell::Event(Box::new(event))).unwrap();
+                self.decided.blocking_send(Decided::Event(Box::new(event))).unwrap();
             }
         }
     }

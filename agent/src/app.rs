@@ -23,7 +23,7 @@ use crate::clock_journal::ClockJournal;
 use crate::commands;
 use crate::config::diff::Difference;
 use crate::config::plan::{self, Plan};
-use crate::delivery::{self, Command, Delivery, Disk};
+use crate::delivery::{self, Command, Delivery, Disk, Queues};
 use crate::health::{CameraView, Shared};
 use crate::infer::Inference;
 use crate::live::LiveSink;
@@ -87,6 +87,7 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
 
     let (mut client, mqtt_signals) = Client::spawn(broker::options(&plan, &shared, session), runtime.handle());
     let (commands, command_queue) = mpsc::channel(delivery::QUEUE);
+    let (decided, decision_queue) = mpsc::channel(delivery::QUEUE);
     let (updates, update_queue) = updates::requests();
     let parts = {
         let (shared, delivery, cameras) = (Arc::clone(&shared), commands.clone(), requests.clone());
@@ -105,7 +106,8 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
     let (keep_until, feed) = (plan.outbox.store.keep_until, plan.outbox.feed(plan.mqtt.window));
     let delivery = Delivery::new(disk, keep_until, feed, client.outgoing(), Arc::clone(&shared), (journal, step));
     let handle = runtime.handle().clone();
-    let store_thread = Worker::spawn("store", move || delivery.run(command_queue, &handle))?;
+    let queues = Queues { decided: decision_queue, commands: command_queue };
+    let store_thread = Worker::spawn("store", move || delivery.run(queues, &handle))?;
 
     // The start is a reload from nothing: everything is opened before the first thread that works on frames.
     let engines = inference::engines(&plan.device.state_dir);
@@ -147,7 +149,7 @@ pub fn run(plan: Plan, options: &RunOptions) -> anyhow::Result<()> {
             }
         };
     let mailbox = Arc::new(Mailbox::new(MAILBOX_FRAMES, Overflow::DropOldest));
-    let sink = LiveSink::new(Arc::clone(&shared), commands.clone(), device_clock, options.scores.as_deref());
+    let sink = LiveSink::new(Arc::clone(&shared), decided, device_clock, options.scores.as_deref());
     let inference = Inference::new(Arc::clone(&mailbox), sink, Arc::clone(&shared));
     let infer_thread = Worker::spawn("infer", move || inference.run())?;
     let mut cameras = Cameras::new(Arc::clone(&mailbox), Arc::clone(&shared));
@@ -247,7 +249,6 @@ fn close(runtime: Runtime, closing: Closing) {
         if let Some(client) = Arc::into_inner(client) {
             client.stop(FAREWELL).await;
         }
-        // A store that cannot write does not read its queue either; it sees `stopping`.
         let _late = tokio::time::timeout(STORE_STOP, commands.send(Command::Stop)).await;
     });
     let _told = store_thread.join(STORE_STOP);

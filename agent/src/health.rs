@@ -255,7 +255,11 @@ impl Shared {
     /// Why events wait in memory, in one line.
     #[must_use]
     pub fn unstored(&self) -> Option<String> {
-        self.store.fault().map(|fault| format!("events cannot be stored: {fault}"))
+        let fault = self.store.fault()?;
+        // A store that is back works the events off: until then they wait for nothing but their turn.
+        let full =
+            if self.store.memory_full.load(Relaxed) { "; memory is full of them, so nothing is watched" } else { "" };
+        Some(format!("events cannot be stored: {fault}{full}"))
     }
 
     /// The models that give nothing but failures, in one line.
@@ -377,6 +381,21 @@ mod tests {
         assert!(shared.is_ready());
         shared.cameras.load()[0].dropped[0].failing.store(true, Relaxed);
         assert_eq!(shared.unready().as_deref(), Some("model falls fails at front"));
+        shared.cameras.load()[0].dropped[0].failing.store(false, Relaxed);
+        let path = std::path::PathBuf::from("/var");
+        let error = kinewatch_store::StoreError::DiskFull { path }.to_string();
+        let status = kinewatch_core::event::StoreStatus {
+            state: kinewatch_core::event::StoreCondition::Full,
+            since: String::new(),
+            path: "/var".into(),
+            error: Some(error.clone()),
+            set_aside: None,
+            session: 1,
+        };
+        shared.store.status.store(Some(Arc::new(status)));
+        assert_eq!(shared.unready(), Some(format!("events cannot be stored: {error}")));
+        shared.store.memory_full.store(true, Relaxed);
+        assert!(shared.unready().unwrap().ends_with("; memory is full of them, so nothing is watched"));
         shared.stopping.store(true, Relaxed);
         assert_eq!(shared.unready().as_deref(), Some("stopping"));
     }

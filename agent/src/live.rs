@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::analytics::{FAILING_AFTER_S, ModelTurn, Origin, Sink, Tried, WindowDrop};
 use crate::clock;
-use crate::delivery::{Command, NewEvent};
+use crate::delivery::{Decided, NewEvent};
 use crate::health::{ActiveAction, CameraView, ModelView, Shared};
 use crate::scores::ScoresWriter;
 
@@ -27,7 +27,7 @@ use crate::scores::ScoresWriter;
 #[derive(Debug)]
 pub struct LiveSink {
     shared: Arc<Shared>,
-    commands: mpsc::Sender<Command>,
+    decided: mpsc::Sender<Decided>,
     /// By slot.
     cameras: Vec<Option<LiveCamera>>,
     /// By slot.
@@ -88,20 +88,15 @@ impl OpenAction {
 }
 
 impl LiveSink {
-    /// A sink that sends to `commands`, dates by `clock`, and writes scores of every camera into the folder `scores` when
+    /// A sink that sends to `decided`, dates by `clock`, and writes scores of every camera into the folder `scores` when
     /// one is given.
     #[must_use]
-    pub fn new(
-        shared: Arc<Shared>,
-        commands: mpsc::Sender<Command>,
-        clock: DeviceClock,
-        scores: Option<&Path>,
-    ) -> Self {
+    pub fn new(shared: Arc<Shared>, decided: mpsc::Sender<Decided>, clock: DeviceClock, scores: Option<&Path>) -> Self {
         let scores = scores.map(ScoresWriter::in_folder);
         let (cameras, models) = (Vec::new(), Vec::new());
         let clock_state = clock::state();
         let (read_clocks, time_of_day) = (clock::both_ns as fn() -> _, None);
-        Self { shared, commands, cameras, models, clock, read_clocks, clock_state, time_of_day, scores }
+        Self { shared, decided, cameras, models, clock, read_clocks, clock_state, time_of_day, scores }
     }
 
     /// What `slot` is from here on; the one before has no open action any more.
@@ -165,24 +160,25 @@ impl LiveSink {
         if let Some(step) = self.clock.look(mono_ns, wall_ns, self.clock_state.synced) {
             self.shared.clock_steps.fetch_add(1, Relaxed);
             // In the same queue as events: what is in front of it bears the old time.
-            let _stopping = send(&self.commands, &self.shared.stages.inference, Command::ClockStepped(step));
+            let _stopping = send(&self.decided, &self.shared.stages.inference, Decided::ClockStepped(step));
         }
         wall_ns
     }
 }
 
-/// Waits while the queue is full. Then it is the store that makes no progress, and its own beat that tells.
+/// Waits while the queue is full: for a disk that fails as long as it does, which `/readyz` says. A thread of the store that hangs
+/// is told by its own beat.
 fn send(
-    commands: &mpsc::Sender<Command>,
+    queue: &mpsc::Sender<Decided>,
     inference: &Beat,
-    command: Command,
-) -> Result<(), mpsc::error::SendError<Command>> {
-    let command = match commands.try_send(command) {
-        Err(mpsc::error::TrySendError::Full(command)) => command,
+    decided: Decided,
+) -> Result<(), mpsc::error::SendError<Decided>> {
+    let decided = match queue.try_send(decided) {
+        Err(mpsc::error::TrySendError::Full(decided)) => decided,
         sent => return sent.map_err(|error| mpsc::error::SendError(error.into_inner())),
     };
     inference.rest(Instant::now());
-    let sent = commands.blocking_send(command);
+    let sent = queue.blocking_send(decided);
     inference.touch(Instant::now());
     sent
 }
@@ -220,7 +216,7 @@ impl Sink for LiveSink {
         let clocks = Clocks { map: origin.clock, state: &self.clock_state, wall_minus_mono_ns, now_unix_ns };
         let event = action_event(context, decision, origin.session, &clocks, ids, 0);
         let topic = context.topic(decision);
-        if send(&self.commands, &self.shared.stages.inference, Command::Event(Box::new(NewEvent { topic, event })))
+        if send(&self.decided, &self.shared.stages.inference, Decided::Event(Box::new(NewEvent { topic, event })))
             .is_err()
         {
             self.shared.delivery.decisions_lost.fetch_add(1, Relaxed);
@@ -336,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_step_is_told_between_the_events_of_before_and_of_after() {
-        let (commands, mut queue) = mpsc::channel(8);
+        let (decided, mut queue) = mpsc::channel(8);
         let view = Arc::new(CameraView::new("front", "test:", vec!["m".into()], vec!["wave".into()]));
         let shared = Arc::new(Shared::new("g", "d", "b", vec![], vec![]));
         let model = ModelRef { name: "m".into(), version: "1".into(), sha256: "0".into(), accel: "none".into() };
@@ -345,7 +341,7 @@ mod tests {
         let context = EventContext { group, device, camera, model, labels, label_ids };
         let synced = clock::state().synced;
         let clock = DeviceClock::new(10 * S, 1_000 * S, synced);
-        let mut sink = LiveSink::new(Arc::clone(&shared), commands, clock, None);
+        let mut sink = LiveSink::new(Arc::clone(&shared), decided, clock, None);
         sink.set_camera(0, Some(LiveCamera::new(Arc::clone(&view), vec![context])));
         sink.read_clocks = || (10 * S, WALL_NS.load(Relaxed));
         let mut map = ClockMap::new();
@@ -357,11 +353,10 @@ mod tests {
         sink.decision(origin, &decision(2));
         drop(sink);
         let mut told = Vec::new();
-        while let Ok(command) = queue.try_recv() {
-            told.push(match command {
-                Command::Event(new) => new.event.data.start.time[11..19].to_owned(),
-                Command::ClockStepped(step) => format!("{} s", step.step_ns() / S),
-                other => format!("{other:?}"),
+        while let Ok(decided) = queue.try_recv() {
+            told.push(match decided {
+                Decided::Event(new) => new.event.data.start.time[11..19].to_owned(),
+                Decided::ClockStepped(step) => format!("{} s", step.step_ns() / S),
             });
         }
         // 8 s of the monotonic clock, less the 40 ms assumed.

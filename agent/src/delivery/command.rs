@@ -1,10 +1,12 @@
-//! What the store thread is told, and what it answers. Sent by the inference thread and by tasks of the control runtime.
+//! What the store thread is told, and what it answers. Decisions come from the inference thread, everything else from tasks of
+//! the control runtime, through a queue of its own: a disk that fails for long holds up decisions, and neither the broker's
+//! answers nor a stop.
 
 use kinewatch_core::event::ActionEvent;
 use kinewatch_core::time::ClockStep;
 use kinewatch_mqtt::Signal;
 use serde::Serialize;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 /// An event that has no sequence number yet.
 #[derive(Debug)]
@@ -15,14 +17,19 @@ pub struct NewEvent {
     pub event: ActionEvent,
 }
 
-/// What the store thread is told. While the store is away and memory is full the thread takes no commands, so whoever
-/// waits for an answer does so with a deadline.
+/// What inference hands over, in its order. While the store is away and memory is full none is taken, so its sender waits.
 #[derive(Debug)]
-pub enum Command {
+pub enum Decided {
     /// Store this, then publish it.
     Event(Box<NewEvent>),
     /// The system clock was set: events before this bear the old time.
     ClockStepped(ClockStep),
+}
+
+/// What else the store thread is told. Taken whatever the disk does, unless the thread itself hangs in it: whoever waits for an
+/// answer does so with a deadline.
+#[derive(Debug)]
+pub enum Command {
     /// From the MQTT client.
     Signal(Signal),
     /// A consumer has everything up to and including this sequence number; with `[outbox] keep_until = "consumer"` it
@@ -44,6 +51,15 @@ pub enum Command {
     Drain(oneshot::Sender<()>),
     /// Store what is queued and end.
     Stop,
+}
+
+/// The thread's ends of the queues, each of [`super::QUEUE`].
+#[derive(Debug)]
+pub struct Queues {
+    /// From inference.
+    pub decided: mpsc::Receiver<Decided>,
+    /// From everybody else.
+    pub commands: mpsc::Receiver<Command>,
 }
 
 /// What a consumer's acknowledgement did.

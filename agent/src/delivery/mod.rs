@@ -2,11 +2,14 @@
 //!
 //! The `store` thread owns the SQLite store ([`Disk`]) and the feeder. Decisions come to it through a bounded queue (the
 //! sender waits: every event beats fresh frames) and are on disk before anything is published. While there is no store
-//! they wait in memory, and nothing is published. The outbox is the only truth: after each connect the feeder starts again at
-//! the oldest row without an acknowledgement. Nothing here knows models or frames. `agent/design/outbox.md` has the why.
+//! they wait in memory, and nothing is published; when that is full, none is taken, and everything else goes on. The outbox is
+//! the only truth: after each connect the feeder starts again at the oldest row without an acknowledgement. Nothing here knows
+//! models or frames. `agent/design/outbox.md` has the why.
 
+mod asked;
 mod command;
 mod disk;
+mod dropped;
 mod feeder;
 mod message;
 mod rate;
@@ -21,12 +24,13 @@ use std::time::{Duration, Instant};
 
 use kinewatch_core::time::ClockStep;
 use kinewatch_mqtt::{Outgoing, Signal};
-use kinewatch_store::{Draft, Gap, KeepUntil, Stamp, Status, StoreError, StoreOptions};
+use kinewatch_store::{Draft, KeepUntil, Stamp, Status, StoreError, StoreOptions};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-pub use self::command::{Command, ConsumerAck, NewEvent, Resending};
+use self::asked::Asked;
+pub use self::command::{Command, ConsumerAck, Decided, NewEvent, Queues, Resending};
 use self::disk::Look;
 pub use self::disk::{Disk, condition, database};
 pub use self::feeder::{FeedOptions, SendOrder};
@@ -35,12 +39,14 @@ use crate::clock::wall_ns;
 use crate::clock_journal::ClockJournal;
 use crate::health::{DeliveryView, Shared};
 
-/// Commands that may wait for the store thread before their sender does; and events that wait for the store.
+/// What may wait for the store thread in each of its queues before the sender does; and events that wait for the store.
 pub const QUEUE: usize = 1024;
 /// Events stored in one transaction at most.
 const GROUP: usize = 64;
 /// How long the thread sleeps when nothing comes; its heartbeat is not older than this.
 const IDLE: Duration = Duration::from_secs(1);
+/// How soon a stop is noticed while no decision is taken.
+const HELD: Duration = Duration::from_millis(100);
 /// How often what is too old is looked for.
 const TIDY: Duration = Duration::from_secs(60);
 
@@ -81,11 +87,11 @@ struct Answers {
     refused: Vec<(u64, Kind, u8)>,
 }
 
-/// What a consumer asks of the store.
-#[derive(Debug)]
-enum Asked {
-    Consumed(u64, oneshot::Sender<Result<ConsumerAck, String>>),
-    Resend(u64, oneshot::Sender<Result<Resending, String>>),
+/// What has woken the thread.
+enum First {
+    Command(Option<Command>),
+    Decided(Decided),
+    Nothing,
 }
 
 impl Delivery {
@@ -119,35 +125,62 @@ impl Delivery {
         }
     }
 
-    /// Serves commands until [`Command::Stop`]; the heartbeat is touched at least once a second.
-    pub fn run(mut self, mut commands: mpsc::Receiver<Command>, runtime: &Handle) {
+    /// Serves both queues until [`Command::Stop`]; the heartbeat is touched at least once a second, whatever the disk does but
+    /// hang.
+    pub fn run(mut self, mut queues: Queues, runtime: &Handle) {
         self.alive();
         self.work();
         let mut stopping = false;
         while !stopping {
-            let wait = self.rest();
-            if self.unsaved.len() >= QUEUE {
-                // A disk that fails for long: senders wait, so frames are lost and no event is.
-                runtime.block_on(async { tokio::time::sleep(wait).await });
-                stopping = self.shared.stopping.load(Relaxed);
-            } else {
-                match runtime.block_on(async { tokio::time::timeout(wait, commands.recv()).await }) {
-                    Ok(Some(command)) => stopping = self.take(command),
-                    Ok(None) => stopping = true,
-                    Err(_) => {}
-                }
-            }
-            while !stopping && self.unsaved.len() < QUEUE {
-                let Ok(command) = commands.try_recv() else { break };
-                stopping = self.take(command);
-            }
+            stopping = self.listen(&mut queues, runtime);
             self.work();
             self.alive();
         }
-        while let Ok(command) = commands.try_recv() {
-            self.take(command);
+        // Who comes from here on is told that nobody listens, and counts it.
+        queues.decided.close();
+        while let Some(decided) = queues.decided.blocking_recv() {
+            self.decided(decided);
         }
         self.finish();
+    }
+
+    /// Waits until there is something to do, and takes what has come. Whether it is time to end.
+    fn listen(&mut self, queues: &mut Queues, runtime: &Handle) -> bool {
+        let Queues { decided, commands } = queues;
+        let takes = self.takes_decisions();
+        let wait = if takes { self.rest() } else { self.rest().min(HELD) };
+        let first = runtime.block_on(async {
+            let next = async {
+                tokio::select! {
+                    command = commands.recv() => First::Command(command),
+                    Some(decided) = decided.recv(), if takes => First::Decided(decided),
+                }
+            };
+            tokio::time::timeout(wait, next).await.unwrap_or(First::Nothing)
+        });
+        let mut stopping = false;
+        match first {
+            First::Command(Some(command)) => stopping = self.take(command),
+            First::Command(None) => stopping = true,
+            First::Decided(decided) => self.decided(decided),
+            First::Nothing => {}
+        }
+        while !stopping && let Ok(command) = commands.try_recv() {
+            stopping = self.take(command);
+        }
+        // After the commands: who asks for a drain has handed over all its decisions before.
+        while self.takes_decisions()
+            && let Ok(decided) = decided.try_recv()
+        {
+            self.decided(decided);
+        }
+        stopping
+    }
+
+    /// Not while memory is full: then inference waits, so that frames are lost and no event is. A stop has no time for that, and
+    /// what may still come of it is little: the ends of what is open.
+    fn takes_decisions(&self) -> bool {
+        self.unsaved.len() < QUEUE || self.shared.stopping.load(Relaxed)
     }
 
     fn alive(&self) {
@@ -174,10 +207,15 @@ impl Delivery {
         due.map_or(IDLE, |due| due.saturating_duration_since(Instant::now()).min(IDLE))
     }
 
+    fn decided(&mut self, decided: Decided) {
+        match decided {
+            Decided::Event(event) => self.unsaved.push(*event),
+            Decided::ClockStepped(step) => self.steps.push((step, self.unsaved.len())),
+        }
+    }
+
     fn take(&mut self, command: Command) -> bool {
         match command {
-            Command::Event(event) => self.unsaved.push(*event),
-            Command::ClockStepped(step) => self.steps.push((step, self.unsaved.len())),
             Command::Signal(signal) => self.signal(signal),
             Command::Consumed { up_to, reply } => self.asked.push(Asked::Consumed(up_to, reply)),
             Command::Resend { from, reply } => self.asked.push(Asked::Resend(from, reply)),
@@ -330,7 +368,7 @@ impl Delivery {
                     Status::Started | Status::Updated => self.open.insert(new.event.data.action_id),
                 };
             }
-            self.note_dropped(&appended.dropped);
+            dropped::note(self.view(), &appended.dropped);
         }
         Ok(())
     }
@@ -358,36 +396,6 @@ impl Delivery {
         Ok(())
     }
 
-    /// Serves what consumers have asked for.
-    fn answer(&mut self) -> Result<(), StoreError> {
-        let Some(store) = self.disk.store() else { return Ok(()) };
-        for asked in self.asked.drain(..) {
-            let fault = match (&asked, self.keep_until) {
-                (_, KeepUntil::Broker) => Some(NOT_KEPT.to_owned()),
-                (Asked::Consumed(number, _) | Asked::Resend(number, _), _) if *number > store.last_sequence() => {
-                    Some(format!("the newest sequence number is {}", store.last_sequence()))
-                }
-                _ => None,
-            };
-            match (asked, fault) {
-                (Asked::Consumed(_, reply), Some(fault)) => reply.send(Err(fault)).unwrap_or_default(),
-                (Asked::Resend(_, reply), Some(fault)) => reply.send(Err(fault)).unwrap_or_default(),
-                (Asked::Consumed(up_to, reply), None) => {
-                    let done = store.consumed(up_to)?;
-                    let ack = ConsumerAck { up_to, released: done.released, kept: done.kept };
-                    reply.send(Ok(ack)).unwrap_or_default();
-                }
-                (Asked::Resend(from, reply), None) => {
-                    let again = store.resend(from)?;
-                    self.feeder.back_to(again.first.unwrap_or(u64::MAX));
-                    let sending = Resending { from, first: again.first, messages: again.messages };
-                    reply.send(Ok(sending)).unwrap_or_default();
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn tidy(&mut self) -> Result<(), StoreError> {
         if self.tidied.elapsed() < TIDY {
             return Ok(());
@@ -396,39 +404,14 @@ impl Delivery {
         let Some(store) = self.disk.store() else { return Ok(()) };
         let dropped = store.tidy(&now)?;
         self.tidied = Instant::now();
-        self.note_dropped(&dropped);
+        dropped::note(self.view(), &dropped);
         Ok(())
-    }
-
-    /// Whoever asks while there is no store learns why.
-    fn refuse(&mut self) {
-        if self.asked.is_empty() {
-            return;
-        }
-        let why = format!("the store is away: {}", self.shared.store.fault().unwrap_or_default());
-        for asked in self.asked.drain(..) {
-            let _gone = match asked {
-                Asked::Consumed(_, reply) => reply.send(Err(why.clone())).is_err(),
-                Asked::Resend(_, reply) => reply.send(Err(why.clone())).is_err(),
-            };
-        }
-    }
-
-    fn note_dropped(&self, dropped: &[Gap]) {
-        for gap in dropped {
-            self.view().note_dropped(gap);
-            let why = match gap.reason.as_str() {
-                "age" => "they have waited longer than [outbox] max_age_d",
-                _ => "the outbox is over its quota, [outbox] max_mb",
-            };
-            let (first, last) = (gap.first, gap.last);
-            tracing::error!(first, last, reason = gap.reason, "events dropped, and stated on sys/gap: {why}");
-        }
     }
 
     fn note_outbox(&mut self) {
         let now = self.disk.stamp();
         let view = &self.shared.delivery;
+        self.note_memory();
         self.shared.store.waiting.store(self.unsaved.len() as u64, Relaxed);
         let Some(stats) = self.disk.store().map(|store| store.stats()) else { return };
         view.outbox_messages.store(stats.waiting, Relaxed);
@@ -439,13 +422,27 @@ impl Delivery {
         view.outbox_oldest_boot_ns.set(stats.oldest.map(since));
     }
 
+    /// Says when memory is full of events that cannot be stored, and when no longer.
+    fn note_memory(&self) {
+        let full = self.unsaved.len() >= QUEUE;
+        if self.shared.store.memory_full.swap(full, Relaxed) == full {
+            return;
+        }
+        if full {
+            tracing::error!(
+                events = self.unsaved.len(),
+                "memory is full of events that cannot be stored: nothing is watched until the store is back; frames are left out \
+                 and counted, events are not lost"
+            );
+        } else {
+            tracing::warn!("the events that waited in memory are stored: it is watched again");
+        }
+    }
+
     fn view(&self) -> &DeliveryView {
         &self.shared.delivery
     }
 }
-
-const NOT_KEPT: &str =
-    "messages are kept until the broker has them; set [outbox] keep_until = \"consumer\" to acknowledge them yourself";
 
 fn draft<'a>(new: &'a NewEvent, build: &'a dyn Fn(u64, u32) -> Vec<u8>) -> Draft<'a> {
     let data = &new.event.data;

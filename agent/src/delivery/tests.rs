@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 mod disk;
+mod held;
 
 use super::message::tests::example;
 use super::*;
@@ -61,7 +62,7 @@ impl Bench {
         let mut event = example();
         (event.id, event.data.action_id, event.data.status) = (Uuid::now_v7(), Uuid::from_u128(action), status);
         event.data.rev = 0;
-        self.delivery.take(Command::Event(Box::new(NewEvent { topic: format!("t/{action}"), event })));
+        self.delivery.decided(Decided::Event(Box::new(NewEvent { topic: format!("t/{action}"), event })));
     }
 
     fn started(&mut self, actions: std::ops::Range<u128>) {

@@ -83,6 +83,8 @@ pub struct StoreView {
     pub status: ArcSwapOption<StoreStatus>,
     /// Events in memory that wait to be stored.
     pub waiting: AtomicU64,
+    /// Memory holds as many as it may: inference waits, and nothing is watched.
+    pub memory_full: AtomicBool,
     /// Attempts to open, read or write that failed, by [`StoreView::KINDS`].
     errors: [AtomicU64; StoreView::KINDS.len()],
 }

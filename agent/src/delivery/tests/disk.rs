@@ -190,7 +190,7 @@ fn events_that_wait_for_the_disk_are_counted_as_of_before_the_step() {
     fs::write(&state, "in the way").unwrap();
     bench.started(1..2);
     let step = bench.clock.look(0, 3_600_000_000_000, true).unwrap();
-    bench.delivery.take(Command::ClockStepped(step));
+    bench.delivery.decided(Decided::ClockStepped(step));
     bench.started(2..3);
     assert!(bench.shared.clock.load_full().unwrap().steps.is_empty(), "nobody knows its number yet");
     fs::remove_file(&state).unwrap();
