@@ -323,11 +323,19 @@ impl Delivery {
         }
         let ours = |id: &str| Uuid::parse_str(id).is_ok_and(|id| self.open.contains(&id));
         let clock = self.clock.record();
-        let recovered: Vec<_> = left
-            .iter()
-            .filter(|action| !ours(&action.action_id))
-            .filter_map(|action| message::recovered(action, clock, wall_ns()))
-            .collect();
+        let (mut recovered, mut unreadable) = (Vec::new(), Vec::new());
+        for action in left.iter().filter(|action| !ours(&action.action_id)) {
+            match message::recovered(action, clock, wall_ns()) {
+                Some(ended) => recovered.push(ended),
+                None => unreadable.push(action),
+            }
+        }
+        // Before anything else that cannot be taken back: it may fail, and is then done again.
+        if !unreadable.is_empty() {
+            let now = self.disk.stamp();
+            let Some(store) = self.disk.store() else { return Ok(()) };
+            store.give_up(&now, &unreadable)?;
+        }
         if !recovered.is_empty() {
             tracing::warn!(actions = recovered.len(), "actions left open by the last run are ended with `recovered`");
         }
