@@ -25,6 +25,8 @@ use mount::Mount;
 const SOON: Duration = Duration::from_secs(15);
 /// Part of the rate of inference that must stay.
 const UNCHANGED: f64 = 0.9;
+/// From when memory is full: its queue fills too, and then inference waits for longer than a stage may hang.
+const HELD_UP: Duration = Duration::from_secs(45);
 const STORE: &str = "kinewatch/v1/test/box/store";
 const STATUS: &str = "kinewatch/v1/test/box/status";
 
@@ -49,6 +51,31 @@ pub(crate) fn full(context: &Context) -> anyhow::Result<Outcome> {
     let works = stage.works_again()?;
     let judged = stage.finish(context, Loss::None)?;
     Ok(Outcome::new(tried, format!("said after {said:.1} s, works again {works:.1} s after there was space; {judged}")))
+}
+
+/// No space left for so long that memory is full of events: inference waits, longer than a stage may hang, and the process lives.
+pub(crate) fn full_for_long(context: &Context) -> anyhow::Result<Outcome> {
+    let tried = "disk full until memory is full of events, then space again";
+    let Some(mount) = Mount::tmpfs(&context.folder.join("disk"), 96) else { return Ok(not_tried(tried)) };
+    let mut stage = Stage::with(context, &mount.path, &busy())?;
+    let filler = mount.path.join("filler");
+    fill(&filler)?;
+    let held = |agent: &Agent| agent.get("/readyz").is_some_and(|(_, body)| body.contains("nothing is watched"));
+    let filled = wait_until("memory to be full", PATIENCE, || held(&stage.agent))?;
+    ensure!(stage.agent.has_said("memory is full of events"), "the log does not say that memory is full");
+    pause(HELD_UP);
+    stage.agent.must_live()?;
+    ensure!(held(&stage.agent), "inference goes on, and its events have no place");
+    fs::remove_file(&filler)?;
+    let works = stage.works_again()?;
+    let judged = stage.finish(context, Loss::None)?;
+    let (filled, held_s) = (filled.as_secs_f64(), HELD_UP.as_secs());
+    Ok(Outcome::new(
+        tried,
+        format!(
+            "memory full after {filled:.0} s, held up for {held_s} s, works again {works:.1} s after there was space; {judged}"
+        ),
+    ))
 }
 
 /// The kernel takes the file system for broken and makes it read-only; later another is mounted in its place.
@@ -134,25 +161,37 @@ enum Loss {
     Stated,
 }
 
+/// Two cameras whose picture changes, and one that shows an action without an end.
+fn few() -> String {
+    let sources = [("a", "blink"), ("b", "blink"), ("white", "white")];
+    sources.map(|(name, picture)| camera(name, picture, 12)).concat()
+}
+
+/// Enough to fill memory with events in half a minute.
+fn busy() -> String {
+    (0..8).map(|n| camera(&format!("blink-{n}"), "blink", 25)).collect()
+}
+
+fn camera(name: &str, picture: &str, fps: u32) -> String {
+    format!("\n[[camera]]\nname = \"{name}\"\nsource = \"test:{picture}?size=64x48&fps={fps}\"\n")
+}
+
 impl Stage {
     fn start(context: &Context, disk: &Path) -> anyhow::Result<Self> {
+        Self::with(context, disk, &few())
+    }
+
+    fn with(context: &Context, disk: &Path, cameras: &str) -> anyhow::Result<Self> {
         let folder = context.folder.as_path();
         let broker = Mosquitto::start(folder)?;
         let recorder = Recorder::start(broker.port, folder)?;
         let line = Proxy::start(([127, 0, 0, 1], broker.port).into());
         let package = media::hasty_package(folder)?;
-        let mut config = format!(
-            "[mqtt]\nurl = \"mqtt://{}\"\n\n[engine]\nbackend = \"tract\"\n\n[[model]]\nname = \"m\"\npath = \"{}\"\n",
+        let config = format!(
+            "[mqtt]\nurl = \"mqtt://{}\"\n\n[engine]\nbackend = \"tract\"\n\n[[model]]\nname = \"m\"\npath = \"{}\"\n{cameras}",
             line.address,
             package.display()
         );
-        for (name, source) in [
-            ("a", "test:blink?size=64x48&fps=12"),
-            ("b", "test:blink?size=64x48&fps=12"),
-            ("white", "test:white?size=64x48&fps=12"),
-        ] {
-            config += &format!("\n[[camera]]\nname = \"{name}\"\nsource = \"{source}\"\n");
-        }
         let setup = Setup::new(folder, config).with_state(disk.join("state"));
         let agent = setup.start_ready()?;
         recorder.wait("events", PATIENCE, |heard| heard.checker.distinct() > 10)?;

@@ -49,6 +49,7 @@ const SCENARIOS: &[Scenario] = &[
     waits("rtsp-garbage", |c| rtsp::run(&rtsp::GARBAGE, c)),
     waits("rtsp-names", rtsp::names),
     waits("disk-full", disk::full),
+    waits("disk-full-long", disk::full_for_long),
     waits("disk-read-only", disk::read_only),
     waits("disk-hangs", disk::hangs),
     waits("disk-damaged", disk::damaged),

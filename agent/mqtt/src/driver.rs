@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::backoff::{Backoff, Breaks, LATELY};
+use crate::blame::Blame;
 use crate::choice::{Answer, Choice, Next};
 use crate::client::{Incoming, Outgoing, Reply, Signal, Stopped};
 use crate::deferral::Deferrals;
@@ -52,6 +53,7 @@ pub(crate) struct Driver {
     pub(crate) backoff: Backoff,
     pub(crate) breaks: Breaks,
     pub(crate) deferrals: Deferrals,
+    pub(crate) blame: Blame,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) news: News,
     /// Incoming messages dropped since the last one passed on.
@@ -97,6 +99,7 @@ impl Driver {
     pub(crate) fn new(options: Options, ends: Ends) -> Self {
         let choice = Choice::new(options.protocol);
         let subscriptions = Subscriptions::new(options.subscriptions.clone());
+        let blame = Blame::new(options.hang_up_patience);
         Self {
             options,
             ends,
@@ -106,6 +109,7 @@ impl Driver {
             backoff: Backoff::new(),
             breaks: Breaks::default(),
             deferrals: Deferrals::new(),
+            blame,
             subscriptions,
             news: News::default(),
             missed: 0,
@@ -190,6 +194,7 @@ impl Driver {
             subscribed: Asked::No,
             progress: false,
         };
+        connection.flight.narrow(self.blame.is_cautious(std::time::Instant::now()));
         loop {
             let happened = {
                 let next = timeout(connection.silence, poller.next());
@@ -290,7 +295,9 @@ impl Driver {
             tracing::warn!("MQTT: {reason}; events go on, commands are listened to again in an hour");
         }
         let progress = connection.progress;
-        let reason = self.judge(connection.up, reason);
+        let culprit = self.find_culprit(&connection, &reason);
+        let judged = self.judge(connection.up, reason);
+        let reason = culprit.unwrap_or(judged);
         match connection.phase {
             Phase::Running => End::Lost { reason, progress },
             Phase::Leaving(request) => finish(request, &connection.flight, true),

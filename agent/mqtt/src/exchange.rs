@@ -7,13 +7,14 @@ use std::time::Instant;
 
 use tokio::sync::mpsc::error::TrySendError;
 
-use crate::Retained;
+use crate::blame::{Charge, Finding, Packet, Suspect};
 use crate::client::{Incoming, Outgoing, Reply, Signal};
 use crate::deferral::{self, Verdict};
 use crate::driver::{Asked, Connection, Driver};
 use crate::flight::{StateDoes, Ticket};
 use crate::link::{self, Happened, Kind, Message};
 use crate::stop::Phase;
+use crate::{DisconnectReason, Retained};
 
 /// What a PUBLISH costs beside topic and payload: fixed header, identifier, properties.
 const PACKET_OVERHEAD: usize = 96;
@@ -51,6 +52,10 @@ impl Driver {
         }
         while connection.flight.has_room() {
             let Some((topic, payload)) = self.ends.states.take_unsent() else { return };
+            if self.blame.closed(&topic, now).is_some() {
+                // It is tried again on a later connection.
+                continue;
+            }
             let bytes = payload.len() + topic.len() + PACKET_OVERHEAD;
             let does = if payload.is_empty() { StateDoes::Remove } else { StateDoes::Set };
             if bytes > connection.max_packet {
@@ -71,10 +76,13 @@ impl Driver {
         }
         let Outgoing { sequence, topic, payload, .. } = message;
         let bytes = payload.len() + topic.len() + PACKET_OVERHEAD;
-        if bytes > connection.max_packet {
+        let now = Instant::now();
+        if let Some(code) = self.blame.closed(&topic, now) {
+            self.queued.push_back(Signal::Refused { sequence, code });
+        } else if bytes > connection.max_packet {
             self.queued.push_back(Signal::Refused { sequence, code: PACKET_TOO_LARGE });
         } else if connection.sender.publish(&topic, payload, Kind::Event) {
-            connection.flight.submit(Ticket::Message { sequence, bytes }, Instant::now());
+            connection.flight.submit(Ticket::Message { sequence, topic, bytes }, now);
         } else {
             self.queued.push_back(Signal::Refused { sequence, code: TOPIC_INVALID });
         }
@@ -182,6 +190,14 @@ impl Driver {
             tracing::debug!(packet, "MQTT: an acknowledgement for nothing we sent");
             return;
         };
+        if let (Some(packet), Some(topic)) = (ticket.packet(), ticket.topic()) {
+            if code < 0x80 {
+                self.blame.accepted(&packet, topic);
+            } else {
+                self.blame.answered(&packet);
+            }
+        }
+        connection.flight.narrow(self.blame.is_cautious(now));
         if code < 0x80 {
             self.accepted(connection, ticket, now);
         } else if deferral::may_pass(code) {
@@ -248,6 +264,59 @@ impl Driver {
             }
             Some(Ticket::Reply { .. }) => self.reply_failed("the broker hangs up because of its size"),
             Some(Ticket::Status | Ticket::Subscription) | None => {}
+        }
+    }
+
+    /// The broker hung up: whether because of what it was sent, and then a better reason than that it did.
+    pub(crate) fn find_culprit(
+        &mut self,
+        connection: &Connection,
+        reason: &DisconnectReason,
+    ) -> Option<DisconnectReason> {
+        if connection.up.is_none() || !matches!(connection.phase, Phase::Running) {
+            return None;
+        }
+        let charge = Charge::of(reason)?;
+        let (suspects, alone) = (connection.flight.suspects(), connection.flight.is_one_alone());
+        let topic = match self.blame.ended(charge, suspects, alone, Instant::now()) {
+            // Once says nothing.
+            Finding::Nothing | Finding::Accused { times: 1, .. } => return None,
+            Finding::Accused { suspect, .. } => suspect.topic,
+            Finding::Guilty { suspect, times, code } => {
+                self.condemn(&suspect, times, code);
+                suspect.topic
+            }
+        };
+        // The broker's own words are better.
+        (charge == Charge::Doubtful).then_some(DisconnectReason::AtMessage { topic })
+    }
+
+    fn condemn(&mut self, suspect: &Suspect, times: u32, code: u8) {
+        const ALLOW: &str =
+            "allow this client to publish there in the broker's access rules, and look at the broker's log";
+        let topic = &suspect.topic;
+        match &suspect.packet {
+            Packet::Message(sequence) => {
+                tracing::error!(
+                    topic,
+                    sequence,
+                    times,
+                    code,
+                    "MQTT: the broker hangs up when it is sent this message, so it is set aside and does not hold up the \
+                     others: {ALLOW}"
+                );
+                self.queued.push_back(Signal::Refused { sequence: *sequence, code });
+            }
+            Packet::State(_) => {
+                if self.ends.states.refused(topic) {
+                    tracing::warn!(
+                        topic,
+                        times,
+                        code,
+                        "MQTT: the broker hangs up because of this retained state, so it is left out for a while: {ALLOW}"
+                    );
+                }
+            }
         }
     }
 

@@ -11,11 +11,13 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use crate::blame::{Packet, Suspect};
+
 /// What a packet carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ticket {
     /// A message of the outbox.
-    Message { sequence: u64, bytes: usize },
+    Message { sequence: u64, topic: String, bytes: usize },
     /// A retained state.
     State { topic: String, bytes: usize, does: StateDoes },
     /// Birth or farewell.
@@ -41,6 +43,22 @@ impl Ticket {
             Self::Status | Self::Subscription => 0,
         }
     }
+
+    /// What it is to whoever looks for a culprit; `None` for what is not sent again, or has a remedy of its own.
+    pub(crate) fn packet(&self) -> Option<Packet> {
+        match self {
+            Self::Message { sequence, .. } => Some(Packet::Message(*sequence)),
+            Self::State { topic, .. } => Some(Packet::State(topic.clone())),
+            Self::Status | Self::Subscription | Self::Reply { .. } => None,
+        }
+    }
+
+    pub(crate) fn topic(&self) -> Option<&str> {
+        match self {
+            Self::Message { topic, .. } | Self::State { topic, .. } => Some(topic),
+            Self::Status | Self::Subscription | Self::Reply { .. } => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -56,6 +74,8 @@ pub(crate) struct Flight {
     window: usize,
     /// How far the window is open.
     open: usize,
+    /// One at a time: one of these makes the broker hang up.
+    narrow: bool,
     slots: VecDeque<Slot>,
     /// Slots acknowledged before an older one.
     early: usize,
@@ -64,7 +84,7 @@ pub(crate) struct Flight {
 
 impl Flight {
     pub(crate) fn new(window: usize) -> Self {
-        Self { window: window.max(1), open: 1, slots: VecDeque::new(), early: 0, last_ack: None }
+        Self { window: window.max(1), open: 1, narrow: false, slots: VecDeque::new(), early: 0, last_ack: None }
     }
 
     /// The broker takes at most `receive_maximum` unacknowledged messages.
@@ -73,7 +93,12 @@ impl Flight {
     }
 
     pub(crate) fn has_room(&self) -> bool {
-        self.slots.len() < self.window.min(self.open)
+        self.slots.len() < if self.narrow { 1 } else { self.window.min(self.open) }
+    }
+
+    /// Whether to have one packet in flight at a time.
+    pub(crate) fn narrow(&mut self, narrow: bool) {
+        self.narrow = narrow;
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -122,6 +147,18 @@ impl Flight {
         self.tickets().max_by_key(|ticket| ticket.bytes())
     }
 
+    /// Messages and states not acknowledged: those that come again.
+    pub(crate) fn suspects(&self) -> Vec<Suspect> {
+        let suspect = |ticket: &Ticket| Some(Suspect { packet: ticket.packet()?, topic: ticket.topic()?.to_owned() });
+        self.tickets().filter_map(suspect).collect()
+    }
+
+    /// Whether a single packet is not acknowledged, and it was sent.
+    pub(crate) fn is_one_alone(&self) -> bool {
+        let mut unanswered = self.slots.iter().filter(|slot| !slot.acked);
+        unanswered.next().is_some_and(|slot| slot.packet.is_some()) && unanswered.next().is_none()
+    }
+
     fn tickets(&self) -> impl Iterator<Item = &Ticket> {
         self.slots.iter().filter(|s| !s.acked).map(|s| &s.ticket)
     }
@@ -132,7 +169,7 @@ mod tests {
     use super::*;
 
     fn message(sequence: u64) -> Ticket {
-        Ticket::Message { sequence, bytes: sequence as usize }
+        Ticket::Message { sequence, topic: format!("t/{sequence}"), bytes: sequence as usize }
     }
 
     /// As after many acknowledgements.
@@ -206,6 +243,24 @@ mod tests {
         }
         assert_eq!(flight.largest(), Some(&state));
         assert_eq!(flight.unacked(), 2);
+    }
+
+    #[test]
+    fn a_culprit_is_alone_and_was_sent() {
+        let (mut flight, now) = (opened(4), Instant::now());
+        flight.narrow(true);
+        flight.submit(message(7), now);
+        assert!(!flight.has_room() && !flight.is_one_alone(), "not sent yet");
+        flight.sent(1);
+        assert!(flight.is_one_alone());
+        assert_eq!(flight.suspects(), [Suspect { packet: Packet::Message(7), topic: "t/7".into() }]);
+        flight.narrow(false);
+        assert!(flight.has_room());
+        flight.submit(Ticket::Status, now);
+        flight.sent(2);
+        assert!(!flight.is_one_alone());
+        flight.acked(1, now);
+        assert!(flight.is_one_alone() && flight.suspects().is_empty(), "the birth has no stand-in");
     }
 
     #[test]

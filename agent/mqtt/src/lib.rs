@@ -14,7 +14,8 @@
 //! - on any error of the loop, and when an acknowledgement does not come, the connection is dropped and built anew.
 //!
 //! The honest promise is "acknowledged by the broker". `PUBACK` 0 (success) and 16 (no subscriber now) count as that. A
-//! refusal that may pass (0x80, 0x83, 0x91) is [`Signal::Deferred`], one that concerns the message [`Signal::Refused`].
+//! refusal that may pass (0x80, 0x83, 0x91) is [`Signal::Deferred`], one that concerns the message [`Signal::Refused`]. So is a
+//! message that the broker answers by hanging up, once it is certain that it is the one ([`blame`]).
 //!
 //! # What is left out of MQTT 5, and why
 //! - *Session expiry* is 0: see clean start, above. Commands that were sent while the device was away are gone, which is
@@ -30,6 +31,7 @@
 //! for the next connection.
 
 mod backoff;
+mod blame;
 #[cfg(feature = "embedded-broker")]
 mod broker;
 mod choice;

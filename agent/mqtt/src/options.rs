@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use kinewatch_core::beat::{self, Beat};
 
+use crate::blame;
 use crate::tls::{self, TlsError};
 
 /// A broker's address: `mqtt://HOST[:1883]` or `mqtts://HOST[:8883]` (TLS).
@@ -229,13 +230,15 @@ pub struct Options {
     pub keep_alive: Duration,
     /// No acknowledgement for this long, while one is owed, means that the connection is broken.
     pub ack_timeout: Duration,
+    /// A broker that hangs up without a word at the same message for this long, and several times in a row, refuses it.
+    pub hang_up_patience: Duration,
     /// Sign of life of the client task, given every second whether or not there is a connection.
     pub beat: Arc<Beat>,
 }
 
 impl Options {
-    /// Options with the usual values: window 32, keep-alive 30 s, acknowledgement within 30 s, no credentials, no
-    /// subscriptions.
+    /// Options with the usual values: window 32, keep-alive 30 s, acknowledgement within 30 s, two minutes for a broker
+    /// that hangs up, no credentials, no subscriptions.
     pub fn new(endpoint: Endpoint, client_id: impl Into<String>) -> Self {
         Self {
             endpoint,
@@ -251,6 +254,7 @@ impl Options {
             window: 32,
             keep_alive: Duration::from_secs(30),
             ack_timeout: Duration::from_secs(30),
+            hang_up_patience: blame::PATIENCE,
             beat: Arc::new(Beat::new("publisher", beat::LIMIT, Instant::now())),
         }
     }

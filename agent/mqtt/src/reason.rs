@@ -134,6 +134,14 @@ pub enum DisconnectReason {
         /// What lately means.
         minutes: u64,
     },
+    /// The broker hangs up at one message, again and again.
+    #[error(
+        "the broker hangs up when it is sent a message on {topic}: allow this client to publish there in the broker's access rules, and look at the broker's log"
+    )]
+    AtMessage {
+        /// Topic of the message.
+        topic: String,
+    },
     /// Pings are not answered.
     #[error("the broker does not answer pings: the network or the broker hangs")]
     KeepAlive,

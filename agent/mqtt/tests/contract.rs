@@ -92,7 +92,7 @@ fn out_of_order(acknowledged: &Acknowledged) -> impl FnMut(Seen) -> Reply + Send
             connack_v5(0, None)
         }
         Seen::Publish { count: 1, .. } => Reply::Nothing,
-        Seen::Publish { packet, count: 2 } => {
+        Seen::Publish { packet, count: 2, .. } => {
             *acknowledged.lock().unwrap() += 1;
             Reply::Bytes(puback(packet))
         }

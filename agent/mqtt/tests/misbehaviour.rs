@@ -6,8 +6,8 @@ mod common;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::fake::{Fake, Reply, Seen, connack_v4, connack_v5, puback, puback_v5, suback_v5};
-use common::{Feeder, options};
+use common::fake::{FORBIDDEN, Fake, Reply, Seen, connack_v4, connack_v5, puback, puback_v5, suback_v5};
+use common::{Feeder, TOPIC, options};
 use kinewatch_mqtt::{DisconnectReason, Options, Protocol, Version};
 
 fn accept(seen: Seen) -> Reply {
@@ -86,7 +86,7 @@ async fn a_fixed_version_is_kept() {
 async fn refused_messages_are_reported_and_do_not_stop_the_others() {
     for code in [0x87, 0x95, 0x97, 0x99] {
         let fake = Fake::start(move |seen| match seen {
-            Seen::Publish { packet, count: 2 } if code != 0x95 => Reply::Bytes(puback_v5(packet, code)),
+            Seen::Publish { packet, count: 2, .. } if code != 0x95 => Reply::Bytes(puback_v5(packet, code)),
             // 0x95 comes as a DISCONNECT.
             Seen::Publish { count: 2, .. } => Reply::Bytes(vec![0xe0, 2, code, 0]),
             other => accept(other),
@@ -104,7 +104,7 @@ async fn refused_messages_are_reported_and_do_not_stop_the_others() {
 async fn a_refusal_that_may_pass_is_tried_again() {
     for code in [0x80, 0x83, 0x91] {
         let fake = Fake::start(move |seen| match seen {
-            Seen::Publish { packet, count: 2 } => Reply::Bytes(puback_v5(packet, code)),
+            Seen::Publish { packet, count: 2, .. } => Reply::Bytes(puback_v5(packet, code)),
             other => accept(other),
         })
         .await;
@@ -120,7 +120,7 @@ async fn a_refusal_that_may_pass_is_tried_again() {
 async fn a_broker_in_trouble_is_given_time() {
     // One message, and then two at one go, are put off.
     let fake = Fake::start(|seen| match seen {
-        Seen::Publish { packet, count: 1..=3 } => Reply::Bytes(puback_v5(packet, 0x80)),
+        Seen::Publish { packet, count: 1..=3, .. } => Reply::Bytes(puback_v5(packet, 0x80)),
         other => accept(other),
     })
     .await;
@@ -137,7 +137,7 @@ async fn states_and_birth_that_were_put_off_come_again() {
     let published = Arc::new(Mutex::new(0));
     let seen_published = Arc::clone(&published);
     let fake = Fake::start(move |seen| match seen {
-        Seen::Publish { packet, count: 1..=2 } => Reply::Bytes(puback_v5(packet, 0x83)),
+        Seen::Publish { packet, count: 1..=2, .. } => Reply::Bytes(puback_v5(packet, 0x83)),
         Seen::Publish { .. } => {
             *seen_published.lock().unwrap() += 1;
             accept(seen)
@@ -216,7 +216,7 @@ fn disorderly(receive_maximum: Option<u16>) -> impl FnMut(Seen) -> Reply + Send 
             held.clear();
             connack_v5(0, receive_maximum)
         }
-        Seen::Publish { packet, count } => {
+        Seen::Publish { packet, count, .. } => {
             assert!(!held.contains(&packet), "identifier {packet} used twice");
             held.push(packet);
             assert!(held.len() <= most, "{} in flight", held.len());
@@ -295,7 +295,76 @@ async fn a_broker_that_hangs_up_on_each_seventh_publish_gets_it_all() {
     let mut feeder = Feeder::new(Options { window: 4, ..options(&fake.url(), "agent") }, 1..=30);
     feeder.run("all acknowledged", |f| f.unacked.is_empty()).await;
     assert!((4..=8).contains(&feeder.reasons.len()), "each connection carries a few: {:?}", feeder.reasons);
+    assert_eq!(feeder.refused, [], "no message is to blame");
     assert!(feeder.connections.iter().all(|v| *v == Version::V5), "the version is not doubted");
+}
+
+fn forbidden(seen: Seen, answer: impl Fn() -> Reply) -> Reply {
+    if let Seen::Publish { forbidden: true, .. } = seen { answer() } else { accept(seen) }
+}
+
+/// Numbers 1 to `last`, some of them on a topic that the broker does not bear.
+fn with_forbidden(options: Options, last: u64, sequences: &[u64]) -> Feeder {
+    let mut feeder = Feeder::new(options, 1..=last);
+    for sequence in sequences {
+        feeder.unacked.insert(*sequence, format!("{TOPIC}/{FORBIDDEN}"));
+    }
+    feeder
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_the_broker_answers_by_hanging_up_with_a_reason_stops_no_other() {
+    for code in [0x87, 0x90, 0x99] {
+        let fake = Fake::start(move |seen| forbidden(seen, || Reply::Last(vec![0xe0, 2, code, 0]))).await;
+        // In the middle of a window, so that it is not known at first which it was.
+        let mut feeder = with_forbidden(Options { window: 8, ..options(&fake.url(), "agent") }, 9, &[4, 7]);
+        feeder.run("all others", |f| f.unacked.is_empty()).await;
+        assert_eq!(feeder.refused, [(4, code), (7, code)]);
+        assert_eq!(feeder.acked.iter().copied().collect::<Vec<_>>(), [1, 2, 3, 5, 6, 8, 9], "{code}");
+        assert!(feeder.connections.len() <= 6, "{code}: {:?}", feeder.reasons);
+    }
+}
+
+/// As brokers of MQTT 3.1.1 do, which cannot refuse a message.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_the_broker_answers_by_hanging_up_without_a_word_stops_no_other() {
+    let scene = async |protocol| {
+        let fake = Fake::start(|seen| forbidden(seen, || Reply::Close)).await;
+        let hang_up_patience = Duration::from_secs(1);
+        let options = Options { window: 1, protocol, hang_up_patience, ..options(&fake.url(), "agent") };
+        let mut feeder = with_forbidden(options, 5, &[2, 4]);
+        feeder.run("all others", |f| f.unacked.is_empty()).await;
+        assert_eq!(feeder.refused, [(2, 0x80), (4, 0x80)]);
+        assert_eq!(feeder.acked.iter().copied().collect::<Vec<_>>(), [1, 3, 5]);
+        // Five times the first; the second of its topic at once.
+        assert_eq!(feeder.reasons.len(), 6, "{:?}", feeder.reasons);
+        let at = DisconnectReason::AtMessage { topic: format!("{TOPIC}/{FORBIDDEN}") };
+        assert!(feeder.reasons[1..].iter().all(|reason| *reason == at), "no twin is suspected: {:?}", feeder.reasons);
+    };
+    tokio::join!(scene(Protocol::V5), scene(Protocol::V311));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_gets_through_at_the_fifth_time_is_not_refused() {
+    let fake = Fake::start(|seen| match seen {
+        Seen::Publish { count: 2..=5, .. } => Reply::Close,
+        other => accept(other),
+    })
+    .await;
+    let hang_up_patience = Duration::ZERO;
+    let mut feeder = Feeder::new(Options { window: 1, hang_up_patience, ..options(&fake.url(), "agent") }, 1..=5);
+    feeder.run("all", |f| f.unacked.is_empty()).await;
+    assert_eq!((&feeder.refused, feeder.acked.len(), feeder.reasons.len()), (&vec![], 5, 4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_the_broker_answers_by_hanging_up_is_left_out() {
+    let fake = Fake::start(|seen| forbidden(seen, || Reply::Last(vec![0xe0, 2, 0x87, 0]))).await;
+    let mut feeder = Feeder::new(Options { window: 1, ..options(&fake.url(), "agent") }, 1..=5);
+    feeder.client.retain(format!("state/{FORBIDDEN}"), "1").unwrap();
+    feeder.run("all", |f| f.unacked.is_empty()).await;
+    assert_eq!((&feeder.refused, feeder.acked.len()), (&vec![], 5));
+    assert!(feeder.connections.len() <= 2, "{:?}", feeder.reasons);
 }
 
 /// A quota, a plugin that throws out, a broken broker: each connection delivers one message, and none is a reason to hurry.
@@ -303,7 +372,7 @@ async fn a_broker_that_hangs_up_on_each_seventh_publish_gets_it_all() {
 async fn a_broker_that_ends_each_connection_is_not_stormed_whatever_it_says() {
     let calm = async |name: &str, last_words: fn() -> Vec<u8>| {
         let fake = Fake::start(move |seen| match seen {
-            Seen::Publish { packet, count } if count % 2 == 0 => {
+            Seen::Publish { packet, count, .. } if count % 2 == 0 => {
                 Reply::Last([&puback(packet)[..], &last_words()].concat())
             }
             other => accept(other),

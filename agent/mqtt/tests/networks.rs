@@ -133,6 +133,7 @@ async fn resets_in_the_middle_of_packets() {
     scene.proxy.set(Mode::ResetAfter(9000));
     scene.all_arrive(25, 10).await;
     assert!(scene.feeder.reasons.len() >= 4, "{:?}", scene.feeder.reasons);
+    assert_eq!(scene.feeder.refused, [], "no message is to blame for the line");
     let broken =
         |r: &DisconnectReason| matches!(r, DisconnectReason::Closed { .. } | DisconnectReason::Unstable { .. });
     assert!(scene.feeder.reasons.iter().all(broken), "{:?}", scene.feeder.reasons);

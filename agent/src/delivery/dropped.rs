@@ -1,8 +1,33 @@
-//! What the quota takes: counted range by range, and said once for all that goes at a time. Pure but for the log.
+//! What will never arrive, said without flooding the log: what the quota takes in one line for all that goes at a time, what the
+//! broker refuses once a minute. Pure but for the log.
+
+use std::time::{Duration, Instant};
 
 use kinewatch_store::Gap;
 
 use crate::health::DeliveryView;
+
+/// Refusals are said this often at most.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// Refusals of the broker that were not said.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    said: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Refusals {
+    /// One more. How many a line is to tell of now, this one included; `None` when it is too soon for one.
+    pub(super) fn note(&mut self, now: Instant) -> Option<u64> {
+        self.unsaid += 1;
+        if self.said.is_some_and(|said| now.saturating_duration_since(said) < AGAIN) {
+            return None;
+        }
+        self.said = Some(now);
+        Some(std::mem::take(&mut self.unsaid))
+    }
+}
 
 /// Ranges that went together, in one line.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,6 +62,14 @@ mod tests {
     use std::sync::atomic::Ordering::Relaxed;
 
     use super::*;
+
+    #[test]
+    fn a_forbidden_topic_does_not_fill_the_log() {
+        let (mut refusals, begun) = (Refusals::default(), Instant::now());
+        let said: Vec<_> = (0..180).map(|s| refusals.note(begun + Duration::from_secs(s))).collect();
+        let lines: Vec<_> = said.iter().enumerate().filter_map(|(s, events)| Some((s, (*events)?))).collect();
+        assert_eq!(lines, [(0, 1), (60, 60), (120, 60)]);
+    }
 
     #[test]
     fn however_many_ranges_go_there_is_one_line() {

@@ -55,19 +55,25 @@ pub(super) fn status(event: &ActionEvent) -> Status {
 }
 
 /// The `ended` of an action that a crash left open, dated by the clock as it is now; `None`, said in the log, when its
-/// last message cannot be read.
+/// last message cannot be read, or is another's.
 pub(super) fn recovered(action: &OpenAction, clock: &ClockRecord, now_unix_ns: i64) -> Option<NewEvent> {
-    match serde_json::from_slice::<ActionEvent>(&action.last_payload) {
-        Ok(mut last) => {
+    let fault = match serde_json::from_slice::<ActionEvent>(&action.last_payload) {
+        Ok(mut last) if last.data.action_id.to_string() == action.action_id => {
             clock.correct(&mut last);
             let event = recovered_event(&last, Uuid::now_v7(), now_unix_ns, 0);
-            Some(NewEvent { topic: action.topic.clone(), event })
+            return Some(NewEvent { topic: action.topic.clone(), event });
         }
-        Err(error) => {
-            tracing::error!(action = action.action_id, %error, "an open action cannot be read and stays open");
-            None
-        }
-    }
+        Ok(last) => format!("its last message is of {}", last.data.action_id),
+        Err(error) => error.to_string(),
+    };
+    let (action, sequence) = (&action.action_id, action.sequence);
+    tracing::error!(
+        action,
+        sequence,
+        fault,
+        "an open action cannot be read, so its end cannot be told; stated on sys/gap"
+    );
+    None
 }
 
 #[cfg(test)]

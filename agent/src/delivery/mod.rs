@@ -33,6 +33,7 @@ use self::asked::Asked;
 pub use self::command::{Command, ConsumerAck, Decided, NewEvent, Queues, Resending};
 use self::disk::Look;
 pub use self::disk::{Disk, condition, database};
+use self::dropped::Refusals;
 pub use self::feeder::{FeedOptions, SendOrder};
 use self::feeder::{Feeder, Kind};
 use crate::clock::wall_ns;
@@ -70,6 +71,7 @@ pub struct Delivery {
     steps: Vec<(ClockStep, usize)>,
     unsaved: Vec<NewEvent>,
     acknowledged: Answers,
+    refusals: Refusals,
     asked: Vec<Asked>,
     /// Actions that this process has begun to tell of and not ended.
     open: HashSet<Uuid>,
@@ -117,6 +119,7 @@ impl Delivery {
             steps: Vec::new(),
             unsaved: Vec::new(),
             acknowledged: Answers::default(),
+            refusals: Refusals::default(),
             asked: Vec::new(),
             open: HashSet::new(),
             draining: None,
@@ -244,11 +247,14 @@ impl Delivery {
                     );
                 } else {
                     self.view().refused.fetch_add(1, Relaxed);
-                    tracing::error!(
-                        sequence,
-                        code,
-                        "the broker refuses this event for good; it is set aside and stated on sys/gap"
-                    );
+                    if let Some(events) = self.refusals.note(Instant::now()) {
+                        tracing::error!(
+                            sequence,
+                            code,
+                            events,
+                            "the broker refuses events for good, this one last; each is set aside and stated on sys/gap"
+                        );
+                    }
                 }
                 self.acknowledged.refused.push((sequence, kind, code));
             }
@@ -323,11 +329,19 @@ impl Delivery {
         }
         let ours = |id: &str| Uuid::parse_str(id).is_ok_and(|id| self.open.contains(&id));
         let clock = self.clock.record();
-        let recovered: Vec<_> = left
-            .iter()
-            .filter(|action| !ours(&action.action_id))
-            .filter_map(|action| message::recovered(action, clock, wall_ns()))
-            .collect();
+        let (mut recovered, mut unreadable) = (Vec::new(), Vec::new());
+        for action in left.iter().filter(|action| !ours(&action.action_id)) {
+            match message::recovered(action, clock, wall_ns()) {
+                Some(ended) => recovered.push(ended),
+                None => unreadable.push(action),
+            }
+        }
+        // Before anything else that cannot be taken back: it may fail, and is then done again.
+        if !unreadable.is_empty() {
+            let now = self.disk.stamp();
+            let Some(store) = self.disk.store() else { return Ok(()) };
+            store.give_up(&now, &unreadable)?;
+        }
         if !recovered.is_empty() {
             tracing::warn!(actions = recovered.len(), "actions left open by the last run are ended with `recovered`");
         }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use crate::counts::Counts;
+use crate::open_action::seal;
 use crate::{Gap, Row, Stamp, Store, StoreError, quota};
 
 /// Where an action stands after an event.
@@ -167,10 +168,19 @@ fn insert(
         tx.prepare_cached("DELETE FROM open_action WHERE action_id = ?1")?.execute([id])?;
     } else {
         tx.prepare_cached(
-            "INSERT OR REPLACE INTO open_action (action_id, sequence, topic, camera, label, payload, rev)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT OR REPLACE INTO open_action (action_id, sequence, topic, camera, label, payload, rev, crc)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
-        .execute(params![id, number, topic, draft.camera, draft.label, payload, rev])?;
+        .execute(params![
+            id,
+            number,
+            topic,
+            draft.camera,
+            draft.label,
+            payload,
+            rev,
+            seal([id, topic, draft.camera, draft.label], sequence, &payload, rev)
+        ])?;
     }
     Ok(Row { sequence, topic: topic.to_owned(), payload, stored: *now, attempts: 0 })
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::counts::Counts;
+use crate::open_action::{OpenAction, mend, salvage};
 use crate::outbox::insert_gap;
 use crate::record::{Numbers, Record, sync_directory};
-use crate::state::{OpenAction, salvage};
 use crate::{Gap, Stamp, StoreError, schema};
 
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -79,7 +79,7 @@ pub struct Store {
     pub(crate) counts: Counts,
     /// `last` of the gaps that the publisher was given: their statements may be under way.
     pub(crate) offered: BTreeSet<u64>,
-    /// Gaps of messages found damaged, not taken yet.
+    /// Gaps of messages and open actions found damaged, not taken yet.
     pub(crate) damaged: Vec<Gap>,
     opened: Opened,
     /// Device and inode of the database.
@@ -134,6 +134,8 @@ impl Store {
         connection
             .execute("UPDATE gap SET parked_code = NULL WHERE parked_code IS NOT NULL", [])
             .map_err(|e| StoreError::sqlite(&path, "offering refused statements again", e))?;
+        let damaged =
+            mend(&mut connection, next, now).map_err(|e| StoreError::sqlite(&path, "checking open actions", e))?;
         let counts = Counts::read(&mut connection, &path)?;
         let session = read_meta(&connection, &path, "session")?.max(known.map_or(0, |k| k.session));
         let ceiling = record.numbers().ceiling;
@@ -141,7 +143,7 @@ impl Store {
         record.write_synced(Numbers { ceiling, next: next.min(ceiling), oldest, session })?;
         record.reserve(next)?;
         let place = place(&path);
-        let (offered, damaged) = (BTreeSet::new(), Vec::new());
+        let offered = BTreeSet::new();
         Ok(Self { connection, record, path, options, next, counts, offered, damaged, opened, place })
     }
 

@@ -286,7 +286,7 @@ impl Store {
         read().map_err(|e| StoreError::sqlite(&self.path, "reading the outbox", e))
     }
 
-    /// Gaps of messages found damaged since it was last asked, for whoever counts.
+    /// Gaps of messages and open actions found damaged since it was last asked, for whoever counts.
     pub fn take_damaged(&mut self) -> Vec<Gap> {
         std::mem::take(&mut self.damaged)
     }

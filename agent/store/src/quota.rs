@@ -12,7 +12,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use crate::append::{ROW_OVERHEAD, check_sum};
 use crate::counts::Counts;
 use crate::outbox::{blob, drop_row, insert_gap, text, to_sql};
-use crate::{Gap, Stamp, Status, Store, StoreError, StoreOptions};
+use crate::{Gap, Stamp, Status, Store, StoreError, StoreOptions, open_action};
 
 /// A history longer than its bound by this part of it is trimmed: not on every acknowledgement.
 const HISTORY_SLACK: u64 = 16;
@@ -250,8 +250,7 @@ impl Cut<'_> {
             self.rewrite(&row, counts)?;
         }
         if open.is_some() {
-            let sql = "UPDATE open_action SET rev = rev - ?2 WHERE action_id = ?1";
-            self.tx.prepare_cached(sql)?.execute(params![action, gone.len() as i64])?;
+            open_action::lower(self.tx, action, gone.len() as u32)?;
         }
         Ok(())
     }

@@ -64,6 +64,11 @@ const MIGRATIONS: &[&str] = &[
     CREATE INDEX outbox_by_action ON outbox (action_id, sequence);
     INSERT INTO meta VALUES ('schema', 2);
 ",
+    // A check sum of each open action too: what a crash leaves open is ended by what stands there. None of those before.
+    "
+    ALTER TABLE open_action ADD COLUMN crc INTEGER;
+    UPDATE meta SET value = 3 WHERE key = 'schema';
+",
 ];
 
 /// Newest version of the schema.
@@ -135,6 +140,40 @@ mod tests {
         connection.execute("UPDATE meta SET value = 4 WHERE key = 'session'", []).unwrap();
         std::fs::write(path.with_file_name("sequence"), format!("{:020} {:020} {:020} {:020}\n", 2048, 12, 7, 4))
             .unwrap();
+    }
+
+    /// A file as version 2 left it: two open actions, the copy of one's last message changed by the disk.
+    fn version_2(path: &Path) {
+        let connection = Connection::open(path).unwrap();
+        connection.pragma_update(None, "journal_mode", "WAL").unwrap();
+        MIGRATIONS[..2].iter().for_each(|sql| connection.execute_batch(sql).unwrap());
+        connection.pragma_update(None, "user_version", 2).unwrap();
+        for (sequence, action, copy) in [(1, "a", "one"), (2, "b", "twu")] {
+            let payload = ["one", "two"][sequence - 1];
+            let sum = crate::append::check_sum(sequence as u64, "t", payload.as_bytes());
+            let sql = "INSERT INTO event (sequence, topic, payload, action_id, camera, label, status, created_ns, crc)
+                       VALUES (?1, 't', ?2, ?3, 'c', 'l', 1, 1000, ?4)";
+            connection.execute(sql, rusqlite::params![sequence as i64, payload.as_bytes(), action, sum]).unwrap();
+            let sql = "INSERT INTO open_action VALUES (?3, ?1, 't', 'c', 'l', ?2, 3)";
+            connection.execute(sql, rusqlite::params![sequence as i64, copy.as_bytes(), action]).unwrap();
+        }
+        // Its last message is not in the history any more.
+        connection.execute("INSERT INTO open_action VALUES ('c', 3, 't', 'c', 'l', x'33', 4)", []).unwrap();
+        connection.execute("UPDATE meta SET value = 4 WHERE key = 'next_sequence'", []).unwrap();
+    }
+
+    #[test]
+    fn open_actions_of_a_version_2_file_are_taken_from_their_messages_where_those_are_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events.db");
+        version_2(&path);
+        for _ in 0..2 {
+            let store = Store::open(&path, StoreOptions::default(), &Stamp::default(), None).unwrap();
+            assert_eq!((store.opened(), store.stats().gaps), (&Default::default(), 0));
+            let found: Vec<_> = store.open_actions().unwrap().into_iter().map(|a| (a.last_payload, a.rev)).collect();
+            assert_eq!(found, [(b"one".to_vec(), 3), (b"two".to_vec(), 3), (b"3".to_vec(), 4)]);
+            assert_eq!(version(&store.connection, &path).unwrap(), 3);
+        }
     }
 
     #[test]

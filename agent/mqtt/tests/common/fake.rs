@@ -8,13 +8,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+/// End of a topic that scripts may have something against.
+pub(crate) const FORBIDDEN: &str = "forbidden";
+
 /// What the script sees.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Seen {
     /// CONNECT with this protocol level (4 or 5).
     Connect { level: u8 },
-    /// PUBLISH with this identifier; `count` counts those of all connections, from 1.
-    Publish { packet: u16, count: usize },
+    /// PUBLISH with this identifier; `count` counts those of all connections, from 1. `forbidden`: its topic ends with
+    /// [`FORBIDDEN`].
+    Publish { packet: u16, count: usize, forbidden: bool },
     /// SUBSCRIBE with this identifier.
     Subscribe { packet: u16 },
 }
@@ -122,7 +126,9 @@ async fn serve(
             3 => {
                 let topic = usize::from(u16::from_be_bytes([body[0], body[1]]));
                 *count += 1;
-                script(Seen::Publish { packet: u16::from_be_bytes([body[2 + topic], body[3 + topic]]), count: *count })
+                let packet = u16::from_be_bytes([body[2 + topic], body[3 + topic]]);
+                let forbidden = body[2..2 + topic].ends_with(FORBIDDEN.as_bytes());
+                script(Seen::Publish { packet, count: *count, forbidden })
             }
             8 => script(Seen::Subscribe { packet: u16::from_be_bytes([body[0], body[1]]) }),
             12 => {

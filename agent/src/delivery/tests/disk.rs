@@ -159,6 +159,69 @@ fn actions_of_an_earlier_run_are_ended_once_and_ours_are_not() {
     assert_eq!(bench.drain(), [5], "the third goes on");
 }
 
+/// What is told of the end of an open action to which the disk has done `damage`: topics and messages.
+fn told_after(damage: &str) -> Vec<(String, Value)> {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::usual(dir.path());
+    bench.connect();
+    bench.started(7..8);
+    bench.sent();
+    bench.ack(1);
+    drop(bench);
+    let connection = rusqlite::Connection::open(database(dir.path())).unwrap();
+    connection.execute_batch(damage).unwrap();
+    drop(connection);
+    let mut bench = Bench::usual(dir.path());
+    bench.connect();
+    let sent = bench.sent();
+    assert_eq!(bench.delivery.disk.store().unwrap().open_actions().unwrap(), [], "{damage}: it is over");
+    drop(bench);
+    let events = sent.iter().filter(|sent| !sent.topic.ends_with("/sys/gap")).count() as u64;
+    assert_eq!(Bench::usual(dir.path()).waiting(), events, "{damage}: the next start finds nothing to end");
+    sent.into_iter().map(|sent| (sent.topic, sent.value)).collect()
+}
+
+#[test]
+fn an_open_action_that_the_disk_has_changed_ends_under_its_own_name() {
+    let label = example().data.label;
+    let other = format!("{}x", &label[..label.len() - 1]);
+    let changed = format!(
+        "UPDATE open_action SET payload = CAST(replace(CAST(payload AS TEXT), '\"{label}\"', '\"{other}\"') AS BLOB)"
+    );
+    let no_json = "UPDATE open_action SET payload = CAST('x' || substr(CAST(payload AS TEXT), 2) AS BLOB)";
+    // Of a version that had no check sums.
+    let unchecked = format!("{changed}, crc = NULL");
+    for damage in [changed.as_str(), unchecked.as_str(), no_json, "UPDATE open_action SET topic = 't/8'"] {
+        let told = told_after(damage);
+        assert_eq!(told.len(), 1, "{damage}: {told:?}");
+        let (topic, value) = &told[0];
+        assert_eq!((topic.as_str(), &value["data"]["end_reason"]), ("t/7", &"recovered".into()), "{damage}");
+        assert_eq!((&value["data"]["label"], &value["data"]["rev"]), (&label.clone().into(), &1.into()), "{damage}");
+        assert_eq!(value["data"]["action_id"], Uuid::from_u128(7).to_string(), "{damage}");
+    }
+}
+
+#[test]
+fn an_open_action_that_nobody_can_read_is_stated_and_not_found_again() {
+    for damage in [
+        // The message is gone from the history too.
+        "DELETE FROM event; UPDATE open_action SET payload = x'00'",
+        "DELETE FROM event; UPDATE open_action SET payload = x'00', crc = NULL",
+        "UPDATE event SET payload = x'00'; UPDATE open_action SET label = 'other'",
+    ] {
+        let told = told_after(damage);
+        assert_eq!(told.len(), 1, "{damage}: {told:?}");
+        let (topic, value) = &told[0];
+        assert_eq!(topic, "kinewatch/v1/g/d/sys/gap", "{damage}");
+        let data = &value["data"];
+        assert_eq!(
+            (&data["first"], &data["last"], &data["reason"]),
+            (&1.into(), &1.into(), &"damaged".into()),
+            "{damage}"
+        );
+    }
+}
+
 #[test]
 fn an_action_that_outlives_its_database_is_ended_by_the_next_run() {
     let dir = tempfile::tempdir().unwrap();
