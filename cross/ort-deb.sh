@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes a Debian package of ONNX Runtime for a Jetson from a Python wheel that you have; prints where the package is.
 #
-#   ort-deb.sh jp6|jp7 WHEEL [OUT_DIR]      with ALLOW_CPU set, to try things out: also from a wheel without GPU providers, or for x86-64
+#   ort-deb.sh jp6|jp7 WHEEL [OUT_DIR]      with ALLOW_ANY set, to try things out: also from a wheel without GPU providers, or for x86-64
 #
 # NVIDIA's and other people's wheels for JetPack hold the library that kinewatch loads; nothing of Python is needed on the
 # device. The package puts it where kinewatch looks first, with its providers beside it, and keeps the wheel's licences. Runs
@@ -43,7 +43,7 @@ version=${library##*/libonnxruntime.so.}
 providers=("$capi"/libonnxruntime_providers_*.so)
 names=$(printf '%s\n' "${providers[@]##*/}" | sed -n '/_shared\.so$/d; s/^libonnxruntime_providers_\(.*\)\.so$/\1/p' | paste -sd ' ')
 if [[ -z $names ]]; then
-  [[ -n ${ALLOW_CPU:-} ]] || fail "$wheel: is built for the processor alone; take one for the GPU (onnxruntime_gpu), or set ALLOW_CPU=1"
+  [[ -n ${ALLOW_ANY:-} ]] || fail "$wheel: is built for the processor alone; take one for the GPU (onnxruntime_gpu), or set ALLOW_ANY=1"
   needs=
 fi
 
@@ -57,7 +57,7 @@ for file in "$library" "${providers[@]}"; do
   case $machine in
     183) is=arm64 ;;
     62)
-      [[ -n ${ALLOW_CPU:-} ]] || fail "$wheel: $name is for x86-64, and a Jetson is aarch64; $take"
+      [[ -n ${ALLOW_ANY:-} ]] || fail "$wheel: $name is for x86-64, and a Jetson is aarch64; $take"
       is=amd64
       ;;
     *) fail "$wheel: $name is for machine number $machine, and a Jetson is aarch64 (183); $take" ;;

@@ -44,7 +44,7 @@ fn wheel_for(machine: u16, dir: &Path, source: &str, files: &[&str]) -> PathBuf 
 
 fn run(jetpack: &str, wheel: &Path, out: &Path, environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(root().join("cross/ort-deb.sh"));
-    command.arg(jetpack).arg(wheel).arg(out).env_remove("SOURCE_DATE_EPOCH").env_remove("ALLOW_CPU");
+    command.arg(jetpack).arg(wheel).arg(out).env_remove("SOURCE_DATE_EPOCH").env_remove("ALLOW_ANY");
     command.envs(environment.iter().copied()).output().unwrap()
 }
 
@@ -106,7 +106,7 @@ fn a_wheel_that_would_not_serve_is_refused_with_what_to_do() {
     let cpu = wheel(dir.path(), PLAIN, &GPU[..2]);
     let told = refused(&run("jp6", &cpu, &out, &[]));
     assert!(told.contains("built for the processor alone; take one for the GPU"), "{told}");
-    let deb = made(&run("jp7", &cpu, &out, &[("ALLOW_CPU", "1")]));
+    let deb = made(&run("jp7", &cpu, &out, &[("ALLOW_ANY", "1")]));
     assert!(deb.to_string_lossy().contains("kinewatch-onnxruntime-jp7_1.23.0-1_"), "{}", deb.display());
 
     let old = wheel(dir.path(), PLAIN, &["libonnxruntime.so.1.16.3", GPU[1], GPU[2]]);
@@ -141,10 +141,10 @@ fn a_wheel_for_another_machine_is_refused_unless_somebody_tries_things_out() {
         );
         assert!(told.ends_with(take), "{told}");
     }
-    let deb = made(&run("jp6", &desktop, &out, &[("ALLOW_CPU", "1")]));
+    let deb = made(&run("jp6", &desktop, &out, &[("ALLOW_ANY", "1")]));
     assert!(deb.to_string_lossy().ends_with("_1.23.0-1_amd64.deb"), "{}", deb.display());
     let riscv = wheel_for(243, dir.path(), PLAIN, &GPU);
-    let told = refused(&run("jp6", &riscv, &out, &[("ALLOW_CPU", "1")]));
+    let told = refused(&run("jp6", &riscv, &out, &[("ALLOW_ANY", "1")]));
     assert!(told.contains("is for machine number 243, and a Jetson is aarch64 (183)"), "{told}");
 }
 
@@ -193,7 +193,7 @@ fn the_script_alone_will_do() {
     fs::write(&script, fs::read(root().join("cross/ort-deb.sh")).unwrap()).unwrap();
     let bash = |arguments: &[&str]| {
         let mut command = Command::new("bash");
-        command.arg(&script).args(arguments).current_dir(dir.path()).env_remove("ALLOW_CPU").output().unwrap()
+        command.arg(&script).args(arguments).current_dir(dir.path()).env_remove("ALLOW_ANY").output().unwrap()
     };
     let deb = made(&bash(&["jp6", wheel.to_str().unwrap()]));
     assert!(dir.path().join(deb).is_file(), "in the folder where it was run");

@@ -3,18 +3,22 @@
 //! MQTT 3.1.1 cannot refuse a message: brokers that forbid its topic end the connection, and some of MQTT 5 do too. It would be
 //! sent first on the next connection, and end that as well, for ever. So after an end that may mean a packet, what was in flight
 //! then goes out one by one, and the culprit is found alone in flight. Where the broker says that it is the message, once is
-//! enough. An end without a word may have any cause (a broker that restarts, a proxy, the network), so the same packet has to be
+//! enough; "not authorised" may mean the session too, whose rights have run out, and counts the second time. An end without a word may have any cause (a broker that restarts, a proxy, the network), so the same packet has to be
 //! alone in flight several times in a row, over minutes, before it is taken for guilty; and the birth, which goes first, has
-//! been acknowledged on each of those connections. Whoever is guilty is set aside, not deleted.
+//! been acknowledged on each of those connections. Whoever is guilty is set aside, not deleted. A retained state that is left out
+//! loses nothing, so it is soon.
 //!
-//! Where the topic is to blame, all of its messages are: they are refused unsent, and one is tried again after a while.
+//! Where the topic is to blame, all of its messages are: they are refused unsent, and one is tried again after a while. Silence says so
+//! only while the broker takes other messages: one that takes none is in trouble, and what waits for it waits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::DisconnectReason;
 
-/// An end without a word counts against a packet only after so many in a row …
+/// Of a state without a word, or of a message that is "not authorised", so many ends in a row are enough.
+const TWICE: u32 = 2;
+/// An end without a word counts against a message only after so many in a row …
 const TRIES: u32 = 5;
 /// … over so long a time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -81,6 +85,8 @@ pub(crate) struct Blame {
     suspected: Option<Instant>,
     accused: Option<Accused>,
     topics: BTreeMap<String, Topic>,
+    /// Messages that the broker has taken.
+    taken: u64,
 }
 
 #[derive(Debug)]
@@ -97,6 +103,8 @@ struct Topic {
     at: Instant,
     /// All of it is to blame.
     closed: bool,
+    /// Messages that the broker had taken until then.
+    taken: u64,
 }
 
 impl Charge {
@@ -119,7 +127,7 @@ impl Charge {
 impl Blame {
     pub(crate) fn new(patience: Duration) -> Self {
         let (suspects, topics) = (BTreeSet::new(), BTreeMap::new());
-        Self { patience, suspects, suspected: None, accused: None, topics }
+        Self { patience, suspects, suspected: None, accused: None, topics, taken: 0 }
     }
 
     /// Whether only one packet is to be in flight.
@@ -153,9 +161,16 @@ impl Blame {
         let before = self.accused.take().filter(|accused| accused.packet == suspect.packet);
         let (times, since) = before.map_or((1, now), |accused| (accused.times + 1, accused.since));
         let known = self.topics.get(&suspect.topic);
-        let known = known.is_some_and(|topic| now.saturating_duration_since(topic.at) < KNOWN);
+        let known =
+            known.is_some_and(|topic| now.saturating_duration_since(topic.at) < KNOWN && topic.taken < self.taken);
         let lasted = now.saturating_duration_since(since) >= self.patience;
-        if charge == Charge::Doubtful && !known && !(times >= TRIES && lasted) {
+        let is_enough = match (&suspect.packet, charge) {
+            (Packet::State(_), Charge::Doubtful) => times >= TWICE,
+            (Packet::Message(_), Charge::Doubtful) => known || (times >= TRIES && lasted),
+            (Packet::Message(_), Charge::Plain(NOT_AUTHORISED)) => known || times >= TWICE,
+            (_, Charge::Plain(_)) => true,
+        };
+        if !is_enough {
             self.accused = Some(Accused { packet: suspect.packet.clone(), times, since });
             return Finding::Accused { suspect, times };
         }
@@ -168,18 +183,19 @@ impl Blame {
             self.topics.retain(|_, topic| now.saturating_duration_since(topic.at) < KNOWN);
         }
         if self.topics.len() < MOST || self.topics.contains_key(&suspect.topic) {
-            self.topics.insert(suspect.topic.clone(), Topic { code, at: now, closed });
+            self.topics.insert(suspect.topic.clone(), Topic { code, at: now, closed, taken: self.taken });
         }
         Finding::Guilty { suspect, times, code }
     }
 
     /// The broker has taken a packet, so its topic is no matter.
     pub(crate) fn accepted(&mut self, packet: &Packet, topic: &str) {
+        self.taken += u64::from(matches!(packet, Packet::Message(_)));
         self.answered(packet);
         self.topics.remove(topic);
     }
 
-    /// The broker has answered to a packet without hanging up.
+    /// The broker has answered to a packet without hanging up, or it is not sent.
     pub(crate) fn answered(&mut self, packet: &Packet) {
         self.suspects.remove(packet);
         if self.accused.as_ref().is_some_and(|accused| accused.packet == *packet) {
@@ -229,9 +245,12 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_word_is_believed_at_once_and_for_all_of_the_topic() {
+    fn a_plain_word_is_believed_soon_and_for_all_of_the_topic() {
         let (mut blame, at) = blame();
-        let guilty = Finding::Guilty { suspect: message(4), times: 1, code: NOT_AUTHORISED };
+        // Once may be the session, whose rights have run out.
+        let once = Finding::Accused { suspect: message(4), times: 1 };
+        assert_eq!(blame.ended(PLAIN, vec![message(4)], true, at(0)), once);
+        let guilty = Finding::Guilty { suspect: message(4), times: 2, code: NOT_AUTHORISED };
         assert_eq!(blame.ended(PLAIN, vec![message(4)], true, at(0)), guilty);
         assert!(!blame.is_cautious(at(0)));
         assert_eq!((blame.closed("evt", at(599)), blame.closed("other", at(0))), (Some(NOT_AUTHORISED), None));
@@ -251,6 +270,9 @@ mod tests {
         }
         assert_eq!(end(4, 120), Finding::Guilty { suspect: message(4), times: 6, code: UNSPECIFIED });
         assert_eq!(blame.closed("evt", at(121)), None, "it may have been this message alone");
+        let second = blame.ended(Charge::Doubtful, vec![message(8)], true, at(125));
+        assert_eq!(second, Finding::Accused { suspect: message(8), times: 1 }, "a broker that takes nothing at all");
+        blame.accepted(&Packet::Message(5), "other");
         let second = blame.ended(Charge::Doubtful, vec![message(9)], true, at(130));
         assert_eq!(second, Finding::Guilty { suspect: message(9), times: 1, code: UNSPECIFIED });
         assert_eq!(blame.closed("evt", at(131)), Some(UNSPECIFIED));
@@ -277,11 +299,9 @@ mod tests {
     fn a_state_is_its_topic() {
         let (mut blame, at) = blame();
         let state = || Suspect { packet: Packet::State("cam".into()), topic: "cam".into() };
-        for s in 0..4 {
-            blame.ended(Charge::Doubtful, vec![state()], true, at(s));
-        }
-        let found = blame.ended(Charge::Doubtful, vec![state()], true, at(200));
-        assert_eq!(found, Finding::Guilty { suspect: state(), times: 5, code: UNSPECIFIED });
-        assert_eq!(blame.closed("cam", at(201)), Some(UNSPECIFIED));
+        blame.ended(Charge::Doubtful, vec![state()], true, at(0));
+        let found = blame.ended(Charge::Doubtful, vec![state()], true, at(1));
+        assert_eq!(found, Finding::Guilty { suspect: state(), times: 2, code: UNSPECIFIED });
+        assert_eq!(blame.closed("cam", at(2)), Some(UNSPECIFIED));
     }
 }

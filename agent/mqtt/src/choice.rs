@@ -73,7 +73,7 @@ impl Choice {
         if self.suspicion == Suspicion::Confirmed && !std::mem::replace(&mut self.said, true) {
             tracing::warn!(
                 "MQTT: the broker does not answer version 5 but 3.1.1, which has no refusals: what its access rules or \
-                 quotas forbid is lost without a word; set [mqtt] protocol = \"3.1.1\" if it knows no other, else look at its log"
+                 quotas forbid may be lost without a word; set [mqtt] protocol = \"3.1.1\" if it knows no other, else look at its log"
             );
         }
         self.worked();

@@ -53,7 +53,8 @@ impl Driver {
         while connection.flight.has_room() {
             let Some((topic, payload)) = self.ends.states.take_unsent() else { return };
             if self.blame.closed(&topic, now).is_some() {
-                // It is tried again on a later connection.
+                // It is tried again on a later connection, or when it changes.
+                self.pass_over(connection, &Packet::State(topic), now);
                 continue;
             }
             let bytes = payload.len() + topic.len() + PACKET_OVERHEAD;
@@ -79,6 +80,7 @@ impl Driver {
         let now = Instant::now();
         if let Some(code) = self.blame.closed(&topic, now) {
             self.queued.push_back(Signal::Refused { sequence, code });
+            self.pass_over(connection, &Packet::Message(sequence), now);
         } else if bytes > connection.max_packet {
             self.queued.push_back(Signal::Refused { sequence, code: PACKET_TOO_LARGE });
         } else if connection.sender.publish(&topic, payload, Kind::Event) {
@@ -86,6 +88,12 @@ impl Driver {
         } else {
             self.queued.push_back(Signal::Refused { sequence, code: TOPIC_INVALID });
         }
+    }
+
+    /// What is not sent is no suspect, and keeps nothing else waiting.
+    fn pass_over(&mut self, connection: &mut Connection, packet: &Packet, now: Instant) {
+        self.blame.answered(packet);
+        connection.flight.narrow(self.blame.is_cautious(now));
     }
 
     pub(crate) fn submit_reply(&mut self, connection: &mut Connection, reply: Reply) {

@@ -96,5 +96,8 @@ fn other_labels_are_declared_and_no_agreement_is_asked_of_what_cannot_be_compare
         assert!(refused.starts_with(expected), "{to}: {refused}");
     }
     assert_eq!(set("1.1.0", true, &Gates::default()), Ok((2, Labels::Changed)));
-    assert_eq!(set("1.2.0", true, &Gates { shadow_windows: 20, ..Gates::default() }), Ok((3, Labels::Changed)));
+    let again = set("1.1.0", false, &Gates::default());
+    assert_eq!(again, Ok((3, Labels::Changed)), "for other waves: a device that was away has the old labels still");
+    assert_eq!(set("1.2.0", true, &Gates { shadow_windows: 20, ..Gates::default() }), Ok((4, Labels::Changed)));
+    assert_eq!(set("1.2.0", true, &Gates::default()), Ok((5, Labels::Changed)));
 }

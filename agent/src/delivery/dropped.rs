@@ -18,6 +18,15 @@ pub(super) struct Refusals {
 }
 
 impl Refusals {
+    /// How many a line is to tell of now, where some were not told of for a while.
+    pub(super) fn late(&mut self, now: Instant) -> Option<u64> {
+        let is_due = self.said.is_some_and(|said| now.saturating_duration_since(said) >= AGAIN);
+        (is_due && self.unsaid > 0).then(|| {
+            self.said = Some(now);
+            std::mem::take(&mut self.unsaid)
+        })
+    }
+
     /// One more. How many a line is to tell of now, this one included; `None` when it is too soon for one.
     pub(super) fn note(&mut self, now: Instant) -> Option<u64> {
         self.unsaid += 1;

@@ -414,6 +414,12 @@ impl Delivery {
         if self.tidied.elapsed() < TIDY {
             return Ok(());
         }
+        if let Some(events) = self.refusals.late(Instant::now()) {
+            tracing::error!(
+                events,
+                "the broker has refused more events for good; each is set aside and stated on sys/gap"
+            );
+        }
         let now = self.disk.stamp();
         let Some(store) = self.disk.store() else { return Ok(()) };
         let dropped = store.tidy(&now)?;

@@ -232,9 +232,9 @@ impl Driver {
     fn health(&mut self) -> Health {
         let shared = Arc::clone(&self.desk.shared);
         let (models, ran) = (shared.models.load(), self.loaded.elapsed());
-        // A reload may have taken the model out.
+        // A reload may have taken the model out: then it proves nothing by running long.
         let Some(view) = models.iter().find(|view| view.name == self.record.model) else {
-            return Health { ran, idle: self.scored.1.elapsed(), ..Health::default() };
+            return Health { idle: self.scored.1.elapsed(), ..Health::default() };
         };
         let windows = view.tally.answered.load(Relaxed);
         if windows != self.scored.0 {

@@ -139,11 +139,15 @@ fn waits_for(verdict: &Verdict, record: &Record, now: Now) -> Option<String> {
         Verdict::Refused(fault) => Some(fault.code.as_str().to_owned()),
         Verdict::NeedsApproval => Some("approval".to_owned()),
         Verdict::NoWave => Some("wave".to_owned()),
-        Verdict::NotYet(_) if record.fault.as_ref().is_some_and(|f| f.code.disposition() == Disposition::Delay) => {
-            Some("pause".to_owned())
-        }
+        Verdict::NotYet(_) if is_paused(record) => Some("pause".to_owned()),
         Verdict::NotYet(_) => Some("wave".to_owned()),
     }
+}
+
+/// Whether what is offered was tried, and is tried again later.
+fn is_paused(record: &Record) -> bool {
+    let tried = record.offer.as_ref().map(Offer::release).and_then(|r| record.attempts_at(&r.channel, r.epoch));
+    tried.is_some_and(|attempts| attempts.not_before.is_some())
 }
 
 /// A code for metrics: every one that a model waits or failed for now.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use kinewatch_core::manifest::Manifest;
 use kinewatch_core::rollout::{Code, Fault};
-use kinewatch_engine::{Model, OpenError, Provider, is_of_memory};
+use kinewatch_engine::{Model, OpenError, OpenReport, Provider, is_of_memory};
 use rustix::process::{Signal, getpid, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -68,10 +68,15 @@ fn attempt(job: &Job, output: &mut impl Write) -> Result<Proof, Ended> {
     let mut model = Model::open_or_all(dir, manifest, &options).map_err(|errors| Ended::Fault(told(dir, &errors)))?;
     say(output, &Message::Step(Step::Bench)).map_err(Ended::Output)?;
     let mut proof = measured(job, dir, manifest, &mut model).map_err(|error| Ended::Fault(told(dir, &[error])))?;
-    if is_jetson(&Root::machine()) && model.report().provider != Provider::Cpu {
+    if is_jetson(&Root::machine()) && is_on_gpu(model.report()) {
         proof.peak_memory_mb = proof.peak_memory_mb.max(taken(&before, &Memory::read(&Root::machine())) >> 20);
     }
     Ok(proof)
+}
+
+/// Whether a part of the graph is, though the processor may have most of it.
+fn is_on_gpu(report: &OpenReport) -> bool {
+    report.provider != Provider::Cpu || report.nodes.keys().any(|provider| *provider != Provider::Cpu)
 }
 
 /// Memory that has gone while the model is open. What a Jetson's GPU takes is in no figure of the process, so this is the
@@ -87,7 +92,7 @@ fn measured(job: &Job, dir: &Path, manifest: &Manifest, model: &mut Model) -> Re
     // The daemon goes on beside this process, which is last in line: where the processor computes, what it was kept waiting
     // for says nothing about the model. With several threads their time adds up, and the clock is the smaller one.
     let (wall, cpu) = (result.wall, result.cpu);
-    let alone = |wall: f64, cpu: f64| if report.provider == Provider::Cpu { wall.min(cpu) } else { wall };
+    let alone = |wall: f64, cpu: f64| if is_on_gpu(report) { wall } else { wall.min(cpu) };
     Ok(Proof {
         backend: report.backend.name().into(),
         provider: report.provider.name().into(),
@@ -131,7 +136,12 @@ fn code(error: &OpenError) -> Code {
         OpenError::NoGraph { .. } | OpenError::Options(_) => Code::PackageInvalid,
         OpenError::Read { .. } => Code::DiskError,
         OpenError::Library(_) => Code::WorkerUnavailable,
-        OpenError::Load { detail, .. } | OpenError::WarmUp { detail, .. } if is_of_memory(detail) => memory(detail),
+        // A GPU that has no memory left refuses to be a provider at all.
+        OpenError::Load { detail, .. } | OpenError::WarmUp { detail, .. } | OpenError::Provider { detail, .. }
+            if is_of_memory(detail) =>
+        {
+            memory(detail)
+        }
         _ => Code::WorkerFailed,
     }
 }
@@ -167,7 +177,10 @@ mod tests {
             code(&load("Failed to allocate memory for requested buffer of size 40000000000")),
             Code::WorkerMemory
         );
-        assert_eq!(code(&load("CUDA failure 2: out of memory ; GPU=0")), Code::NoMemory);
+        let full = "CUDA failure 2: out of memory ; GPU=0";
+        let refuses =
+            OpenError::Provider { provider: "cuda", path: "m.onnx".into(), detail: full.into(), otherwise: "" };
+        assert_eq!([code(&load(full)), code(&refuses)], [Code::NoMemory; 2]);
         assert_eq!(code(&load("no protobuf")), Code::WorkerFailed);
         assert_eq!(told(Path::new("/p"), &[]).code, Code::WorkerFailed);
     }

@@ -39,7 +39,8 @@ pub struct ModelState {
     pub waits_for: Option<String>,
     /// Somebody has pinned the model here.
     pub pinned: bool,
-    /// Why the last trial ended, or what could not be asked of the present one; null once another has begun or gone well.
+    /// Why the last trial ended, or what could not be asked of the present one; null once another has begun or gone well. That what
+    /// was known before is lost (`state_damaged`) stands until one has gone well.
     pub error: Option<ModelError>,
     /// Why the last look at the repository failed; null once one went well.
     pub repository_error: Option<ModelError>,
@@ -47,6 +48,7 @@ pub struct ModelState {
     #[schemars(extend("format" = "date-time"))]
     pub checked_at: Option<String>,
     /// Looks at the repository that have ended, well or not.
+    #[serde(default)]
     pub checks: u64,
     /// Releases that failed here, newest last; none of them is tried again before a new epoch.
     pub quarantine: Vec<QuarantinedModel>,

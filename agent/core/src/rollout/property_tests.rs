@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use semver::Version;
 
-use super::step::{ClockState, Done, Failure, Health, Input, Job, Now, Policy, Step, Window};
+use super::step::{ClockState, Done, Failure, Health, Input, Job, Now, Policy, Settings, Step, Window};
 use super::tests::{MEASURED, NOON, healthy, offer, settings, well};
 use super::*;
 
@@ -20,10 +20,13 @@ enum Event {
     JobFails(usize),
     /// A job ends with what it cannot end with.
     Nonsense,
-    Health(u64, u64),
+    /// Windows, errors, and whether it is long since the last window.
+    Health(u64, u64, bool),
     Command(u8),
     /// The process is killed: before the step is committed, after it, or after what follows from it has begun.
     Killed(Moment),
+    /// The machine goes down with it.
+    PowerCut,
     Stopped,
     /// The commit of what comes next fails.
     DiskRefuses,
@@ -47,9 +50,11 @@ fn event() -> impl Strategy<Value = Event> {
         20 => Just(Event::JobEndsWell),
         3 => codes.clone().prop_map(Event::JobFails),
         1 => Just(Event::Nonsense),
-        6 => (0..4000_u64, prop_oneof![9 => Just(0_u64), 1 => 1..9_u64]).prop_map(|(w, e)| Event::Health(w, e)),
+        6 => (0..4000_u64, prop_oneof![9 => Just(0_u64), 1 => 1..9_u64], prop::bool::weighted(0.2))
+            .prop_map(|(windows, errors, idle)| Event::Health(windows, errors, idle)),
         2 => (0..5_u8).prop_map(Event::Command),
         4 => prop_oneof![Just(Moment::BeforeCommit), Just(Moment::Later)].prop_map(Event::Killed),
+        2 => Just(Event::PowerCut),
         2 => Just(Event::Stopped),
         1 => Just(Event::DiskRefuses),
         1 => codes.prop_map(Event::Unusable),
@@ -62,6 +67,10 @@ fn event() -> impl Strategy<Value = Event> {
 /// A device and all that was ever true of it.
 struct World {
     machine: Machine,
+    policy: Policy,
+    boots: u32,
+    /// The machine has gone down since the candidate was loaded.
+    rebooted: bool,
     now: Now,
     /// As it is on the disk.
     record: Record,
@@ -89,6 +98,9 @@ impl World {
         let now = Now { time: NOON.parse().unwrap(), clock: ClockState::Synchronised, window: Window::Open };
         let mut world = Self {
             machine: Machine::new(settings(policy)),
+            policy,
+            boots: 0,
+            rebooted: false,
             now,
             record: Record::new("falls"),
             job: Job::None,
@@ -210,7 +222,9 @@ impl World {
 
     /// The process has died and is started again.
     fn start(&mut self) {
-        if let Some(release) = self.exposed.take() {
+        let rebooted = std::mem::take(&mut self.rebooted);
+        let idle = self.record.attempts.as_ref().is_some_and(|attempts| attempts.exposure == Exposure::Quiet);
+        if let Some(release) = self.exposed.take().filter(|_| !rebooted && !idle) {
             let deaths = self.deaths.entry(key(&release)).or_default();
             *deaths += 1;
             assert!(*deaths <= u32::from(TRIES), "{release:?} killed the agent {deaths} times");
@@ -252,8 +266,9 @@ impl World {
                 let done = if matches!(self.job, Job::Prove { .. }) { Done::Plain } else { Done::Proven(MEASURED) };
                 self.ends(Ok(done));
             }
-            Event::Health(windows, errors) => {
-                let health = Health { ran: Duration::from_secs(windows), windows, errors, ..Health::default() };
+            Event::Health(windows, errors, idle) => {
+                let idle = Duration::from_secs(if idle { 61 } else { 0 });
+                let health = Health { ran: Duration::from_secs(windows), windows, idle, errors, ..Health::default() };
                 self.give(&Input::Health(health));
             }
             Event::Command(which) => self.give(&match which {
@@ -265,6 +280,13 @@ impl World {
             }),
             Event::Killed(Moment::BeforeCommit) => self.killed_before_commit = true,
             Event::Killed(Moment::Later) => self.start(),
+            Event::PowerCut => {
+                self.boots += 1;
+                let boot = Some(self.boots.to_string());
+                self.machine = Machine::new(Settings { boot, ..settings(self.policy) });
+                self.rebooted = true;
+                self.start();
+            }
             Event::Stopped => {
                 self.give(&Input::Stopped);
                 (self.job, self.exposed, self.started) = (Job::None, None, false);

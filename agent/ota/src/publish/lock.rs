@@ -5,6 +5,7 @@
 //! written. It goes with the process, however that ends. The file is empty and may be copied to a server.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -29,8 +30,7 @@ impl Lock {
         let path = dir.join(NAME);
         let (begun, mut waits) = (Instant::now(), Some(waits));
         loop {
-            let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
-            let file = file.map_err(PublishError::io(&path))?;
+            let file = open(&path).map_err(PublishError::io(&path))?;
             match file.try_lock() {
                 Ok(()) if is_there(&path, &file) => return Ok(Self { _file: file }),
                 // A copy of the folder has put another file in its place meanwhile.
@@ -47,6 +47,14 @@ impl Lock {
             }
             std::thread::sleep(AGAIN);
         }
+    }
+}
+
+/// Another publisher of the same folder may have made it: reading is enough for a lock.
+fn open(path: &Path) -> io::Result<File> {
+    match OpenOptions::new().write(true).create(true).truncate(false).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => File::open(path),
+        opened => opened,
     }
 }
 

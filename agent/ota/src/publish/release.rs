@@ -108,7 +108,9 @@ impl Repository {
         let before = self.channel(channel, model)?;
         let kept = before.as_ref();
         let gates = change.gates.or_else(|| kept.map(|c| c.gates.clone())).unwrap_or_default();
-        let labels = if change.labels_changed { Labels::Changed } else { Labels::Same };
+        // What is published again is, to a device that was away, as new as it was.
+        let again = kept.filter(|c| c.bundle == bundle).is_some_and(|c| c.labels == Labels::Changed);
+        let labels = if change.labels_changed || again { Labels::Changed } else { Labels::Same };
         if let Some(before) = kept {
             succeeds(&self.manifest(&before.bundle)?, &self.manifest(&bundle)?, labels, &gates)?;
         }
