@@ -23,10 +23,11 @@ from kinewatch_models.error import ToolError
 BACKGROUND = "background"
 TABLE = "labels.csv"
 DATASET = "own"
-VIDEOS = frozenset(
-    ".3g2 .3gp .asf .avi .dv .f4v .flv .m2t .m2ts .m2v .m4v .mjpeg .mjpg .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .ogm "
-    ".ogv .qt .ts .vob .webm .wmv .y4m".split()
-)
+VIDEOS = {
+    *(".3g2", ".3gp", ".asf", ".avi", ".dv", ".f4v", ".flv", ".m2t", ".m2ts", ".m2v"),
+    *(".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts"),
+    *(".mxf", ".ogm", ".ogv", ".qt", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
+}
 """Names of files that GStreamer may be able to read; what it cannot is left out when it is decoded, by name."""
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"} | {
