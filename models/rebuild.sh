@@ -55,6 +55,7 @@ for name in falls interactions fights; do
   once "$run/scalers.done" "$km" scalers recipes/$name.toml "${clips[@]}" --cache "$cache" --run "$run"
   cp "$run/scalers.json" "$results/$name.scalers.json"
   "$agent" model bench $name --json >"$results/$name.bench.json"
+  "$km" agree recipes/$name.toml $name "${clips[@]}" --agent "$agent" --out "$results/$name.agreement.json"
 done
 
 beside() { # beside NAME TITLE EDIT…: another net on the same clips, its recipe made by sed from that of NAME

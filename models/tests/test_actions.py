@@ -52,7 +52,21 @@ def test_temperature_undoes_a_scale() -> None:
     logits = rng.normal(0, 2, (4000, 3)).astype(np.float32)
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     classes = np.array([rng.choice(3, p=row / row.sum()) for row in shares.astype(np.float64)])
-    assert calibrate_actions.fit_temperature(3 * logits, classes) == pytest.approx(3.0, rel=0.1)
+    assert calibrate_actions.fit_temperature(3 * logits, classes, 4000) == pytest.approx(3.0, rel=0.1)
+    assert calibrate_actions.fit_temperature(logits / 2, classes, 4000) == pytest.approx(0.5, rel=0.1)
+    assert calibrate_actions.fit_temperature(logits / 2, classes, 20) == 1.0, "few clips seen by many graphs"
+
+
+def test_a_net_that_is_always_right_on_val_is_not_made_surer() -> None:
+    classes = np.array([0, 1] * 200)
+    right = np.where(np.eye(2)[classes] == 1, 0.4, -0.4).astype(np.float32)
+    assert calibrate_actions.fit_temperature(right, classes, 400) == 1.0
+    wrong = right.copy()
+    wrong[:1] *= -1
+    assert calibrate_actions.fit_temperature(wrong, classes, 400) == 1.0, "one error may be a wrong label"
+    wrong[:20] = -right[:20]
+    assert calibrate_actions.fit_temperature(wrong, classes, 400) < 1.0
+    assert calibrate_actions.fit_temperature(np.float32(30) * wrong, classes, 4) > 1.0
 
 
 def test_intervals_are_over_groups() -> None:

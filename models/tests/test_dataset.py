@@ -71,6 +71,52 @@ def test_a_folder_in_a_label_is_a_group(tmp_path: Path) -> None:
         assert len({clip.split for clip in found.clips if clip.group == person}) == 1
 
 
+def test_every_file_that_is_not_read_is_named(tmp_path: Path) -> None:
+    names = [
+        *clips("wave", 4),
+        *clips("background", 4),
+        "wave/old.3gp",
+        "background/ANNA.WMV",
+        "a.mp4",
+        ".hidden/b.mp4",
+    ]
+    found = dataset.read(put(tmp_path, *names, *(f"wave/{n}.jpg" for n in range(12)), "readme.txt"))
+    assert {"wave/old.3gp", "background/ANNA.WMV"} <= {clip.path for clip in found.clips}
+    loose, others = found.notes
+    assert loose == "WARNING: 1 videos are left out, they lie in no folder of a label: move each into one: a.mp4"
+    assert others.startswith("13 files are left out, they are not named like a video: readme.txt, wave/0.jpg")
+    assert others.endswith(" and 5 more")
+
+
+def test_videos_that_a_table_does_not_name_are_named(tmp_path: Path) -> None:
+    put(tmp_path, *clips("wave", 3), *clips("background", 2))
+    lines = ["path,label", *(f"wave/{n}.mp4,wave" for n in range(3)), "background/0.mp4,background"]
+    (tmp_path / "labels.csv").write_text("\n".join([*lines, "background/0.mp4,background"][:-1]), encoding="utf-8")
+    with pytest.raises(DataError, match="label background comes from one"):
+        dataset.read(tmp_path)
+    lines.append("background/1.mp4,background")
+    (tmp_path / "labels.csv").write_text("\n".join(lines), encoding="utf-8")
+    put(tmp_path, "extra.mov")
+    (note,) = dataset.read(tmp_path).notes
+    assert note == "WARNING: 1 videos are left out, no line of labels.csv names them: extra.mov"
+
+
+def test_folders_of_splits_are_splits_and_no_labels(tmp_path: Path) -> None:
+    names = [f"{split}/{label}/1.mp4" for split in ("train", "Val", "test") for label in ("wave", "background")]
+    found = dataset.read(put(tmp_path, *names))
+    assert found.labels == ["background", "wave"]
+    assert {(clip.path, clip.split) for clip in found.clips} == {
+        (name, name.partition("/")[0].lower()) for name in names
+    }
+    dataset.check_splits(found.clips, found.labels)
+
+
+def test_a_person_in_two_folders_of_splits_is_refused(tmp_path: Path) -> None:
+    put(tmp_path, *(f"{split}/{label}/anna/1.mp4" for split in ("train", "val") for label in ("wave", "background")))
+    with pytest.raises(DataError, match="group anna is in train and in val"):
+        dataset.read(tmp_path)
+
+
 def test_a_table_may_have_any_name_and_semicolons(tmp_path: Path) -> None:
     put(tmp_path, *clips("wave", 3))
     lines = ["path;label;begin_s;end_s", *(f"wave/{n}.mp4;wave;1;2" for n in range(3))]
@@ -117,6 +163,9 @@ def test_copies_cannot_land_in_two_splits(tmp_path: Path) -> None:
         (["a.mp4", "b.mp4"], "path,label,group\na.mp4,x,anna\nb.mp4,x,anna", "label x comes from one recording (anna)"),
         (["a.mp4"], "path,label,begin_s,end_s\na.mp4,x,1,3\na.mp4,y,2,4", "a moment has one label"),
         (clips("wave", 4), None, "wave is the only label"),
+        ([*clips("train", 4), *clips("test", 4)], None, "test is called like a split, not like a label: give train/L"),
+        ([*clips("val", 4), *clips("wave", 4)], None, "val is called like a split"),
+        ([*clips("val", 4), *clips("train", 4)], None, "no folder of clips for each label in train, val"),
         (clips("background", 4), None, "every clip is background"),
     ],
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,16 +49,55 @@ def test_golden_clips_pass_on_both_graphs(folder: Path) -> None:
     assert 0 < differences["int8"] < package.TOLERANCE_INT8
 
 
-def test_int8_that_differs_makes_no_package_but_a_draft(
+Pairs = list[tuple[np.ndarray, np.ndarray]]
+
+
+def off_by(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Let the int8 graph say what `spoil` makes of the recorded logits."""
+    whole = package._golden_pairs
+
+    def pairs(folder: Path, table: dict[str, Any], path: Path) -> Pairs:
+        found = whole(folder, table, path)
+        return [(spoil(recorded), recorded) if "int8" in path.name else (one, recorded) for one, recorded in found]
+
+    monkeypatch.setattr(package, "_golden_pairs", pairs)
+
+
+def test_int8_that_is_off_on_drawn_clips_is_packaged_with_a_tolerance_that_grants_it(
     folder: Path, graphs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert manifest.read(folder / "model.toml")["golden"]["tolerance_int8"] == package.TOLERANCE_INT8
+    off_by(monkeypatch, lambda logits: logits + 0.854)
+    found = package.write(tiny.recipe(), Parts(*graphs.values(), tmp_path / "licence", "# card\n", {}), folder)
+    assert found["int8"] == pytest.approx(0.854, abs=1e-3)
+    assert manifest.read(folder / "model.toml")["golden"]["tolerance_int8"] == pytest.approx(1.29)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda logits: logits + 5.5, r"5\.5 logits off fp32.*add training clips"),
+        (lambda logits: np.nan * logits, "nan logits off"),
+        (lambda logits: logits[:, ::-1], "another label in [1-9]"),
+    ],
+)
+def test_a_broken_int8_makes_no_package_but_a_draft(
+    folder: Path,
+    graphs: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[np.ndarray], np.ndarray],
+    words: str,
+) -> None:
     shutil.rmtree(folder)
-    monkeypatch.setattr(package, "_golden_difference", lambda *_: 0.7)
-    with pytest.raises(PackageError, match="golden logits differ by"):
+    if "another" in words:
+        monkeypatch.setattr(package, "CLEAR", 0.0)
+    off_by(monkeypatch, spoil)
+    with pytest.raises(PackageError, match=words):
         package.write(tiny.recipe(), Parts(*graphs.values(), tmp_path / "licence", "# card\n", {}), folder)
     assert not folder.exists()
-    monkeypatch.setattr(package, "_golden_difference", lambda folder, table, path: 0.7 * ("int8" in path.name))
-    assert (steps.draft(tiny.recipe(), graphs, tmp_path) / "model.toml").exists()
+    if "nan" not in words:
+        assert (steps.draft(tiny.recipe(), graphs, tmp_path) / "model.toml").exists()
 
 
 def test_golden_files_have_the_layout_of_the_contract(folder: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kinewatch_models import measure, report, report_actions
+from kinewatch_models import evaluate, measure, recipe, report, report_actions, report_asked, steps
 from kinewatch_models.report import ReportError
 
 FALLS = Path(__file__).parents[1] / "falls"
@@ -20,6 +21,131 @@ def test_the_report_of_falls_has_its_figures_and_hashes(tmp_path: Path) -> None:
     assert results["graphs"]["int8"][:16] in text
     row = results["sets"]["URFD test"]["int8"]["fall"]["found"]
     assert f"{row['hits']} of {row['of']}" in text
+
+
+def test_the_report_hashes_the_manifest_too_and_says_by_which_code(tmp_path: Path) -> None:
+    text = report.render([FALLS], tmp_path, report.further(None))
+    assert f"| `model.toml` | `{evaluate.digest(FALLS / 'model.toml')}` |" in text
+    assert "do not say which code" in text
+    results = json.loads(FALLS.with_name("falls.results.json").read_text())
+    results["made_with"] = {"code": "0123456789abcdef", "versions": {"torch": "2.0"}}
+    (tmp_path / "falls").symlink_to(FALLS)
+    (tmp_path / "falls.results.json").write_text(json.dumps(results))
+    text = report.render([tmp_path / "falls"], tmp_path, report.further(None))
+    assert "Trained by code `0123456789abcdef` (torch 2.0)" in text
+
+
+def test_the_code_that_trains_has_a_digest() -> None:
+    made = evaluate.made_with()
+    assert made == evaluate.made_with()
+    assert re.fullmatch("[0-9a-f]{16}", made["code"])
+    assert "numpy" in made["versions"]
+
+
+@pytest.mark.parametrize("name", ["falls", "interactions", "fights"])
+def test_a_card_does_not_depend_on_how_busy_the_machine_was(name: str) -> None:
+    spec = recipe.load(FALLS.parent / f"recipes/{name}.toml")
+    results = json.loads((FALLS.parent / f"{name}.results.json").read_text())
+    card = steps.card_text(spec, results)
+    results["ms_per_frame"] = {"fp32": 99.0, "int8": 98.0}
+    results["training_cpu_s"] = 1.0
+    assert steps.card_text(spec, results) == card
+
+
+def test_a_fall_that_fires_without_its_motion_is_among_the_limits_of_the_card() -> None:
+    spec = recipe.load(FALLS.parent / "recipes/falls.toml")
+    results = json.loads(FALLS.with_name("falls.results.json").read_text())
+    limits = steps.card_text(spec, results).partition("## Limits")[2]
+    assert "`fall` still fires when frames come in any order" in limits
+    assert "URFD test 8 of 12, unchanged 8" in limits
+    assert "`fall` still fires with the middle of the picture covered" in limits
+    assert "played backwards" not in limits, "which few do"
+    for table in results["sets"].values():
+        table["int8"]["changed"]["border only"]["hits"] = 0
+    assert "middle of the picture" not in steps.card_text(spec, results).partition("## Limits")[2]
+
+
+def asked(tmp_path: Path, rows: list[dict[str, Any]]) -> str:
+    (tmp_path / "falls.asked.json").write_text(json.dumps({"name": "falls", "rows": rows}))
+    for kind in ("leave-out", "bench"):
+        (tmp_path / f"falls.{kind}.json").write_bytes((FALLS.parent / f"results/falls.{kind}.json").read_bytes())
+    return report.render([FALLS], tmp_path, report.further(tmp_path))
+
+
+def test_what_was_asked_for_stands_at_the_head_with_what_was_reached(tmp_path: Path) -> None:
+    text = asked(
+        tmp_path,
+        [
+            {"asked": "actors", "figure": "actors found", "at_least": 0.93},
+            {"asked": "sets", "figure": "sets found", "at_least": 0.8},
+            {"asked": "up-fall", "figure": "up-fall found", "at_least": 1},
+            {"asked": "speed", "figure": "ort int8", "at_most": 2.5},
+            {"asked": "events", "figure": "same events", "at_least": 0.98},
+            {"asked": "in the dark", "at_least": 1, "because": "no clip is dark"},
+        ],
+    )
+    head = text.partition("## falls")[0]
+    assert re.search(
+        r"falls \| actors \| ≥ 0\.93 \| 0\.667: 24 of 36 .*urfd/P1 8 of 12.*URFD test 5 of 8.*missed", head
+    )
+    assert re.search(r"sets \| ≥ 0\.8 \| gmdcsa24 8 of 8 .*; urfd 17 of 48 .*; up-fall 5 of 15 .*missed", head)
+    assert re.search(r"up-fall \| ≥ 1 \| 1\.000: 5 of 5 .*\| reached \|", head)
+    assert re.search(r"speed \| ≤ 2\.5 \| 2\.0 \| reached", head)
+    assert "| events | ≥ 0.98 | no result file holds it | not measured |" in head
+    assert "| in the dark | ≥ 1 | no clip is dark | not measured |" in head
+
+
+def test_a_figure_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match="asks for a figure that is not known: beauty"):
+        asked(tmp_path, [{"asked": "beauty", "figure": "beauty", "at_least": 1}])
+
+
+def test_every_figure_that_is_asked_for_is_known() -> None:
+    for name in ("falls", "interactions", "fights"):
+        for row in json.loads((FALLS.parent / f"results/{name}.asked.json").read_text())["rows"]:
+            assert row.get("figure", "loss") in report_asked.FIGURES
+            assert ("at_least" in row) != ("at_most" in row)
+
+
+def test_the_threshold_comes_from_val_and_is_measured_on_test() -> None:
+    def rows(shares: dict[str, list[float]]) -> list[dict[str, Any]]:
+        return [{"label": name, "group": n, "p": [1 - p, p]} for name, ps in shares.items() for n, p in enumerate(ps)]
+
+    val = rows({"background": [0.1, 0.2, 0.65], "wave": [0.7, 0.8, 0.9]})
+    test = rows({"background": [0.1, 0.6, 0.69], "wave": [0.66, 0.8, 0.9]})
+    made = {"sets": {"Own val": {"int8": {"rows": val}}, "Own test": {"int8": {"rows": test}}}}
+    (row,) = report_actions.at_threshold(made, "int8").values()
+    assert row["threshold"] == pytest.approx(0.675)
+    assert row["value"] == pytest.approx(4 / 6, abs=1e-4)
+    more = {"sets": {"Own val": {"int8": {"rows": [*val, {"label": "hug", "p": [0, 0, 1]}]}}}}
+    assert report_actions.at_threshold(more, "int8") == {}, "several actions have no one threshold"
+
+
+def test_the_temperature_is_held_against_the_rule_and_against_none() -> None:
+    fights = json.loads(FALLS.with_name("fights.results.json").read_text())
+    text = report_actions.temperature(fights)
+    assert "Temperature 0.574, chosen on 36 val clips (10 of 72" in text
+    assert "gives the same on them" in text
+    assert "0.069 with it" in text, "the calibration error of the results"
+    for row in fights["sets"]["Surveillance fights val"]["fp32"]["rows"]:
+        row["p"] = [0.999, 0.001] if row["label"] == "background" else [0.001, 0.999]
+    fights["sets"]["Surveillance fights val"]["int8"] = fights["sets"]["Surveillance fights val"]["fp32"]
+    assert "gives 1 on them" in report_actions.temperature(fights)
+
+
+def test_the_same_events_are_a_table_and_frames_a_picture(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    source = FALLS.parent / "results/falls.agreement.json"
+    (tmp_path / "falls.agreement.json").write_bytes(source.read_bytes())
+    text = report.render([FALLS], tmp_path / "report", report.further(tmp_path))
+    assert "| all | 42 / 42 | 41 of 41 " in text
+    assert "| int8 | 30 | 782 | 509 of 523 (0.97) |" in text
+    assert (tmp_path / "report/falls-frames-test.png").stat().st_size < 60_000
+    table = json.loads(source.read_text())
+    table["graphs"]["int8"] = "0" * 64
+    (tmp_path / "falls.agreement.json").write_text(json.dumps(table))
+    with pytest.raises(ReportError, match="is not the graph that was measured"):
+        report.render([FALLS], tmp_path / "report", report.further(tmp_path))
 
 
 def test_another_graph_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import json
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +42,44 @@ def find() -> Path:
     return Path(found)
 
 
+@dataclass(frozen=True)
+class Event:
+    """An event that has ended; seconds from the first frame."""
+
+    label: str
+    start: float
+    end: float
+
+
 def score(agent: Path, package: Path, clips: list[Clip], precision: str, recipe: Recipe) -> list[Scored]:
     """The scores of the whole video of every clip, in order, by the `precision` graph of `package`."""
     with tempfile.TemporaryDirectory() as folder:
-        videos = [Path(folder) / f"{index:04}{Path(clip.path).suffix}" for index, clip in enumerate(clips)]
-        for video, clip in zip(videos, clips, strict=True):
-            video.symlink_to((clip.root / clip.path).resolve())
-        out = Path(folder) / "scores.csv"
-        _replay(agent, package, videos, precision, out)
+        videos, out = _linked(clips, Path(folder)), Path(folder) / "scores.csv"
+        _replay(agent, package, videos, precision, ["--scores", str(out)])
         files = [out if len(videos) == 1 else out.with_suffix(f".{video.stem}.csv") for video in videos]
         return [Scored(clip, *_read(file, recipe)) for clip, file in zip(clips, files, strict=True)]
+
+
+def events(agent: Path, package: Path, clips: list[Clip], precision: str) -> list[list[Event]]:
+    """The events of the whole video of every clip, by label and time, as the agent tells them."""
+    with tempfile.TemporaryDirectory() as folder:
+        videos, out = _linked(clips, Path(folder)), Path(folder) / "events.jsonl"
+        _replay(agent, package, videos, precision, ["--events", str(out)])
+        found: dict[str, list[Event]] = {video.stem: [] for video in videos}
+        for line in out.read_text(encoding="utf-8").splitlines():
+            told = json.loads(line)["data"]
+            if told.get("status") == "ended":
+                ends = (told[side]["pts_ns"] / 1e9 for side in ("start", "end"))
+                found[told["camera"]["id"]].append(Event(told["label"], *ends))
+    return [sorted(rows, key=lambda row: (row.label, row.start)) for rows in found.values()]
+
+
+def _linked(clips: list[Clip], folder: Path) -> list[Path]:
+    """The videos under names that cannot be the same, in order."""
+    videos = [folder / f"{index:04}{Path(clip.path).suffix}" for index, clip in enumerate(clips)]
+    for video, clip in zip(videos, clips, strict=True):
+        video.symlink_to((clip.root / clip.path).resolve())
+    return videos
 
 
 def bench(agent: Path, package: Path) -> list[dict[str, Any]]:
@@ -62,8 +91,8 @@ def bench(agent: Path, package: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _replay(agent: Path, package: Path, videos: list[Path], precision: str, out: Path) -> None:
-    command = ["replay", *map(str, videos), "--model", str(package), "--scores", str(out)]
+def _replay(agent: Path, package: Path, videos: list[Path], precision: str, wanted: list[str]) -> None:
+    command = ["replay", *map(str, videos), "--model", str(package), *wanted]
     command += ["--backend", BACKENDS[precision], "--precision", precision, "--ort-library", str(_library())]
     _run(agent, command, f"replay of {package}, {precision}")
 

@@ -10,7 +10,19 @@ import typer
 from rich.progress import track
 from typer.core import TyperGroup
 
-from kinewatch_models import agent, cli_many, fit, package, recipe, report, report_architectures, splice, steps
+from kinewatch_models import (
+    agent,
+    agree,
+    catalogue,
+    cli_many,
+    fit,
+    package,
+    recipe,
+    report,
+    report_architectures,
+    splice,
+    steps,
+)
 from kinewatch_models.arch.importing import command as importing
 from kinewatch_models.cli_many import Cache, Data, RecipeFile, Run, work_of
 from kinewatch_models.steps import Work
@@ -94,6 +106,22 @@ def scalers_command(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run)
     """Measure what another platform's scaler changes on the test clips; write `scalers.json`."""
     for chain, row in steps.measure_scalers(work_of(recipe_file, data, cache, run))["chains"].items():
         print(f"{chain}: {row['changed']['hits']} of {row['changed']['of']} clips decided otherwise")
+
+
+@app.command("agree")
+def agree_command(
+    recipe_file: RecipeFile,
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, metavar="PACKAGE")],
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="the table, NAME.agreement.json")],
+    binary: Annotated[Path | None, typer.Option("--agent", help="the `kinewatch` binary; else the one found")] = None,
+) -> None:
+    """Whether both graphs of PACKAGE tell the same events in the agent, on the test videos of the recipe."""
+    spec = agree.readable(recipe.load(recipe_file), data)
+    table = agree.measure(binary or agent.find(), folder, catalogue.read(data, spec), spec)
+    steps.write(out, table)
+    same = table["all"]["same_within_a_judgement"]
+    console.print(f"{out}: the same events in {same['hits']} of {same['of']} clips")
 
 
 @app.command("package")

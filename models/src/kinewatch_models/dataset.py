@@ -23,8 +23,20 @@ from kinewatch_models.error import ToolError
 BACKGROUND = "background"
 TABLE = "labels.csv"
 DATASET = "own"
-VIDEOS = {".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".ts"}
+VIDEOS = {
+    *(".3g2", ".3gp", ".asf", ".avi", ".dv", ".f4v", ".flv", ".m2t", ".m2ts", ".m2v"),
+    *(".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts"),
+    *(".mxf", ".ogm", ".ogv", ".qt", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
+}
+"""Names of files that GStreamer may be able to read; what it cannot is left out when it is decoded, by name."""
 SPLITS = ("train", "val", "test")
+SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"} | {
+    "test": "test",
+    "testing": "test",
+}
+"""What folders of splits are called."""
+NAMED = 8
+"""So many files are named in a note; the others are counted."""
 LEAST_CLIPS = 2
 UNEQUAL = 20
 
@@ -59,13 +71,16 @@ class _Row:
 def read(data: Path, left_out: Collection[str] = ()) -> Dataset:
     """The clips of a folder, or of a CSV file that names videos beside it, but those `left_out`. Raises `DataError`."""
     folder, table = (data.parent, data) if data.is_file() else (data, data / TABLE)
-    rows = _listed(folder, table) if table.exists() else _foldered(folder)
+    listed = table.exists()
+    rows = _listed(folder, table) if listed else _foldered(folder)
+    skipped = _skipped(data, rows, listed) if data.is_dir() else []
     rows = [row for row in rows if row.path not in left_out]
     if not rows:
         raise DataError(f"{data}: there is no video that can be read")
     slugs = _slugs({row.label for row in rows})
     rows = [replace(row, label=slugs[row.label]) for row in rows]
     notes = [f'label "{name}" is called {slug}' for name, slug in sorted(slugs.items()) if slug != name]
+    notes += skipped
     digests = {path: _digest(folder / path) for path in sorted({row.path for row in rows})}
     rows = _without_copies(rows, digests, notes)
     clips = _clips(folder, rows)
@@ -136,15 +151,63 @@ def _slugs(names: set[str]) -> dict[str, str]:
 
 
 def _foldered(folder: Path) -> list[_Row]:
+    inside = _folders(folder)
+    splits = {path.name: SPLIT_NAMES[path.name.lower()] for path in inside if path.name.lower() in SPLIT_NAMES}
+    if not splits:
+        return _of_labels(folder, inside, "")
+    others = [path.name for path in inside if path.name not in splits]
+    if others or not {"train", "val"} <= set(splits.values()):
+        raise DataError(
+            f"{folder}: {min(splits)} is called like a split, not like a label: give train/LABEL, val/LABEL and "
+            "test/LABEL, and nothing beside them; or take the splits away (LABEL/…), they are then drawn; or rename it"
+        )
+    rows = [row for path in inside for row in _of_labels(folder, _folders(path), splits[path.name])]
+    if not rows:
+        raise DataError(f"{folder}: there is no folder of clips for each label in {', '.join(splits)}")
+    return rows
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _of_labels(folder: Path, labels: list[Path], split: str) -> list[_Row]:
     rows = []
-    for inside in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        videos = sorted(path for path in inside.rglob("*") if path.suffix.lower() in VIDEOS)
+    for inside in labels:
+        videos = sorted(path for path in inside.rglob("*") if _is_video(path))
         if not videos:
             raise DataError(f"{inside} holds no video: put clips of this label there, or remove the folder")
-        rows += [_Row(str(path.relative_to(folder)), inside.name, _folder_group(path, inside)) for path in videos]
-    if not rows:
+        for path in videos:
+            group = _folder_group(path, inside)
+            alone = group.startswith(f"{inside.name}/")
+            group = f"{split}/{group}" if split and alone else group
+            rows.append(_Row(str(path.relative_to(folder)), inside.name, group, split))
+    if not rows and not split:
         raise DataError(f"{folder} has neither {TABLE} nor a folder of clips for each label")
     return rows
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEOS and not path.name.startswith(".") and path.is_file()
+
+
+def _skipped(data: Path, rows: list[_Row], listed: bool) -> list[str]:
+    """A note for each kind of file in the folder that is not read, with names: nothing is left out in silence."""
+    taken = {row.path for row in rows}
+    files = [path.relative_to(data) for path in sorted(data.rglob("*")) if path.is_file()]
+    left = [path for path in files if str(path) not in taken and not any(part.startswith(".") for part in path.parts)]
+    videos = [str(path) for path in left if path.suffix.lower() in VIDEOS]
+    others = [str(path) for path in left if path.suffix.lower() not in VIDEOS and str(path) != TABLE]
+    why = f"no line of {TABLE} names them" if listed else "they lie in no folder of a label: move each into one"
+    notes = [f"WARNING: {len(videos)} videos are left out, {why}: {_few(videos)}"] if videos else []
+    if others:
+        notes.append(f"{len(others)} files are left out, they are not named like a video: {_few(others)}")
+    return notes
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def _folder_group(path: Path, label: Path) -> str:

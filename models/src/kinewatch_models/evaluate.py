@@ -5,8 +5,10 @@ Writes figures, never prose. A set is one data set and split; validation chose t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,20 @@ def held_out(clips: list[Clip], recipe: Recipe) -> dict[str, list[Clip]]:
 def digest(path: Path) -> str:
     """SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def made_with() -> Table:
+    """Digest of this package's sources, and versions of what trains and quantises."""
+    root = Path(__file__).parent
+    files = sorted(path for path in root.rglob("*") if path.suffix in (".py", ".toml"))
+    whole = hashlib.sha256()
+    for path in files:
+        whole.update(f"{path.relative_to(root).as_posix()} {digest(path)}\n".encode())
+    versions = {}
+    for name in ("torch", "numpy", "onnxruntime"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {"code": whole.hexdigest()[:16], "versions": versions}
 
 
 def counts(clips: list[Clip]) -> dict[str, int]:

@@ -142,6 +142,8 @@ def train(work: Work, threads: int, report: Callable[[str], None], done: Callabl
     if (work.run / "weights.pt").exists() and not (work.run / "history.json").exists():
         raise StepError(f"{work.run} holds weights that were imported: training begins anew, so give another --run")
     claim(work)
+    if not (work.run / "code.json").exists():
+        work.write("code.json", evaluate.made_with())
     torch.set_num_threads(threads)
     torch.manual_seed(work.spec.train.seed)
     net = nets.build(work.spec.net, len(work.spec.labels), work.spec.train.window)
@@ -234,6 +236,8 @@ def measure(work: Work) -> Table:
     module = evaluate if work.spec.sequences else evaluate_actions
     results: Table = module.evaluate(work.clips, work.spec, work.cache, graphs, work.read("calibration.json"))
     results["training_cpu_s"] = sum(row["cpu_s"] for row in history(work.run))
+    if (work.run / "code.json").exists():
+        results["made_with"] = work.read("code.json")
     work.write("results.json", results)
     return results
 

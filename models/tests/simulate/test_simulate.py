@@ -39,6 +39,13 @@ def hips(clip: Clip) -> np.ndarray:
     return clip.poses.position[:, 1]
 
 
+@pytest.mark.parametrize("name", ["crawl", "roll"])
+def test_a_captured_motion_near_the_floor_is_no_fall(name: str) -> None:
+    clip = stage(Script([Act("walk", {"to": "middle"}), Act("move", {"name": name})]), (1,), TINY)
+    assert hips(clip).min() < 0.3
+    assert clip.truth == []
+
+
 @pytest.mark.slow
 def test_same_seed_gives_the_same_frames() -> None:
     script = scenario.load("falls")[0]

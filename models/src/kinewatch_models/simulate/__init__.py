@@ -3,4 +3,7 @@
 `scenario` stages a script with a seed (`performance`, `mocap`, and `ragdoll`, the only user of PyBullet), `clip`
 turns it into frames (`furnish`, `room`, `body`, `draw`), `video` and `render` write MP4 and annotations, `cli` is the
 command.
+
+What it does not do: more than one person in a clip, lying down on purpose, pets and other things that move. Crawling
+and rolling are one pass of a captured motion each.
 """

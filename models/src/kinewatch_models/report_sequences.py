@@ -1,0 +1,65 @@
+"""The report of one package whose labels make up a sequence: tables of events, and how good its scores are by frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kinewatch_models import card, report_actions
+from kinewatch_models.card import share_text
+
+Table = dict[str, Any]
+
+
+def render(results: Table, agreement: Table | None, pictures: Path, name: str) -> str:
+    """Every table; the part about frames comes from what `agree` measured, where there is that."""
+    names = [key for key, row in next(iter(results["sets"].values()))["fp32"].items() if "false_events" in row]
+    return "\n\n".join(
+        [
+            *(f"Event `{one}`:\n\n{card.found_table(one, results)}" for one in names),
+            card.boundaries(names[0], results),
+            card.onsets(results),
+            card.CHANGED,
+            card.shortcuts(results),
+            *(f"**{one}**" for one in card.survivors(results)),
+            *_frames((agreement or {}).get("frames"), pictures, name),
+            card.int8(results),
+        ]
+    )
+
+
+def agreement(table: Table) -> str:
+    """Whether both graphs tell the same events in the agent."""
+    lines = [
+        "Whole test videos through the agent, fp32 in tract against int8 in ONNX Runtime. Boundaries: to a judgement "
+        f"({table['period_s']:g} s), and exactly.",
+        "",
+        "| set | events fp32 / int8 | clips with the same labels | and boundaries | and exactly | largest shift |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in [*table["sets"].items(), ("all", table["all"])]:
+        keys = ("same_labels", "same_within_a_judgement", "same_exactly")
+        cells = [name, f"{row['events_fp32']} / {row['events_int8']}", *(share_text(row[key]) for key in keys)]
+        lines.append(f"| {' | '.join(cells)} | {row['largest_shift_s']:g} s |")
+    return "\n".join(lines)
+
+
+def _frames(table: Table | None, pictures: Path, name: str) -> list[str]:
+    if table is None:
+        return ["Recall, curves and calibration error by frame: not measured; `agree` does it, without training."]
+    labels = list(table["int8"]["recall"])
+    lines = [
+        "Frame by frame, the scores of the agent on the annotated test clips, temperature 1. Frames of one clip are "
+        "alike, so there are no intervals. Sets without frame labels are not in it. A frame of `lying` has no motion: "
+        "what is found of it is remembered.",
+        "",
+        f"| graph | clips | frames | {' | '.join(labels)} | calibration error |",
+        "|---|---|---|" + "---|" * (len(labels) + 1),
+    ]
+    for graph, row in table.items():
+        cells = [f"{hits} of {of} ({hits / of:.2f})" if of else "none" for hits, of in row["recall"].values()]
+        lines.append(
+            f"| {graph} | {row['clips']} | {row['frames']} | {' | '.join(cells)} | {row['calibration_error']:.3f} |"
+        )
+    path = report_actions.draw(table["int8"], labels, pictures / f"{name}-frames-test.png")
+    return ["\n".join(lines), f"![frames of test: confusion, ROC and precision-recall, int8](report/{path.name})"]
