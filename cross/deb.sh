@@ -9,11 +9,11 @@ cd "$(dirname "$0")/.."
 
 build=$(realpath "$1")
 cargo_deb=3.8.0
-objdump=objdump release=$build/release for=()
+prefix= release=$build/release for=()
 arch=$(dpkg --print-architecture)
 if [[ -n ${2:-} ]]; then
   . cross/target.sh "$2"
-  objdump=$gnu-objdump release=$build/$triple/release for=(--target "$triple")
+  prefix=$gnu- release=$build/$triple/release for=(--target "$triple")
 fi
 binary=$release/kinewatch
 parts=$release/package # agent/Cargo.toml names it as target/release/package
@@ -56,13 +56,26 @@ cargo tree --locked "${for[@]}" --package kinewatch --features kinewatch/embedde
 done | gzip -9n >"$parts/third-party.txt.gz"
 
 # What the package asks for has to be what the binary needs.
-needs=$("$objdump" -T "$binary" | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -n 1)
+needs=$("$prefix"objdump -T "$binary" | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -n 1)
 asks=GLIBC_$(sed -n 's/.*libc6 (>= \([0-9.]*\)).*/\1/p' agent/Cargo.toml)
 if [[ $(printf '%s\n' "$needs" "$asks" | sort -V | tail -n 1) != "$asks" ]]; then
   echo "note: built here, kinewatch needs $needs; for machines with an older one, build on Debian 12 or Ubuntu 22.04" >&2
   [[ -z ${STRICT:-} ]] || exit 1
 fi
 
-# Not stripped unless told: the release profile keeps line tables. Two threads, whatever the machine: the same bytes.
-XZ_DEFAULTS=-T2 "$tool/bin/cargo-deb" "${for[@]}" --no-build --strip --locked --offline --manifest-path agent/Cargo.toml \
+# The linker's build id is a hash of names, too, that LLVM numbers otherwise in every build. Ours is one of what is packaged, so that
+# the same commit gives the same bytes.
+"$prefix"strip -o "$parts/kinewatch" "$binary"
+id=.note.gnu.build-id work=$(mktemp -d)
+if "$prefix"objcopy --dump-section "$id=$work/id" "$parts/kinewatch" "$work/copy" 2>"$work/told"; then
+  "$prefix"strip --remove-section=$id -o "$work/without" "$parts/kinewatch"
+  digits=$((2 * ($(stat -c %s "$work/id") - 16))) # after the header and the name GNU
+  hash=$(sha256sum <"$work/without" | cut -c "1-$digits")
+  { head -c 16 "$work/id"; printf '%b' "$(sed 's/../\\x&/g' <<<"$hash")"; } >"$work/ours"
+  "$prefix"objcopy --update-section "$id=$work/ours" "$parts/kinewatch"
+fi
+rm -r "$work"
+
+# Two threads, whatever the machine: the same bytes.
+XZ_DEFAULTS=-T2 "$tool/bin/cargo-deb" "${for[@]}" --no-build --no-strip --locked --offline --manifest-path agent/Cargo.toml \
   --output "$build/debian/kinewatch_$version-1_$arch.deb"
