@@ -88,6 +88,16 @@ impl Clock {
     }
 }
 
+/// A broker with somebody who listens, and a repository that offers 1.1.0.
+fn published(dir: &Path) -> (Broker, Publisher, Subscriber) {
+    let broker = Broker::start(dir, "");
+    let publisher = Publisher::start(dir);
+    publisher.add("1.1.0", None);
+    publisher.set("1.1.0", &QUICKER);
+    let subscriber = broker.subscribe();
+    (broker, publisher, subscriber)
+}
+
 fn begins(subscriber: &mut Subscriber, version: &str) {
     subscriber.event(&format!("an action by {version}"), |t, e| {
         t.ends_with("/evt/white/wave") && e["data"]["status"] != "ended" && e["data"]["model"]["version"] == version
@@ -98,11 +108,7 @@ fn begins(subscriber: &mut Subscriber, version: &str) {
 #[test]
 fn a_clock_that_is_ten_years_wrong_locks_nothing_out_and_lets_nothing_old_in() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Broker::start(dir.path(), "");
-    let publisher = Publisher::start(dir.path());
-    publisher.add("1.1.0", None);
-    publisher.set("1.1.0", &QUICKER);
-    let mut subscriber = broker.subscribe();
+    let (broker, publisher, mut subscriber) = published(dir.path());
     let text = config(&broker, &publisher.updates(), &[("white", WHITE.to_owned())]);
 
     let clock = Clock::at(dir.path(), "+3650d");
@@ -222,11 +228,7 @@ fn what_an_enemy_serves_is_refused_while_every_window_is_scored() {
 #[test]
 fn a_database_that_is_damaged_is_said_in_every_place() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Broker::start(dir.path(), "");
-    let publisher = Publisher::start(dir.path());
-    publisher.add("1.1.0", None);
-    publisher.set("1.1.0", &QUICKER);
-    let mut subscriber = broker.subscribe();
+    let (broker, publisher, mut subscriber) = published(dir.path());
     let text = config(&broker, &publisher.updates(), &[("white", WHITE.to_owned())]);
     let mut daemon = Daemon::start(dir.path(), &text);
     state(&mut subscriber, "the release", |m| rests(m, "1.1.0"));
@@ -261,14 +263,12 @@ fn a_database_that_is_damaged_is_said_in_every_place() {
 #[test]
 fn under_a_clock_that_nobody_keeps_updates_wait() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Broker::start(dir.path(), "");
-    let publisher = Publisher::start(dir.path());
-    publisher.add("1.1.0", None);
-    publisher.set("1.1.0", &QUICKER);
-    let mut subscriber = broker.subscribe();
+    let (broker, publisher, mut subscriber) = published(dir.path());
     let updates = publisher.updates().replace("\"trusted\"", "\"synchronised\"");
     let mut daemon = Daemon::start(dir.path(), &config(&broker, &updates, &[("white", WHITE.to_owned())]));
     begins(&mut subscriber, "1.0.0");
+    // What the device waits for may have been said before the action was: who comes now is told it again.
+    let mut subscriber = broker.subscribe();
     if daemon.metric("kinewatch_clock_synced ") == Some(1.0) {
         println!("the clock of this machine is kept: the release is installed instead");
         state(&mut subscriber, "the release", |m| rests(m, "1.1.0"));

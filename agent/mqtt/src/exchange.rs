@@ -13,6 +13,7 @@ use crate::deferral::{self, Verdict};
 use crate::driver::{Asked, Connection, Driver};
 use crate::flight::{StateDoes, Ticket};
 use crate::link::{self, Happened, Kind, Message};
+use crate::reason::ALLOW;
 use crate::stop::Phase;
 use crate::{DisconnectReason, Retained};
 
@@ -78,11 +79,10 @@ impl Driver {
         let Outgoing { sequence, topic, payload, .. } = message;
         let bytes = payload.len() + topic.len() + PACKET_OVERHEAD;
         let now = Instant::now();
-        if let Some(code) = self.blame.closed(&topic, now) {
+        let too_large = (bytes > connection.max_packet).then_some(PACKET_TOO_LARGE);
+        if let Some(code) = self.blame.closed(&topic, now).or(too_large) {
             self.queued.push_back(Signal::Refused { sequence, code });
             self.pass_over(connection, &Packet::Message(sequence), now);
-        } else if bytes > connection.max_packet {
-            self.queued.push_back(Signal::Refused { sequence, code: PACKET_TOO_LARGE });
         } else if connection.sender.publish(&topic, payload, Kind::Event) {
             connection.flight.submit(Ticket::Message { sequence, topic, bytes }, now);
         } else {
@@ -300,8 +300,6 @@ impl Driver {
     }
 
     fn condemn(&mut self, suspect: &Suspect, times: u32, code: u8) {
-        const ALLOW: &str =
-            "allow this client to publish there in the broker's access rules, and look at the broker's log";
         let topic = &suspect.topic;
         match &suspect.packet {
             Packet::Message(sequence) => {

@@ -8,6 +8,10 @@ use rustls::{AlertDescription, CertificateError};
 use crate::tls::TlsError;
 use crate::{Endpoint, Version};
 
+/// What to do about a topic at which the broker hangs up.
+pub(crate) const ALLOW: &str =
+    "allow this client to publish there in the broker's access rules, and look at the broker's log";
+
 /// Why a connection ended or could not be made. `Display` is one line for the operator and never shows a password.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -135,9 +139,7 @@ pub enum DisconnectReason {
         minutes: u64,
     },
     /// The broker hangs up at one message, again and again.
-    #[error(
-        "the broker hangs up when it is sent a message on {topic}: allow this client to publish there in the broker's access rules, and look at the broker's log"
-    )]
+    #[error("the broker hangs up when it is sent a message on {topic}: {}", ALLOW)]
     AtMessage {
         /// Topic of the message.
         topic: String,
