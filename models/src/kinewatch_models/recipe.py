@@ -92,7 +92,8 @@ class TrainSpec:
     `edge_share`: part of an action, at either end, whose frames may be background as well.
     `memory_s`: how long after its onset a label is still taught; later its frames only say what they are not.
     `mirror` is false where left and right differ. `strange_views`: how far a training view may be from what was
-    filmed, 0 to 1. `warm_up`: share of the run in which the learning rate rises; raise it where the loss stays at that
+    filmed, 0 to 1. `elsewhere`: share of the windows whose people are put before the background of another clip; for
+    fixed cameras. `warm_up`: share of the run in which the learning rate rises; raise it where the loss stays at that
     of guessing, for nets die of too fast a start.
     """
 
@@ -115,6 +116,7 @@ class TrainSpec:
     edge_share: float = 0.15
     mirror: bool = True
     strange_views: float = 1.0
+    elsewhere: float = 0.0
     warm_up: float = 0.08
 
 
@@ -288,6 +290,10 @@ def check_choices(recipe: Recipe, path: Path) -> None:
         )
     if not 0 <= recipe.train.loss_from < recipe.train.window:
         raise RecipeError(f"{path}: train.loss_from must be below train.window ({recipe.train.window})")
+    if not 0 <= recipe.train.elsewhere <= 1:
+        raise RecipeError(f"{path}: train.elsewhere is a share of the windows, from 0 to 1")
+    if recipe.train.elsewhere and not recipe.background:
+        raise RecipeError(f"{path}: train.elsewhere needs a background label, to know who is to be kept")
     if not 0 < recipe.train.warm_up <= 1:
         raise RecipeError(f"{path}: train.warm_up is a share of the run, above 0 and at most 1")
     if recipe.train.class_weights and len(recipe.train.class_weights) != len(recipe.labels):

@@ -63,7 +63,13 @@ def test_epoch_holds_reversed_and_frozen_background(tmp_path: Path) -> None:
     assert backwards
     assert all(one.allowed[:, 0].all() and not one.allowed[:, 1:].any() for one in backwards)
     assert any(one.allowed[:, 1].any() for one in drawn)
-    count, frames, allowed = next(windows.batches(clips, tiny.recipe(), tmp_path, np.random.default_rng(0)))
+    pictures = replace(tiny.recipe(), net=replace(tiny.recipe().net, input="both"))
+    shown = windows.epoch(clips, pictures, tmp_path, np.random.default_rng(0))
+    backwards = [one for one in shown if (np.diff(one.indices) < 0).any()]
+    assert not any(one.allowed[:, 1].any() for one in backwards)
+    assert any(one.allowed[:, 2].any() for one in backwards)  # a picture shows who lies, whichever way time goes
+    moved = replace(tiny.recipe(), train=replace(tiny.recipe().train, elsewhere=1.0))
+    count, frames, allowed = next(windows.batches(clips, moved, tmp_path, np.random.default_rng(0)))
     assert count >= 1
     assert frames.shape[1:] == (6, 3, tiny.SIZE, tiny.SIZE)
     assert allowed.shape[1:] == (6, 3)

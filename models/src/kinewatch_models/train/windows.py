@@ -19,7 +19,7 @@ from kinewatch_models import catalogue, sampling
 from kinewatch_models.capture import Seconds
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.recipe import Recipe
-from kinewatch_models.train import action_windows, augment
+from kinewatch_models.train import action_windows, augment, backgrounds
 from kinewatch_models.train.targets import Window, targets
 
 # windows per epoch and clip; fractions are chances
@@ -63,17 +63,26 @@ def _of_clip(clip: Clip, times: Seconds, recipe: Recipe, factor: float, rng: np.
     add(min(1.6, start), start, BEFORE_ACTION)
     for _ in range(_times(REVERSED * factor, rng)):
         drawn = _draw(clip, times, min(actions[-1].start, end), settled, recipe, rng)
-        made.append(_background(clip, drawn.indices[::-1], recipe))
+        made.append(_background(clip, drawn.indices[::-1], times, recipe))
     for _ in range(_times(FROZEN * factor, rng)):
         still = np.full(recipe.train.window, int(rng.integers(len(times))))
-        made.append(_background(clip, still, recipe))
+        made.append(_background(clip, still, times, recipe))
     return made
 
 
-def _background(clip: Clip, indices: npt.NDArray[np.int64], recipe: Recipe) -> Window:
-    """Frames of an action that are background, for its motion is not in them."""
+def _background(clip: Clip, indices: npt.NDArray[np.int64], times: Seconds, recipe: Recipe) -> Window:
+    """Frames of an action that are background, for its motion is not in them.
+
+    To a net that sees pictures, the end of a sequence (a body on the floor) still is what it is.
+    """
+    background, last = recipe.labels.index(recipe.background), recipe.sequences[0].parts[-1]
     allowed = np.zeros((len(indices), len(recipe.labels)), bool)
-    allowed[:, recipe.labels.index(recipe.background)] = True
+    allowed[:, background] = True
+    for span in clip.spans or () if recipe.net.input != "difference" else ():
+        if span.label == last:
+            shown = (times[indices] >= span.start) & (times[indices] < span.end)
+            allowed[shown, recipe.labels.index(last)] = True
+            allowed[shown, background] = False
     return Window(clip, indices, allowed)
 
 
@@ -98,17 +107,22 @@ def batches(
     starts = range(0, max(1, len(drawn) - size // 2), size)
     for first in starts:
         some = drawn[first : first + size]
-        views = torch.stack([_view(item, recipe, cache, rng) for item in some])
+        views = torch.stack([_view(item, clips, recipe, cache, rng) for item in some])
         yield len(starts), views, torch.from_numpy(np.stack([item.allowed for item in some]))
 
 
-def _view(item: Window, recipe: Recipe, cache: Path, rng: np.random.Generator) -> Tensor:
+def _view(item: Window, clips: list[Clip], recipe: Recipe, cache: Path, rng: np.random.Generator) -> Tensor:
     spec, made = recipe.input, recipe.train
     frames, _ = item.clip.frames(cache, made.cache_size)
     rendered = item.clip.dataset == catalogue.SIMULATED
     patterns = [source.overhead for source in recipe.sources if source.dataset == item.clip.dataset]
     overhead = any(fnmatch.fnmatch(item.clip.path, pattern) for pattern in patterns)
     seen = frames[item.indices]
+    if made.elsewhere and rng.random() < made.elsewhere:
+        pair = (item.clip, backgrounds.another(clips, rng))
+        own, other = (backgrounds.background(clip, cache, made.cache_size) for clip in pair)
+        acting = ~item.allowed[:, recipe.labels.index(recipe.background)]
+        seen = backgrounds.elsewhere(seen, own, other, acting, rng)
     return augment.random_view(
         seen, spec.size, spec.mean, spec.std, rng, rendered, made.mirror, made.strange_views, overhead
     )
