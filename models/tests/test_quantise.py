@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from kinewatch_models import quantise, stream
+from kinewatch_models import quantise, ranges, stream
 from kinewatch_models.stream import Floats
 
 
@@ -63,3 +63,11 @@ def test_first_difference_is_zero(graphs: dict[str, Path], streams: list[Floats]
     assert np.abs(fed[1]["state2"]).max() == 0
     assert np.abs(fed[2]["state2"]).max() > 0
     np.testing.assert_array_equal(fed[1]["state0"], streams[0][:1])
+
+
+def test_ways_to_choose_ranges_are_compared(graphs: dict[str, Path], streams: list[Floats]) -> None:
+    table = ranges.measure(graphs["fp32"], [frames.repeat(8, 0) for frames in streams], streams)
+    assert set(table) == {"minmax", "percentile", "entropy"}
+    assert all(row["frames"] == sum(map(len, streams)) for row in table.values())
+    assert all(0 < row["mean_abs_difference"] < 0.5 for row in table.values())
+    assert len({row["mean_abs_difference"] for row in table.values()}) > 1

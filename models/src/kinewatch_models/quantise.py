@@ -8,10 +8,11 @@ is kept for the next frame comes back as it was.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,13 @@ from kinewatch_models.stream import Floats, Graph
 
 Rows = list[dict[str, Floats]]
 
+METHODS = {
+    "minmax": CalibrationMethod.MinMax,
+    "percentile": CalibrationMethod.Percentile,
+    "entropy": CalibrationMethod.Entropy,
+}
+"""How the range of an activation is chosen; `ranges` compares them."""
+
 MEMORY = "/memory/"
 """In the names of the nodes of a recurrent memory."""
 
@@ -44,11 +52,17 @@ class _Feeds(CalibrationDataReader):  # type: ignore[misc]
 
 
 def quantise(
-    source: Path, target: Path, streams: Iterable[Floats], every: int = 3, float_parts: tuple[str, ...] = ()
+    source: Path,
+    target: Path,
+    streams: Iterable[Floats],
+    every: int = 3,
+    float_parts: tuple[str, ...] = (),
+    method: str = "minmax",
 ) -> None:
     """Write the int8 form of `source` to `target`, calibrated on every `every`-th step over normalised `streams`.
 
-    Nodes with one of `float_parts` in their names stay in float, and so does the head of a backbone.
+    `method` is one of `METHODS`; tensors around a shift always take what was ever seen. Nodes with one of `float_parts`
+    in their names stay in float, and so does the head of a backbone.
     """
     graph = Graph(source)
     rows = [row for frames in streams for row in _fed(graph, frames)[1::every]]
@@ -63,20 +77,21 @@ def quantise(
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.MinMax,
+            calibrate_method=METHODS[method],
             nodes_to_exclude=_float_nodes(prepared, (MEMORY, *float_parts)),
             extra_options={"TensorQuantOverrides": _tied_ranges(prepared, rows)},
         )
 
 
-@contextmanager
+@contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """ONNX Runtime's tools log their advice through the root logger."""
+    """ONNX Runtime's tools log their advice through the root logger, and print."""
     log = logging.getLogger()
     before = log.level
     log.setLevel(logging.ERROR)
     try:
-        yield
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
     finally:
         log.setLevel(before)
 

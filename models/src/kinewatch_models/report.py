@@ -60,6 +60,8 @@ class Kind(Enum):
     INTERVALS = "intervals"
     """Scores of event intervals in streams."""
     SCALERS = "scalers"
+    RANGES = "ranges"
+    """Ways to choose the ranges of int8."""
     BENCH = "bench"
     """What `kinewatch model bench --json` printed."""
     AGREEMENT = "agreement"
@@ -123,6 +125,7 @@ def render(packages: list[Path], pictures: Path, found: dict[Kind, Tables]) -> s
             sections.append(report_actions.render(results, same, pictures, folder.name))
         sections += [report_sequences.agreement(same_events)] if same_events is not None else []
         sections += [_scalers(one) for one in found[Kind.SCALERS].values() if one["name"] == results["name"]]
+        sections += [_ranges(one) for one in found[Kind.RANGES].values() if one["name"] == results["name"]]
         sections += ["### Files", _made_with(results), _files(folder, table)]
     head = [HEAD, _asked(packages, found)]
     return "\n\n".join(section for section in [*head, *sections] if section) + "\n"
@@ -228,6 +231,20 @@ def _scalers(table: Table) -> str:
     for chain, row in table["chains"].items():
         moved = f"{row['mean_abs_difference']:.3f} | {row['p99_abs_difference']:.3f}"
         lines.append(f"| {chain} | {share_text(row['changed'])} | {moved} |")
+    return "\n".join(lines)
+
+
+def _ranges(table: Table) -> str:
+    lines = [
+        "Ways to choose the ranges of int8 activations: calibrated alike on short streams of train, against fp32 on "
+        "val (the package's own ranges are minmax over more of train).",
+        "",
+        "| ranges | frames that change their class | logits move on average | at most | mean cosine |",
+        "|---|---|---|---|---|",
+    ]
+    for method, row in table["methods"].items():
+        moved = f"{row['mean_abs_difference']:.3f} | {row['max_abs_difference']:.2f} | {row['mean_cosine']:.4f}"
+        lines.append(f"| {method} | {row['flips']} of {row['frames']} | {moved} |")
     return "\n".join(lines)
 
 

@@ -28,6 +28,7 @@ from kinewatch_models import (
     package,
     prepare,
     quantise,
+    ranges,
     scalers,
     scoring,
     windows_scored,
@@ -37,7 +38,7 @@ from kinewatch_models.catalogue import Clip
 from kinewatch_models.error import ToolError
 from kinewatch_models.recipe import Recipe
 from kinewatch_models.scoring import Scored
-from kinewatch_models.stream import Graph
+from kinewatch_models.stream import Floats, Graph
 
 CALIBRATION_STREAMS = 40
 PRECISIONS = ("fp32", "int8")
@@ -168,10 +169,24 @@ def quantise_graph(work: Work) -> None:
     """Write the int8 graph, calibrated on streams of the train split."""
     clips = work.of("train")
     some = clips[:: max(1, len(clips) // CALIBRATION_STREAMS)]
-    streams = (scoring.frames(clip, work.spec, work.cache)[0] for clip in some)
-    row = ARCHITECTURES.get(work.spec.net.architecture)
-    float_parts = row.float_parts if row else ()
-    quantise.quantise(work.graph("fp32"), work.graph("int8"), streams, float_parts=float_parts)
+    quantise.quantise(work.graph("fp32"), work.graph("int8"), _streams(some, work), float_parts=_float_parts(work.spec))
+
+
+def measure_ranges(work: Work, graph: Path) -> Table:
+    """How far int8 is from the fp32 `graph` on the val split, by how its ranges are chosen."""
+    train = work.of("train")
+    some = list(_streams(train[:: max(1, len(train) // ranges.STREAMS)], work))
+    methods = ranges.measure(graph, some, list(_streams(work.of("val"), work)), _float_parts(work.spec))
+    return {"name": work.spec.name, "graph": evaluate.digest(graph), "methods": methods}
+
+
+def _streams(clips: list[Clip], work: Work) -> Iterator[Floats]:
+    return (scoring.frames(clip, work.spec, work.cache)[0] for clip in clips)
+
+
+def _float_parts(spec: Recipe) -> tuple[str, ...]:
+    row = ARCHITECTURES.get(spec.net.architecture)
+    return row.float_parts if row else ()
 
 
 def choose_thresholds(work: Work) -> None:
