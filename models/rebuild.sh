@@ -54,6 +54,9 @@ for name in falls interactions fights; do
   [[ -e $name/model.toml ]] && cmp -s "$run/results.json" $name.results.json || "$km" package recipes/$name.toml --run "$run" --out $name
   once "$run/scalers.done" "$km" scalers recipes/$name.toml "${clips[@]}" --cache "$cache" --run "$run"
   cp "$run/scalers.json" "$results/$name.scalers.json"
+  once "$run/ranges.done" "$km" ranges recipes/$name.toml "$run/$name.fp32.onnx" "${clips[@]}" --cache "$cache" \
+    --out "$run/ranges.json"
+  cp "$run/ranges.json" "$results/$name.ranges.json"
   "$agent" model bench $name --json >"$results/$name.bench.json"
   "$km" agree recipes/$name.toml $name "${clips[@]}" --agent "$agent" --out "$results/$name.agreement.json"
 done
@@ -78,7 +81,7 @@ for name in interactions fights; do beside $name no-average -e '/^average/d'; do
 left_out() { # left_out NAME RECIPE SET…
   run=$(run_of "$2")/left-out
   clips_of "$2"
-  once "$run/done" "$km" leave-out "$2" "${clips[@]}" --cache "$cache" --run "$run" "${@:3}"
+  once "$run/done" "$km" leave-out "$2" "${clips[@]}" --cache "$cache" --run "$run" --agent "$agent" "${@:3}"
   cp "$run/leave-out.json" "$results/$1.leave-out.json"
 }
 wrong() { # wrong NAME RECIPE: where the folds in `run` were wrong
@@ -89,13 +92,20 @@ wrong() { # wrong NAME RECIPE: where the folds in `run` were wrong
 sets=(urfd/P1 urfd/P2 urfd/P3 gmdcsa24 urfd up-fall)
 left_out falls recipes/falls.toml "${sets[@]/#/--left-out=}"
 wrong falls recipes/falls.toml
-without() { # without TITLE EDIT…: what a part of the recipe of falls brings
+other() { # other TITLE EDIT…: another recipe of falls, on an actor and in a room that are left out
   sed "${@:2}" recipes/falls.toml >"$work/recipes/falls-$1.toml"
-  left_out "falls-$1" "$work/recipes/falls-$1.toml" --left-out=urfd/P1 --left-out=urfd/P3
+  left_out "falls-$1" "$work/recipes/falls-$1.toml" --left-out=urfd/P1 --left-out=up-fall
 }
 short=(-e '/^gru_units/d' -e 's/^window = 12/window = 8/' -e '/^loss_from/d')
-without short "${short[@]}"
-without short-upright "${short[@]}" -e '/^overhead/d'
+ten_hz=(-e 's/^rate_hz = .*/rate_hz = 10.0/' -e 's/^difference_gain = .*/difference_gain = 2.2/' -e 's/^window = 12/window = 24/'
+  -e 's/^loss_from = 3/loss_from = 6/')
+pictures=(-e 's/^input = "difference"/input = "both"/' -e '/^memory_s/d' -e 's/lying_down = "background"/lying_down = "background|lying"/'
+  -e 's/^\[train\]/&\nelsewhere = 0.7/')
+other short "${short[@]}"
+other short-upright "${short[@]}" -e '/^overhead/d'
+other ten-hz "${ten_hz[@]}"
+other pictures "${pictures[@]}"
+other pictures-ten-hz "${ten_hz[@]}" "${pictures[@]}"
 
 folds() { # folds NAME COUNT SEED…
   clips_of "$1"
@@ -117,7 +127,7 @@ curve() { # curve NAME OPTION…: what a share of the groups teaches
   cp "$run/curve.json" "$results/$1.curve.json"
 }
 curve fights --seed={0,1,2} --share={0.25,0.5,1}
-curve falls --share={0.33,1}
+curve falls --seed={0,1,2} --share={0.33,0.66,1}
 
 compared() { # compared NAME DATA…: architectures side by side
   local recipe=recipes/compare/$1.toml clips=("${@:2}")

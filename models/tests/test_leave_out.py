@@ -9,6 +9,7 @@ import pytest
 
 import tiny
 from kinewatch_models import leave_out, prepare, steps
+from kinewatch_models.agent import Event
 from kinewatch_models.catalogue import Clip, Span
 
 FALL = (Span("falling", 1.0, 2.0), Span("lying", 2.0, 3.0))
@@ -62,7 +63,14 @@ def test_a_fold_is_measured_on_what_it_did_not_train_on(tmp_path: Path) -> None:
         trained.extend(one.path for one in train)
         return dict.fromkeys(steps.PRECISIONS, graph)
 
-    table = leave_out.measure(leave_out.fold(CLIPS, "drawn/P2"), tiny.recipe(), cache, tmp_path, graphs)
+    def told(paths: dict[str, Path], chosen: steps.Table, measured: list[Clip]) -> list[list[Event]]:
+        assert set(paths) == set(steps.PRECISIONS)
+        assert set(chosen["labels"]) == {"falling", "lying"}
+        return [[Event("fall", 1.2, 2.9)], [Event("lying", 2.0, 2.9)]]
+
+    table = leave_out.measure(leave_out.fold(CLIPS, "drawn/P2"), tiny.recipe(), cache, tmp_path, graphs, told)
     assert trained == ["a.mp4", "f.mp4"]
     assert table["clips"]["actions"] == 2
     assert table["int8"]["fall"]["found"]["of"] == 2
+    found, shown = table["told"]["found"], table["told"]["found_where_shown"]
+    assert (found["hits"], found["of"], shown["hits"], shown["of"]) == (1, 2, 1, 2)

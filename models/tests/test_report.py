@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kinewatch_models import evaluate, measure, recipe, report, report_actions, report_asked, steps
+from kinewatch_models import evaluate, measure, recipe, report, report_actions, report_asked, report_folds, steps
 from kinewatch_models.report import ReportError
 
 FALLS = Path(__file__).parents[1] / "falls"
@@ -121,6 +121,17 @@ def test_the_threshold_comes_from_val_and_is_measured_on_test() -> None:
     assert report_actions.at_threshold(more, "int8") == {}, "several actions have no one threshold"
 
 
+def test_folds_are_judged_at_the_threshold_of_the_others() -> None:
+    def fold(ordinary: float, action: float) -> dict[str, Any]:
+        scores = [[1 - p, p] for p in (ordinary, ordinary, action, action)]
+        return {"rows": {"class": [0, 0, 1, 1]}, "scores": {"int8": scores}}
+
+    alike = [fold(0.1, 0.4), fold(0.2, 0.5), fold(0.1, 0.5)]
+    assert report_folds.at_thresholds({"folds": alike}, "int8")["hits"] == 12
+    row = report_folds.at_thresholds({"folds": [*alike, fold(0.7, 0.9)]}, "int8")
+    assert (row["hits"], row["of"]) == (14, 16), "of the last fold, nothing said that its background is at 0.7"
+
+
 def test_the_temperature_is_held_against_the_rule_and_against_none() -> None:
     fights = json.loads(FALLS.with_name("fights.results.json").read_text())
     text = report_actions.temperature(fights)
@@ -146,6 +157,20 @@ def test_the_same_events_are_a_table_and_frames_a_picture(tmp_path: Path) -> Non
     (tmp_path / "falls.agreement.json").write_text(json.dumps(table))
     with pytest.raises(ReportError, match="is not the graph that was measured"):
         report.render([FALLS], tmp_path / "report", report.further(tmp_path))
+
+
+def test_ranges_of_another_graph_are_refused(tmp_path: Path) -> None:
+    row = {"frames": 9, "flips": 1, "max_abs_difference": 0.2, "mean_abs_difference": 0.1, "mean_cosine": 0.99}
+    digest = json.loads(FALLS.with_name("falls.results.json").read_text())["graphs"]["fp32"]
+    for graph in (digest, "another"):
+        table = {"name": "falls", "graph": graph, "methods": {"minmax": row}}
+        (tmp_path / "falls.ranges.json").write_text(json.dumps(table))
+        found = report.further(tmp_path)
+        if graph == digest:
+            assert "| minmax | 1 of 9 | 0.100 | 0.20 | 0.9900 |" in report.render([FALLS], tmp_path, found)
+        else:
+            with pytest.raises(ReportError, match="run `ranges` again"):
+                report.render([FALLS], tmp_path, found)
 
 
 def test_another_graph_is_refused(tmp_path: Path) -> None:

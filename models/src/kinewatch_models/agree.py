@@ -16,9 +16,9 @@ import numpy as np
 from kinewatch_models import agent, evaluate, manifest, metrics
 from kinewatch_models.agent import Event
 from kinewatch_models.catalogue import SIMULATED, Clip
-from kinewatch_models.decode import probabilities
+from kinewatch_models.decode import Interval, probabilities
 from kinewatch_models.error import ToolError
-from kinewatch_models.measure import share
+from kinewatch_models.measure import Tally, action_span, share
 from kinewatch_models.recipe import Recipe
 from kinewatch_models.scoring import Scored
 
@@ -56,15 +56,17 @@ def measure(program: Path, package: Path, clips: list[Clip], recipe: Recipe) -> 
         "period_s": recipe.period_s,
         "sets": {},
     }
+    annotated = [clip for one in sets.values() for clip in one if clip.spans is not None and recipe.sequences]
+    scored = {key: agent.score(program, package, annotated, key, recipe) for key in agent.BACKENDS if annotated}
     for name, members in sets.items():
         first, second = (agent.events(program, package, members, key) for key in ("fp32", "int8"))
         table["sets"][name] = compared(first, second, recipe.period_s)
+        if recipe.sequences:
+            table["sets"][name]["told"] = counted(members, second, scored.get("int8", []), recipe)
     table["all"] = _summed(list(table["sets"].values()))
-    members = [clip for one in sets.values() for clip in one if clip.spans is not None]
-    if recipe.sequences and members:
-        found = {key: frames(agent.score(program, package, members, key, recipe), recipe) for key in agent.BACKENDS}
-        del found["fp32"]["rows"]  # curves are drawn of int8 alone
-        table["frames"] = found
+    if scored:
+        table["frames"] = {key: frames(rows, recipe) for key, rows in scored.items()}
+        del table["frames"]["fp32"]["rows"]  # curves are drawn of int8 alone
     return table
 
 
@@ -91,6 +93,20 @@ def compared(first: list[list[Event]], second: list[list[Event]], period_s: floa
         "same_exactly": share(exact, count),
         "largest_shift_s": round(largest, 3),
     }
+
+
+def counted(clips: list[Clip], told: list[list[Event]], scored: list[Scored], recipe: Recipe) -> Table:
+    """Actions found and daily clips that fire, by the events of the sequence that the agent `told` of each clip.
+
+    `scored`, of annotated clips at least, says how long they are.
+    """
+    wanted, tally = recipe.sequences[0], Tally()
+    lasts = {one.clip.path: one.seconds for one in scored}
+    for clip, events in zip(clips, told, strict=True):
+        fired = [Interval(event.start, event.end, event.end) for event in events if event.label == wanted.name]
+        tally.add(clip, action_span(clip, wanted.parts), fired, lasts.get(clip.path, 0.0))
+    whole = tally.summary()
+    return {key: whole[key] for key in ("found", "found_where_shown", "daily_fired", "false_events")}
 
 
 def _summed(rows: list[Table]) -> Table:

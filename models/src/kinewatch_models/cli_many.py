@@ -15,7 +15,7 @@ import typer
 from kinewatch_models import agent, catalogue, compare, conditions, crossval, curve, leave_out, recipe, steps
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.recipe import Recipe
-from kinewatch_models.steps import Work
+from kinewatch_models.steps import Table, Work
 from kinewatch_models.told import console
 
 RecipeFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="recipe, e.g. recipes/falls.toml")]
@@ -39,6 +39,9 @@ def left_out(
     cache: Cache,
     run: Run,
     names: Annotated[list[str], typer.Option("--left-out", help="DATASET or DATASET/GROUP; repeatable")],
+    binary: Annotated[
+        Path | None, typer.Option("--agent", help="a `kinewatch` binary, to stream the videos too")
+    ] = None,
     threads: int = 1,
 ) -> None:
     """Train without each of `--left-out` in turn and measure on it; a killed run goes on where it stopped."""
@@ -50,10 +53,15 @@ def left_out(
     def graphs(train: list[Clip], folder: Path) -> dict[str, Path]:
         return steps.graphs(Work(spec, train, cache, folder), threads, console.print)
 
+    def told(paths: dict[str, Path], chosen: Table, measured: list[Clip]) -> list[list[agent.Event]]:
+        with tempfile.TemporaryDirectory(dir=run) as folder:
+            made = steps.draft(spec, paths, Path(folder), chosen)
+            return agent.events(binary or agent.find(), made, measured, "int8")
+
     for one in folds:
         file = run / one.folder / "fold.json"
         if not file.exists():
-            steps.write(file, leave_out.measure(one, spec, cache, file.parent, graphs))
+            steps.write(file, leave_out.measure(one, spec, cache, file.parent, graphs, told if binary else None))
     steps.write(run / "leave-out.json", {"folds": [steps.read(run / one.folder / "fold.json") for one in folds]})
     console.print(str(run / "leave-out.json"))
 

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kinewatch_models import calibrate, evaluate
+from kinewatch_models import agree, calibrate, evaluate, scoring
+from kinewatch_models.agent import Event
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.error import ToolError
 from kinewatch_models.evaluate import Table
@@ -20,6 +21,10 @@ from kinewatch_models.stream import Graph
 
 Graphs = Callable[[list[Clip], Path], dict[str, Path]]
 """Trains on clips in a run directory and returns the graphs by precision."""
+
+
+Told = Callable[[dict[str, Path], Table, list[Clip]], list[list[Event]]]
+"""The events that the agent tells of clips, by the graphs and calibration of a fold."""
 
 
 class FoldError(ToolError):
@@ -55,8 +60,11 @@ def fold(clips: list[Clip], left_out: str) -> Fold:
     return Fold(left_out, train, val, measured)
 
 
-def measure(one: Fold, recipe: Recipe, cache: Path, run: Path, graphs: Graphs) -> Table:
-    """Train, calibrate and measure one fold: for each precision the figures of the clips left out."""
+def measure(one: Fold, recipe: Recipe, cache: Path, run: Path, graphs: Graphs, told: Told | None = None) -> Table:
+    """Train, calibrate and measure one fold: for each precision the figures of the clips left out.
+
+    With `told`, also what the agent makes of the whole videos with the int8 graph and these settings.
+    """
     paths = graphs(one.train, run)
     sessions = {precision: Graph(paths[precision]) for precision in paths}
     chosen = calibrate.on_graphs(one.val, list(sessions.values()), recipe, cache)
@@ -68,4 +76,7 @@ def measure(one: Fold, recipe: Recipe, cache: Path, run: Path, graphs: Graphs) -
     }
     for precision, graph in sessions.items():
         table[precision] = evaluate.measured(one.measured, graph, recipe, cache, chosen)
+    if told is not None:
+        scored = scoring.score(one.measured, sessions["int8"], recipe, cache)
+        table["told"] = agree.counted(one.measured, told(paths, chosen, one.measured), scored, recipe)
     return table

@@ -32,12 +32,14 @@ from kinewatch_models.stream import Floats, Graph
 
 Rows = list[dict[str, Floats]]
 
-METHODS = {
-    "minmax": CalibrationMethod.MinMax,
-    "percentile": CalibrationMethod.Percentile,
-    "entropy": CalibrationMethod.Entropy,
+METHODS: dict[str, tuple[CalibrationMethod, dict[str, float]]] = {
+    "minmax": (CalibrationMethod.MinMax, {}),
+    "percentile 99.999": (CalibrationMethod.Percentile, {"CalibPercentile": 99.999}),
+    "percentile 99.9": (CalibrationMethod.Percentile, {"CalibPercentile": 99.9}),
+    "entropy": (CalibrationMethod.Entropy, {}),
 }
-"""How the range of an activation is chosen; `ranges` compares them."""
+"""How the range of an activation is chosen; `ranges` compares them. ONNX Runtime's entropy counts values in as many
+bins as there are levels, so that it hardly has anything to choose from: it ends at minmax."""
 
 MEMORY = "/memory/"
 """In the names of the nodes of a recurrent memory."""
@@ -64,6 +66,7 @@ def quantise(
     `method` is one of `METHODS`; tensors around a shift always take what was ever seen. Nodes with one of `float_parts`
     in their names stay in float, and so does the head of a backbone.
     """
+    calibration, options = METHODS[method]
     graph = Graph(source)
     rows = [row for frames in streams for row in _fed(graph, frames)[1::every]]
     with tempfile.TemporaryDirectory() as folder, _quiet():
@@ -77,9 +80,9 @@ def quantise(
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            calibrate_method=METHODS[method],
+            calibrate_method=calibration,
             nodes_to_exclude=_float_nodes(prepared, (MEMORY, *float_parts)),
-            extra_options={"TensorQuantOverrides": _tied_ranges(prepared, rows)},
+            extra_options={"TensorQuantOverrides": _tied_ranges(prepared, rows), **options},
         )
 
 

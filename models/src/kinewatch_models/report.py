@@ -125,7 +125,7 @@ def render(packages: list[Path], pictures: Path, found: dict[Kind, Tables]) -> s
             sections.append(report_actions.render(results, same, pictures, folder.name))
         sections += [report_sequences.agreement(same_events)] if same_events is not None else []
         sections += [_scalers(one) for one in found[Kind.SCALERS].values() if one["name"] == results["name"]]
-        sections += [_ranges(one) for one in found[Kind.RANGES].values() if one["name"] == results["name"]]
+        sections += [_ranges(one, results) for one in found[Kind.RANGES].values() if one["name"] == results["name"]]
         sections += ["### Files", _made_with(results), _files(folder, table)]
     head = [HEAD, _asked(packages, found)]
     return "\n\n".join(section for section in [*head, *sections] if section) + "\n"
@@ -234,7 +234,9 @@ def _scalers(table: Table) -> str:
     return "\n".join(lines)
 
 
-def _ranges(table: Table) -> str:
+def _ranges(table: Table, results: Table) -> str:
+    if table["graph"] != results["graphs"]["fp32"]:
+        raise ReportError(f"the ranges of {results['name']} were compared on another graph: run `ranges` again")
     lines = [
         "Ways to choose the ranges of int8 activations: calibrated alike on short streams of train, against fp32 on "
         "val (the package's own ranges are minmax over more of train).",

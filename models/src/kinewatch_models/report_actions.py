@@ -96,11 +96,7 @@ def at_threshold(results: Table, graph: str) -> dict[str, Table]:
     if len(labels) != 2 or labels[0] != BACKGROUND:
         return {}
     truth, scores = _one_action(val)
-    steps = np.unique(scores)
-    tried = np.concatenate([steps[:1] - 1e-6, (steps[1:] + steps[:-1]) / 2, steps[-1:] + 1e-6])
-    right = np.array([((scores > threshold) == truth).mean() for threshold in tried])
-    best = np.flatnonzero(right == right.max())
-    threshold = float(tried[best[len(best) // 2]])
+    threshold = best_threshold(truth, scores)
     found = {}
     for name, table in results["sets"].items():
         if name.endswith("test"):
@@ -110,6 +106,15 @@ def at_threshold(results: Table, graph: str) -> dict[str, Table]:
             figure = metrics.interval(_mean_of(hits), [str(row.get("group", "")) for row in rows])
             found[name] = {**figure, "threshold": threshold}
     return found
+
+
+def best_threshold(truth: Flags, scores: metrics.Doubles) -> float:
+    """The probability at which most are told rightly; of equally good ones the middle."""
+    steps = np.unique(scores)
+    tried = np.concatenate([steps[:1] - 1e-6, (steps[1:] + steps[:-1]) / 2, steps[-1:] + 1e-6])
+    right = np.array([((scores > threshold) == truth).mean() for threshold in tried])
+    best = np.flatnonzero(right == right.max())
+    return float(tried[best[len(best) // 2]])
 
 
 def _one_action(rows: list[Table]) -> tuple[Flags, metrics.Doubles]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from kinewatch_models import card_actions, report_actions
+from kinewatch_models import card_actions, report_actions, report_folds
 from kinewatch_models.card import share_text
 from kinewatch_models.measure import share
 
@@ -155,6 +155,15 @@ def _fold_distance(known: Known) -> Figure | None:
     return Figure(distance, f"{distance:.3f}: {folds.text}, test {test[0]['value']:.3f}")
 
 
+def _fold_accuracy_distance(known: Known) -> Figure | None:
+    rows = [report_folds.at_thresholds(one, INT8) for one in known.titled("crossval", r"NAME-seed-\d+")]
+    test, folds = _at_threshold(known), [row["hits"] / row["of"] for row in rows]
+    if not folds or test is None:
+        return None
+    distance, each = abs(np.mean(folds) - test.value), ", ".join(f"{value:.3f}" for value in folds)
+    return Figure(float(distance), f"{distance:.3f}: {np.mean(folds):.3f} (mean of {each}), test {test.value:.3f}")
+
+
 def _left_out(known: Known, groups: bool) -> dict[str, Table]:
     """What was measured of each data set, or of each group, that was left out of training."""
     folds = [fold for table in known.titled("leave-out", "NAME") for fold in table["folds"]]
@@ -174,6 +183,16 @@ def _actors_found(known: Known) -> Figure | None:
     each = ", ".join(f"{name} {row['hits']} of {row['of']}" for name, row in rows.items())
     whole = _share(list(rows.values()))
     return Figure(whole.value, f"{whole.text} ({each})") if whole else None
+
+
+def _actors_told(known: Known) -> Figure | None:
+    """As `_actors_found`, by the events of the agent; nothing unless it streamed every one of them."""
+    folds = [fold for table in known.titled("leave-out", "NAME") for fold in table["folds"] if "/" in fold["left_out"]]
+    sets = {fold["left_out"].partition("/")[0].lower() for fold in folds}
+    tests = [one for table in known.tables.get("agreement", {}).values() for one in table["sets"].items()]
+    streamed = [fold.get("told") for fold in folds]
+    streamed += [one.get("told") for name, one in tests if name.split()[0].lower() in sets]
+    return None if None in streamed else _share([row["found_where_shown"] for row in streamed])
 
 
 def _backwards(known: Known) -> Figure | None:
@@ -262,7 +281,9 @@ FIGURES: dict[str, Taken] = {
     "auc": lambda known: _mean(_of_tests([known.results], "auc")),
     "accuracy at the threshold of val": _at_threshold,
     "folds to test": _fold_distance,
+    "accuracy of folds to test": _fold_accuracy_distance,
     "actors found": _actors_found,
+    "actors found by the agent": _actors_told,
     "actors backwards": _backwards,
     "daily": _daily,
     "sets found": _sets_found,

@@ -225,14 +225,14 @@ def _streamed(work: Work, clips: list[Clip], graphs: list[Graph]) -> list[Scored
         return [one for name in PRECISIONS for one in agent.score(work.agent, made, clips, name, work.spec)]
 
 
-def draft(spec: Recipe, graphs: dict[str, Path], folder: Path) -> Path:
-    """A package in `folder` that has no thresholds yet, for the agent to score or time.
+def draft(spec: Recipe, graphs: dict[str, Path], folder: Path, calibration: Table | None = None) -> Path:
+    """A package in `folder` for the agent to score, time or try; without `calibration` it has no thresholds yet.
 
     What int8 costs it is measured on clips; golden clips do not refuse it.
     """
     licence = folder / "LICENSE"
-    licence.write_text("A draft without thresholds: not to be used.\n", encoding="utf-8")
-    parts = package.Parts(graphs["fp32"], graphs["int8"], licence, "Draft.\n", {}, ANY_DIFFERENCE)
+    licence.write_text("A draft: not to be used.\n", encoding="utf-8")
+    parts = package.Parts(graphs["fp32"], graphs["int8"], licence, "Draft.\n", calibration or {}, ANY_DIFFERENCE)
     package.write(spec, parts, folder / "draft")
     return folder / "draft"
 
