@@ -2,7 +2,7 @@
 # Rebuild the packages, results/ and REPORT.md: rebuild.sh KINEWATCH_MODELS DATA WORK KINEWATCH [SCORE].
 # Killed, it goes on where it stopped. A changed recipe is a new run; after changed scenarios, code, data or agent give
 # another WORK. KINEWATCH is the agent (which needs ORT_DYLIB_PATH); SCORE, a script that takes --truth and --events, adds
-# the figures of spliced streams. About fourteen hours of one core; the packages come first, after one.
+# the figures of spliced streams. About seventeen hours of one core; the packages come first, after one.
 set -euo pipefail
 km=$(realpath "$1") data=$(realpath "$2") work=$(realpath -m "$3") agent=$(realpath "$4") score=${5:-}
 [[ -z $score ]] || score=$(realpath "$score")
@@ -19,6 +19,10 @@ once() { # once MARK COMMAND…: run a command unless it has once been done
   touch "$1"
 }
 
+edited() { # edited RECIPE OUT EDIT…: a recipe changed by sed
+  sed "${@:3}" "$1" >"$2"
+  ! cmp -s "$1" "$2" || { echo "rebuild.sh: nothing changes in $1: ${*:3}" >&2; exit 1; }
+}
 hash_of() { cat "$@" | sha256sum | cut -c1-8; }
 
 rendered() { # rendered NAME FILE SCENARIO SEED CLIPS OPTION…
@@ -63,7 +67,7 @@ done
 
 beside() { # beside NAME TITLE EDIT…: another net on the same clips, its recipe made by sed from that of NAME
   local recipe=$work/recipes/$1-$2.toml
-  sed "${@:3}" "recipes/$1.toml" >"$recipe"
+  edited "recipes/$1.toml" "$recipe" "${@:3}"
   measured "$recipe"
   cp "$run/results.json" "$results/$1-$2.beside.json"
 }
@@ -81,7 +85,8 @@ for name in interactions fights; do beside $name no-average -e '/^average/d'; do
 left_out() { # left_out NAME RECIPE SET…
   run=$(run_of "$2")/left-out
   clips_of "$2"
-  once "$run/done" "$km" leave-out "$2" "${clips[@]}" --cache "$cache" --run "$run" --agent "$agent" "${@:3}"
+  once "$run/$(hash_of <(echo "${*:3}")).done" "$km" leave-out "$2" "${clips[@]}" --cache "$cache" --run "$run" \
+    --agent "$agent" "${@:3}"
   cp "$run/leave-out.json" "$results/$1.leave-out.json"
 }
 wrong() { # wrong NAME RECIPE: where the folds in `run` were wrong
@@ -92,20 +97,19 @@ wrong() { # wrong NAME RECIPE: where the folds in `run` were wrong
 sets=(urfd/P1 urfd/P2 urfd/P3 gmdcsa24 urfd up-fall)
 left_out falls recipes/falls.toml "${sets[@]/#/--left-out=}"
 wrong falls recipes/falls.toml
-other() { # other TITLE EDIT…: another recipe of falls, on an actor and in a room that are left out
-  sed "${@:2}" recipes/falls.toml >"$work/recipes/falls-$1.toml"
-  left_out "falls-$1" "$work/recipes/falls-$1.toml" --left-out=urfd/P1 --left-out=up-fall
+other() { # other TITLE "SET…" EDIT…: another recipe of falls, on what is left out
+  edited recipes/falls.toml "$work/recipes/falls-$1.toml" "${@:3}"
+  local wanted
+  read -ra wanted <<<"$2"
+  left_out "falls-$1" "$work/recipes/falls-$1.toml" "${wanted[@]/#/--left-out=}"
 }
 short=(-e '/^gru_units/d' -e 's/^window = 12/window = 8/' -e '/^loss_from/d')
-ten_hz=(-e 's/^rate_hz = .*/rate_hz = 10.0/' -e 's/^difference_gain = .*/difference_gain = 2.2/' -e 's/^window = 12/window = 24/'
-  -e 's/^loss_from = 3/loss_from = 6/')
-pictures=(-e 's/^input = "difference"/input = "both"/' -e '/^memory_s/d' -e 's/lying_down = "background"/lying_down = "background|lying"/'
-  -e 's/^\[train\]/&\nelsewhere = 0.7/')
-other short "${short[@]}"
-other short-upright "${short[@]}" -e '/^overhead/d'
-other ten-hz "${ten_hz[@]}"
-other pictures "${pictures[@]}"
-other pictures-ten-hz "${ten_hz[@]}" "${pictures[@]}"
+other short "urfd/P1 urfd/P3" "${short[@]}"
+other short-upright "urfd/P1 urfd/P3" "${short[@]}" -e '/^overhead/d'
+other ten-hz "urfd/P1 up-fall" -e 's/^rate_hz = .*/rate_hz = 10.0/' -e 's/^difference_gain = .*/difference_gain = 2.2/' \
+  -e 's/^window = 12/window = 24/' -e 's/^loss_from = 3/loss_from = 6/'
+other pictures "urfd/P1 up-fall" -e 's/^input = "difference"/input = "both"/' -e '/^memory_s/d' \
+  -e 's/lying_down = "background"/lying_down = "background|lying"/' -e 's/^\[train\]/&\nelsewhere = 0.7/'
 
 folds() { # folds NAME COUNT SEED…
   clips_of "$1"
@@ -123,7 +127,8 @@ folds interactions 16 0 1 2
 curve() { # curve NAME OPTION…: what a share of the groups teaches
   run=$(run_of "recipes/$1.toml")/curve
   clips_of "$1"
-  once "$run/done" "$km" curve "recipes/$1.toml" "${clips[@]}" --cache "$cache" --run "$run" "${@:2}"
+  once "$run/$(hash_of <(echo "${*:2}")).done" "$km" curve "recipes/$1.toml" "${clips[@]}" --cache "$cache" --run "$run" \
+    "${@:2}"
   cp "$run/curve.json" "$results/$1.curve.json"
 }
 curve fights --seed={0,1,2} --share={0.25,0.5,1}

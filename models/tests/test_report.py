@@ -132,6 +132,32 @@ def test_folds_are_judged_at_the_threshold_of_the_others() -> None:
     assert (row["hits"], row["of"]) == (14, 16), "of the last fold, nothing said that its background is at 0.7"
 
 
+def test_actors_count_as_streamed_only_where_the_agent_streamed_all() -> None:
+    told = {"found_where_shown": measure.share(9, 10)}
+    fold = {"left_out": "urfd/P1", "int8": {}, "told": told}
+    results = {"sets": {"URFD test": {"int8": {}}, "UP-Fall test": {"int8": {}}}}
+
+    def figure(test: dict[str, Any], first: dict[str, Any] = fold) -> report_asked.Figure | None:
+        tables = {"leave-out": {"falls": {"folds": [first]}}, "agreement": {"falls": {"sets": test}}}
+        return report_asked.FIGURES["actors found by the agent"](report_asked.Known("falls", results, tables))
+
+    assert figure({}) is None
+    assert figure({"URFD test": {}}) is None
+    assert figure({"URFD test": {"told": told}}, {**fold, "told": None}) is None
+    whole = figure({"URFD test": {"told": told}})
+    assert whole is not None
+    assert whole.value == 0.9
+    assert "18 of 20" in whole.text
+
+
+def test_accuracy_of_folds_is_held_against_test_only_where_one_action_is_told() -> None:
+    taken = report_asked.FIGURES["accuracy of folds to test"]
+    several = json.loads(FALLS.with_name("interactions.results.json").read_text())
+    assert taken(report_asked.Known("interactions", several, {"crossval": {"interactions-seed-0": {}}})) is None
+    one = json.loads(FALLS.with_name("fights.results.json").read_text())
+    assert taken(report_asked.Known("fights", one, {})) is None
+
+
 def test_the_temperature_is_held_against_the_rule_and_against_none() -> None:
     fights = json.loads(FALLS.with_name("fights.results.json").read_text())
     text = report_actions.temperature(fights)

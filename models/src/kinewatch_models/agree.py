@@ -58,11 +58,13 @@ def measure(program: Path, package: Path, clips: list[Clip], recipe: Recipe) -> 
     }
     annotated = [clip for one in sets.values() for clip in one if clip.spans is not None and recipe.sequences]
     scored = {key: agent.score(program, package, annotated, key, recipe) for key in agent.BACKENDS if annotated}
+    judged = {(one.clip.root, one.clip.path): one.seconds for one in scored.get("int8", [])}
     for name, members in sets.items():
         first, second = (agent.events(program, package, members, key) for key in ("fp32", "int8"))
         table["sets"][name] = compared(first, second, recipe.period_s)
         if recipe.sequences:
-            table["sets"][name]["told"] = counted(members, second, scored.get("int8", []), recipe)
+            lasts_s = [judged.get((clip.root, clip.path), 0.0) for clip in members]  # counts for annotated clips alone
+            table["sets"][name]["told"] = counted(members, second, lasts_s, recipe)
     table["all"] = _summed(list(table["sets"].values()))
     if scored:
         table["frames"] = {key: frames(rows, recipe) for key, rows in scored.items()}
@@ -95,16 +97,15 @@ def compared(first: list[list[Event]], second: list[list[Event]], period_s: floa
     }
 
 
-def counted(clips: list[Clip], told: list[list[Event]], scored: list[Scored], recipe: Recipe) -> Table:
+def counted(clips: list[Clip], told: list[list[Event]], lasts_s: list[float], recipe: Recipe) -> Table:
     """Actions found and daily clips that fire, by the events of the sequence that the agent `told` of each clip.
 
-    `scored`, of annotated clips at least, says how long they are.
+    `lasts_s`: until the last judgement of each clip.
     """
     wanted, tally = recipe.sequences[0], Tally()
-    lasts = {one.clip.path: one.seconds for one in scored}
-    for clip, events in zip(clips, told, strict=True):
+    for clip, events, seconds in zip(clips, told, lasts_s, strict=True):
         fired = [Interval(event.start, event.end, event.end) for event in events if event.label == wanted.name]
-        tally.add(clip, action_span(clip, wanted.parts), fired, lasts.get(clip.path, 0.0))
+        tally.add(clip, action_span(clip, wanted.parts), fired, seconds)
     whole = tally.summary()
     return {key: whole[key] for key in ("found", "found_where_shown", "daily_fired", "false_events")}
 

@@ -117,7 +117,7 @@ def ranges_command(
     out: Annotated[Path, typer.Option("--out", help="the table, NAME.ranges.json")],
 ) -> None:
     """Compare ways to choose the ranges of int8 activations: calibrated on train, judged on val."""
-    work = work_of(recipe_file, data, cache, cache)
+    work = work_of(recipe_file, data, cache, out.parent)
     table = steps.measure_ranges(work, graph)
     steps.write(out, table)
     for method, row in table["methods"].items():

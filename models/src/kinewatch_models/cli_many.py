@@ -40,7 +40,8 @@ def left_out(
     run: Run,
     names: Annotated[list[str], typer.Option("--left-out", help="DATASET or DATASET/GROUP; repeatable")],
     binary: Annotated[
-        Path | None, typer.Option("--agent", help="a `kinewatch` binary, to stream the videos too")
+        Path | None,
+        typer.Option("--agent", exists=True, dir_okay=False, help="a `kinewatch` that streams the videos, too"),
     ] = None,
     threads: int = 1,
 ) -> None:
@@ -54,13 +55,14 @@ def left_out(
         return steps.graphs(Work(spec, train, cache, folder), threads, console.print)
 
     def told(paths: dict[str, Path], chosen: Table, measured: list[Clip]) -> list[list[agent.Event]]:
+        assert binary is not None  # it is asked only then
         with tempfile.TemporaryDirectory(dir=run) as folder:
             made = steps.draft(spec, paths, Path(folder), chosen)
-            return agent.events(binary or agent.find(), made, measured, "int8")
+            return agent.events(binary, made, measured, "int8")
 
     for one in folds:
         file = run / one.folder / "fold.json"
-        if not file.exists():
+        if not file.exists() or (binary and "told" not in steps.read(file)):
             steps.write(file, leave_out.measure(one, spec, cache, file.parent, graphs, told if binary else None))
     steps.write(run / "leave-out.json", {"folds": [steps.read(run / one.folder / "fold.json") for one in folds]})
     console.print(str(run / "leave-out.json"))

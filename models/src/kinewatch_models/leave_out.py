@@ -11,7 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kinewatch_models import agree, calibrate, evaluate, scoring
+import numpy as np
+
+from kinewatch_models import agree, calibrate, evaluate, sampling
 from kinewatch_models.agent import Event
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.error import ToolError
@@ -77,6 +79,7 @@ def measure(one: Fold, recipe: Recipe, cache: Path, run: Path, graphs: Graphs, t
     for precision, graph in sessions.items():
         table[precision] = evaluate.measured(one.measured, graph, recipe, cache, chosen)
     if told is not None:
-        scored = scoring.score(one.measured, sessions["int8"], recipe, cache)
-        table["told"] = agree.counted(one.measured, told(paths, chosen, one.measured), scored, recipe)
+        times = [np.load(clip.folder(cache) / "times.npy") for clip in one.measured]
+        lasts_s = [float(some[sampling.ticks(some, recipe.rate_hz)[-1]]) for some in times]
+        table["told"] = agree.counted(one.measured, told(paths, chosen, one.measured), lasts_s, recipe)
     return table

@@ -28,6 +28,7 @@ from onnxruntime.quantization import (
 )
 
 from kinewatch_models import stream
+from kinewatch_models.error import ToolError
 from kinewatch_models.stream import Floats, Graph
 
 Rows = list[dict[str, Floats]]
@@ -38,11 +39,15 @@ METHODS: dict[str, tuple[CalibrationMethod, dict[str, float]]] = {
     "percentile 99.9": (CalibrationMethod.Percentile, {"CalibPercentile": 99.9}),
     "entropy": (CalibrationMethod.Entropy, {}),
 }
-"""How the range of an activation is chosen; `ranges` compares them. ONNX Runtime's entropy counts values in as many
-bins as there are levels, so that it hardly has anything to choose from: it ends at minmax."""
+"""How the range of an activation is chosen; `ranges` compares them. ONNX Runtime's entropy
+counts values in 128 bins for 128 levels, so that it has nothing to choose from: it ends at minmax."""
 
 MEMORY = "/memory/"
 """In the names of the nodes of a recurrent memory."""
+
+
+class QuantiseError(ToolError):
+    """There is nothing to calibrate int8 on."""
 
 
 class _Feeds(CalibrationDataReader):  # type: ignore[misc]
@@ -69,6 +74,8 @@ def quantise(
     calibration, options = METHODS[method]
     graph = Graph(source)
     rows = [row for frames in streams for row in _fed(graph, frames)[1::every]]
+    if not rows:
+        raise QuantiseError(f"{source}: every training clip is shorter than two judgements: int8 has nothing to go by")
     with tempfile.TemporaryDirectory() as folder, _quiet():
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)

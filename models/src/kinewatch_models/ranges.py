@@ -1,7 +1,8 @@
 """How the ranges of int8 activations are chosen, compared: each method on the same training streams, judged on val.
 
 `minmax` takes what was ever seen, `percentile` leaves out the rarest values, `entropy` those whose loss distorts the
-histogram least. The latter two keep every activation in memory: all see every `EVERY`-th step of `STREAMS` streams.
+histogram least. The latter two keep every activation in memory, so all see little: every `EVERY`-th step in the first
+`MOST_FRAMES` frames of `STREAMS` clips.
 """
 
 from __future__ import annotations

@@ -156,10 +156,11 @@ def _fold_distance(known: Known) -> Figure | None:
 
 
 def _fold_accuracy_distance(known: Known) -> Figure | None:
-    rows = [report_folds.at_thresholds(one, INT8) for one in known.titled("crossval", r"NAME-seed-\d+")]
-    test, folds = _at_threshold(known), [row["hits"] / row["of"] for row in rows]
-    if not folds or test is None:
+    test, tables = _at_threshold(known), known.titled("crossval", r"NAME-seed-\d+")
+    if test is None or not tables:
         return None
+    rows = [report_folds.at_thresholds(one, INT8) for one in tables]
+    folds = [row["hits"] / row["of"] for row in rows]
     distance, each = abs(np.mean(folds) - test.value), ", ".join(f"{value:.3f}" for value in folds)
     return Figure(float(distance), f"{distance:.3f}: {np.mean(folds):.3f} (mean of {each}), test {test.value:.3f}")
 
@@ -179,7 +180,10 @@ def _actors(known: Known) -> dict[str, Table]:
 
 
 def _actors_found(known: Known) -> Figure | None:
-    rows = {name: one[known.event]["found_where_shown"] for name, one in _actors(known).items()}
+    return _found({name: one[known.event]["found_where_shown"] for name, one in _actors(known).items()})
+
+
+def _found(rows: dict[str, Table]) -> Figure | None:
     each = ", ".join(f"{name} {row['hits']} of {row['of']}" for name, row in rows.items())
     whole = _share(list(rows.values()))
     return Figure(whole.value, f"{whole.text} ({each})") if whole else None
@@ -187,12 +191,11 @@ def _actors_found(known: Known) -> Figure | None:
 
 def _actors_told(known: Known) -> Figure | None:
     """As `_actors_found`, by the events of the agent; nothing unless it streamed every one of them."""
-    folds = [fold for table in known.titled("leave-out", "NAME") for fold in table["folds"] if "/" in fold["left_out"]]
-    sets = {fold["left_out"].partition("/")[0].lower() for fold in folds}
-    tests = [one for table in known.tables.get("agreement", {}).values() for one in table["sets"].items()]
-    streamed = [fold.get("told") for fold in folds]
-    streamed += [one.get("told") for name, one in tests if name.split()[0].lower() in sets]
-    return None if None in streamed else _share([row["found_where_shown"] for row in streamed])
+    folds = {fold["left_out"]: fold for table in known.titled("leave-out", "NAME") for fold in table["folds"]}
+    tests = {name: one for table in known.tables.get("agreement", {}).values() for name, one in table["sets"].items()}
+    rows = {name: {**folds, **tests}.get(name, {}).get("told") for name in _actors(known)}
+    shown = {name: row["found_where_shown"] for name, row in rows.items() if row is not None}
+    return _found(shown) if len(shown) == len(rows) else None
 
 
 def _backwards(known: Known) -> Figure | None:

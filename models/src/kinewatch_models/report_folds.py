@@ -49,9 +49,9 @@ def crossval(runs: dict[str, Table]) -> str:
 
 
 def at_thresholds(table: Table, graph: str) -> Table:
-    """Clips told rightly, of one action and background, each fold at the threshold that is best on the other folds.
+    """Clips told rightly, of background and one action (class 1), each fold at the threshold best on the other folds.
 
-    No net scored there had seen the clip that it scored, and none of those is of a group of the fold.
+    No net scored there had seen the clip that it scored; but those of other folds had seen the clips of this one.
     """
     folds = [
         (np.array(fold["rows"]["class"]) > 0, np.array(fold["scores"][graph], np.float64)[:, 1])

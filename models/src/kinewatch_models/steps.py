@@ -175,7 +175,7 @@ def quantise_graph(work: Work) -> None:
 def measure_ranges(work: Work, graph: Path) -> Table:
     """How far int8 is from the fp32 `graph` on the val split, by how its ranges are chosen."""
     train = work.of("train")
-    some = list(_streams(train[:: max(1, len(train) // ranges.STREAMS)], work))
+    some = list(_streams(train[:: -(-len(train) // ranges.STREAMS)], work))
     methods = ranges.measure(graph, some, list(_streams(work.of("val"), work)), _float_parts(work.spec))
     return {"name": work.spec.name, "graph": evaluate.digest(graph), "methods": methods}
 

@@ -46,14 +46,19 @@ def test_background_keeps_neither_who_stood_nor_who_lies(tmp_path: Path, stands_
     came = 2.0
     spans = (Span("falling", came + stands_s - 0.5, came + stands_s), Span("lying", came + stands_s, 99.0))
     shown = clip(tmp_path, "fall", spans, np.concatenate([walks, frames]))
-    found = backgrounds.background(shown, tmp_path, SIZE)
-    assert (found[LYING] == ROOM).all()
+    found = backgrounds.scene(shown, tmp_path, SIZE)
+    assert (found.background[LYING] == ROOM).all()
+    assert (found.background[STANDING] == ROOM).all()
+    assert 0.03 < found.somebody < 0.12
+
+
+def room(grey: int) -> backgrounds.Scene:
+    return backgrounds.Scene(np.full((SIZE, SIZE, 3), grey, np.uint8), 0.05)
 
 
 def test_person_goes_elsewhere_and_the_room_stays() -> None:
     frames = fall(1.0, 1.0)
-    own, other = np.full((2, SIZE, SIZE, 3), [[[[ROOM]]], [[[OTHER]]]], np.uint8)
-    seen = backgrounds.elsewhere(frames, own, other, np.ones(len(frames), bool), RNG(0))
+    seen = backgrounds.elsewhere(frames, room(ROOM), room(OTHER), np.ones(len(frames), bool), RNG(0))
     assert (seen[-1, 36:38, 24:36] == PERSON).all()
     assert (seen[:, :4] == OTHER).all()
     assert (frames[:, :4] == ROOM).all()
@@ -61,14 +66,16 @@ def test_person_goes_elsewhere_and_the_room_stays() -> None:
 
 def test_clip_whose_median_holds_the_person_is_left_as_it_is() -> None:
     frames = fall(1.0, 1.0)
-    other = np.full((SIZE, SIZE, 3), OTHER, np.uint8)
+    lies = backgrounds.Scene(frames[-1], 0.05)
     acting = np.arange(len(frames)) >= RATE_HZ
-    assert backgrounds.elsewhere(frames, frames[-1], other, acting, RNG(0)) is frames
-    assert backgrounds.elsewhere(frames, frames[-1], other, ~acting, RNG(0)) is not frames
+    assert backgrounds.elsewhere(frames, lies, room(OTHER), acting, RNG(0)) is frames
+    assert backgrounds.elsewhere(frames, lies, room(OTHER), ~acting, RNG(0)) is not frames
+    still = frames[[-1] * 5]
+    assert backgrounds.elsewhere(still, lies, room(OTHER), np.ones(5, bool), RNG(0)) is still, "nobody would be left"
 
 
 def test_every_set_lends_its_rooms_alike() -> None:
     clips = [Clip(f"{index}.mp4", "many", "train", "P1", False, ()) for index in range(99)]
     clips.append(Clip("one.mp4", "few", "train", "P1", False, ()))
-    drawn = [backgrounds.another(clips, RNG(seed)).dataset for seed in range(200)]
+    drawn = [backgrounds.any_clip(clips, RNG(seed)).dataset for seed in range(200)]
     assert 60 < drawn.count("few") < 140

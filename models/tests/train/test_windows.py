@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
-import tiny
-from kinewatch_models import prepare
-from kinewatch_models.catalogue import Clip, Span
-from kinewatch_models.train import windows
+from torch import Tensor  # noqa: E402
+
+import tiny  # noqa: E402
+from kinewatch_models import prepare  # noqa: E402
+from kinewatch_models.catalogue import Clip, Span  # noqa: E402
+from kinewatch_models.train import windows  # noqa: E402
 
 FALL = (Span("falling", 1.0, 2.0), Span("lying", 2.0, 6.0))
 
@@ -68,8 +70,25 @@ def test_epoch_holds_reversed_and_frozen_background(tmp_path: Path) -> None:
     backwards = [one for one in shown if (np.diff(one.indices) < 0).any()]
     assert not any(one.allowed[:, 1].any() for one in backwards)
     assert any(one.allowed[:, 2].any() for one in backwards)  # a picture shows who lies, whichever way time goes
-    moved = replace(tiny.recipe(), train=replace(tiny.recipe().train, elsewhere=1.0))
-    count, frames, allowed = next(windows.batches(clips, moved, tmp_path, np.random.default_rng(0)))
+    count, frames, allowed = next(windows.batches(clips, tiny.recipe(), tmp_path, np.random.default_rng(0)))
     assert count >= 1
     assert frames.shape[1:] == (6, 3, tiny.SIZE, tiny.SIZE)
     assert allowed.shape[1:] == (6, 3)
+
+
+def test_people_are_put_before_other_backgrounds(tmp_path: Path) -> None:
+    clips = [Clip(f"{grey}.mp4", "drawn", "train", str(grey), False, ()) for grey in (0, 200)]
+    for clip, grey in zip(clips, (0, 200), strict=True):
+        clip.folder(tmp_path).mkdir(parents=True)
+        prepare.save(clip.folder(tmp_path) / "times.npy", np.arange(180) / 30)
+        pictures = np.full((180, tiny.SIZE, tiny.SIZE, 3), grey, np.uint8)
+        prepare.save(clip.folder(tmp_path) / f"{tiny.SIZE}.npy", pictures)
+
+    def drawn(elsewhere: float) -> Tensor:
+        plain = replace(tiny.recipe().train, elsewhere=elsewhere, strange_views=0.0)
+        recipe = replace(tiny.recipe(), train=plain)
+        return next(windows.batches(clips[:1] * 4 + clips[1:] * 4, recipe, tmp_path, np.random.default_rng(0)))[1]
+
+    once, again, never = drawn(1.0), drawn(1.0), drawn(0.0)
+    assert torch.equal(once, again)
+    assert not torch.equal(once.mean((1, 2, 3, 4)).sign(), never.mean((1, 2, 3, 4)).sign())

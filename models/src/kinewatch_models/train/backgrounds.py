@@ -7,6 +7,7 @@ backgrounds that all clips share, only the people are left to learn from.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,16 +23,28 @@ from kinewatch_models.catalogue import Clip
 FRAMES_OF_A_MEDIAN = 24
 NOISE, CERTAIN = 10.0, 26.0
 """Grey levels: a change up to the first is the camera's noise, from the second on it is somebody."""
-LEAST_SHARE = 0.4
+LEAST_SHARE = 0.3
+"""Of what a clip shows of somebody at most: who lies far away or end on takes less of the picture."""
 SMALLEST_CROP = 0.6
 
 
-@lru_cache(maxsize=1024)
-def background(clip: Clip, cache: Path, size: int) -> Frames:
-    """Median picture ``[H, W, 3]`` of a clip: what a fixed camera sees without those who move.
+@dataclass(frozen=True)
+class Scene:
+    """What a fixed camera sees of a place, and of somebody in it.
 
-    Of an action, the median in which least is kept of who stands before it or lies after it: it is taken over the
-    whole clip, over what comes before, or over as much of before as of after.
+    `background` is ``[H, W, 3]``; `somebody` the share of the picture that differs from it where that is most.
+    """
+
+    background: Frames
+    somebody: float
+
+
+@lru_cache(maxsize=1024)
+def scene(clip: Clip, cache: Path, size: int) -> Scene:
+    """The scene of a clip: its median picture, without those who move.
+
+    Where spans are annotated, the median in which least is kept of who is there before them or after the last begins:
+    it is taken over the whole clip, over what comes before, or over as much of before as of after.
     """
     frames, times = clip.frames(cache, size)
     whole = float(times[-1])
@@ -43,34 +56,36 @@ def background(clip: Clip, cache: Path, size: int) -> Frames:
     def median(*some: Frames) -> Frames:
         return np.median(np.concatenate(some), axis=0).astype(np.uint8)
 
-    if not (clip.is_action and clip.spans):
-        return median(among(0, whole))
-    first, last = clip.spans[0].start, clip.spans[-1].start
-    third = FRAMES_OF_A_MEDIAN // 3
-    before, after = among(0, first, third), among(last, whole, third)
-    found = [median(among(0, whole)), median(before), median(before, among(first, last, third // 2), after)]
-    return max(found, key=lambda one: min(_share(before, one), _share(after, one)))
+    background = median(among(0, whole))
+    if clip.spans:
+        first, last = clip.spans[0].start, clip.spans[-1].start
+        third = FRAMES_OF_A_MEDIAN // 3
+        before, after = among(0, first, third), among(last, whole, third)
+        found = [background, median(before), median(before, among(first, last, third // 2), after)]
+        background = max(found, key=lambda one: min(_shares(before, one).mean(), _shares(after, one).mean()))
+    return Scene(background, float(_shares(among(0, whole), background).max()))
 
 
-def _share(frames: Frames, own: Frames) -> float:
-    """How much of the pictures is somebody, on average."""
-    return float(_opacity(_planes(frames), _planes(own[None])).mean())
+def _shares(frames: Frames, background: Frames) -> npt.NDArray[np.float32]:
+    """How much of each picture is somebody, ``[T]``."""
+    shares: npt.NDArray[np.float32] = _opacity(_planes(frames), _planes(background[None])).mean((1, 2, 3)).numpy()
+    return shares
 
 
 def elsewhere(
-    frames: Frames, own: Frames, other: Frames, acting: npt.NDArray[np.bool_], rng: np.random.Generator
+    frames: Frames, own: Scene, other: Scene, acting: npt.NDArray[np.bool_], rng: np.random.Generator
 ) -> Frames:
-    """The people of `frames` ``[T, H, W, 3]`` before a random part of the background `other` instead of `own`.
+    """The people of `frames` ``[T, H, W, 3]`` before a random part of the background of `other` instead of `own`.
 
     Unchanged where too little of somebody would be left in frames that show an action (`acting`, ``[T]``): who lies
     for most of a clip is part of its median.
     """
     seen = _planes(frames)
-    opacity = _opacity(seen, _planes(own[None]))
+    opacity = _opacity(seen, _planes(own.background[None]))
     shares = opacity.mean((1, 2, 3)).numpy()
-    if acting.any() and shares[acting].min() < LEAST_SHARE * shares.max():
+    if acting.any() and (own.somebody == 0 or shares[acting].min() < LEAST_SHARE * own.somebody):
         return frames
-    mixed = opacity * seen + (1 - opacity) * _part(_planes(other[None]), rng)
+    mixed = opacity * seen + (1 - opacity) * _part(_planes(other.background[None]), rng)
     return mixed.permute(0, 2, 3, 1).round().clamp(0, 255).byte().numpy()
 
 
@@ -97,8 +112,8 @@ def _part(picture: Tensor, rng: np.random.Generator) -> Tensor:
     return F.interpolate(part, (height, width), mode="bilinear", align_corners=False)
 
 
-def another(clips: Sequence[Clip], rng: np.random.Generator) -> Clip:
-    """Any of `clips`, each data set as likely as the others."""
+def any_clip(clips: Sequence[Clip], rng: np.random.Generator) -> Clip:
+    """One of `clips`, each data set as likely as the others."""
     names = sorted({clip.dataset for clip in clips})
     name = names[int(rng.integers(len(names)))]
     some = [clip for clip in clips if clip.dataset == name]

@@ -75,14 +75,13 @@ def _background(clip: Clip, indices: npt.NDArray[np.int64], times: Seconds, reci
 
     To a net that sees pictures, the end of a sequence (a body on the floor) still is what it is.
     """
-    background, last = recipe.labels.index(recipe.background), recipe.sequences[0].parts[-1]
+    background, last = recipe.labels.index(recipe.background), recipe.labels.index(recipe.sequences[0].parts[-1])
     allowed = np.zeros((len(indices), len(recipe.labels)), bool)
     allowed[:, background] = True
-    for span in clip.spans or () if recipe.net.input != "difference" else ():
-        if span.label == last:
-            shown = (times[indices] >= span.start) & (times[indices] < span.end)
-            allowed[shown, recipe.labels.index(last)] = True
-            allowed[shown, background] = False
+    if recipe.net.input != "difference":
+        shown = targets(clip, times[indices], recipe)
+        allowed[:, last] = shown[:, last]
+        allowed[:, background] = ~shown[:, last] | shown[:, background]
     return Window(clip, indices, allowed)
 
 
@@ -119,8 +118,8 @@ def _view(item: Window, clips: list[Clip], recipe: Recipe, cache: Path, rng: np.
     overhead = any(fnmatch.fnmatch(item.clip.path, pattern) for pattern in patterns)
     seen = frames[item.indices]
     if made.elsewhere and rng.random() < made.elsewhere:
-        pair = (item.clip, backgrounds.another(clips, rng))
-        own, other = (backgrounds.background(clip, cache, made.cache_size) for clip in pair)
+        pair = (item.clip, backgrounds.any_clip(clips, rng))
+        own, other = (backgrounds.scene(clip, cache, made.cache_size) for clip in pair)
         acting = ~item.allowed[:, recipe.labels.index(recipe.background)]
         seen = backgrounds.elsewhere(seen, own, other, acting, rng)
     return augment.random_view(
