@@ -58,8 +58,7 @@ for name in falls interactions fights; do
   [[ -e $name/model.toml ]] && cmp -s "$run/results.json" $name.results.json || "$km" package recipes/$name.toml --run "$run" --out $name
   once "$run/scalers.done" "$km" scalers recipes/$name.toml "${clips[@]}" --cache "$cache" --run "$run"
   cp "$run/scalers.json" "$results/$name.scalers.json"
-  once "$run/ranges.done" "$km" ranges recipes/$name.toml "$run/$name.fp32.onnx" "${clips[@]}" --cache "$cache" \
-    --out "$run/ranges.json"
+  once "$run/ranges.done" "$km" ranges recipes/$name.toml "${clips[@]}" --cache "$cache" --run "$run"
   cp "$run/ranges.json" "$results/$name.ranges.json"
   "$agent" model bench $name --json >"$results/$name.bench.json"
   "$km" agree recipes/$name.toml $name "${clips[@]}" --agent "$agent" --out "$results/$name.agreement.json"

@@ -109,19 +109,10 @@ def scalers_command(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run)
 
 
 @app.command("ranges")
-def ranges_command(
-    recipe_file: RecipeFile,
-    graph: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="the fp32 graph")],
-    data: Data,
-    cache: Cache,
-    out: Annotated[Path, typer.Option("--out", help="the table, NAME.ranges.json")],
-) -> None:
-    """Compare ways to choose the ranges of int8 activations: calibrated on train, judged on val."""
-    work = work_of(recipe_file, data, cache, out.parent)
-    table = steps.measure_ranges(work, graph)
-    steps.write(out, table)
-    for method, row in table["methods"].items():
-        console.print(f"{method}: logits {row['mean_abs_difference']:.3f} from fp32, {row['flips']} frames flip")
+def ranges_command(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run) -> None:
+    """Compare ways to choose the ranges of int8: calibrated on train, judged on val; write `ranges.json`."""
+    for method, row in steps.measure_ranges(work_of(recipe_file, data, cache, run))["methods"].items():
+        print(f"{method}: logits {row['mean_abs_difference']:.3f} from fp32, {row['flips']} frames flip")
 
 
 @app.command("agree")

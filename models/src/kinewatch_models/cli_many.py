@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,16 +55,16 @@ def left_out(
     def graphs(train: list[Clip], folder: Path) -> dict[str, Path]:
         return steps.graphs(Work(spec, train, cache, folder), threads, console.print)
 
-    def told(paths: dict[str, Path], chosen: Table, measured: list[Clip]) -> list[list[agent.Event]]:
-        assert binary is not None  # it is asked only then
+    def told(program: Path, paths: dict[str, Path], chosen: Table, measured: list[Clip]) -> list[list[agent.Event]]:
         with tempfile.TemporaryDirectory(dir=run) as folder:
             made = steps.draft(spec, paths, Path(folder), chosen)
-            return agent.events(binary, made, measured, "int8")
+            return agent.events(program, made, measured, "int8")
 
+    streamed = partial(told, binary) if binary else None
     for one in folds:
         file = run / one.folder / "fold.json"
-        if not file.exists() or (binary and "told" not in steps.read(file)):
-            steps.write(file, leave_out.measure(one, spec, cache, file.parent, graphs, told if binary else None))
+        if not file.exists() or (streamed and "told" not in steps.read(file)):
+            steps.write(file, leave_out.measure(one, spec, cache, file.parent, graphs, streamed))
     steps.write(run / "leave-out.json", {"folds": [steps.read(run / one.folder / "fold.json") for one in folds]})
     console.print(str(run / "leave-out.json"))
 

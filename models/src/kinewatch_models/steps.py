@@ -172,12 +172,14 @@ def quantise_graph(work: Work) -> None:
     quantise.quantise(work.graph("fp32"), work.graph("int8"), _streams(some, work), float_parts=_float_parts(work.spec))
 
 
-def measure_ranges(work: Work, graph: Path) -> Table:
-    """How far int8 is from the fp32 `graph` on the val split, by how its ranges are chosen."""
-    train = work.of("train")
-    some = list(_streams(train[:: -(-len(train) // ranges.STREAMS)], work))
-    methods = ranges.measure(graph, some, list(_streams(work.of("val"), work)), _float_parts(work.spec))
-    return {"name": work.spec.name, "graph": evaluate.digest(graph), "methods": methods}
+def measure_ranges(work: Work) -> Table:
+    """How far int8 is from fp32 on the val split, by how its ranges are chosen; leaves and returns the table."""
+    clips, graph = work.of("train"), work.graph("fp32")
+    train = list(_streams(clips[:: -(-len(clips) // ranges.STREAMS)], work))
+    methods = ranges.measure(graph, train, list(_streams(work.of("val"), work)), _float_parts(work.spec))
+    table = {"name": work.spec.name, "graph": evaluate.digest(graph), "methods": methods}
+    work.write("ranges.json", table)
+    return table
 
 
 def _streams(clips: list[Clip], work: Work) -> Iterator[Floats]:
