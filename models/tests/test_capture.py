@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kinewatch_models import capture
+from kinewatch_models import capture, sampling
 from kinewatch_models.capture import CaptureError
 
 pytestmark = pytest.mark.skipif(
@@ -45,6 +45,16 @@ def test_a_video_cut_by_an_edit_list_has_as_many_times_as_frames(video: Path, tm
     assert times[0] == 0
     np.testing.assert_allclose(np.diff(times), 1 / 30, atol=0.002)
     assert times[-1] == pytest.approx(2.7, abs=0.1)
+
+
+def test_a_variable_frame_rate_keeps_its_times(video: Path, tmp_path: Path) -> None:
+    """Thirty frames a second for two seconds, then ten: a grid of five finds the same moments as in the whole video."""
+    ffmpeg("-i", video, "-vf", "select='lt(n,60)+not(mod(n,3))'", "-vsync", "vfr", tmp_path / "variable.mp4")
+    frames, times = capture.decode(tmp_path / "variable.mp4", 32, 32)
+    assert len(frames) == len(times) == 80
+    np.testing.assert_allclose(np.diff(times), [1 / 30] * 60 + [1 / 10] * 19, atol=0.002)
+    whole = capture.decode(video, 32, 32)[1]
+    np.testing.assert_allclose(times[sampling.ticks(times, 5.0)], whole[sampling.ticks(whole, 5.0)], atol=0.07)
 
 
 def test_what_is_no_video_is_told(video: Path, tmp_path: Path) -> None:

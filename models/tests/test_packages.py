@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kinewatch_models import manifest, package, recipe, stream
+from kinewatch_models import manifest, package, recipe, steps, stream
 from kinewatch_models.stream import Floats
 
 MODELS = Path(__file__).parent.parent
@@ -28,6 +28,13 @@ def test_package_follows_its_recipe(name: str) -> None:
     published = {decoder.label for decoder in spec.decoders if decoder.publish} | {spec.background}
     assert {row["name"] for row in table["labels"] if row.get("publish", True)} == published
     assert len(table.get("sequences", [])) == len(spec.sequences)
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_card_is_what_its_results_make(name: str) -> None:
+    spec = recipe.load(MODELS / f"recipes/{name}.toml")
+    results = steps.read(MODELS / f"{name}.results.json")
+    assert (MODELS / name / "MODEL_CARD.md").read_text(encoding="utf-8") == steps.card_text(spec, results)
 
 
 def test_a_fall_is_falling_then_lying() -> None:

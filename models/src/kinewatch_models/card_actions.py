@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from kinewatch_models.card import bullets, licence, net, share_text
+from kinewatch_models.card import SURVIVES, bullets, licence, net, share_text
 from kinewatch_models.recipe import Recipe
 
 Table = dict[str, Any]
 
 FIGURES = (("top1", "all labels"), ("top1_actions", "actions alone"), ("auc", "AUC"))
+WITHOUT = {
+    "frozen": "without motion",
+    "shuffled": "with the frames in any order",
+    "border only": "from the border of the picture alone",
+}
 
 
 def render(recipe: Recipe, results: Table) -> str:
@@ -35,7 +40,7 @@ def render(recipe: Recipe, results: Table) -> str:
         "## int8 against fp32",
         int8(results),
         "## Limits",
-        bullets(recipe.limits),
+        bullets([*recipe.limits, *survivors(results)]),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -121,6 +126,24 @@ def relies(results: Table) -> str:
         for change, row in rows.items():
             lines.append(f"| {name} | {change} | {' | '.join(figure(row.get(key)) for key, _ in FIGURES)} |")
     return "\n".join(lines)
+
+
+def survivors(results: Table) -> list[str]:
+    """A sentence for each figure that keeps half of its distance from chance without what should have made it."""
+    found = []
+    for name, table in results["sets"].items():
+        key = next(key for key in ("auc", "top1_actions", "top1") if key in table["fp32"])
+        labels = len(table["fp32"]["recall"])
+        actions = labels - ("background_called_action" in table["fp32"])
+        chance = 0.5 if key == "auc" else 1 / (actions if key == "top1_actions" else labels)
+        whole, title = table["fp32"][key]["value"], dict(FIGURES)[key]
+        for change, meaning in WITHOUT.items():
+            left = table["fp32"]["shortcuts"][change][key]["value"]
+            if whole is not None and left is not None and left - chance >= SURVIVES * (whole - chance) > 0:
+                found.append(
+                    f"{name}, {title}: {left:.3f} of {whole:.3f} is left {meaning} (fp32; chance is {chance:.3f})."
+                )
+    return found
 
 
 def int8(results: Table) -> str:

@@ -13,6 +13,7 @@ import tomli
 
 from kinewatch_models.arch.registry import ARCHITECTURES, PICTURES, PRETRAINED
 from kinewatch_models.error import ToolError
+from kinewatch_models.stored import HALF, WAYS
 from kinewatch_models.stream import stride
 
 T = TypeVar("T")
@@ -152,7 +153,8 @@ class Recipe:
     """The whole file. `background` is empty where every label is an action.
 
     With `sequences`, the events are sequences of labels (a fall is falling, then lying) and `action_prefix` tells the
-    clips that show one; without, every label but the background is an action of its own.
+    clips that show one; without, every label but the background is an action of its own. `stored_weights`: ``half`` or
+    ``int8``, as the float graph holds them; ``int8`` is refused where it costs too much on val.
     """
 
     name: str
@@ -170,6 +172,7 @@ class Recipe:
     train: TrainSpec
     decoders: list[DecoderSpec]
     license_reason: str = ""
+    stored_weights: str = HALF
     background: str = ""
     action_prefix: str = ""
     shared_groups: list[str] = field(default_factory=list)
@@ -264,6 +267,8 @@ def check_choices(recipe: Recipe, path: Path) -> None:
     for key, value, names in (("architecture", net.architecture, known), ("input", net.input, INPUTS)):
         if value not in names:
             raise RecipeError(f"{path}: net.{key} {value} is not one of {', '.join(names)}")
+    if recipe.stored_weights not in WAYS:
+        raise RecipeError(f"{path}: stored_weights {recipe.stored_weights} is not one of {', '.join(WAYS)}")
     row = ARCHITECTURES.get(net.architecture)
     backbones = row.backbones if row else tuple(PICTURES)
     if net.backbone not in backbones:

@@ -18,12 +18,9 @@ Table = dict[str, Any]
 Flags = npt.NDArray[np.bool_]
 
 LEAST_GROUPS = 5
-WITHOUT = {"frozen": "without motion", "border only": "from the border of the picture alone"}
 LEAST_SHARE = 5e-5
 """What a probability of 0 may have been before it was rounded."""
 SAME_TEMPERATURE = 0.03
-SURVIVES = 0.9
-"""A figure that keeps this much of its distance from chance survives, and that is told."""
 
 
 def render(results: Table, beside: dict[str, Table], pictures: Path, name: str) -> str:
@@ -40,7 +37,7 @@ def render(results: Table, beside: dict[str, Table], pictures: Path, name: str) 
         "Streamed from the first frame of each clip, with the package's thresholds:",
         card_actions.streamed(results),
         card_actions.relies(results),
-        *survivors(results, labels),
+        *(f"**{one}**" for one in card_actions.survivors(results)),
         card_actions.int8(results),
     ]
     for title, table in results["sets"].items():
@@ -178,24 +175,6 @@ def temperature(results: Table) -> str:
 
 def _logits(shares: list[float], chosen: float) -> list[float]:
     return [chosen * float(np.log(max(value, LEAST_SHARE))) for value in shares]
-
-
-def survivors(results: Table, labels: list[str]) -> list[str]:
-    """A sentence for each figure that survives what should have destroyed it."""
-    found = []
-    for name, table in results["sets"].items():
-        key = next(key for key in ("auc", "top1_actions", "top1") if key in table["fp32"])
-        actions = len(labels) - ("background_called_action" in table["fp32"])
-        chance = 0.5 if key == "auc" else 1 / (actions if key == "top1_actions" else len(labels))
-        whole = table["fp32"][key]["value"]
-        for change, meaning in WITHOUT.items():
-            left = table["fp32"]["shortcuts"][change][key]["value"]
-            if whole is not None and left is not None and left - chance >= SURVIVES * (whole - chance) > 0:
-                found.append(
-                    f"**{name}: {left:.3f} of {whole:.3f} is left {meaning} (fp32), where chance is {chance:.3f}: the "
-                    "net hardly needs what was taken away.**"
-                )
-    return found
 
 
 def draw(table: Table, labels: list[str], path: Path) -> Path:

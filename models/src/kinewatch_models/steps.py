@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ from kinewatch_models import (
     ranges,
     scalers,
     scoring,
+    stored,
     windows_scored,
 )
 from kinewatch_models.arch.registry import ARCHITECTURES
@@ -154,7 +156,10 @@ def train(work: Work, threads: int, report: Callable[[str], None], done: Callabl
 
 
 def export(work: Work) -> float:
-    """Write the fp32 graph of a trained run; returns its largest logit difference from the net."""
+    """Write the fp32 graph of a trained run; leaves and returns its largest logit difference from the net.
+
+    That is with weights in half; what int8 does to them is judged on val, see `choose_thresholds`.
+    """
     import torch
 
     from kinewatch_models.train import export as exporter
@@ -162,7 +167,13 @@ def export(work: Work) -> float:
 
     net = nets.build(work.spec.net, len(work.spec.labels), work.spec.train.window, pretrained=False)
     net.load_state_dict(torch.load(work.run / "weights.pt", map_location="cpu", weights_only=True))
-    return exporter.export(net, work.spec.input.size, work.spec.train.window, work.graph("fp32"))
+    path = work.graph("fp32")
+    difference = exporter.export(net, work.spec.input.size, work.spec.train.window, path)
+    if work.spec.stored_weights == stored.INT8:
+        shutil.copyfile(path, work.graph(stored.HALF))
+        stored.int8(path)
+    work.write("export.json", {"largest_difference": difference, "made_with": evaluate.made_with()})
+    return difference
 
 
 def quantise_graph(work: Work) -> None:
@@ -198,19 +209,20 @@ def choose_thresholds(work: Work) -> None:
     """
     clips = work.of("val")
     graphs = [Graph(work.graph(precision)) for precision in PRECISIONS]
+    half = [Graph(work.graph(stored.HALF))] if work.spec.stored_weights == stored.INT8 else []
     if work.spec.sequences:
         backwards = calibrate.backwards(clips, graphs, work.spec, work.cache)
         streams = _streamed(work, clips, graphs)
         chosen = calibrate.choose(streams, backwards, work.spec)
-        first, second = streams[: len(clips)], streams[len(clips) :]
-        fp32, int8 = (calibrate.right(some, chosen, work.spec) for some in (first, second))
-        _check_loss(fp32, int8, len(clips))
+        streams += scoring.score_all(clips, half, work.spec, work.cache)
+        each = [streams[at : at + len(clips)] for at in range(0, len(streams), len(clips))]
+        _check_loss([calibrate.right(some, chosen, work.spec) for some in each], len(clips))
         work.write("calibration.json", chosen)
         return
-    windows = [windows_scored.score(clips, graph, work.spec, work.cache) for graph in graphs]
+    windows = [windows_scored.score(clips, graph, work.spec, work.cache) for graph in (*graphs, *half)]
     classes = evaluate_actions.true_classes(clips, work.spec)
-    fp32, int8 = (int((one.argmax(1) == np.array(classes)).sum()) for one in windows)
-    _check_loss(fp32, int8, len(classes))
+    _check_loss([int((one.argmax(1) == np.array(classes)).sum()) for one in windows], len(classes))
+    windows = windows[: len(graphs)]
     streams = _streamed(work, clips, graphs)
     chosen = calibrate_actions.choose(streams, np.concatenate(windows), classes * len(graphs), work.spec)
     timed = [one for graph in graphs for one in lags.streams(clips, graph, work.spec, work.cache)]
@@ -239,8 +251,16 @@ def draft(spec: Recipe, graphs: dict[str, Path], folder: Path, calibration: Tabl
     return folder / "draft"
 
 
-def _check_loss(fp32: int, int8: int, clips: int) -> None:
-    if fp32 - int8 > max(1, MOST_LOST * clips):
+def _check_loss(right: list[int], clips: int) -> None:
+    """`right`: on how many of the clips fp32 and int8 are right, and fp32 before its weights were stored in int8."""
+    fp32, int8, *half = right
+    most = max(1, MOST_LOST * clips)
+    if half and half[0] - fp32 > most:
+        raise StepError(
+            f"fp32 is right on {fp32} of {clips} val clips with its weights in int8, on {half[0]} with them in half: "
+            "it loses too much and is not packaged; set stored_weights to half"
+        )
+    if fp32 - int8 > most:
         raise StepError(
             f"int8 is right on {int8} of {clips} val clips, fp32 on {fp32}: it loses too much and is not packaged; "
             "add training clips (they set its ranges), or train longer"
@@ -253,8 +273,9 @@ def measure(work: Work) -> Table:
     module = evaluate if work.spec.sequences else evaluate_actions
     results: Table = module.evaluate(work.clips, work.spec, work.cache, graphs, work.read("calibration.json"))
     results["training_cpu_s"] = sum(row["cpu_s"] for row in history(work.run))
-    if (work.run / "code.json").exists():
-        results["made_with"] = work.read("code.json")
+    for name, file in (("made_with", "code.json"), ("export", "export.json")):
+        if (work.run / file).exists():
+            results[name] = work.read(file)
     work.write("results.json", results)
     return results
 

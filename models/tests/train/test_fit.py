@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import moving_shapes
@@ -37,6 +43,7 @@ def test_a_folder_becomes_a_package_and_a_second_run_goes_on(clips: Path, tmp_pa
     code, text = fit(clips, out, "--epochs", "1")
     assert code == 0, text
     assert "9 of 24 videos cannot be read" in text
+    assert ("no GPU found" in text) != torch.cuda.is_available()
     assert package.check(out)["fp32"] < 1e-3
     assert "left" in (out / "labels.txt").read_text()
     weights = (run := next(tmp_path.glob("moves.run/model-*"))) / "weights.pt"
@@ -55,6 +62,44 @@ def test_a_folder_becomes_a_package_and_a_second_run_goes_on(clips: Path, tmp_pa
     assert "broken" in text
     for path in clips.rglob("broken*"):
         path.unlink()
+
+
+def test_a_fit_that_is_killed_goes_on_to_the_same_model(clips: Path, tmp_path: Path) -> None:
+    whole, killed = (tmp_path / name / "moves" for name in ("whole", "killed"))
+    code, text = fit(clips, whole, "--epochs", "2")
+    assert code == 0, text
+    words = ["fit", "--data", str(clips), "--out", str(killed), "--threads", "1", "--epochs", "2"]
+    running = subprocess.Popen([sys.executable, "-m", "kinewatch_models.cli", *words], stdout=subprocess.DEVNULL)
+    while not list(killed.parent.glob("moves.run/model-*/checkpoint.pt")):
+        assert running.poll() is None, "it ended before it could be killed"
+        time.sleep(0.02)
+    running.kill()
+    running.wait()
+    assert not killed.exists()
+    assert not list(killed.parent.glob("moves.run/model-*/weights.pt"))
+    code, text = fit(clips, killed, "--epochs", "2")
+    assert code == 0, text
+    assert (killed / "moves.int8.onnx").read_bytes() == (whole / "moves.int8.onnx").read_bytes()
+
+
+def test_clips_shorter_than_a_window_are_told_and_still_fitted(tmp_path: Path) -> None:
+    for label, direction in moving_shapes.DIRECTIONS.items():
+        for n in range(3):
+            moving_shapes.write(tmp_path / "clips" / label / f"{n}.mp4", 10 * n + direction + 1, [(direction, 0.6)])
+    code, text = fit(tmp_path / "clips", tmp_path / "moves", "--epochs", "1")
+    assert code == 0, text
+    assert "note: 9 of 9 clips are shorter than a window of 1.6 s" in text
+    assert package.check(tmp_path / "moves")["fp32"] < 1e-3
+
+
+def test_a_disk_without_space_is_told_before_anything_is_decoded(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5_000_000))
+    code, text = fit(clips, tmp_path / "moves")
+    assert code == 2, text
+    assert re.search(r"moves\.run has 5 MB free, about \d+ MB are needed: free some space", text.replace("\n", " "))
+    assert not list(tmp_path.glob("moves.run/*"))
 
 
 @pytest.mark.slow
@@ -104,15 +149,23 @@ def test_a_graph_that_is_not_the_net_is_not_packaged(
 def test_an_int8_graph_that_loses_too_much_is_not_packaged(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def other_clips(fp32: int, int8: int, count: int, check: Callable[[int, int, int], None]) -> None:
-        assert max(fp32, int8) <= count
-        check(90, 80, 100)
+    def other_clips(right: list[int], count: int, check: Callable[[list[int], int], None]) -> None:
+        assert max(right) <= count
+        check([90, 80], 100)
 
     monkeypatch.setattr(steps, "_check_loss", partial(other_clips, check=steps._check_loss))
     code, text = fit(clips, tmp_path / "moves", "--epochs", "1")
     assert code == 2, text
     assert "int8 is right on 80 of 100 val clips, fp32 on 90" in text
     assert not (tmp_path / "moves").exists()
+
+
+def test_a_graph_that_loses_too_much_by_how_it_is_stored_is_not_packaged() -> None:
+    steps._check_loss([89, 89, 90], 100)
+    with pytest.raises(
+        steps.StepError, match=r"on 88 of 100 val clips .* in int8, on 90 .* set stored_weights to half"
+    ):
+        steps._check_loss([88, 88, 90], 100)
 
 
 def test_bad_places_get_one_line_and_nothing_is_touched(clips: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 
-from kinewatch_models import half, quantise  # noqa: E402
+from kinewatch_models import quantise, stored  # noqa: E402
 from kinewatch_models.arch import backbone  # noqa: E402
 from kinewatch_models.arch.layers import ConvNorm  # noqa: E402
 from kinewatch_models.recipe import NetSpec, TrainSpec  # noqa: E402
@@ -140,10 +140,32 @@ def test_weights_are_stored_in_half_where_half_holds_them(tmp_path: Path) -> Non
     net = tiny_net(EVERY_BLOCK)
     net.head.weight.data[0, 0] = 1e6
     export.export(net, SIZE, LENGTH, tmp_path / "net.onnx")
-    stored = {tuple(one.dims): one.data_type for one in onnx.load(str(tmp_path / "net.onnx")).graph.initializer}
-    assert stored[32, CHANNELS, 1, 1] == onnx.TensorProto.FLOAT, "a value beyond 65504 is not cut off"
-    large = {shape: kind for shape, kind in stored.items() if np.prod(shape) >= half.LEAST_VALUES}
+    kinds = {tuple(one.dims): one.data_type for one in onnx.load(str(tmp_path / "net.onnx")).graph.initializer}
+    assert kinds[32, CHANNELS, 1, 1] == onnx.TensorProto.FLOAT, "a value beyond 65504 is not cut off"
+    large = {shape: kind for shape, kind in kinds.items() if np.prod(shape) >= stored.LEAST_VALUES}
     assert list(large.values()).count(onnx.TensorProto.FLOAT16) == len(large) - 1 > 0
+
+
+def test_weights_in_int8_are_those_that_quantisation_makes(tmp_path: Path) -> None:
+    net = tiny_net(EVERY_BLOCK)
+    path = tmp_path / "net.onnx"
+    export.export(net, SIZE, LENGTH, path)
+    frames = np.random.default_rng(1).standard_normal((LENGTH, 3, SIZE, SIZE), np.float32)
+    halved, logits = path.stat().st_size, Graph(path).logits(frames)
+    stored.int8(path)
+    assert path.stat().st_size < halved
+    assert 0 < np.abs(Graph(path).logits(frames) - logits).max() < 0.05
+    quantise.quantise(path, tmp_path / "int8.onnx", [frames], every=1)
+    ours, theirs = (
+        {
+            array.tobytes()
+            for array in map(onnx.numpy_helper.to_array, onnx.load(str(file)).graph.initializer)
+            if array.dtype == np.int8 and array.size >= stored.LEAST_VALUES
+        }
+        for file in (path, tmp_path / "int8.onnx")
+    )
+    assert ours
+    assert ours <= theirs
 
 
 def test_uneven_padding_is_part_of_the_convolution(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kinewatch_models import half
+from kinewatch_models import stored
 from kinewatch_models.arch.export import frozen, graph, write
 from kinewatch_models.error import ToolError
 from kinewatch_models.stream import Graph, head_of
@@ -58,9 +58,9 @@ def export(net: ActionNet | Windows, size: int, window: int, path: Path) -> floa
         graph(ClipMean(net), (torch.zeros(1, window, 3, size, size),), ["clip"], ["logits"], path)
     net.eval()  # the exporter may leave train mode behind, and dropout would change the reference
     _check(net, size, window, path, TOLERANCE)
-    for stored in (path, head_of(path)):
-        if stored.exists():
-            half.store(stored)
+    for part in (path, head_of(path)):
+        if part.exists():
+            stored.half(part)
     return _check(net, size, window, path, STORED_TOLERANCE)
 
 
