@@ -129,7 +129,7 @@ def test_the_skin_is_closed() -> None:
 
 
 def test_unknown_names_are_named() -> None:
-    with pytest.raises(ScenarioError, match="there are: daily, falls"):
+    with pytest.raises(ScenarioError, match="there are: company, daily, falls"):
         scenario.load("fals")
     with pytest.raises(ScenarioError, match="unknown act 'fly'"):
         scenario.load("x", '[[x]]\nacts = [{ do = "fly" }]')
@@ -137,8 +137,62 @@ def test_unknown_names_are_named() -> None:
         scenario.load("x", '[[x]]\nacts = [{ do = "pick_up", speed = 2 }]')
     with pytest.raises(ScenarioError, match="unknown view 'floor'; there are: ceiling, wall"):
         scenario.load("x", '[[x]]\nview = "floor"\nacts = []')
+    with pytest.raises(ScenarioError, match="3 `others`; there is room for 2"):
+        scenario.load("x", "[[x]]\nacts = []\nothers = [[], [], []]")
+    with pytest.raises(ScenarioError, match="unknown act 'fly'"):
+        scenario.load("x", '[[x]]\nacts = []\nothers = [[{ do = "fly" }]]')
+    with pytest.raises(ScenarioError, match="a `label` shows one person"):
+        scenario.load("x", '[[x]]\nlabel = "y"\nacts = []\nothers = [[]]')
     with pytest.raises(ScenarioError, match="no field 'veiw'"):
         scenario.load("x", '[[x]]\nveiw = "wall"\nacts = []')
+
+
+def test_lying_down_on_purpose_ends_on_the_floor_and_is_no_fall() -> None:
+    acts = [Act("walk", {"to": "middle"}), Act("lie_down", {"lie_s": [1.0, 1.0]}), Act("get_up", {})]
+    for seed in range(4):
+        clip = stage(Script(acts), (seed,), TINY)
+        down, lying = clip.truth
+        assert (down.label, lying.label) == ("lying_down", "lying")
+        assert down.end == lying.first
+        assert lying.end - lying.first == 25
+        height = hips(clip)
+        assert height[down.first - 1] > 0.7
+        assert height[lying.first : lying.end].max() < 0.3
+        assert height[-1] > 0.7
+        positions, _ = skeleton.forward(clip.poses)
+        assert np.linalg.norm(np.diff(positions, axis=0), axis=-1).max() * TINY.fps < 9  # m/s, of any joint
+
+
+@pytest.mark.slow
+def test_others_move_on_their_own_and_nobody_walks_into_anybody() -> None:
+    script = scenario.load("company")[2]
+    assert len(script.others) == 2
+    clip = stage(script, (3,), TINY)
+    alone = stage(replace(script, others=[]), (3,), TINY)
+    assert (clip.poses.position == alone.poses.position).all(), "company changes nothing of the first person"
+    places = [person.poses.position[:, [0, 2]] for person in clip.people]
+    assert [len(one) for one in places] == [len(clip.poses)] * 3
+    for n, one in enumerate(places):
+        assert np.ptp(one, axis=0).max() > 1.0, "each walks"
+        for other in places[:n]:
+            assert np.linalg.norm(one - other, axis=1).min() > 0.4
+    first, second = (next(iter(one.frames())).astype(int) for one in (clip, clip))
+    assert (first == second).all()
+    middle = len(clip.poses) // 2
+    with_company, without = (next(islice(one.frames(), middle, None)).astype(int) for one in (clip, alone))
+    changed = np.abs(with_company - without).max(axis=2) > 60
+    assert changed.mean() > 0.01
+
+
+@pytest.mark.slow
+def test_truth_is_of_everybody_and_ends_with_the_clip() -> None:
+    stands = [Act("walk", {"to": "middle"}), Act("stand", {"seconds": [7.0, 7.0]})]
+    falls = [Act("walk", {"to": "middle"}), Act("fall", {"style": "trip", "lie_s": [0.5, 0.5]})]
+    clip = stage(Script(stands, others=[falls]), (2,), TINY)
+    assert [one.label for one in clip.truth] == ["fall", "lying"]
+    assert clip.truth[-1].end == len(clip.poses), "who is done lying last lies on"
+    lies = clip.people[1].poses.position[clip.truth[-1].first :, 1]
+    assert lies.max() < 0.4
 
 
 def test_a_script_may_be_shown_backwards_or_from_its_last_act() -> None:
@@ -171,7 +225,7 @@ def test_a_body_that_does_not_come_to_rest_falls_anew(monkeypatch: pytest.Monkey
     again = stage(Script(falls), (7,), TINY)
     assert failures == -1
     assert again.truth
-    assert again.height_m != first.height_m
+    assert again.people[0].height_m != first.people[0].height_m
     failures = 100
     with pytest.raises(FallError, match="not at rest"):
         stage(Script(falls), (7,), TINY)

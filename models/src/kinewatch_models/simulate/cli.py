@@ -9,7 +9,7 @@ import typer
 
 from .error import SimulateError
 
-app = typer.Typer(help="Render rooms in which one person walks, falls and gets up, with truth exact to the frame.")
+app = typer.Typer(help="Render rooms in which people walk, fall and get up, with truth exact to the frame.")
 
 
 @app.command()

@@ -1,27 +1,30 @@
-"""One clip: a seed becomes a room, a person, what they do, and frames with truth.
+"""One clip: a seed becomes a room, people, what they do, and frames with truth.
 
 Frames come one at a time, so a long clip needs little memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from . import body as bodies
 from . import furnish, scenario, skeleton
-from .draw import Film, Painter, Sensor
-from .error import FallError
+from .draw import Film, Painter, Sensor, Wardrobe
+from .error import ClashError, FallError
 from .performance import Interval
 from .quaternion import Array
 from .room import Box, draw_room
-from .scenario import Script
+from .scenario import Act, Script
 from .skeleton import Poses
 
 _BATCH = 50
-_TRIES = 8
+_TRIES = 40
+_APART_M = 0.5
+"""From the middle of one person to that of another."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +42,28 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Person:
+    """Where somebody is in every frame, and how tall they are."""
+
+    poses: Poses
+    height_m: float
+
+
+@dataclass(frozen=True)
 class Clip:
     """A staged clip, not yet drawn. The same script, seed and picture give the same frames, byte by byte."""
 
     seed: tuple[int, ...]
     picture: Picture
-    poses: Poses
+    people: list[Person]
     truth: list[Interval]
     props: list[Box]
-    height_m: float
     view: furnish.View
+
+    @property
+    def poses(self) -> Poses:
+        """Those of the first person, whose acts are as long as the clip."""
+        return self.people[0].poses
 
     @property
     def duration_s(self) -> float:
@@ -62,47 +77,104 @@ class Clip:
         room = replace(room, boxes=[*room.boxes, *self.props])
         size = self.picture
         camera = furnish.camera(self.view, look, size.width * size.oversample, size.height * size.oversample)
-        sleeve = bodies.SKIN if look.random() < 0.5 else bodies.SHIRT
-        body = bodies.build(self.height_m, float(look.uniform(0.94, 1.12)), sleeve, size.mesh_m)
-        painter = Painter(room, draw_room(room, camera), camera, body, furnish.wardrobe(look))
+        looks = [look, *(np.random.default_rng([*self.seed, 4, n]) for n in range(1, len(self.people)))]
+        dressed = [_dressed(person, its, size.mesh_m) for person, its in zip(self.people, looks, strict=True)]
+        painter = Painter(room, draw_room(room, camera), camera, dressed)
         sensor = Sensor(noise=float(look.uniform(1.5, 3.0)), flicker=float(look.uniform(0.002, 0.006)))
         film = Film(size.width, size.height, sensor, np.random.default_rng([*self.seed, 2]))
-        breath = _breathing(len(self.poses), size.fps, body)
         for first in range(0, len(self.poses), _BATCH):
-            skin, normals = body.vertices(self.poses[first : first + _BATCH])
-            skin += breath[first : first + _BATCH, None, None] * body.chest[None, :, None] * normals
-            # Nothing sinks into the floor: captured and blended poses are lifted, physics already rests on it.
-            skin[..., 1] += np.maximum(0.0, 0.002 - skin[..., 1].min(1))[:, None]
+            skins = [
+                _skin(person.poses[first : first + _BATCH], body, first, size.fps)
+                for person, (body, _) in zip(self.people, dressed, strict=True)
+            ]
+            skin, normals = (np.concatenate(parts, axis=1) for parts in zip(*skins, strict=True))
             for k in range(len(skin)):
                 yield film.develop(painter.paint(skin[k], normals[k]))
 
 
-def stage(script: Script, seed: tuple[int, ...], picture: Picture) -> Clip:
-    """Decide everything that happens in the clip; a body that does not come to rest after a fall falls anew.
+def _dressed(person: Person, look: np.random.Generator, mesh_m: float) -> tuple[bodies.Body, Wardrobe]:
+    sleeve = bodies.SKIN if look.random() < 0.5 else bodies.SHIRT
+    body = bodies.build(person.height_m, float(look.uniform(0.94, 1.12)), sleeve, mesh_m)
+    return body, furnish.wardrobe(look)
 
-    Raises `FallError` when it never does.
+
+def _skin(poses: Poses, body: bodies.Body, first: int, fps: float) -> tuple[Array, Array]:
+    """Points and normals ``[N,V,3]`` of frames from number `first` on."""
+    skin, normals = body.vertices(poses)
+    breath = _breathing(np.arange(first, first + len(poses)), fps, body)
+    skin += breath[:, None, None] * body.chest[None, :, None] * normals
+    # Nothing sinks into the floor: captured and blended poses are lifted, physics already rests on it.
+    skin[..., 1] += np.maximum(0.0, 0.002 - skin[..., 1].min(1))[:, None]
+    return skin, normals
+
+
+def stage(script: Script, seed: tuple[int, ...], picture: Picture) -> Clip:
+    """Decide everything that happens in the clip.
+
+    Where a body does not come to rest after a fall, or people walk into each other, it is decided anew; the error of
+    the last try is raised when it always comes to that.
     """
+    clip = _anew([*seed, 0], partial(_alone, script, seed, picture))
+    for n, acts in enumerate(script.others, 1):
+        clip = _anew([*seed, 3, n], partial(_joined, clip, acts, scenario.LANES[n]))
+    return clip
+
+
+def _anew(seed: list[int], decide: Callable[[np.random.Generator], Clip]) -> Clip:
     for again in range(_TRIES):
-        drawn = [*seed, 0] if again == 0 else [*seed, 0, again]
         try:
-            return _stage(script, seed, picture, np.random.default_rng(drawn))
-        except FallError as error:
+            return decide(np.random.default_rng(seed if again == 0 else [*seed, again]))
+        except (FallError, ClashError) as error:
             failed = error
     raise failed
 
 
-def _stage(script: Script, seed: tuple[int, ...], picture: Picture, random: np.random.Generator) -> Clip:
-    height = float(random.uniform(1.6, 1.85))
-    scale = height / skeleton.STANDING_HEIGHT_M
-    staged = scenario.stage(script.acts, picture.fps, scale, random)
-    poses, truth = staged.performance.poses, staged.performance.truth
+def _alone(script: Script, seed: tuple[int, ...], picture: Picture, random: np.random.Generator) -> Clip:
+    person, staged = _person(script.acts, scenario.LANES[0], picture, random)
+    poses, truth = person.poses, staged.performance.truth
     if script.label:
         poses = poses[staged.last_begins if script.last else 0 :][:: -1 if script.backwards else 1]
         truth = [Interval(script.label, 0, len(poses))]
-    return Clip(seed, picture, poses, truth, staged.props, height, script.view)
+    return Clip(seed, picture, [replace(person, poses=poses)], truth, staged.props, script.view)
 
 
-def _breathing(count: int, fps: float, body: bodies.Body) -> Array:
+def _person(
+    acts: list[Act], lane: scenario.Lane, picture: Picture, random: np.random.Generator
+) -> tuple[Person, scenario.Staged]:
+    height = float(random.uniform(1.6, 1.85))
+    staged = scenario.stage(acts, picture.fps, height / skeleton.STANDING_HEIGHT_M, random, lane)
+    return Person(staged.performance.poses, height), staged
+
+
+def _joined(clip: Clip, acts: list[Act], lane: scenario.Lane, random: np.random.Generator) -> Clip:
+    """The clip with one more person, for as long as it is."""
+    person, staged = _person(acts, lane, clip.picture, random)
+    length, done = len(clip.poses), len(person.poses)
+    lies = any(one.end == done for one in staged.performance.truth)
+    if done < length and not lies:
+        staged.performance.stand((length - done) / clip.picture.fps)
+    poses = staged.performance.poses[:length]
+    if done < length and lies:
+        poses = skeleton.join([poses, skeleton.repeat(poses.last(), length - done)])
+    person = replace(person, poses=poses)
+    apart = min(np.linalg.norm(_places(person) - _places(other), axis=1).min() for other in clip.people)
+    if apart < _APART_M:
+        raise ClashError(f"people are {apart:.1f} m from each other")
+    truth = [
+        replace(one, end=length if lies and one.end == done else min(one.end, length))
+        for one in staged.performance.truth
+        if one.first < length
+    ]
+    return replace(clip, people=[*clip.people, person], truth=[*clip.truth, *truth], props=[*clip.props, *staged.props])
+
+
+def _places(person: Person) -> Array:
+    """Where a person is on the floor in each frame, (x, z) in metres."""
+    out: Array = person.poses.position[:, [0, 2]] * (person.height_m / skeleton.STANDING_HEIGHT_M)
+    return out
+
+
+def _breathing(frames: Array, fps: float, body: bodies.Body) -> Array:
     """How far the chest stands out in each frame (m): 15 breaths a minute, 6 mm."""
-    out: Array = 0.006 * body.scale * (0.5 - 0.5 * np.cos(2 * np.pi * 0.25 * np.arange(count) / fps))
+    out: Array = 0.006 * body.scale * (0.5 - 0.5 * np.cos(2 * np.pi * 0.25 * frames / fps))
     return out

@@ -1,4 +1,4 @@
-"""The person over the empty room: skin painted far to near, furniture in front kept, soft shadows on the floor.
+"""People over the empty room: skin painted far to near, furniture in front kept, soft shadows on the floor.
 
 Pictures are drawn at a multiple of the output size and averaged down, which is the anti-aliasing. `Film` is
 the camera: exposure flicker, lens softness and sensor noise.
@@ -55,20 +55,22 @@ def albedo(body: Body, wardrobe: Wardrobe) -> Array:
 
 
 class Painter:
-    """Draws one person in one room. Not thread-safe; holds no state between frames."""
+    """Draws people in one room. Not thread-safe; holds no state between frames."""
 
-    def __init__(self, room: Room, backdrop: Backdrop, camera: Camera, body: Body, wardrobe: Wardrobe) -> None:
-        self._room, self._back, self._camera, self._body = room, backdrop, camera, body
-        self._albedo = albedo(body, wardrobe)
+    def __init__(self, room: Room, backdrop: Backdrop, camera: Camera, people: list[tuple[Body, Wardrobe]]) -> None:
+        self._room, self._back, self._camera = room, backdrop, camera
+        first = np.cumsum([0, *(len(body.rest) for body, _ in people)])
+        self._faces = np.concatenate([body.faces + n for n, (body, _) in zip(first, people, strict=False)])
+        self._albedo = np.concatenate([albedo(body, wardrobe) for body, wardrobe in people])
         self._lamps = lamp_points(room, 16)
         ground = np.nan_to_num(backdrop.ground, nan=1e3)
         self._cells = ((ground + _SHADOW_SPAN_M / 2) / _SHADOW_CELL_M).astype(np.float32)
 
     def paint(self, vertices: Array, normals: Array) -> Array:
-        """BGR float32 picture at the camera's size of the person whose skin is at ``vertices``."""
+        """BGR float32 picture at the camera's size of people whose skins, one after the other, are at ``vertices``."""
         picture = self._with_shadow(vertices)
         pixels, depth = self._camera.project(vertices)
-        faces = self._body.faces
+        faces = self._faces
         corners = pixels[faces]
         along, across = corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1]
         seen = along[:, 0] * across[:, 1] - along[:, 1] * across[:, 0]

@@ -17,3 +17,7 @@ class FallError(SimulateError):
 
 class EncodeError(SimulateError):
     """ffmpeg is missing or failed; the message carries its last words."""
+
+
+class ClashError(SimulateError):
+    """People walk into each other."""

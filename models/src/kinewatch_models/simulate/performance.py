@@ -154,6 +154,20 @@ class Performance:
         self.truth += [Interval("fall", begin, rest), Interval("lying", rest, self._count)]
         self._settle()
 
+    def lie_down(self, lie_s: float, speed: float = 1.0) -> None:
+        """Lie down on purpose: getting up as captured, played backwards. Adds ``lying_down`` and ``lying``."""
+        clip = motion(str(self._random.choice(["getup_faceup", "getup_facedown"])))
+        count = round(clip.duration / speed * self._fps)
+        down = clip.once(clip.duration - np.arange(1, count + 1) / self._fps * speed)
+        turn = self._heading - float(quat.heading(down.rotation[0]))
+        start = down[:1].moved(turn, np.zeros(3)).position[0]
+        begin = self._count
+        self._add(down.moved(turn, np.array([self._at[0] - start[0], 0.0, self._at[1] - start[2]])), 0.6)
+        rest = self._count
+        self._add(skeleton.repeat(self._parts[-1].last(), round(lie_s * self._fps)), 0.0)
+        self.truth += [Interval("lying_down", begin, rest), Interval("lying", rest, self._count)]
+        self._settle()
+
     def get_up(self, speed: float = 1.0) -> None:
         """Rise from the floor: roll into the captured starting pose, then as captured."""
         now = self.poses.last()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from importlib import resources
 from typing import Any
 
@@ -20,7 +20,7 @@ from .performance import Performance
 from .ragdoll import FallStyle
 from .room import Box
 
-_STAGE_X, _STAGE_Z = (-1.35, 1.35), (furnish.STAGE_Z - 0.7, furnish.STAGE_Z + 0.7)
+_STAGE_X = (-1.35, 1.35)
 
 # lean (rad), push (m/s), spin (rad/s), tone (N·m), fade (s), knees (rad)
 _STYLES: dict[str, tuple[float, float, float, float, float, float]] = {
@@ -59,9 +59,15 @@ def _script(script: dict[str, Any]) -> Script:
     unknown = sorted(script.keys() - set(known))
     if unknown:
         raise ScenarioError(f"a script has no field {unknown[0]!r}; there are: {', '.join(known)}")
-    made = Script(**{**script, "acts": [_act(entry) for entry in script["acts"]], "view": _view(script)})
+    others = [[_act(entry) for entry in acts] for acts in script.get("others", [])]
+    if len(others) > MOST_OTHERS:
+        raise ScenarioError(f"a script has {len(others)} `others`; there is room for {MOST_OTHERS}")
+    acts = [_act(entry) for entry in script["acts"]]
+    made = Script(**{**script, "acts": acts, "others": others, "view": _view(script)})
     if (made.backwards or made.last) and not made.label:
         raise ScenarioError("a script that is played backwards or shows its last act alone needs a `label`")
+    if made.label and made.others:
+        raise ScenarioError("a script with a `label` shows one person: it has no `others`")
     return made
 
 
@@ -86,15 +92,32 @@ def _act(entry: dict[str, Any]) -> Act:
 class Script:
     """One entry of a scenario: what is done, and from where it is seen.
 
+    `others`: the acts of further people, who come in behind and before the first one. A clip is as long as what the
+    first one does; whoever is done earlier stands, or lies on. Truth is of all of them.
+
     With a `label`, that is the truth of the whole clip, whatever is done; only then may it be played `backwards`, or
     show the `last` act alone.
     """
 
     acts: list[Act]
+    others: list[list[Act]] = field(default_factory=list)
     view: furnish.View = furnish.View.WALL
     label: str = ""
     backwards: bool = False
     last: bool = False
+
+
+@dataclass(frozen=True)
+class Lane:
+    """The floor that somebody walks on, ``z - depth`` to ``z + depth``, in metres."""
+
+    z: float = furnish.STAGE_Z
+    depth: float = 0.7
+
+
+LANES = (Lane(), Lane(furnish.STAGE_Z - 0.95, 0.3), Lane(furnish.STAGE_Z + 0.9, 0.3))
+"""Of the first person, and of others: the second behind, the third before."""
+MOST_OTHERS = len(LANES) - 1
 
 
 @dataclass
@@ -103,15 +126,16 @@ class Staged:
 
     performance: Performance
     props: list[Box]
+    lane: Lane
     last_begins: int = 0
     """Frame."""
 
 
-def stage(acts: list[Act], fps: float, scale: float, random: np.random.Generator) -> Staged:
+def stage(acts: list[Act], fps: float, scale: float, random: np.random.Generator, lane: Lane) -> Staged:
     """Play ``acts``: the person comes in from a side of the picture."""
     side = float(random.choice([-1, 1]))
-    start = (side * 2.6, furnish.STAGE_Z + float(random.uniform(-0.4, 0.4)))
-    staged = Staged(Performance(fps, start, math.pi if side > 0 else 0.0, random, scale), [])
+    start = (side * 2.6, lane.z + float(random.uniform(-0.4, 0.4)))
+    staged = Staged(Performance(fps, start, math.pi if side > 0 else 0.0, random, scale), [], lane)
     for act in acts:
         staged.last_begins = staged.performance.count
         _ACTS[act.do](staged, act.fields, random)
@@ -119,18 +143,20 @@ def stage(acts: list[Act], fps: float, scale: float, random: np.random.Generator
 
 
 def _walk(staged: Staged, fields: dict[str, Any], random: np.random.Generator) -> None:
-    here = staged.performance.here
+    lane, here = staged.lane, staged.performance.here
     to = fields.get("to", "anywhere")
     if to == "outside":
-        goal = (math.copysign(3.4, here[0] or 1.0), furnish.STAGE_Z)
+        goal = (math.copysign(3.4, here[0] or 1.0), lane.z)
     elif to == "middle":
         # Past the middle, so that a fall on the way is seen from the side and ends in the picture.
         beyond = -math.copysign(1.0, here[0])
-        goal = (beyond * float(random.uniform(0.0, 0.3)), furnish.STAGE_Z + float(random.uniform(-0.1, 0.3)))
+        goal = (beyond * float(random.uniform(0.0, 0.3)), lane.z + float(random.uniform(-0.1, 0.3)))
     else:
         # Somewhere on the other side, so that the walk is seen.
         away = -math.copysign(1.0, here[0])
-        goal = (away * float(random.uniform(0.7, _STAGE_X[1])), float(random.uniform(*_STAGE_Z)))
+        across = float(random.uniform(0.7, _STAGE_X[1]))
+        depth = float(random.uniform(lane.z - lane.depth, lane.z + lane.depth))
+        goal = (away * across, depth)
     staged.performance.walk_to(goal, float(random.uniform(0.9, 1.1)))
 
 
@@ -175,6 +201,10 @@ def _fall(staged: Staged, fields: dict[str, Any], random: np.random.Generator) -
     staged.performance.fall(style, _between(fields, "lie_s", random))
 
 
+def _lie_down(staged: Staged, fields: dict[str, Any], random: np.random.Generator) -> None:
+    staged.performance.lie_down(_between(fields, "lie_s", random), float(random.uniform(0.9, 1.3)))
+
+
 def _get_up(staged: Staged, fields: dict[str, Any], random: np.random.Generator) -> None:
     staged.performance.get_up(float(random.uniform(0.9, 1.1)))
 
@@ -194,6 +224,7 @@ _ACTS: dict[str, Callable[[Staged, dict[str, Any], np.random.Generator], None]] 
     "pick_up": _pick_up,
     "move": _move,
     "fall": _fall,
+    "lie_down": _lie_down,
     "get_up": _get_up,
 }
 _FIELDS: dict[str, set[str]] = {
@@ -202,4 +233,5 @@ _FIELDS: dict[str, set[str]] = {
     "sit": {"seconds"},
     "move": {"name"},
     "fall": {"style", "lie_s"},
+    "lie_down": {"lie_s"},
 }
