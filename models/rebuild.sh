@@ -2,7 +2,7 @@
 # Rebuild the packages, results/ and REPORT.md: rebuild.sh KINEWATCH_MODELS DATA WORK KINEWATCH [SCORE].
 # Killed, it goes on where it stopped. A changed recipe is a new run; after changed scenarios, code, data or agent give
 # another WORK. KINEWATCH is the agent (which needs ORT_DYLIB_PATH); SCORE, a script that takes --truth and --events, adds
-# the figures of spliced streams. About seventeen hours of one core; the packages come first, after one.
+# the figures of spliced streams. About twenty hours of one core; the packages come first, after one.
 set -euo pipefail
 km=$(realpath "$1") data=$(realpath "$2") work=$(realpath -m "$3") agent=$(realpath "$4") score=${5:-}
 [[ -z $score ]] || score=$(realpath "$score")
@@ -60,6 +60,7 @@ for name in falls interactions fights; do
   cp "$run/scalers.json" "$results/$name.scalers.json"
   once "$run/ranges.done" "$km" ranges recipes/$name.toml "${clips[@]}" --cache "$cache" --run "$run"
   cp "$run/ranges.json" "$results/$name.ranges.json"
+  "$agent" model check $name --json >"$results/$name.check.json"
   "$agent" model bench $name --json >"$results/$name.bench.json"
   "$km" agree recipes/$name.toml $name "${clips[@]}" --agent "$agent" --out "$results/$name.agreement.json"
 done
@@ -70,6 +71,10 @@ beside() { # beside NAME TITLE EDIT…: another net on the same clips, its recip
   measured "$recipe"
   cp "$run/results.json" "$results/$1-$2.beside.json"
 }
+five=(-e 's/^rate_hz = 10/rate_hz = 5/' -e 's/^difference_gain = 2.2/difference_gain = 1.5/' -e 's/^window = 24/window = 12/' \
+  -e 's/^loss_from = 6/loss_from = 3/')
+beside falls five-hz "${five[@]}"
+beside falls frames-alone -e 's/^shift_from_block = .*/shift_from_block = 99/' -e '/^gru_units/d'
 for seed in 1 2; do beside interactions seed-$seed -e "s/^seed = .*/seed = $seed/"; done
 for seed in 0 1 2; do
   beside interactions online-seed-$seed -e 's/"tsn"/"tsm-online"/' -e 's/^loss_from = .*/loss_from = 2/' \
@@ -102,12 +107,11 @@ other() { # other TITLE "SET…" EDIT…: another recipe of falls, on what is le
   read -ra wanted <<<"$2"
   left_out "falls-$1" "$work/recipes/falls-$1.toml" "${wanted[@]/#/--left-out=}"
 }
-short=(-e '/^gru_units/d' -e 's/^window = 12/window = 8/' -e '/^loss_from/d')
-other short "urfd/P1 urfd/P3" "${short[@]}"
-other short-upright "urfd/P1 urfd/P3" "${short[@]}" -e '/^overhead/d'
-other ten-hz "urfd/P1 up-fall" -e 's/^rate_hz = .*/rate_hz = 10.0/' -e 's/^difference_gain = .*/difference_gain = 2.2/' \
-  -e 's/^window = 12/window = 24/' -e 's/^loss_from = 3/loss_from = 6/'
-other pictures "urfd/P1 up-fall" -e 's/^input = "difference"/input = "both"/' -e '/^memory_s/d' \
+other five-hz "${sets[*]}" "${five[@]}"
+short=("${five[@]}" -e '/^gru_units/d' -e 's/^window = 12/window = 8/' -e '/^loss_from/d')
+other five-hz-short "urfd/P1 urfd/P3" "${short[@]}"
+other five-hz-short-upright "urfd/P1 urfd/P3" "${short[@]}" -e '/^overhead/d'
+other five-hz-pictures "urfd/P1 up-fall" "${five[@]}" -e 's/^input = "difference"/input = "both"/' -e '/^memory_s/d' \
   -e 's/lying_down = "background"/lying_down = "background|lying"/' -e 's/^\[train\]/&\nelsewhere = 0.7/'
 
 folds() { # folds NAME COUNT SEED…
@@ -188,4 +192,6 @@ json.dump({"database": {path: whole[path] for path in sys.argv[2:] if path in wh
 PYTHON
   scored "falls-${set%:*}-test" falls "$work/truth.json" "${videos[@]/#/$data/}"
 done
+rendered company ../../src/kinewatch_models/simulate/scenarios company 500 18 --width 320 --height 240 --mesh 0.024 --subset test
+scored falls-company falls "$sim/company/annotations.json" "$sim"/company/*.mp4
 "$km" report falls interactions fights --out REPORT.md --results "$results"

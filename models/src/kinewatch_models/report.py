@@ -119,10 +119,10 @@ def render(packages: list[Path], pictures: Path, found: dict[Kind, Tables]) -> s
         same_events = next((one for one in found[Kind.AGREEMENT].values() if one["name"] == results["name"]), None)
         if same_events is not None:
             _check_measured(folder, table, same_events)
+        same = {title: one for title, one in found[Kind.BESIDE].items() if one["name"] == results["name"]}
         if table.get("sequences"):
-            sections.append(report_sequences.render(results, same_events, pictures, folder.name))
+            sections.append(report_sequences.render(results, same, same_events, pictures, folder.name))
         else:
-            same = {title: one for title, one in found[Kind.BESIDE].items() if one["name"] == results["name"]}
             sections.append(report_actions.render(results, same, pictures, folder.name))
         sections += [report_sequences.agreement(same_events)] if same_events is not None else []
         sections += [_checked(one, results) for one in found[Kind.CHECK].values() if one["name"] == results["name"]]

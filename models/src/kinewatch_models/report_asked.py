@@ -198,6 +198,12 @@ def _actors_told(known: Known) -> Figure | None:
     return _found(shown) if len(shown) == len(rows) else None
 
 
+def _from_the_wall(known: Known) -> Figure | None:
+    tables = known.titled("conditions", "NAME")
+    rows = [row for table in tables for row in table["conditions"].get("camera", []) if row["part"] == "wall"]
+    return _share([row["actions"] for row in rows])
+
+
 def _backwards(known: Known) -> Figure | None:
     rows = [one["changed"] for one in _actors(known).values()]
     return _worst({kind: _share([row[kind] for row in rows]) for kind in ("reversed", "frozen") if rows}, max)
@@ -287,6 +293,7 @@ FIGURES: dict[str, Taken] = {
     "accuracy of folds to test": _fold_accuracy_distance,
     "actors found": _actors_found,
     "actors found by the agent": _actors_told,
+    "actors found from the wall": _from_the_wall,
     "actors backwards": _backwards,
     "daily": _daily,
     "sets found": _sets_found,

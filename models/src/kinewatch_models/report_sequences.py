@@ -11,12 +11,16 @@ from kinewatch_models.card import share_text
 Table = dict[str, Any]
 
 
-def render(results: Table, agreement: Table | None, pictures: Path, name: str) -> str:
-    """Every table; the part about frames comes from what `agree` measured, where there is that."""
+def render(results: Table, beside: dict[str, Table], agreement: Table | None, pictures: Path, name: str) -> str:
+    """Every table; `beside`: results of other nets on the same clips, by title.
+
+    The part about frames comes from what `agree` measured, where there is that.
+    """
     names = [key for key, row in next(iter(results["sets"].values()))["fp32"].items() if "false_events" in row]
     return "\n\n".join(
         [
             *(f"Event `{one}`:\n\n{card.found_table(one, results)}" for one in names),
+            *([f"Other nets on the same clips, event `{names[0]}`:\n\n{_others(names[0], beside)}"] if beside else []),
             card.boundaries(names[0], results),
             card.onsets(results),
             card.CHANGED,
@@ -26,6 +30,17 @@ def render(results: Table, agreement: Table | None, pictures: Path, name: str) -
             card.int8(results),
         ]
     )
+
+
+def _others(event: str, beside: dict[str, Table]) -> str:
+    lines = [f"| net | set | graph | {' | '.join(card.FOUND)} |", "|---|---|---|---|---|---|---|"]
+    lines += [
+        f"| {title} | {name} | {graph} | {' | '.join(card.found_cells(table[graph][event]))} |"
+        for title, results in beside.items()
+        for name, table in results["sets"].items()
+        for graph in results["graphs"]
+    ]
+    return "\n".join(lines)
 
 
 def agreement(table: Table) -> str:

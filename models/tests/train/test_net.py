@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
+import tiny
+
 torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 
-from kinewatch_models import quantise, stored  # noqa: E402
+from kinewatch_models import quantise, steps, stored  # noqa: E402
 from kinewatch_models.arch import backbone  # noqa: E402
 from kinewatch_models.arch.layers import ConvNorm  # noqa: E402
 from kinewatch_models.recipe import NetSpec, TrainSpec  # noqa: E402
@@ -205,6 +208,20 @@ def test_a_recurrent_memory_stays_in_float(tmp_path: Path) -> None:
     assert any(node.op_type == "QuantizeLinear" for node in nodes)
     difference = Graph(tmp_path / "int8.onnx").logits(frames) - Graph(tmp_path / "net.onnx").logits(frames)
     assert 0 < np.abs(difference).max() < 0.2
+
+
+def test_the_layer_that_a_difference_goes_into_stays_in_float(tmp_path: Path) -> None:
+    export.export(tiny_net(EVERY_BLOCK), SIZE, LENGTH, tmp_path / "net.onnx")
+    frames = np.random.default_rng(1).standard_normal((LENGTH, 3, SIZE, SIZE), np.float32)
+    spec = tiny.recipe()
+    assert steps._float_parts(replace(spec, net=replace(spec.net, input="rgb"))) == ()
+    quantise.quantise(
+        tmp_path / "net.onnx", tmp_path / "int8.onnx", [frames], every=1, float_parts=steps._float_parts(spec)
+    )
+    graph = onnx.load(str(tmp_path / "int8.onnx")).graph
+    widened = {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    quantised = [set(node.input[:2]) <= widened for node in graph.node if node.op_type == "Conv"]
+    assert quantised == [False] + [True] * (len(quantised) - 1)
 
 
 def test_partial_loss_is_cross_entropy_where_the_class_is_known() -> None:
