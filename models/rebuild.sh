@@ -127,15 +127,15 @@ folds() { # folds NAME COUNT SEED…
 folds fights 5 0 1 2
 folds interactions 16 0 1 2
 
-curve() { # curve NAME OPTION…: what a share of the groups teaches
-  run=$(run_of "recipes/$1.toml")/curve
-  clips_of "$1"
-  once "$run/$(hash_of <(echo "${*:2}")).done" "$km" curve "recipes/$1.toml" "${clips[@]}" --cache "$cache" --run "$run" \
-    "${@:2}"
+curve() { # curve NAME RECIPE OPTION…: what a share of the groups teaches
+  run=$(run_of "$2")/curve
+  clips_of "$2"
+  once "$run/$(hash_of <(echo "${*:3}")).done" "$km" curve "$2" "${clips[@]}" --cache "$cache" --run "$run" "${@:3}"
   cp "$run/curve.json" "$results/$1.curve.json"
 }
-curve fights --seed={0,1,2} --share={0.25,0.5,1}
-curve falls --seed={0,1,2} --share={0.33,0.66,1}
+curve fights recipes/fights.toml --seed={0,1,2} --share={0.25,0.5,1}
+curve falls recipes/falls.toml --seed={0,1,2} --share={0.33,0.66,1}
+curve falls-five-hz "$work/recipes/falls-five-hz.toml" --seed=0 --share={0.33,1}
 
 compared() { # compared NAME DATA…: architectures side by side
   local recipe=recipes/compare/$1.toml clips=("${@:2}")
