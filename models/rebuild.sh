@@ -192,6 +192,7 @@ json.dump({"database": {path: whole[path] for path in sys.argv[2:] if path in wh
 PYTHON
   scored "falls-${set%:*}-test" falls "$work/truth.json" "${videos[@]/#/$data/}"
 done
-rendered company ../../src/kinewatch_models/simulate/scenarios company 500 18 --width 320 --height 240 --mesh 0.024 --subset test
+rendered company ../../src/kinewatch_models/simulate/scenarios company 500 18 --width 320 --height 240 --mesh 0.024 \
+  --subset test
 scored falls-company falls "$sim/company/annotations.json" "$sim"/company/*.mp4
 "$km" report falls interactions fights --out REPORT.md --results "$results"

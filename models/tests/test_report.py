@@ -51,16 +51,31 @@ def test_the_report_hashes_the_manifest_too_and_says_by_which_code(tmp_path: Pat
     assert "Trained by code `0123456789abcdef`, exported by code `fedcba9876543210` (torch 2.0)" in both
 
 
-def test_a_check_is_told_and_refused_if_it_is_of_another_version(tmp_path: Path) -> None:
-    table = json.loads((FALLS.parent / "results/falls.check.json").read_text())
-    (tmp_path / "falls.check.json").write_text(json.dumps(table))
+def test_what_the_check_found_is_told(tmp_path: Path) -> None:
+    (tmp_path / "falls.check.json").write_bytes((FALLS.parent / "results/falls.check.json").read_bytes())
     text = report.render([FALLS], tmp_path, report.further(tmp_path))
     for way in ("tract cpu | fp32", "ort cpu | fp32", "ort cpu | int8"):
         assert f"| {way} | " in text
     assert "from the net in PyTorch" in text
-    (tmp_path / "falls.check.json").write_text(json.dumps({**table, "version": "0.0.1"}))
-    with pytest.raises(ReportError, match=r"falls 0\.0\.1 was checked, not "):
+
+
+@pytest.mark.parametrize("kind", ["bench", "check", "leave-out", "conditions"])
+def test_figures_of_another_version_are_refused(kind: str, tmp_path: Path) -> None:
+    table = json.loads((FALLS.parent / f"results/falls.{kind}.json").read_text())
+    (tmp_path / f"falls.{kind}.json").write_text(json.dumps({**table, "version": "0.0.1"}))
+    with pytest.raises(ReportError, match=rf"falls\.{kind}\.json is of version 0\.0\.1, not .*: make it again"):
         report.render([FALLS], tmp_path, report.further(tmp_path))
+
+
+def test_what_the_wall_saw_is_taken_from_the_conditions() -> None:
+    def camera(part: str, hits: int) -> dict[str, Any]:
+        return {"part": part, "actions": measure.share(hits, 18), "rest": measure.share(0, 0)}
+
+    tables = {"conditions": {"falls": {"conditions": {"camera": [camera("ceiling", 3), camera("wall", 17)]}}}}
+    found = report_asked.FIGURES["actors found from the wall"](report_asked.Known("falls", {}, tables))
+    assert found is not None
+    assert found.text.startswith("0.944: 17 of 18")
+    assert report_asked.FIGURES["actors found from the wall"](report_asked.Known("falls", {}, {})) is None
 
 
 def test_the_code_that_trains_has_a_digest() -> None:
@@ -212,7 +227,9 @@ def test_the_same_events_are_a_table_and_frames_a_picture(tmp_path: Path) -> Non
     source = FALLS.parent / "results/falls.agreement.json"
     (tmp_path / "falls.agreement.json").write_bytes(source.read_bytes())
     text = report.render([FALLS], tmp_path / "report", report.further(tmp_path))
-    assert "| all | 42 / 42 | 41 of 41 " in text
+    all_sets = json.loads(source.read_text())["all"]
+    counts = f"{all_sets['events_fp32']} / {all_sets['events_int8']} | {all_sets['same_labels']['hits']} of 41 "
+    assert f"| all | {counts}" in text
     assert "| int8 | 30 | 782 | 509 of 523 (0.97) |" in text
     assert (tmp_path / "report/falls-frames-test.png").stat().st_size < 60_000
     table = json.loads(source.read_text())

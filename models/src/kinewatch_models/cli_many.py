@@ -65,7 +65,8 @@ def left_out(
         file = run / one.folder / "fold.json"
         if not file.exists() or (streamed and "told" not in steps.read(file)):
             steps.write(file, leave_out.measure(one, spec, cache, file.parent, graphs, streamed))
-    steps.write(run / "leave-out.json", {"folds": [steps.read(run / one.folder / "fold.json") for one in folds]})
+    rows = [steps.read(run / one.folder / "fold.json") for one in folds]
+    steps.write(run / "leave-out.json", {"name": spec.name, "version": spec.version, "folds": rows})
     console.print(str(run / "leave-out.json"))
 
 
@@ -138,7 +139,8 @@ def where_wrong(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run) -> 
     else:
         trainable = [clip for clip in clips if clip.trainable]
         judged = conditions.of_crossval(steps.read(run / "crossval.json"), trainable, spec)
-    steps.write(run / "conditions.json", conditions.measure(judged, spec, cache))
+    table = {"name": spec.name, "version": spec.version, **conditions.measure(judged, spec, cache)}
+    steps.write(run / "conditions.json", table)
     console.print(str(run / "conditions.json"))
 
 

@@ -48,7 +48,8 @@ ANY_DIFFERENCE = 1000.0
 FIRST_LAYER = "/stem/"
 """In the names of the nodes of a backbone's first layer."""
 MOST_LOST = 0.01
-"""Share of the val clips that int8 may be right on less often than fp32; one clip is always allowed."""
+"""Share of the val clips that int8 may be right on less often than fp32, and fp32 than with its weights in half; one
+clip is always allowed."""
 
 Table = dict[str, Any]
 
@@ -208,24 +209,31 @@ def _float_parts(spec: Recipe) -> tuple[str, ...]:
 def choose_thresholds(work: Work) -> None:
     """Choose thresholds and lags on the val split, for both graphs together.
 
-    Raises `StepError` where int8 loses more than it may on the val windows.
+    Raises `StepError` where int8, or fp32 by how its weights are stored, loses more than it may on val.
     """
     clips = work.of("val")
     graphs = [Graph(work.graph(precision)) for precision in PRECISIONS]
-    half = [Graph(work.graph(stored.HALF))] if work.spec.stored_weights == stored.INT8 else []
     if work.spec.sequences:
         backwards = calibrate.backwards(clips, graphs, work.spec, work.cache)
         streams = _streamed(work, clips, graphs)
         chosen = calibrate.choose(streams, backwards, work.spec)
-        streams += scoring.score_all(clips, half, work.spec, work.cache)
-        each = [streams[at : at + len(clips)] for at in range(0, len(streams), len(clips))]
-        _check_loss([calibrate.right(some, chosen, work.spec) for some in each], len(clips))
+        first, second = streams[: len(clips)], streams[len(clips) :]
+        fp32, int8 = (calibrate.right(some, chosen, work.spec) for some in (first, second))
+        _check_loss(fp32, int8, len(clips))
+        _check_stored(
+            work,
+            lambda graph: calibrate.right(scoring.score_all(clips, [graph], work.spec, work.cache), chosen, work.spec),
+        )
         work.write("calibration.json", chosen)
         return
-    windows = [windows_scored.score(clips, graph, work.spec, work.cache) for graph in (*graphs, *half)]
+    windows = [windows_scored.score(clips, graph, work.spec, work.cache) for graph in graphs]
     classes = evaluate_actions.true_classes(clips, work.spec)
-    _check_loss([int((one.argmax(1) == np.array(classes)).sum()) for one in windows], len(classes))
-    windows = windows[: len(graphs)]
+
+    def right(scores: Floats) -> int:
+        return int((scores.argmax(1) == np.array(classes)).sum())
+
+    _check_loss(right(windows[0]), right(windows[1]), len(classes))
+    _check_stored(work, lambda graph: right(windows_scored.score(clips, graph, work.spec, work.cache)))
     streams = _streamed(work, clips, graphs)
     chosen = calibrate_actions.choose(streams, np.concatenate(windows), classes * len(graphs), work.spec)
     timed = [one for graph in graphs for one in lags.streams(clips, graph, work.spec, work.cache)]
@@ -254,16 +262,20 @@ def draft(spec: Recipe, graphs: dict[str, Path], folder: Path, calibration: Tabl
     return folder / "draft"
 
 
-def _check_loss(right: list[int], clips: int) -> None:
-    """`right`: on how many of the clips fp32 and int8 are right, and fp32 before its weights were stored in int8."""
-    fp32, int8, *half = right
-    most = max(1, MOST_LOST * clips)
-    if half and half[0] - fp32 > most:
+def _check_stored(work: Work, right: Callable[[Graph], int]) -> None:
+    """Whether fp32 bears its weights in int8; `right` tells on how many val clips a graph is right."""
+    if work.spec.stored_weights != stored.INT8:
+        return
+    int8, half = (right(Graph(work.graph(name))) for name in ("fp32", stored.HALF))
+    if half - int8 > max(1, MOST_LOST * len(work.of("val"))):
         raise StepError(
-            f"fp32 is right on {fp32} of {clips} val clips with its weights in int8, on {half[0]} with them in half: "
-            "it loses too much and is not packaged; set stored_weights to half"
+            f"fp32 is right on {int8} val clips with its weights in int8, on {half} with them in half: it loses too "
+            "much and is not packaged; set stored_weights to half, then export and quantise again"
         )
-    if fp32 - int8 > most:
+
+
+def _check_loss(fp32: int, int8: int, clips: int) -> None:
+    if fp32 - int8 > max(1, MOST_LOST * clips):
         raise StepError(
             f"int8 is right on {int8} of {clips} val clips, fp32 on {fp32}: it loses too much and is not packaged; "
             "add training clips (they set its ranges), or train longer"

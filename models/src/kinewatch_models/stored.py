@@ -39,9 +39,9 @@ def half(path: Path) -> None:
 def int8(path: Path) -> None:
     """Rewrite the graph at `path` with the weights of convolutions in int8, a scale for each channel that comes out.
 
-    These are the weights that quantisation makes of them (symmetric, the greatest of a channel at 127), so the two
-    graphs of a package differ in their activations alone, and a version control that knows one file stores little of
-    the other.
+    To rounding, these are the weights that quantisation makes of them (symmetric, the greatest of a channel at 127), so
+    the two graphs of a package differ little but in their activations, and a version control that knows one file
+    stores little of the other.
     """
     model = onnx.load(str(path))
     weights = {node.input[1] for node in model.graph.node if node.op_type == "Conv"}
@@ -54,6 +54,8 @@ def _widen(graph: onnx.GraphProto, names: set[str]) -> None:
     """Undo `half` for the tensors called `names`."""
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     for node in [node for node in graph.node if node.op_type == "Cast" and node.output[0] in names]:
+        if node.input[0] not in tensors:
+            continue
         tensor = tensors[node.input[0]]
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), node.output[0]))
         graph.node.remove(node)

@@ -143,6 +143,8 @@ def test_unknown_names_are_named() -> None:
         scenario.load("x", '[[x]]\nacts = []\nothers = [[{ do = "fly" }]]')
     with pytest.raises(ScenarioError, match="a `label` shows one person"):
         scenario.load("x", '[[x]]\nlabel = "y"\nacts = []\nothers = [[]]')
+    with pytest.raises(ScenarioError, match="`lie_s` has to be above 0 seconds"):
+        stage(Script([Act("lie_down", {"lie_s": [0, 0]})]), (1,), TINY)
     with pytest.raises(ScenarioError, match="no field 'veiw'"):
         scenario.load("x", '[[x]]\nveiw = "wall"\nacts = []')
 
@@ -170,12 +172,12 @@ def test_others_move_on_their_own_and_nobody_walks_into_anybody() -> None:
     clip = stage(script, (3,), TINY)
     alone = stage(replace(script, others=[]), (3,), TINY)
     assert (clip.poses.position == alone.poses.position).all(), "company changes nothing of the first person"
-    places = [person.poses.position[:, [0, 2]] for person in clip.people]
-    assert [len(one) for one in places] == [len(clip.poses)] * 3
-    for n, one in enumerate(places):
-        assert np.ptp(one, axis=0).max() > 1.0, "each walks"
-        for other in places[:n]:
-            assert np.linalg.norm(one - other, axis=1).min() > 0.4
+    joints = [skeleton.forward(person.poses)[0] for person in clip.people]
+    assert [len(one) for one in joints] == [len(clip.poses)] * 3
+    for n, one in enumerate(joints):
+        assert np.ptp(one[:, 0], axis=0).max() > 1.0, "each walks"
+        for other in joints[:n]:
+            assert np.linalg.norm(one[:, :, None] - other[:, None], axis=-1).min() > 0.15
     first, second = (next(iter(one.frames())).astype(int) for one in (clip, clip))
     assert (first == second).all()
     middle = len(clip.poses) // 2

@@ -10,16 +10,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import onnx
 import pytest
 import torch
 from typer.testing import CliRunner
 
 import moving_shapes
-from kinewatch_models import cli, package, steps
+from kinewatch_models import cli, own_recipe, package, steps
 from kinewatch_models.train import export
 
 RUN = CliRunner()
@@ -149,9 +151,9 @@ def test_a_graph_that_is_not_the_net_is_not_packaged(
 def test_an_int8_graph_that_loses_too_much_is_not_packaged(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def other_clips(right: list[int], count: int, check: Callable[[list[int], int], None]) -> None:
-        assert max(right) <= count
-        check([90, 80], 100)
+    def other_clips(fp32: int, int8: int, count: int, check: Callable[[int, int, int], None]) -> None:
+        assert max(fp32, int8) <= count
+        check(90, 80, 100)
 
     monkeypatch.setattr(steps, "_check_loss", partial(other_clips, check=steps._check_loss))
     code, text = fit(clips, tmp_path / "moves", "--epochs", "1")
@@ -160,12 +162,23 @@ def test_an_int8_graph_that_loses_too_much_is_not_packaged(
     assert not (tmp_path / "moves").exists()
 
 
-def test_a_graph_that_loses_too_much_by_how_it_is_stored_is_not_packaged() -> None:
-    steps._check_loss([89, 89, 90], 100)
-    with pytest.raises(
-        steps.StepError, match=r"on 88 of 100 val clips .* in int8, on 90 .* set stored_weights to half"
-    ):
-        steps._check_loss([88, 88, 90], 100)
+def test_weights_in_int8_are_stored_and_refused_where_they_cost_clips(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = own_recipe.build
+    monkeypatch.setattr(own_recipe, "build", lambda *given: replace(build(*given), stored_weights="int8"))
+    code, text = fit(clips, tmp_path / "moves", "--epochs", "1")
+    assert code == 0, text
+    kinds = [one.data_type for one in onnx.load(str(tmp_path / "moves/moves.fp32.onnx")).graph.initializer]
+    assert kinds.count(onnx.TensorProto.INT8) > 20
+    (half,) = tmp_path.glob("moves.run/model-*/moves.half.onnx")
+    assert half.stat().st_size > 1.4 * half.with_name("moves.fp32.onnx").stat().st_size
+
+    work = SimpleNamespace(spec=SimpleNamespace(stored_weights="int8"), graph=lambda name: half, of=lambda _: [0] * 9)
+    right = iter([8, 9, 7, 9])
+    steps._check_stored(work, lambda _: next(right))
+    with pytest.raises(steps.StepError, match=r"on 7 val clips .* in int8, on 9 .* half, then export and quantise"):
+        steps._check_stored(work, lambda _: next(right))
 
 
 def test_bad_places_get_one_line_and_nothing_is_touched(clips: Path, tmp_path: Path) -> None:

@@ -4,6 +4,6 @@
 turns it into frames (`furnish`, `room`, `body`, `draw`), `video` and `render` write MP4 and annotations, `cli` is the
 command.
 
-What it does not do: more than one person in a clip, lying down on purpose, pets and other things that move. Crawling
-and rolling are one pass of a captured motion each.
+What it does not do: people who touch each other, pets and other things that move. Crawling and rolling are one pass of
+a captured motion each.
 """

@@ -23,8 +23,8 @@ from .skeleton import Poses
 
 _BATCH = 50
 _TRIES = 40
-_APART_M = 0.5
-"""From the middle of one person to that of another."""
+_APART_M = 0.2
+"""From any joint of one person to any of another; limbs are some 0.1 m thick."""
 
 
 @dataclass(frozen=True)
@@ -157,9 +157,11 @@ def _joined(clip: Clip, acts: list[Act], lane: scenario.Lane, random: np.random.
     if done < length and lies:
         poses = skeleton.join([poses, skeleton.repeat(poses.last(), length - done)])
     person = replace(person, poses=poses)
-    apart = min(np.linalg.norm(_places(person) - _places(other), axis=1).min() for other in clip.people)
+    apart = min(_nearest(person, other) for other in clip.people)
     if apart < _APART_M:
-        raise ClashError(f"people are {apart:.1f} m from each other")
+        raise ClashError(
+            f"people always walk into each other (to {apart:.2f} m): try another seed, or let them do less"
+        )
     truth = [
         replace(one, end=length if lies and one.end == done else min(one.end, length))
         for one in staged.performance.truth
@@ -168,10 +170,12 @@ def _joined(clip: Clip, acts: list[Act], lane: scenario.Lane, random: np.random.
     return replace(clip, people=[*clip.people, person], truth=[*clip.truth, *truth], props=[*clip.props, *staged.props])
 
 
-def _places(person: Person) -> Array:
-    """Where a person is on the floor in each frame, (x, z) in metres."""
-    out: Array = person.poses.position[:, [0, 2]] * (person.height_m / skeleton.STANDING_HEIGHT_M)
-    return out
+def _nearest(one: Person, other: Person) -> float:
+    """The least distance between joints of two people, in metres."""
+    here, there = (
+        skeleton.forward(person.poses)[0] * (person.height_m / skeleton.STANDING_HEIGHT_M) for person in (one, other)
+    )
+    return float(min(np.linalg.norm(here - there[:, [joint]], axis=2).min() for joint in range(there.shape[1])))
 
 
 def _breathing(frames: Array, fps: float, body: bodies.Body) -> Array:

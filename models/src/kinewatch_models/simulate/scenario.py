@@ -109,13 +109,13 @@ class Script:
 
 @dataclass(frozen=True)
 class Lane:
-    """The floor that somebody walks on, ``z - depth`` to ``z + depth``, in metres."""
+    """The floor that somebody walks on: around `z`, and within `depth` of it where a walk leads anywhere (m)."""
 
     z: float = furnish.STAGE_Z
     depth: float = 0.7
 
 
-LANES = (Lane(), Lane(furnish.STAGE_Z - 0.95, 0.3), Lane(furnish.STAGE_Z + 0.9, 0.3))
+LANES = (Lane(), Lane(furnish.STAGE_Z - 1.15, 0.3), Lane(furnish.STAGE_Z + 1.15, 0.3))
 """Of the first person, and of others: the second behind, the third before."""
 MOST_OTHERS = len(LANES) - 1
 
@@ -212,9 +212,12 @@ def _get_up(staged: Staged, fields: dict[str, Any], random: np.random.Generator)
 def _between(fields: dict[str, Any], key: str, random: np.random.Generator) -> float:
     try:
         least, most = fields[key]
-        return float(random.uniform(least, most))
+        seconds = float(random.uniform(least, most))
     except (KeyError, TypeError, ValueError) as error:
         raise ScenarioError(f"an act needs `{key} = [least, most]`, in seconds") from error
+    if not seconds > 0:
+        raise ScenarioError(f"`{key}` has to be above 0 seconds")
+    return seconds
 
 
 _ACTS: dict[str, Callable[[Staged, dict[str, Any], np.random.Generator], None]] = {
