@@ -22,7 +22,7 @@ from .scenario import Act, Script
 from .skeleton import Poses
 
 _BATCH = 50
-_TRIES = 40
+_TRIES_ALONE, _TRIES_WITH_OTHERS = 8, 400
 _APART_M = 0.2
 """From any joint of one person to any of another; limbs are some 0.1 m thick."""
 
@@ -114,14 +114,14 @@ def stage(script: Script, seed: tuple[int, ...], picture: Picture) -> Clip:
     Where a body does not come to rest after a fall, or people walk into each other, it is decided anew; the error of
     the last try is raised when it always comes to that.
     """
-    clip = _anew([*seed, 0], partial(_alone, script, seed, picture))
+    clip = _anew([*seed, 0], partial(_alone, script, seed, picture), _TRIES_ALONE)
     for n, acts in enumerate(script.others, 1):
-        clip = _anew([*seed, 3, n], partial(_joined, clip, acts, scenario.LANES[n]))
+        clip = _anew([*seed, 3, n], partial(_joined, clip, acts, scenario.LANES[n]), _TRIES_WITH_OTHERS)
     return clip
 
 
-def _anew(seed: list[int], decide: Callable[[np.random.Generator], Clip]) -> Clip:
-    for again in range(_TRIES):
+def _anew(seed: list[int], decide: Callable[[np.random.Generator], Clip], tries: int) -> Clip:
+    for again in range(tries):
         try:
             return decide(np.random.default_rng(seed if again == 0 else [*seed, again]))
         except (FallError, ClashError) as error:
