@@ -44,6 +44,8 @@ counts values in 128 bins for 128 levels, so that it has nothing to choose from:
 
 MEMORY = "/memory/"
 """In the names of the nodes of a recurrent memory."""
+FIRST_LAYER = "/stem/"
+"""In the names of the nodes of a backbone's first layer."""
 
 
 class QuantiseError(ToolError):

@@ -45,8 +45,6 @@ from kinewatch_models.stream import Floats, Graph
 CALIBRATION_STREAMS = 40
 PRECISIONS = ("fp32", "int8")
 ANY_DIFFERENCE = 1000.0
-FIRST_LAYER = "/stem/"
-"""In the names of the nodes of a backbone's first layer."""
 MOST_LOST = 0.01
 """Share of the val clips that int8 may be right on less often than fp32, and fp32 than with its weights in half; one
 clip is always allowed."""
@@ -203,7 +201,7 @@ def _streams(clips: list[Clip], work: Work) -> Iterator[Floats]:
 def _float_parts(spec: Recipe) -> tuple[str, ...]:
     """What stays in float: a difference is small beside its range, so that 256 levels leave little of it."""
     row = ARCHITECTURES.get(spec.net.architecture)
-    return (*(row.float_parts if row else ()), *((FIRST_LAYER,) if spec.net.input != "rgb" else ()))
+    return (*(row.float_parts if row else ()), *((quantise.FIRST_LAYER,) if spec.net.input != "rgb" else ()))
 
 
 def choose_thresholds(work: Work) -> None:

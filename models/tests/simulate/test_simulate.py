@@ -128,25 +128,28 @@ def test_the_skin_is_closed() -> None:
     assert all(edges.get((b, a), 0) == count for (a, b), count in edges.items())
 
 
-def test_unknown_names_are_named() -> None:
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ('acts = [{ do = "fly" }]', "unknown act 'fly'"),
+        ('acts = [{ do = "pick_up", speed = 2 }]', "no field 'speed'"),
+        ('view = "floor"\nacts = []', "unknown view 'floor'; there are: ceiling, wall"),
+        ("acts = []\nothers = [[], [], []]", "3 `others`; there is room for 2"),
+        ('acts = []\nothers = [[{ do = "fly" }]]', "unknown act 'fly'"),
+        ('label = "y"\nacts = []\nothers = [[]]', "a `label` shows one person"),
+        ('veiw = "wall"\nacts = []', "no field 'veiw'"),
+    ],
+)
+def test_mistakes_in_a_script_are_named(script: str, words: str) -> None:
+    with pytest.raises(ScenarioError, match=words):
+        scenario.load("x", f"[[x]]\n{script}")
+
+
+def test_an_unknown_scenario_and_no_time_at_all_are_named() -> None:
     with pytest.raises(ScenarioError, match="there are: company, daily, falls"):
         scenario.load("fals")
-    with pytest.raises(ScenarioError, match="unknown act 'fly'"):
-        scenario.load("x", '[[x]]\nacts = [{ do = "fly" }]')
-    with pytest.raises(ScenarioError, match="no field 'speed'"):
-        scenario.load("x", '[[x]]\nacts = [{ do = "pick_up", speed = 2 }]')
-    with pytest.raises(ScenarioError, match="unknown view 'floor'; there are: ceiling, wall"):
-        scenario.load("x", '[[x]]\nview = "floor"\nacts = []')
-    with pytest.raises(ScenarioError, match="3 `others`; there is room for 2"):
-        scenario.load("x", "[[x]]\nacts = []\nothers = [[], [], []]")
-    with pytest.raises(ScenarioError, match="unknown act 'fly'"):
-        scenario.load("x", '[[x]]\nacts = []\nothers = [[{ do = "fly" }]]')
-    with pytest.raises(ScenarioError, match="a `label` shows one person"):
-        scenario.load("x", '[[x]]\nlabel = "y"\nacts = []\nothers = [[]]')
     with pytest.raises(ScenarioError, match="`lie_s` has to be above 0 seconds"):
         stage(Script([Act("lie_down", {"lie_s": [0, 0]})]), (1,), TINY)
-    with pytest.raises(ScenarioError, match="no field 'veiw'"):
-        scenario.load("x", '[[x]]\nveiw = "wall"\nacts = []')
 
 
 def test_lying_down_on_purpose_ends_on_the_floor_and_is_no_fall() -> None:

@@ -26,6 +26,7 @@ from kinewatch_models.train import export
 
 RUN = CliRunner()
 AGENT = os.environ.get("KINEWATCH", "")
+DEADLINE_S = 300.0
 
 
 def fit(data: Path, out: Path, *more: str) -> tuple[int, str]:
@@ -72,8 +73,10 @@ def test_a_fit_that_is_killed_goes_on_to_the_same_model(clips: Path, tmp_path: P
     assert code == 0, text
     words = ["fit", "--data", str(clips), "--out", str(killed), "--threads", "1", "--epochs", "2"]
     running = subprocess.Popen([sys.executable, "-m", "kinewatch_models.cli", *words], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + DEADLINE_S
     while not list(killed.parent.glob("moves.run/model-*/checkpoint.pt")):
         assert running.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline, "no epoch ended"
         time.sleep(0.02)
     running.kill()
     running.wait()

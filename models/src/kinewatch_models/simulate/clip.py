@@ -150,23 +150,15 @@ def _joined(clip: Clip, acts: list[Act], lane: scenario.Lane, random: np.random.
     """The clip with one more person, for as long as it is."""
     person, staged = _person(acts, lane, clip.picture, random)
     length, done = len(clip.poses), len(person.poses)
-    lies = any(one.end == done for one in staged.performance.truth)
-    if done < length and not lies:
-        staged.performance.stand((length - done) / clip.picture.fps)
-    poses = staged.performance.poses[:length]
-    if done < length and lies:
-        poses = skeleton.join([poses, skeleton.repeat(poses.last(), length - done)])
-    person = replace(person, poses=poses)
+    if done < length:
+        staged.performance.wait((length - done) / clip.picture.fps)
+    person = replace(person, poses=staged.performance.poses[:length])
     apart = min(_nearest(person, other) for other in clip.people)
     if apart < _APART_M:
         raise ClashError(
             f"people always walk into each other (to {apart:.2f} m): try another seed, or let them do less"
         )
-    truth = [
-        replace(one, end=length if lies and one.end == done else min(one.end, length))
-        for one in staged.performance.truth
-        if one.first < length
-    ]
+    truth = [replace(one, end=min(one.end, length)) for one in staged.performance.truth if one.first < length]
     return replace(clip, people=[*clip.people, person], truth=[*clip.truth, *truth], props=[*clip.props, *staged.props])
 
 

@@ -59,8 +59,8 @@ class Painter:
 
     def __init__(self, room: Room, backdrop: Backdrop, camera: Camera, people: list[tuple[Body, Wardrobe]]) -> None:
         self._room, self._back, self._camera = room, backdrop, camera
-        first = np.cumsum([0, *(len(body.rest) for body, _ in people)])
-        self._faces = np.concatenate([body.faces + n for n, (body, _) in zip(first, people, strict=False)])
+        first = np.cumsum([0, *(len(body.rest) for body, _ in people[:-1])])
+        self._faces = np.concatenate([body.faces + n for n, (body, _) in zip(first, people, strict=True)])
         self._albedo = np.concatenate([albedo(body, wardrobe) for body, wardrobe in people])
         self._lamps = lamp_points(room, 16)
         ground = np.nan_to_num(backdrop.ground, nan=1e3)

@@ -8,7 +8,7 @@ rest, and at the frame where getting up begins.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -159,14 +159,20 @@ class Performance:
         clip = motion(str(self._random.choice(["getup_faceup", "getup_facedown"])))
         count = round(clip.duration / speed * self._fps)
         down = clip.once(clip.duration - np.arange(1, count + 1) / self._fps * speed)
-        turn = self._heading - float(quat.heading(down.rotation[0]))
-        start = down[:1].moved(turn, np.zeros(3)).position[0]
+        turn = -float(quat.heading(down.rotation[0]))
+        start = down[:1].moved(turn, np.zeros(3)).position[0] * np.array([1.0, 0.0, 1.0])
         begin = self._count
-        self._add(down.moved(turn, np.array([self._at[0] - start[0], 0.0, self._at[1] - start[2]])), 0.6)
-        rest = self._count
-        self._add(skeleton.repeat(self._parts[-1].last(), round(lie_s * self._fps)), 0.0)
-        self.truth += [Interval("lying_down", begin, rest), Interval("lying", rest, self._count)]
-        self._settle()
+        self._placed(down.moved(turn, -start), 0.6)
+        self.truth += [Interval("lying_down", begin, self._count), Interval("lying", self._count, self._count)]
+        self.wait(lie_s)
+
+    def wait(self, seconds: float) -> None:
+        """Stand; who lies, lies on."""
+        if not (self.truth and self.truth[-1].end == self._count):
+            self.stand(seconds)
+            return
+        self._add(skeleton.repeat(self._parts[-1].last(), round(seconds * self._fps)), 0.0)
+        self.truth[-1] = replace(self.truth[-1], end=self._count)
 
     def get_up(self, speed: float = 1.0) -> None:
         """Rise from the floor: roll into the captured starting pose, then as captured."""
