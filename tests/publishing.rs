@@ -143,12 +143,12 @@ fn every_command_of_the_walk_through_does_what_it_says() {
     }
     assert_eq!(Device::new().poll(&anchor, &format!("{url}web/")), old.poll(&anchor, &format!("{url}web/")));
     let expected =
-        ["1 0.4.0 false", "2 0.5.0 false", "2 0.5.0 true", "3 0.4.0 false", "4 0.5.0 false", "5 0.4.0 false"];
+        ["1 0.4.1 false", "2 0.5.0 false", "2 0.5.0 true", "3 0.4.1 false", "4 0.5.0 false", "5 0.4.1 false"];
     assert_eq!(states, expected);
     let status = desk.status();
     let releases: Vec<&str> =
         status["releases"].as_array().unwrap().iter().map(|r| r["version"].as_str().unwrap()).collect();
-    assert_eq!(releases, ["0.4.0", "0.5.0"]);
+    assert_eq!(releases, ["0.4.1", "0.5.0"]);
     assert_eq!(status["roles"][0]["keys"].as_array().unwrap().len(), 3, "root is still two of three");
     assert_eq!(status["roles"][0]["threshold"], 2);
     assert_eq!((&status["pending_root"], &status["awaits_online_keys"]), (&Value::Bool(false), &Value::Bool(false)));
@@ -183,12 +183,12 @@ fn what_cannot_be_done_is_told() {
     refused("publish sign repo --keys keys", "no root waits for signatures", 1);
     desk.run("kinewatch publish add repo models/falls --keys keys");
     refused(
-        "publish channel set repo stable --model falls --version 0.4.0 --waves 10%:0h,5%:1h --keys keys",
+        "publish channel set repo stable --model falls --version 0.4.1 --waves 10%:0h,5%:1h --keys keys",
         "each wave must admit more devices",
         1,
     );
     refused(
-        "publish channel set repo stable --model falls --version 0.4.0 --waves often --keys keys",
+        "publish channel set repo stable --model falls --version 0.4.1 --waves often --keys keys",
         "write for example 1%:0h,10%:24h,100%:72h",
         2,
     );
@@ -200,7 +200,7 @@ fn commands_on_one_repository_run_one_after_the_other() {
     let desk = Desk::new();
     desk.run("kinewatch publish init repo --keys keys");
     desk.run("kinewatch publish add repo models/falls --keys keys");
-    desk.run("kinewatch publish channel set repo stable --model falls --version 0.4.0 --keys keys");
+    desk.run("kinewatch publish channel set repo stable --model falls --version 0.4.1 --keys keys");
     let start = |arguments: &str| {
         let mut command = Command::new(desk.home.path().join("bin/kinewatch"));
         command.args(arguments.split(' ')).current_dir(desk.home.path());

@@ -64,6 +64,7 @@ def test_sequence_needs_order_and_nearness() -> None:
     assert sequence([falling, [Interval(0.5, None, 0.9)]], 2.0) == []
     assert sequence([falling, [Interval(2.5, 2.6, 2.9), Interval(2.8, None, 3.1)]], 2.0) == [Interval(1.0, 2.5, 2.9)]
     assert sequence([[], lying], 2.0) == []
+    assert sequence([falling, lying], 2.0, 1.0) == [Interval(1.5, 2.5, 2.9)]
 
 
 def test_probabilities_sum_to_one() -> None:

@@ -39,7 +39,9 @@ def test_a_card_is_what_its_results_make(name: str) -> None:
 
 def test_a_fall_is_falling_then_lying() -> None:
     table = manifest.read(MODELS / "falls/model.toml")
-    assert table["sequences"] == [{"name": "fall", "parts": ["falling", "lying"], "within_s": 2.0}]
+    assert table["sequences"] == [
+        {"name": "fall", "parts": ["falling", "lying"], "within_s": 2.0, "max_duration_s": 2.0}
+    ]
 
 
 @pytest.mark.parametrize("name", PACKAGES)

@@ -90,16 +90,17 @@ pub(crate) fn runs(stream: &Stream, on: &[bool], least_s: f64, join_s: f64) -> V
     spans
 }
 
-/// Of a sequence of two: from where the first began to where the second begins, at most `within_s` after the first ended.
-/// Each is used once.
-pub(crate) fn sequence(first: &[Span], then: &[Span], within_s: f64) -> Vec<Span> {
+/// Of a sequence of two: from where the first began, at most `longest_s` ago, to where the second begins, at most `within_s`
+/// after the first ended. Each is used once.
+pub(crate) fn sequence(first: &[Span], then: &[Span], within_s: f64, longest_s: f64) -> Vec<Span> {
     let mut used = 0;
     let mut found = Vec::new();
     for last in then {
         let before = first.iter().take_while(|f| f.start_s < last.start_s).count();
         if let Some(f) = first[..before].last().filter(|f| before > used && last.start_s - f.end_s <= within_s) {
             let decided_s = last.decided_s.max(f.decided_s);
-            found.push(Span { start_s: f.start_s, end_s: last.start_s, decided_s, peak: f.peak.min(last.peak) });
+            let start_s = f.start_s.max(last.start_s - longest_s);
+            found.push(Span { start_s, end_s: last.start_s, decided_s, peak: f.peak.min(last.peak) });
             used = before;
         }
     }
@@ -146,7 +147,7 @@ pub(crate) mod tests {
     fn a_sequence_needs_its_parts_in_order_and_near() {
         let span = |start_s, end_s| Span { start_s, end_s, decided_s: end_s, peak: 0.9 };
         let (falls, lies) = ([span(1.0, 2.0), span(10.0, 11.0)], [span(2.5, 6.0), span(7.0, 8.0), span(14.0, 16.0)]);
-        assert_eq!(edges(&sequence(&falls, &lies, 2.0)), [(1.0, 2.5)]);
-        assert_eq!(edges(&sequence(&falls, &lies, 3.0)), [(1.0, 2.5), (10.0, 14.0)]);
+        assert_eq!(edges(&sequence(&falls, &lies, 2.0, f64::INFINITY)), [(1.0, 2.5)]);
+        assert_eq!(edges(&sequence(&falls, &lies, 3.0, 3.0)), [(1.0, 2.5), (11.0, 14.0)]);
     }
 }

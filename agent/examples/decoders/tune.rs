@@ -131,7 +131,8 @@ pub(crate) fn find(family: &Family, set: &Set, tuned: &Tuned) -> Vec<Detection> 
         for s in &set.decoding.sequences {
             let part = |n: usize| s.parts.get(n).and_then(|&i| spans.get(set.decoding.labels[i].name.as_str()));
             if let (Some(first), Some(then), None) = (part(0), part(1), s.parts.get(2)) {
-                let whole = sequence(first, then, s.within as f64 / 1e9);
+                let longest_s = s.longest.map_or(f64::INFINITY, |ns| ns as f64 / 1e9);
+                let whole = sequence(first, then, s.within as f64 / 1e9, longest_s);
                 found.extend(whole.iter().map(|w| w.detection(&replayed.camera, &s.name)));
             }
         }

@@ -386,7 +386,7 @@ mod tests {
         let mut silenced = manifest.clone();
         silenced.labels[1].publish = false;
         let (parts, within) = (vec![1, 2], 1_000_000_000);
-        silenced.sequences.push(Sequence { name: "greeting".into(), parts, within });
+        silenced.sequences.push(Sequence { name: "greeting".into(), parts, within, longest: None });
         assert_eq!(judge(&silenced, "1.0.0", "tiny-bright", Labels::Same, ""), Err(Code::LabelsChanged));
         assert_eq!(judge(&silenced, "1.0.0", "tiny-bright", Labels::Changed, ""), Ok(()));
         let configured = "[wave]\non = 0.7";

@@ -119,7 +119,9 @@ def _rank(
 ) -> tuple[int, int]:
     """(false events and published labels, actions missed or found backwards); `found` by part and clip."""
     wanted, tally = recipe.sequences[0], Tally()
-    events = [sequence(list(parts), wanted.within_s) for parts in zip(*found.values(), strict=True)]
+    events = [
+        sequence(list(parts), wanted.within_s, wanted.max_duration_s) for parts in zip(*found.values(), strict=True)
+    ]
     false = 0
     for index, one in enumerate(normal):
         tally.add(one.clip, action_span(one.clip, wanted.parts), events[index], one.seconds)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from kinewatch_models.arch.registry import ARCHITECTURES
 from kinewatch_models.measure import SHOWN_S
-from kinewatch_models.recipe import Recipe
+from kinewatch_models.recipe import Recipe, SequenceSpec
 
 Table = dict[str, Any]
 
@@ -67,8 +68,12 @@ def _what(recipe: Recipe) -> str:
     return (
         f"{net(recipe)} Scores of every frame for {labels}; the event `{last.name}` is "
         f"{' then '.join(f'`{part}`' for part in last.parts)} within {last.within_s:g} s, from the start of the first "
-        "to the start of the last."
+        f"to the start of the last{_longest(last)}."
     )
+
+
+def _longest(last: SequenceSpec) -> str:
+    return "" if math.isinf(last.max_duration_s) else f", {last.max_duration_s:g} s at most"
 
 
 def net(recipe: Recipe) -> str:

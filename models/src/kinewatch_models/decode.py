@@ -8,6 +8,7 @@ training clip reaches. Figures that are published for the product come from the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -116,16 +117,17 @@ class _Track:
         self._start = self._decided_at = self._end = None
 
 
-def sequence(parts: Sequence[list[Interval]], within_s: float) -> list[Interval]:
+def sequence(parts: Sequence[list[Interval]], within_s: float, max_duration_s: float = math.inf) -> list[Interval]:
     """Actions made of `parts` in order: each next part begins at most `within_s` after the one before ended.
 
     A part continues the last one that was decided before it, which is then used up. An action lasts from the start of
-    its first part to the start of its last.
+    its first part to the start of its last, `max_duration_s` at most: what went on before was another motion.
     """
     chains = [[one] for one in parts[0]]
     for following in parts[1:]:
         chains = [[*chain, one] for one in following for chain in [_take(chains, one, within_s)] if chain]
-    return [Interval(chain[0].start, chain[-1].start, chain[-1].decided_at) for chain in chains]
+    whole = [(chain[0].start, chain[-1].start, chain[-1].decided_at) for chain in chains]
+    return [Interval(max(start, end - max_duration_s), end, decided) for start, end, decided in whole]
 
 
 def _take(chains: list[list[Interval]], one: Interval, within_s: float) -> list[Interval] | None:

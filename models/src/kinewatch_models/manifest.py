@@ -6,12 +6,13 @@ Pure: it touches no file but the one it is given. What the keys mean is the agen
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import tomli
 
-from kinewatch_models.recipe import Recipe
+from kinewatch_models.recipe import Recipe, SequenceSpec
 from kinewatch_models.stream import head_of
 
 FORMAT = 1
@@ -59,10 +60,7 @@ def build(recipe: Recipe, calibration: Table, states: list[Table], golden: list[
         "tensors": {**TENSORS[recipe.plan], **({"states": states} if states else {})},
         "graphs": {precision: _graph(recipe, precision) for precision in ("fp32", "int8")},
         "labels": [_label(recipe, name, calibration) for name in recipe.labels],
-        "sequences": [
-            {"name": sequence.name, "parts": sequence.parts, "within_s": sequence.within_s}
-            for sequence in recipe.sequences
-        ],
+        "sequences": [_sequence(one) for one in recipe.sequences],
         "golden": {"tolerance_fp32": TOLERANCE_FP32, "tolerance_int8": tolerance_int8, "clips": golden},
     }
 
@@ -86,6 +84,11 @@ def square_input(size: int, mean: list[float], std: list[float]) -> Table:
         "mean": mean,
         "std": std,
     }
+
+
+def _sequence(spec: SequenceSpec) -> Table:
+    row: Table = {"name": spec.name, "parts": spec.parts, "within_s": spec.within_s}
+    return row if math.isinf(spec.max_duration_s) else {**row, "max_duration_s": spec.max_duration_s}
 
 
 def _label(recipe: Recipe, name: str, calibration: Table) -> Table:

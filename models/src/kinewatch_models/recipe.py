@@ -5,6 +5,7 @@ Parsed once into frozen values; unknown keys are refused, so that a misspelt set
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -141,11 +142,12 @@ class DecoderSpec:
 
 @dataclass(frozen=True)
 class SequenceSpec:
-    """An action made of labels in order."""
+    """An action made of labels in order. `max_duration_s`: so long does it last at most, until its last part begins."""
 
     name: str
     parts: list[str]
     within_s: float
+    max_duration_s: float = math.inf
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def events(one: Scored, recipe: Recipe, decoders: dict[str, dict[str, float]], t
     """The events of the recipe's first sequence in one clip, under `decoders` (label to settings)."""
     wanted = recipe.sequences[0]
     found = [label_intervals(one, recipe, label, decoders[label], temperature) for label in wanted.parts]
-    return sequence(found, wanted.within_s)
+    return sequence(found, wanted.within_s, wanted.max_duration_s)
 
 
 def label_intervals(

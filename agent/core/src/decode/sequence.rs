@@ -10,6 +10,7 @@ pub(super) struct Chain {
     label: u16,
     parts: Vec<usize>,
     within: i64,
+    longest: Option<i64>,
     found: Vec<Option<Found>>,
     last_end: Pts,
 }
@@ -28,10 +29,10 @@ struct Found {
 const CERTAIN: Confidence = Confidence { mean: 1.0, peak: 1.0, last: 1.0 };
 
 impl Chain {
-    /// `parts` are indices of tracks, at least two.
-    pub(super) fn new(label: u16, parts: Vec<usize>, within: i64) -> Self {
+    /// `parts` are indices of tracks, at least two; `within` and `longest` as in the manifest.
+    pub(super) fn new(label: u16, parts: Vec<usize>, within: i64, longest: Option<i64>) -> Self {
         let found = vec![None; parts.len().saturating_sub(1)];
-        Self { label, parts, within, found, last_end: Pts::ZERO }
+        Self { label, parts, within, longest, found, last_end: Pts::ZERO }
     }
 
     /// Takes another longest pause between parts, nanoseconds.
@@ -103,6 +104,7 @@ impl Chain {
         stride: i64,
         emit: &mut Emitter<'_>,
     ) {
+        let first = self.longest.map_or(first, |longest| no_longer(longest, first, last));
         let start = first.at.max(self.last_end).min(at);
         let end = if last.at > start { last.at } else { start + stride }.min(at);
         self.last_end = end;
@@ -129,6 +131,16 @@ impl Chain {
         self.found.fill(None);
         self.last_end = Pts::ZERO;
     }
+}
+
+/// Where a chain of at most `longest` ns begins. If its first part went on for longer, something else set that off, too:
+/// the chain then began at any time within `longest` of its last part.
+fn no_longer(longest: i64, first: Bound, last: Bound) -> Bound {
+    let earliest = last.at - longest;
+    if first.at >= earliest {
+        return first;
+    }
+    Bound { at: earliest, uncertainty_ms: first.uncertainty_ms.max(longest as f32 / 1e6) }
 }
 
 /// A chain is as sure as its weakest part.

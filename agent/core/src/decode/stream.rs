@@ -85,7 +85,7 @@ impl Decoder {
             let label = decoder.publish(&sequence.name, None);
             let parts = sequence.parts.iter().filter_map(|&i| track_of[i]).collect();
             let within = overrides.within(&sequence.name, sequence.within);
-            decoder.chains.push(Chain::new(label, parts, within));
+            decoder.chains.push(Chain::new(label, parts, within, sequence.longest));
         }
         for group in &decoding.exclusive {
             let tracks = group.labels.iter().filter_map(|&i| track_of[i]).collect();

@@ -89,6 +89,9 @@ pub(super) fn sequences(wire: Vec<wire::Sequence>, labels: &[Label]) -> Checked<
             return fail(format!("{key}.parts"), "must name 2 to 8 labels in order");
         }
         between(&format!("{key}.within_s"), sequence.within_s, 0.0, 600.0)?;
+        if let Some(longest_s) = sequence.max_duration_s {
+            between(&format!("{key}.max_duration_s"), longest_s, 1e-3, 86_400.0)?;
+        }
         let mut parts = Vec::with_capacity(sequence.parts.len());
         for part in &sequence.parts {
             let part_key = format!("{key}.parts");
@@ -101,7 +104,8 @@ pub(super) fn sequences(wire: Vec<wire::Sequence>, labels: &[Label]) -> Checked<
             }
             parts.push(at);
         }
-        sequences.push(Sequence { name: sequence.name, parts, within: seconds_to_nanos(sequence.within_s) });
+        let (within, longest) = (seconds_to_nanos(sequence.within_s), sequence.max_duration_s.map(seconds_to_nanos));
+        sequences.push(Sequence { name: sequence.name, parts, within, longest });
     }
     Ok(sequences)
 }

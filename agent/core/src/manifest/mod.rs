@@ -294,6 +294,8 @@ pub struct Sequence {
     pub parts: Vec<usize>,
     /// A part begins at most this long after the part before it ended, ns.
     pub within: i64,
+    /// The whole begins at most this long before its last part does, ns.
+    pub longest: Option<i64>,
 }
 
 /// Labels of which one at most goes on at a time.

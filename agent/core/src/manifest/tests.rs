@@ -57,6 +57,7 @@ fn each_fault_has_one_clear_line() {
         ("parts = [\"falling\"", "parts = [\"background\"", "sequences[0].parts: `background` is never decoded"),
         ("name = \"fall\"", "name = \"lying\"", "sequences[0].name: `lying` is the name of another label"),
         ("within_s = 2.0", "within_s = -1.0", "sequences[0].within_s"),
+        ("within_s = 2.0", "within_s = 2.0\nmax_duration_s = 0.0", "sequences[0].max_duration_s"),
         ("model = \"falls.fp32.onnx\"", "model = \"/etc/passwd\"", "graphs.fp32.model: must be a path inside"),
         ("model = \"falls.fp32.onnx\"", "model = \"a/../b\"", "graphs.fp32.model: must be a path inside"),
         ("model = \"falls.fp32.onnx\"", "model = \"f.onnx\"", "graphs.fp32.model: \"f.onnx\" is not listed in [files]"),

@@ -175,6 +175,7 @@ pub(super) struct Sequence {
     pub name: String,
     pub parts: Vec<String>,
     pub within_s: f64,
+    pub max_duration_s: Option<f64>,
 }
 
 #[derive(Deserialize)]
