@@ -34,12 +34,15 @@ rendered falls falls falls 100 40 --width 192 --height 144 --mesh 0.03
 rendered daily falls daily 101 18 --width 192 --height 144 --mesh 0.03
 rendered val-falls falls falls 900 6 --width 256 --height 192 --mesh 0.024 --subset val
 rendered val-daily falls daily 901 4 --width 256 --height 192 --mesh 0.024 --subset val
+rendered lie-down falls lie_down 102 18 --width 192 --height 144 --mesh 0.03
+rendered val-lie-down falls lie_down 902 3 --width 256 --height 192 --mesh 0.024 --subset val
 
 run_of() { echo "$work/$(basename "$1" .toml)-$(hash_of "$1")"; }
 clips_of() { # clips_of RECIPE: sets `clips` to where the clips of its package are
   clips=(--data "$data")
   [[ $(basename "$1") == falls* ]] || return 0
   for part in falls daily val-falls val-daily; do clips+=(--data "$sim/$part"); done
+  [[ $(basename "$1") != falls-lying-down.toml ]] || clips+=(--data "$sim/lie-down" --data "$sim/val-lie-down")
 }
 
 measured() { # measured RECIPE: train and measure; sets `run`
@@ -74,6 +77,7 @@ beside() { # beside NAME TITLE EDIT…: another net on the same clips, its recip
 five=(-e 's/^rate_hz = 10/rate_hz = 5/' -e 's/^difference_gain = 2.2/difference_gain = 1.5/' -e 's/^window = 24/window = 12/' \
   -e 's/^loss_from = 6/loss_from = 3/')
 beside falls five-hz "${five[@]}"
+beside falls lying-down -e '/^dataset = "simulated"/,/^weight/ s/^classes = .*/classes = { fall = "falling", lying = "lying", lying_down = "background" }/'
 beside falls frames-alone -e 's/^shift_from_block = .*/shift_from_block = 99/' -e '/^gru_units/d'
 for seed in 1 2; do beside interactions seed-$seed -e "s/^seed = .*/seed = $seed/"; done
 for seed in 0 1 2; do

@@ -307,7 +307,7 @@ def test_recall_has_an_interval_over_groups() -> None:
 def test_what_survives_without_motion_is_said() -> None:
     assert card_actions.survivors(results(0.7)) == []
     (said,) = card_actions.survivors(results(0.73))
-    assert said == "Own test, AUC: 0.730 of 0.950 is left without motion (fp32; chance is 0.500)."
+    assert said == "Own test, AUC: 0.730 of 0.950 is left without motion (int8; chance is 0.500)."
 
 
 def test_other_nets_of_a_sequence_stand_beside_it(tmp_path: Path) -> None:

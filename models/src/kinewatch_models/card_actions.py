@@ -114,34 +114,40 @@ def recall(labels: list[str], results: Table) -> str:
 def relies(results: Table) -> str:
     """The same windows changed; a figure that survives says that the net does not need what was taken away."""
     lines = [
-        "The same windows with something taken away (fp32), and what needs no net at all. A figure that stays says "
-        "that the net does not need what was taken.",
+        "The same windows with something taken away, and what needs no net at all. A figure that stays says that the "
+        "net does not need what was taken.",
         "",
-        f"| set | changed | {' | '.join(name for _, name in FIGURES)} |",
-        "|---|---|---|---|---|",
+        f"| set | graph | changed | {' | '.join(name for _, name in FIGURES)} |",
+        "|---|---|---|---|---|---|",
     ]
+    for name, graph, table in _sets(results):
+        for change, row in {"as it is": table, **table["shortcuts"]}.items():
+            lines.append(_changed(name, graph, change, row))
     for name, table in results["sets"].items():
-        first = table["fp32"]
-        rows = {"as it is": first, **first["shortcuts"], **table["without a net"]}
-        for change, row in rows.items():
-            lines.append(f"| {name} | {change} | {' | '.join(figure(row.get(key)) for key, _ in FIGURES)} |")
+        for by, row in table["without a net"].items():
+            lines.append(_changed(name, "none", by, row))
     return "\n".join(lines)
+
+
+def _changed(name: str, graph: str, change: str, row: Table) -> str:
+    return f"| {name} | {graph} | {change} | {' | '.join(figure(row.get(key)) for key, _ in FIGURES)} |"
 
 
 def survivors(results: Table) -> list[str]:
     """A sentence for each figure that keeps half of its distance from chance without what should have made it."""
     found = []
     for name, table in results["sets"].items():
-        key = next(key for key in ("auc", "top1_actions", "top1") if key in table["fp32"])
-        labels = len(table["fp32"]["recall"])
-        actions = labels - ("background_called_action" in table["fp32"])
+        graph = table["int8"]
+        key = next(key for key in ("auc", "top1_actions", "top1") if key in graph)
+        labels = len(graph["recall"])
+        actions = labels - ("background_called_action" in graph)
         chance = 0.5 if key == "auc" else 1 / (actions if key == "top1_actions" else labels)
-        whole, title = table["fp32"][key]["value"], dict(FIGURES)[key]
+        whole, title = graph[key]["value"], dict(FIGURES)[key]
         for change, meaning in WITHOUT.items():
-            left = table["fp32"]["shortcuts"][change][key]["value"]
+            left = graph["shortcuts"][change][key]["value"]
             if whole is not None and left is not None and left - chance >= SURVIVES * (whole - chance) > 0:
                 found.append(
-                    f"{name}, {title}: {left:.3f} of {whole:.3f} is left {meaning} (fp32; chance is {chance:.3f})."
+                    f"{name}, {title}: {left:.3f} of {whole:.3f} is left {meaning} (int8; chance is {chance:.3f})."
                 )
     return found
 
