@@ -118,18 +118,19 @@ other five-hz-short-upright "urfd/P1 urfd/P3" "${short[@]}" -e '/^overhead/d'
 other five-hz-pictures "urfd/P1 up-fall" "${five[@]}" -e 's/^input = "difference"/input = "both"/' -e '/^memory_s/d' \
   -e 's/lying_down = "background"/lying_down = "background|lying"/' -e 's/^\[train\]/&\nelsewhere = 0.7/'
 
-folds() { # folds NAME COUNT SEED…
-  clips_of "$1"
-  for seed in "${@:3}"; do
-    run=$(run_of "recipes/$1.toml")/seed-$seed
-    once "$run/done" "$km" crossval "recipes/$1.toml" "${clips[@]}" --cache "$cache" --run "$run" --folds "$2" \
-      --seed "$seed"
+folds() { # folds NAME RECIPE COUNT SEED…
+  clips_of "$2"
+  for seed in "${@:4}"; do
+    run=$(run_of "$2")/seed-$seed
+    once "$run/$3.done" "$km" crossval "$2" "${clips[@]}" --cache "$cache" --run "$run" --folds "$3" --seed "$seed"
     cp "$run/crossval.json" "$results/$1-seed-$seed.crossval.json"
-    wrong "$1-seed-$seed" "recipes/$1.toml"
+    wrong "$1-seed-$seed" "$2"
   done
 }
-folds fights 5 0 1 2
-folds interactions 16 0 1 2
+folds fights recipes/fights.toml 5 0 1 2
+folds fights-no-mixup "$work/recipes/fights-no-mixup.toml" 5 0
+folds interactions recipes/interactions.toml 16 0 1 2
+folds interactions-online "$work/recipes/interactions-online-seed-0.toml" 4 0
 
 curve() { # curve NAME RECIPE OPTION…: what a share of the groups teaches
   run=$(run_of "$2")/curve

@@ -202,6 +202,16 @@ def test_actors_count_as_streamed_only_where_the_agent_streamed_all() -> None:
     assert "18 of 20" in whole.text
 
 
+def test_folds_of_the_online_net_say_how_many_they_are() -> None:
+    fold = {"pooled": {"int8": {"top1": {"value": 0.9, "low": 0.8, "high": 1.0}}}, "folds": [{}] * 4}
+    tables = {"crossval": {"x-online-seed-0": fold, "x-online-seed-1": fold, "x-seed-0": {}}}
+    figure = report_asked.FIGURES["top1 of online folds"](report_asked.Known("x", {}, tables))
+    assert figure is not None
+    assert figure.value == 0.9
+    assert figure.text.endswith("seeds: 2, folds: 4")
+    assert report_asked.FIGURES["top1 of online folds"](report_asked.Known("x", {}, {})) is None
+
+
 def test_accuracy_of_folds_is_held_against_test_only_where_one_action_is_told() -> None:
     taken = report_asked.FIGURES["accuracy of folds to test"]
     several = json.loads(FALLS.with_name("interactions.results.json").read_text())

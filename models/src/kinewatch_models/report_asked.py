@@ -128,6 +128,16 @@ def _folds(key: str) -> Taken:
     return lambda known: _mean([one["pooled"][INT8][key] for one in known.titled("crossval", r"NAME-seed-\d+")])
 
 
+def _online_folds(key: str) -> Taken:
+    def taken(known: Known) -> Figure | None:
+        tables = known.titled("crossval", r"NAME-online-seed-\d+")
+        figure = _mean([one["pooled"][INT8][key] for one in tables])
+        counts = " and ".join(sorted({str(len(one["folds"])) for one in tables}))
+        return figure and Figure(figure.value, f"{figure.text}, seeds: {len(tables)}, folds: {counts}")
+
+    return taken
+
+
 def _quiet(known: Known) -> Figure | None:
     key = "background_called_action"
     folds = known.titled("crossval", r"NAME-seed-\d+")
@@ -284,6 +294,8 @@ FIGURES: dict[str, Taken] = {
     "actions of seeds": _seeds("top1_actions"),
     "top1 of online seeds": _online("top1"),
     "actions of online seeds": _online("top1_actions"),
+    "top1 of online folds": _online_folds("top1"),
+    "actions of online folds": _online_folds("top1_actions"),
     "top1 of folds": _folds("top1"),
     "actions of folds": _folds("top1_actions"),
     "background called an action": _quiet,
