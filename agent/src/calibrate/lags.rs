@@ -128,8 +128,9 @@ fn found(
 ) -> Vec<Detection> {
     let mut tried = decoding.clone();
     let rivals = rivals(decoding, label);
-    let sequence = if let Known::Begin(index) = known { Some(decoding.sequences[index].clone()) } else { None };
-    tried.sequences = sequence.into_iter().collect();
+    // A begin that the longest duration moved tells nothing of the label.
+    let whole = |index: usize| Sequence { longest: None, ..decoding.sequences[index].clone() };
+    tried.sequences = if let Known::Begin(index) = known { vec![whole(index)] } else { Vec::new() };
     let needed = |i| rivals.contains(&i) || tried.sequences.iter().any(|s| s.parts.contains(&i));
     for (i, l) in tried.labels.iter_mut().enumerate() {
         l.publish = i == label && known == Known::Action;

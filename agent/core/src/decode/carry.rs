@@ -1,8 +1,8 @@
 //! Another model behind a decoder: when what it knows of the stream still holds, and what the new model says, in one word.
 //!
 //! Pure. A decoder's memory (smoothed scores, alarm levels, open actions) is about labels and log-odds of calibrated
-//! probabilities. It goes on under a model that has the same labels and looks for changes in the same way; thresholds and
-//! lags may be others, as with [`super::Decoder::revise`].
+//! probabilities. It goes on under a model that has the same labels and looks for changes in the same way; thresholds, lags and
+//! limits of sequences may be others, as with [`super::Decoder::revise`].
 
 use crate::manifest::{Activation, Decoding, Label, Manifest, Output};
 

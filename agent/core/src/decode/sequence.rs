@@ -35,9 +35,9 @@ impl Chain {
         Self { label, parts, within, longest, found, last_end: Pts::ZERO }
     }
 
-    /// Takes another longest pause between parts, nanoseconds.
-    pub(super) fn allow(&mut self, within: i64) {
-        self.within = within;
+    /// Takes other limits; what was found so far stays found.
+    pub(super) fn revise(&mut self, within: i64, longest: Option<i64>) {
+        (self.within, self.longest) = (within, longest);
     }
 
     /// Looks at what the tracks did in this step. `stride`: shortest length told, ns.

@@ -115,7 +115,7 @@ impl Decoder {
             self.scheduled |= !schedule.is_empty();
         }
         for (chain, sequence) in self.chains.iter_mut().zip(&manifest.sequences) {
-            chain.allow(overrides.within(&sequence.name, sequence.within));
+            chain.revise(overrides.within(&sequence.name, sequence.within), sequence.longest);
         }
         if self.scheduled {
             self.tracks.iter_mut().for_each(|track| track.at_time(self.time_of_day));

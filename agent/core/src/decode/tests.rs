@@ -160,16 +160,22 @@ fn a_fall_is_falling_then_lying() {
 fn a_sequence_takes_no_longer_than_it_may() {
     let limited = "within_s = 2.0\nmax_duration_s = 2.0";
     let limited = Manifest::parse(&EXAMPLE.replace("within_s = 2.0", limited)).unwrap();
-    let fall = |manifest: &Manifest, fall_from: i64| {
-        let mut d = Decoder::new(manifest, &Overrides::default()).unwrap();
+    let unlimited = Manifest::parse(EXAMPLE).unwrap();
+    let decoder = |manifest| Decoder::new(manifest, &Overrides::default()).unwrap();
+    let fall = |mut d: Decoder, fall_from: i64| {
         let out = run(&mut d, (0..60).map(|k| (k, (fall_from..25).contains(&k), (25..50).contains(&k))));
         let (start, end, _) = endings(&out, 1)[0];
         (start, end, out.iter().find(|d| d.label == 1).unwrap().start_uncertainty_ms)
     };
-    assert_eq!(fall(&limited, 20), fall(&Manifest::parse(EXAMPLE).unwrap(), 20), "shorter than it may be");
-    let (start, end, uncertainty_ms) = fall(&limited, 5);
+    assert_eq!(fall(decoder(&limited), 20), fall(decoder(&unlimited), 20), "shorter than it may be");
+    let (start, end, uncertainty_ms) = fall(decoder(&limited), 5);
     assert!(near(end, at(25)));
     assert_eq!((end - start, uncertainty_ms), (2_000_000_000, 2000.0));
+    for (before, after) in [(&unlimited, &limited), (&limited, &unlimited)] {
+        let mut carried = decoder(before);
+        carried.carry_over(after, &Overrides::default()).unwrap();
+        assert_eq!(fall(carried, 5), fall(decoder(after), 5), "the limit is that of the model that goes on");
+    }
 }
 
 #[test]

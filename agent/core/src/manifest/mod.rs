@@ -294,7 +294,7 @@ pub struct Sequence {
     pub parts: Vec<usize>,
     /// A part begins at most this long after the part before it ended, ns.
     pub within: i64,
-    /// The whole begins at most this long before its last part does, ns.
+    /// The whole begins at most this long before its last part does, ns; one that would be longer begins later.
     pub longest: Option<i64>,
 }
 

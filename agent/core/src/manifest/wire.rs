@@ -175,6 +175,7 @@ pub(super) struct Sequence {
     pub name: String,
     pub parts: Vec<String>,
     pub within_s: f64,
+    /// Not as of a label, which it ends: it moves the begin.
     pub max_duration_s: Option<f64>,
 }
 
