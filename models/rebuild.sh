@@ -121,8 +121,8 @@ other five-hz-pictures "urfd/P1 up-fall" "${five[@]}" -e 's/^input = "difference
 folds() { # folds NAME RECIPE COUNT SEED…
   clips_of "$2"
   for seed in "${@:4}"; do
-    run=$(run_of "$2")/seed-$seed
-    once "$run/$3.done" "$km" crossval "$2" "${clips[@]}" --cache "$cache" --run "$run" --folds "$3" --seed "$seed"
+    run=$(run_of "$2")/seed-$seed-of-$3
+    once "$run/done" "$km" crossval "$2" "${clips[@]}" --cache "$cache" --run "$run" --folds "$3" --seed "$seed"
     cp "$run/crossval.json" "$results/$1-seed-$seed.crossval.json"
     wrong "$1-seed-$seed" "$2"
   done
@@ -139,7 +139,7 @@ curve() { # curve NAME RECIPE OPTION…: what a share of the groups teaches
   cp "$run/curve.json" "$results/$1.curve.json"
 }
 curve fights recipes/fights.toml --seed={0,1,2} --share={0.25,0.5,1}
-curve falls recipes/falls.toml --seed={0,1,2} --share={0.33,0.66,1}
+curve falls recipes/falls.toml --seed=0 --share={0.33,0.66,1}
 curve falls-five-hz "$work/recipes/falls-five-hz.toml" --seed=0 --share={0.33,1}
 
 compared() { # compared NAME DATA…: architectures side by side
@@ -200,4 +200,7 @@ done
 rendered company ../../src/kinewatch_models/simulate/scenarios company 500 18 --width 320 --height 240 --mesh 0.024 \
   --subset test
 scored falls-company falls "$sim/company/annotations.json" "$sim"/company/*.mp4
+lying_down=$work/recipes/falls-lying-down.toml
+"$km" package "$lying_down" --run "$(run_of "$lying_down")" --out "$work/falls-lying-down" >/dev/null
+scored falls-lying-down-company "$work/falls-lying-down" "$sim/company/annotations.json" "$sim"/company/*.mp4
 "$km" report falls interactions fights --out REPORT.md --results "$results"

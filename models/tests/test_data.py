@@ -106,6 +106,14 @@ def test_one_decoder_may_stand_for_every_action(tmp_path: Path) -> None:
     assert on == {"handshake": 0.5, "hug": 0.9, "kick": 0.5, "point": 0.5, "punch": 0.5, "push": 0.5}
 
 
+def test_a_longest_duration_that_is_none_is_refused(tmp_path: Path) -> None:
+    falls = (RECIPES / "falls.toml").read_text()
+    for longest in ("0.0", "-1.0", "nan"):
+        (tmp_path / "bad.toml").write_text(falls.replace("max_duration_s = 2.0", f"max_duration_s = {longest}"))
+        with pytest.raises(RecipeError, match="max_duration_s of fall"):
+            recipe.load(tmp_path / "bad.toml")
+
+
 def test_a_warm_up_beyond_the_run_is_refused(tmp_path: Path) -> None:
     text = (RECIPES / "compare" / "interactions.toml").read_text()
     assert "warm_up = 0.3" in text

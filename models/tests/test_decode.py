@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -109,10 +111,22 @@ def test_calibration_names_a_clip_scored_by_two_graphs_once() -> None:
 
 
 def test_calibration_counts_with_the_lags_that_it_writes() -> None:
-    rows = [scored(1.0), scored(2.0), scored(4.6), scored(None)]
+    rows = [scored(1.0), scored(2.0), scored(4.2), scored(None)]
     table = calibrate.choose(rows, [], tiny.recipe())
     found = [one for one in rows if scoring.events(one, tiny.recipe(), table["labels"], 1.0)]
     assert len(found) == 3 - table["chosen_on"]["missed_or_found_backwards"]
+
+
+def test_what_is_hardly_shown_is_not_missed() -> None:
+    def unseen(fall_at: float) -> Scored:
+        return replace(scored(fall_at), logits=scored(None).logits)
+
+    for fall_at, missed in ((4.6, 0), (4.2, 1)):
+        rows = [scored(1.0), scored(2.0), unseen(fall_at)]
+        table = calibrate.choose(rows, [], tiny.recipe())
+        assert table["chosen_on"]["missed_or_found_backwards"] == missed
+    with pytest.raises(calibrate.CalibrationError, match=r"within 0\.5 s"):
+        calibrate.choose([scored(4.6), scored(None)], [], tiny.recipe())
 
 
 def test_calibration_without_actions_is_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ def test_package_follows_its_recipe(name: str) -> None:
     assert [row["name"] for row in table["labels"]] == spec.labels
     published = {decoder.label for decoder in spec.decoders if decoder.publish} | {spec.background}
     assert {row["name"] for row in table["labels"] if row.get("publish", True)} == published
-    assert len(table.get("sequences", [])) == len(spec.sequences)
+    assert table.get("sequences", []) == [asdict(one) for one in spec.sequences]
 
 
 @pytest.mark.parametrize("name", PACKAGES)

@@ -305,7 +305,9 @@ def results(frozen: float) -> dict[str, Any]:
         },
         "rows": rows,
     }
-    return {"sets": {"Own test": {"fp32": table, "int8": table}}, "graphs": {"fp32": "", "int8": ""}}
+    float32 = {**table, "shortcuts": {**table["shortcuts"], "frozen": {"auc": {**row, "value": 0.94}}}}
+    sets = {"fp32": float32, "int8": table, "without a net": {"clip metadata": {"auc": row}}}
+    return {"sets": {"Own test": sets}, "graphs": {"fp32": "", "int8": ""}}
 
 
 def test_recall_has_an_interval_over_groups() -> None:
@@ -317,6 +319,9 @@ def test_recall_has_an_interval_over_groups() -> None:
 def test_what_survives_without_motion_is_said() -> None:
     assert card_actions.survivors(results(0.7)) == []
     (said,) = card_actions.survivors(results(0.73))
+    assert "| Own test | fp32 | frozen |  |  | 0.940 [" in card_actions.relies(results(0.73))
+    assert "| Own test | int8 | frozen |  |  | 0.730 [" in card_actions.relies(results(0.73))
+    assert "| Own test | none | clip metadata |  |  | 0.950 [" in card_actions.relies(results(0.73))
     assert said == "Own test, AUC: 0.730 of 0.950 is left without motion (int8; chance is 0.500)."
 
 
@@ -325,7 +330,7 @@ def test_other_nets_of_a_sequence_stand_beside_it(tmp_path: Path) -> None:
     table["sets"]["UP-Fall test"]["int8"]["fall"]["false_events"] = 77
     (tmp_path / "falls-blind.beside.json").write_text(json.dumps(table))
     text = report.render([FALLS], tmp_path, report.further(tmp_path))
-    assert re.search(r"^\| falls-blind \| UP-Fall test \| int8 \| .* \| 77 \|$", text, re.MULTILINE)
+    assert re.search(r"^\| falls-blind \| [0-9.]+ \| UP-Fall test \| int8 \| .* \| 77 \|$", text, re.MULTILINE)
 
 
 def test_seeds_of_one_run_are_averaged(tmp_path: Path) -> None:

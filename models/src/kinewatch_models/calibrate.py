@@ -1,10 +1,11 @@
 """Choosing thresholds and lags on the validation clips, and on nothing else.
 
 A grid over `on` and `h_on` of every part of the sequence. Wanted: first, few false events (published labels in daily
-clips too); then, few actions missed or found backwards. With few clips many settings tie, so the middle of the tied
-ones is taken: it is the setting that a small change of the scores upsets least. A clip may be given once per graph:
-a package has one setting for all its graphs, so their counts are added. Every setting is tried with its own lags,
-because lags move what a sequence is made of.
+clips too); then, few actions missed or found backwards. An action whose last part is hardly shown before its clip ends
+(`measure.SHOWN_S`) is not missed: it would choose settings that believe anything at once. With few clips many settings
+tie, so the middle of the tied ones is taken: it is the setting that a small change of the scores upsets least. A clip
+may be given once per graph: a package has one setting for all its graphs, so their counts are added. Every setting is
+tried with its own lags, because lags move what a sequence is made of.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from kinewatch_models import scoring
 from kinewatch_models.catalogue import Clip, Span
 from kinewatch_models.decode import Interval, sequence
 from kinewatch_models.error import ToolError
-from kinewatch_models.measure import Tally, action_span
+from kinewatch_models.measure import SHOWN_S, Tally, action_span, shown
 from kinewatch_models.recipe import DecoderSpec, Recipe
 from kinewatch_models.scoring import Scored, Variant
 from kinewatch_models.stream import Graph
@@ -50,8 +51,18 @@ def backwards(val: list[Clip], graphs: list[Graph], recipe: Recipe, cache: Path)
 
 def choose(normal: list[Scored], reversed_: list[Scored], recipe: Recipe) -> Table:
     """The `calibration` table of a package: temperature, and per label `on`, `off`, `h_on`, lags, uncertainties."""
-    if not any(one.clip.is_action for one in normal):
+    actions = [one for one in normal if one.clip.is_action]
+    if not actions:
         raise CalibrationError("no action among the validation clips: thresholds cannot be chosen")
+    spans = [action_span(one.clip, recipe.sequences[0].parts) for one in actions]
+    hardly_shown = [
+        one for one, span in zip(actions, spans, strict=True) if span is not None and not shown(span, one.seconds)
+    ]
+    if len(hardly_shown) == len(actions):
+        raise CalibrationError(
+            f"every action among the validation clips ends within {SHOWN_S:g} s of its last part: film longer, or "
+            "thresholds cannot be chosen"
+        )
     specs = {spec.label: spec for spec in recipe.decoders}
     parts = recipe.sequences[0].parts
     grid = list(itertools.product(ON, H_ON))
@@ -79,6 +90,7 @@ def choose(normal: list[Scored], reversed_: list[Scored], recipe: Recipe) -> Tab
         "labels": labels,
         "chosen_on": {
             "clips": len({one.clip.path for one in normal}),
+            "hardly_shown": len({one.clip.path for one in hardly_shown}),
             "false_events": best[0],
             "missed_or_found_backwards": best[1],
             "tied_settings": len(tied),
@@ -128,7 +140,7 @@ def _rank(
         if not one.clip.is_action:
             false += sum(len(found[label][index]) for label in _unwanted(one.clip, recipe) if label in found)
     backwards = sum(bool(made) for made in events[len(normal) :])
-    return tally.false + false, tally.actions - tally.found + backwards
+    return tally.false + false, tally.missed + backwards
 
 
 def _unwanted(clip: Clip, recipe: Recipe) -> list[str]:

@@ -120,7 +120,8 @@ def _method(recipe: Recipe, results: Table) -> str:
     notes = bullets([f"{source.cite}: {source.note}." for source in recipe.sources])
     return (
         f"Thresholds and lags were chosen on the val clips only ({chosen['clips']} clips, both graphs together), "
-        "so those rows are optimistic. "
+        f"so those rows are optimistic; {chosen['hardly_shown']} actions, shown for less than {SHOWN_S:g} s, had no "
+        "say. "
         f"Groups in both train and val: {shared}. Frames through the agent's capture chain; the scores that thresholds "
         "were chosen on are the agent's, those of the tables ONNX Runtime's; intervals from the decoder of this "
         "tool. In brackets: "

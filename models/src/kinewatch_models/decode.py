@@ -2,8 +2,8 @@
 
 The same mathematics as the agent's decoder, kept small so that thresholds can be chosen without the agent:
 ``U = max(0, U + clip(logit(p) - logit(on), -4, 4) * dt)``; an interval opens when ``U >= h_on`` and began with the
-first score of that rise. Its end mirrors that with `off` and `h_off`. Left out: gaps and `max_duration_s`, which no
-training clip reaches. Figures that are published for the product come from the agent.
+first score of that rise. Its end mirrors that with `off` and `h_off`. Left out: gaps, and `max_duration_s` of a label,
+which no training clip reaches. Figures that are published for the product come from the agent.
 """
 
 from __future__ import annotations

@@ -46,6 +46,7 @@ class Tally:
 
     actions: int = 0
     found: int = 0
+    missed: int = 0
     shown: int = 0
     shown_found: int = 0
     false: int = 0
@@ -67,14 +68,16 @@ class Tally:
         self.actions += 1
         if truth is None:
             self.found += bool(events)
+            self.missed += not events
             return
         hits = [event for event in events if truth[0] - NEAR_S <= event.start <= truth[1] + NEAR_S]
         self.false += len(events) - min(len(hits), 1)
-        shown = seconds - truth[1] >= SHOWN_S
-        self.shown += shown
+        is_shown = shown(truth, seconds)
+        self.shown += is_shown
+        self.missed += is_shown and not hits
         if hits:
             self.found += 1
-            self.shown_found += shown
+            self.shown_found += is_shown
             self._errors(hits[0], truth)
 
     def _errors(self, event: Interval, truth: tuple[float, float]) -> None:
@@ -95,6 +98,11 @@ class Tally:
             "end_error": spread([abs(value) for value in self.end_errors]),
             "delay": spread(self.delays),
         }
+
+
+def shown(span: tuple[float, float], seconds: float) -> bool:
+    """Whether the last part of an action at `span` is shown for long enough, in a clip of `seconds`."""
+    return seconds - span[1] >= SHOWN_S
 
 
 def action_span(clip: Clip, parts: list[str]) -> tuple[float, float] | None:

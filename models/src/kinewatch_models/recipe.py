@@ -142,7 +142,10 @@ class DecoderSpec:
 
 @dataclass(frozen=True)
 class SequenceSpec:
-    """An action made of labels in order. `max_duration_s`: so long does it last at most, until its last part begins."""
+    """An action made of labels in order, each at most `within_s` after the one before has ended.
+
+    It begins at most `max_duration_s` before its last part does; one that would last longer begins later.
+    """
 
     name: str
     parts: list[str]
@@ -289,6 +292,11 @@ def check_choices(recipe: Recipe, path: Path) -> None:
         raise RecipeError(f"{path}: train.window must be a multiple of {recipe.snippet}, the frames of a segment")
     if net.gru_units and net.architecture != "tsm-online":
         raise RecipeError(f"{path}: net.gru_units needs states: set net.architecture to tsm-online")
+    for one in recipe.sequences:
+        if not 0 <= one.within_s <= 600:
+            raise RecipeError(f"{path}: within_s of {one.name} is not in 0 to 600")
+        if not (0.001 <= one.max_duration_s <= 86_400 or math.isinf(one.max_duration_s)):
+            raise RecipeError(f"{path}: max_duration_s of {one.name} is not in 0.001 to 86400")
     if recipe.sequences and recipe.net.architecture != "tsm-online":
         raise RecipeError(f"{path}: sequences need scores of frames: set net.architecture to tsm-online")
     if recipe.train.loss_from and net.architecture not in STREAMS:

@@ -33,9 +33,9 @@ def render(results: Table, beside: dict[str, Table], agreement: Table | None, pi
 
 
 def _others(event: str, beside: dict[str, Table]) -> str:
-    lines = [f"| net | set | graph | {' | '.join(card.FOUND)} |", "|---|---|---|---|---|---|---|"]
+    lines = [f"| net | beside | set | graph | {' | '.join(card.FOUND)} |", "|---|---|---|---|---|---|---|---|"]
     lines += [
-        f"| {title} | {name} | {graph} | {' | '.join(card.found_cells(table[graph][event]))} |"
+        f"| {title} | {results['version']} | {name} | {graph} | {' | '.join(card.found_cells(table[graph][event]))} |"
         for title, results in beside.items()
         for name, table in results["sets"].items()
         for graph in results["graphs"]
