@@ -9,12 +9,11 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::{BufRead, BufReader};
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use kinewatch_store::{Handing, Status, Store, StoreOptions};
@@ -65,47 +64,59 @@ fn append_for_ever(dir: &Path) {
     }
 }
 
-/// A running child, and what it has promised.
+/// What a line of the child promises: the last number, and what of the log was synced then.
+fn promise(line: &str) -> Option<(u64, Synced)> {
+    let numbers: Vec<u64> = line.rsplit_once("stored ")?.1.split(' ').filter_map(|n| n.parse().ok()).collect();
+    let [last, frames, salt] = numbers[..] else { return None };
+    Some((last, Synced { frames: frames as u32, salt: salt as u32 }))
+}
+
+/// A running child, and what it has promised. It promises into a file: what a stopped child has written is there to be read.
 struct Writer {
     child: Child,
-    promises: Receiver<(u64, Synced)>,
+    promises: File,
+    /// Read, but not yet a whole line.
+    rest: String,
     newest: (u64, Synced),
 }
 
 impl Writer {
     fn start(dir: &Path) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        let promises = tempfile::NamedTempFile::new().unwrap();
+        let child = Command::new(std::env::current_exe().unwrap())
             .args(["survives_power_cuts", "--exact", "--nocapture", "--test-threads=1"])
             .env(CHILD, dir)
-            .stdout(Stdio::piped())
+            .stdout(promises.reopen().unwrap())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let (send, promises) = channel();
-        std::thread::spawn(move || {
-            for line in lines {
-                let Some((_, numbers)) = line.rsplit_once("stored ") else { continue };
-                let numbers: Vec<u64> = numbers.split(' ').filter_map(|n| n.parse().ok()).collect();
-                let [last, frames, salt] = numbers[..] else { continue };
-                let _gone = send.send((last, Synced { frames: frames as u32, salt: salt as u32 }));
-            }
-        });
-        Self { child, promises, newest: (0, Synced::default()) }
+        Self { child, promises: promises.into_file(), rest: String::new(), newest: (0, Synced::default()) }
     }
 
     /// Lets it promise `more` times, then stops it wherever it is.
-    fn stop_after(&mut self, more: u32) {
-        for _ in 0..more {
-            self.newest = self.promises.recv_timeout(Duration::from_secs(60)).expect("the child appends");
+    fn stop_after(&mut self, more: usize) {
+        let begun = Instant::now();
+        let mut promised = 0;
+        while promised < more {
+            promised += self.read();
+            assert!(begun.elapsed() < Duration::from_secs(60), "the child appends");
+            std::thread::sleep(Duration::from_micros(200));
         }
         self.signal("STOP");
         let stat = format!("/proc/{}/stat", self.child.id());
         while !fs::read_to_string(&stat).unwrap().contains(") T ") {
             std::thread::yield_now();
         }
-        if let Some(newest) = self.promises.try_iter().last() {
-            self.newest = newest;
-        }
+        self.read();
+    }
+
+    /// Reads what it has promised since; gives how many promises those are.
+    fn read(&mut self) -> usize {
+        self.promises.read_to_string(&mut self.rest).unwrap();
+        let whole = self.rest.rfind('\n').map_or(0, |end| end + 1);
+        let lines: String = self.rest.drain(..whole).collect();
+        let promises: Vec<_> = lines.lines().filter_map(promise).collect();
+        self.newest = promises.last().copied().unwrap_or(self.newest);
+        promises.len()
     }
 
     fn signal(&self, name: &str) {
@@ -232,7 +243,7 @@ fn survives_power_cuts() {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = Writer::start(dir.path());
         for _ in 0..CUTS_PER_CHILD.min(cuts - done) {
-            writer.stop_after(rng.u32(1..12));
+            writer.stop_after(rng.usize(1..12));
             let (promised, synced) = writer.newest;
             let at_the_cut = tempfile::tempdir().unwrap();
             copy(dir.path(), at_the_cut.path());
