@@ -54,17 +54,14 @@ def choose(normal: list[Scored], reversed_: list[Scored], recipe: Recipe) -> Tab
     actions = [one for one in normal if one.clip.is_action]
     if not actions:
         raise CalibrationError("no action among the validation clips: thresholds cannot be chosen")
-    spans = [action_span(one.clip, recipe.sequences[0].parts) for one in actions]
-    hardly_shown = [
-        one for one, span in zip(actions, spans, strict=True) if span is not None and not shown(span, one.seconds)
-    ]
+    parts = recipe.sequences[0].parts
+    hardly_shown = [one for one in actions if (span := action_span(one.clip, parts)) and not shown(span, one.seconds)]
     if len(hardly_shown) == len(actions):
         raise CalibrationError(
             f"every action among the validation clips ends within {SHOWN_S:g} s of its last part: film longer, or "
             "thresholds cannot be chosen"
         )
     specs = {spec.label: spec for spec in recipe.decoders}
-    parts = recipe.sequences[0].parts
     grid = list(itertools.product(ON, H_ON))
     lagged = {
         label: {values: _with_lags(normal, recipe, label, decoder_settings(specs[label], *values)) for values in grid}

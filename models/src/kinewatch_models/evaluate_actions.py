@@ -30,9 +30,9 @@ def evaluate(clips: list[Clip], recipe: Recipe, cache: Path, graphs: dict[str, P
     sessions = {precision: Graph(path) for precision, path in graphs.items()}
     for name, members in sets.items():
         for precision, graph in sessions.items():
-            table = figures(members, graph, recipe, cache, calibration)
-            result["sets"][name][precision] = table
-            table["shortcuts"] = changed(members, graph, recipe, cache, calibration)
+            found = figures(members, graph, recipe, cache, calibration)
+            shortcut = changed(members, graph, recipe, cache, calibration)
+            result["sets"][name][precision] = {**found, "shortcuts": shortcut}
         result["sets"][name]["without a net"] = baselines(train, members, recipe, cache)
     result["ms_per_frame"] = {precision: speed(graph, sets, recipe, cache) for precision, graph in sessions.items()}
     inputs = [scoring.frames(clip, recipe, cache)[0] for members in sets.values() for clip in members]

@@ -132,7 +132,7 @@ def _online_folds(key: str) -> Taken:
     def taken(known: Known) -> Figure | None:
         tables = known.titled("crossval", r"NAME-online-seed-\d+")
         figure = _mean([one["pooled"][INT8][key] for one in tables])
-        counts = " and ".join(sorted({str(len(one["folds"])) for one in tables}))
+        counts = " and ".join(str(count) for count in sorted({len(one["folds"]) for one in tables}))
         return figure and Figure(figure.value, f"{figure.text}, seeds: {len(tables)}, folds: {counts}")
 
     return taken

@@ -33,7 +33,7 @@ def render(results: Table, beside: dict[str, Table], agreement: Table | None, pi
 
 
 def _others(event: str, beside: dict[str, Table]) -> str:
-    lines = [f"| net | beside | set | graph | {' | '.join(card.FOUND)} |", "|---|---|---|---|---|---|---|---|"]
+    lines = [f"| net | version | set | graph | {' | '.join(card.FOUND)} |", "|---|---|---|---|---|---|---|---|"]
     lines += [
         f"| {title} | {results['version']} | {name} | {graph} | {' | '.join(card.found_cells(table[graph][event]))} |"
         for title, results in beside.items()

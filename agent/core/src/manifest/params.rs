@@ -242,7 +242,7 @@ impl DecoderOverride {
     fn check_sequence(&self, key: &str) -> Result<(), ManifestError> {
         let only_within = Self { within_s: self.within_s, ..Self::default() };
         if *self != only_within {
-            let problem = "a sequence takes only within_s; its max_duration_s is the package's, the rest is of the labels it is made of";
+            let problem = "a sequence takes only within_s; max_duration_s is the package's, set the rest on its labels";
             return Err(ManifestError::invalid(key, problem));
         }
         match self.within_s {

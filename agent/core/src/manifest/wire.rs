@@ -175,7 +175,7 @@ pub(super) struct Sequence {
     pub name: String,
     pub parts: Vec<String>,
     pub within_s: f64,
-    /// Not as of a label, which it ends: it moves the begin.
+    /// It moves the begin; of a label it ends the action.
     pub max_duration_s: Option<f64>,
 }
 
