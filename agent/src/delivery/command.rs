@@ -47,7 +47,7 @@ pub enum Command {
         /// Gone when whoever asked has stopped waiting.
         reply: oneshot::Sender<Result<Resending, String>>,
     },
-    /// Answer when everything stored has been acknowledged, or nobody is there to acknowledge it.
+    /// Answer when everything stored, and every loss, has been acknowledged, or nobody is there to acknowledge it.
     Drain(oneshot::Sender<()>),
     /// Store what is queued and end.
     Stop,

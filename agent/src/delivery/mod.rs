@@ -308,7 +308,7 @@ impl Delivery {
         store.take_damaged().iter().for_each(|gap| self.shared.delivery.note_dropped(gap));
         fed?;
         let stats = store.stats();
-        if stats.waiting == 0 || !self.feeder.is_connected() {
+        if (stats.waiting == 0 && stats.gaps == 0) || !self.feeder.is_connected() {
             self.drained();
         }
         Ok(())

@@ -207,6 +207,22 @@ fn a_refused_event_is_parked_and_stated_before_what_follows() {
 }
 
 #[test]
+fn a_stop_waits_for_the_statement_of_what_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = Bench::usual(dir.path());
+    bench.started(0..1);
+    bench.connect();
+    assert_eq!(bench.sequences(), [1]);
+    let (reply, mut drained) = oneshot::channel();
+    bench.delivery.take(Command::Drain(reply));
+    bench.signal(Signal::Refused { sequence: 1, code: 0x97 });
+    assert_eq!((bench.sequences(), bench.waiting()), (vec![1], 0), "the statement is under way");
+    assert!(drained.try_recv().is_err());
+    bench.ack(1);
+    assert_eq!(drained.try_recv(), Ok(()));
+}
+
+#[test]
 fn a_refused_statement_is_no_refused_event_and_is_made_again_when_the_store_is_opened() {
     let dir = tempfile::tempdir().unwrap();
     let mut bench = Bench::usual(dir.path());

@@ -19,6 +19,8 @@ pub(crate) struct Counts {
     pub(crate) kept: u64,
     /// Gaps not yet stated.
     pub(crate) gaps: u64,
+    /// First number of the gaps not yet stated, those included whose statement the broker refuses.
+    unstated: Option<u64>,
     /// Oldest row of the outbox that waits for the broker: number and time.
     pub(crate) oldest: Option<(u64, Stamp)>,
     /// All events, settled or not.
@@ -41,9 +43,10 @@ impl Counts {
         read().map_err(|e| StoreError::sqlite(path, "counting rows", e))
     }
 
-    /// Oldest number that waits for its acknowledgement; `next` when none does.
+    /// Oldest number of which the broker has neither the message nor the statement that it is lost; `next` when there is none.
     pub(crate) fn oldest(&self, next: u64) -> u64 {
-        self.oldest.map_or(next, |(sequence, _)| sequence)
+        let waits = self.oldest.map(|(sequence, _)| sequence);
+        waits.into_iter().chain(self.unstated).min().unwrap_or(next)
     }
 
     /// Rows that wait for the broker.
@@ -94,6 +97,8 @@ impl Counts {
         let count = |sql| tx.prepare_cached(sql)?.query_row([], |r| r.get::<_, i64>(0)).map(|n| n as u64);
         self.parked = count("SELECT COUNT(*) FROM outbox WHERE parked_code IS NOT NULL")?;
         self.gaps = count("SELECT COUNT(*) FROM gap WHERE parked_code IS NULL")?;
+        let first: Option<i64> = tx.prepare_cached("SELECT MIN(first) FROM gap")?.query_row([], |r| r.get(0))?;
+        self.unstated = first.map(|first| first as u64);
         Ok(())
     }
 

@@ -2,9 +2,10 @@
 //!
 //! One line of fixed width, twice: `ceiling next oldest session`, each 20 digits. Two copies that differ are no record:
 //! a bit that flips must not move the numbers. `ceiling` and `session` are synced before any number below the new ceiling
-//! is given out (once per [`BLOCK`] numbers). `next` and `oldest` (the oldest number not settled) are written without a
-//! sync after each commit: a hint that only narrows the gap that is stated after a loss. Written in place, in one write
-//! within one sector, so it needs no free space and no second file.
+//! is given out (once per [`BLOCK`] numbers). `next` and `oldest` are written without a sync after each commit: a hint that
+//! only narrows the gap that is stated after a loss. `oldest` is the first number of which the broker has acknowledged
+//! neither the message nor the statement that it is lost. Written in place, in one write within one sector, so it needs no
+//! free space and no second file.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};

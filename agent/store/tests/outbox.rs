@@ -281,6 +281,46 @@ fn damage_is_set_aside_and_numbers_go_on() {
 }
 
 #[test]
+fn a_loss_that_nobody_was_told_of_is_not_forgotten_with_the_database() {
+    type Loses = fn(&mut Store, &Path);
+    let loses: [(&str, Loses); 3] = [
+        ("damaged", |store, db| {
+            let connection = rusqlite::Connection::open(db).unwrap();
+            connection.execute("UPDATE event SET topic = 5 WHERE sequence = 2", []).unwrap();
+            assert_eq!(all(&store.offer(&at(1), 0, u64::MAX, 9).unwrap()), [1, 3]);
+        }),
+        ("refused", |store, _| store.park(&at(1), 2, 0x97).unwrap()),
+        ("refused, and so is its statement", |store, _| {
+            store.park(&at(1), 2, 0x97).unwrap();
+            store.park_gap(2, 0x87).unwrap();
+        }),
+    ];
+    for (what, lose) in loses {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = open(dir.path());
+        for _ in 0..3 {
+            append(&mut store, "a", Status::Updated);
+        }
+        lose(&mut store, &database(dir.path()));
+        store.acked(&[1, 3]).unwrap();
+        append(&mut store, "a", Status::Updated);
+        let floor = store.floor();
+        assert_eq!(floor, Floor { next: 5, oldest: 2 }, "{what}");
+        drop(store);
+        // Once the process goes on, once another begins.
+        for floor in [Some(floor), None] {
+            fs::remove_file(database(dir.path())).unwrap();
+            let mut store = Store::open(database(dir.path()), options(), &at(2), floor).unwrap();
+            assert_eq!(store.gaps(9).unwrap()[0].first, 2, "{what}");
+        }
+        let mut store = open(dir.path());
+        let gaps = ranges(&store.gaps(9).unwrap());
+        store.stated(&gaps.iter().map(|gap| gap.1).collect::<Vec<_>>()).unwrap();
+        assert_eq!(store.floor().oldest, gaps[0].1 + 1, "{what}: told, and done with");
+    }
+}
+
+#[test]
 fn a_damaged_database_still_says_which_actions_were_open() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(dir.path());
