@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import tiny
 from kinewatch_models import conditions, prepare
 from kinewatch_models.catalogue import Clip
-from kinewatch_models.conditions import Judged
+from kinewatch_models.conditions import Judged, NoFoldsError
 
 SIZE = tiny.SIZE
 
@@ -54,3 +55,12 @@ def test_clips_of_equal_value_stay_together(tmp_path: Path) -> None:
     dark, light = conditions.measure(judged, recipe, tmp_path)["conditions"]["brightness (0 to 255)"]
     assert (dark["actions"]["hits"], dark["actions"]["of"]) == (4, 4)
     assert (light["actions"]["hits"], light["actions"]["of"]) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("names", "says"), [([], "no group"), (["gmdcsa24", "rooms/P2"], "none of gmdcsa24, rooms/P2")]
+)
+def test_folds_that_nobody_left_out_are_named(names: list[str], says: str, tmp_path: Path) -> None:
+    table = {"folds": [{"left_out": "urfd"}]}
+    with pytest.raises(NoFoldsError, match=f"{says}.* was left out"):
+        conditions.of_left_out(table, tmp_path, [], tiny.recipe(), tmp_path, names)

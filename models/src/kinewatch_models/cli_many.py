@@ -130,13 +130,21 @@ def learning_curve(
     console.print(str(run / "curve.json"))
 
 
-def where_wrong(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run) -> None:
+def where_wrong(
+    recipe_file: RecipeFile,
+    data: Data,
+    cache: Cache,
+    run: Run,
+    names: Annotated[list[str], typer.Option("--left-out", help="of these alone; else of every group left out")] = [],  # noqa: B006
+) -> None:
     """Where a finished `crossval` or `leave-out` in --run was wrong: by view, motion, light and frame rate."""
     spec = recipe.load(recipe_file)
     clips = catalogue.read(data, spec)
     if spec.sequences:
-        judged = conditions.of_left_out(steps.read(run / "leave-out.json"), run, clips, spec, cache)
+        judged = conditions.of_left_out(steps.read(run / "leave-out.json"), run, clips, spec, cache, names)
     else:
+        if names:
+            raise conditions.NoFoldsError("--left-out names folds of `leave-out`; those of `crossval` have no names")
         trainable = [clip for clip in clips if clip.trainable]
         judged = conditions.of_crossval(steps.read(run / "crossval.json"), trainable, spec)
     table = {"name": spec.name, "version": spec.version, **conditions.measure(judged, spec, cache)}

@@ -57,11 +57,16 @@ def of_crossval(table: Table, clips: list[Clip], recipe: Recipe) -> list[Judged]
     ]
 
 
-def of_left_out(table: Table, run: Path, clips: list[Clip], recipe: Recipe, cache: Path) -> list[Judged]:
-    """The clips of the groups that were left out in turn, streamed again; data sets left out whole are not taken."""
+def of_left_out(
+    table: Table, run: Path, clips: list[Clip], recipe: Recipe, cache: Path, names: list[str]
+) -> list[Judged]:
+    """The clips of what was left out under one of `names`, streamed again; without names, of every group.
+
+    A data set left out whole is another question than its groups in turn, so it is taken only by its name.
+    """
     judged = []
     for fold in table["folds"]:
-        if "/" not in fold["left_out"]:
+        if fold["left_out"] not in names if names else "/" not in fold["left_out"]:
             continue
         one = leave_out.fold(clips, fold["left_out"])
         graph, chosen = Graph(run / one.folder / f"{recipe.name}.int8.onnx"), fold["calibration"]
@@ -71,7 +76,8 @@ def of_left_out(table: Table, run: Path, clips: list[Clip], recipe: Recipe, cach
             tally.add(scored.clip, action_span(scored.clip, recipe.sequences[0].parts), events, scored.seconds)
             judged.append(Judged(scored.clip, bool(tally.found if scored.clip.is_action else not tally.false)))
     if not judged:
-        raise NoFoldsError(f"{run}: no group was left out (DATASET/GROUP), so there is nothing to look at")
+        wanted = f"none of {', '.join(names)}" if names else "no group (DATASET/GROUP)"
+        raise NoFoldsError(f"{run}: {wanted} was left out, so there is nothing to look at")
     return judged
 
 

@@ -95,8 +95,9 @@ class TrainSpec:
     `memory_s`: how long after its onset a label is still taught; later its frames only say what they are not.
     `mirror` is false where left and right differ. `strange_views`: how far a training view may be from what was
     filmed, 0 to 1. `elsewhere`: share of the windows whose people are put before the background of another clip; for
-    fixed cameras. `warm_up`: share of the run in which the learning rate rises; raise it where the loss stays at that
-    of guessing, for nets die of too fast a start.
+    fixed cameras. `reversed` and `frozen`: windows per epoch of each clip of a sequence that are background, because it
+    runs backwards there or is one frame. `warm_up`: share of the run in which the learning rate rises; raise it where
+    the loss stays at that of guessing, for nets die of too fast a start.
     """
 
     seed: int
@@ -119,6 +120,8 @@ class TrainSpec:
     mirror: bool = True
     strange_views: float = 1.0
     elsewhere: float = 0.0
+    reversed: float = 0.5
+    frozen: float = 0.25
     warm_up: float = 0.08
 
 
@@ -307,6 +310,8 @@ def check_choices(recipe: Recipe, path: Path) -> None:
         raise RecipeError(f"{path}: train.loss_from must be below train.window ({recipe.train.window})")
     if not 0 <= recipe.train.elsewhere <= 1:
         raise RecipeError(f"{path}: train.elsewhere is a share of the windows, from 0 to 1")
+    if min(recipe.train.reversed, recipe.train.frozen) < 0:
+        raise RecipeError(f"{path}: train.reversed and train.frozen are numbers of windows, at least 0")
     if recipe.train.elsewhere and not recipe.background:
         raise RecipeError(f"{path}: train.elsewhere needs a background label, to know who is to be kept")
     if not 0 < recipe.train.warm_up <= 1:

@@ -297,7 +297,7 @@ def _made_with(results: Table) -> str:
     code = f"Trained by code `{made['code']}`"
     if "export" in results:
         code += f", exported by code `{results['export']['made_with']['code']}`"
-    return f"{code} ({versions}). Other code or versions give other bits."
+    return f"{code} ({versions}). Other code, versions or kinds of processor give other bits."
 
 
 def _files(folder: Path, table: Table) -> str:

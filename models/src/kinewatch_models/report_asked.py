@@ -1,7 +1,7 @@
 """The head of the report: what the packages were asked for, and what was reached, one row each.
 
-What was asked lies in `NAME.asked.json`: words, the name of a figure, and its limit. How the figure is taken from the
-result files is written here; one that no file holds is told to be not measured.
+What was asked lies in `NAME.asked.json`: words, the name of a figure, its limit, and what is known should it be missed.
+How the figure is taken from the result files is written here; one that no file holds is told to be not measured.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from kinewatch_models.measure import share
 
 Table = dict[str, Any]
 INT8 = "int8"
+MISSED = "**missed**"
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,14 @@ Taken = Callable[[Known], Figure | None]
 
 
 def render(asked: Iterable[tuple[list[Table], Known]]) -> str:
-    """The table; empty where nothing was asked."""
-    rows = [_row(row, known) for rows, known in asked for row in rows]
-    if not rows:
+    """The table, and what is known of each row that is missed; empty where nothing was asked."""
+    judged = [(row, known.name, *_judged(row, known)) for rows, known in asked for row in rows]
+    if not judged:
         return ""
+    whys = dict.fromkeys(
+        f"- *{name}*: {row['missed']}" for row, name, _, verdict in judged if verdict == MISSED and "missed" in row
+    )
+    rows = [f"| {name} | {row['asked']} | {_limit(row)} | {text} | {verdict} |" for row, name, text, verdict in judged]
     return "\n".join(
         [
             "## Asked for, and reached",
@@ -70,18 +75,22 @@ def render(asked: Iterable[tuple[list[Table], Known]]) -> str:
             "| package | asked for | limit | reached | |",
             "|---|---|---|---|---|",
             *rows,
+            *(["", "What is known of that which is missed:", "", *whys] if whys else []),
         ]
     )
 
 
-def _row(row: Table, known: Known) -> str:
+def _judged(row: Table, known: Known) -> tuple[str, str]:
+    """What was reached, and the verdict on it."""
     found = FIGURES[row["figure"]](known) if row.get("figure") else None
-    limit = f"≥ {row['at_least']:g}" if "at_least" in row else f"≤ {row['at_most']:g}"
-    text, verdict = (row.get("because", "no result file holds it"), "not measured")
-    if found is not None:
-        good = found.value >= row["at_least"] if "at_least" in row else found.value <= row["at_most"]
-        text, verdict = found.text, "reached" if good else "**missed**"
-    return f"| {known.name} | {row['asked']} | {limit} | {text} | {verdict} |"
+    if found is None:
+        return row.get("because", "no result file holds it"), "not measured"
+    good = found.value >= row["at_least"] if "at_least" in row else found.value <= row["at_most"]
+    return found.text, "reached" if good else MISSED
+
+
+def _limit(row: Table) -> str:
+    return f"≥ {row['at_least']:g}" if "at_least" in row else f"≤ {row['at_most']:g}"
 
 
 def _mean(rows: list[Table]) -> Figure | None:

@@ -7,8 +7,11 @@ from typing import Any
 
 from kinewatch_models import card, report_actions
 from kinewatch_models.card import share_text
+from kinewatch_models.measure import share
 
 Table = dict[str, Any]
+OTHERS = "Nets trained otherwise, on the same clips: event `{}`, int8, all test sets together; one seed each."
+COUNTED = ("found", "found_where_shown", "daily_fired")
 
 
 def render(results: Table, beside: dict[str, Table], agreement: Table | None, pictures: Path, name: str) -> str:
@@ -20,7 +23,7 @@ def render(results: Table, beside: dict[str, Table], agreement: Table | None, pi
     return "\n\n".join(
         [
             *(f"Event `{one}`:\n\n{card.found_table(one, results)}" for one in names),
-            *([f"Other nets on the same clips, event `{names[0]}`:\n\n{_others(names[0], beside)}"] if beside else []),
+            *([f"{OTHERS.format(names[0])}\n\n{_others(names[0], {name: results, **beside})}"] if beside else []),
             card.boundaries(names[0], results),
             card.onsets(results),
             card.CHANGED,
@@ -32,15 +35,20 @@ def render(results: Table, beside: dict[str, Table], agreement: Table | None, pi
     )
 
 
-def _others(event: str, beside: dict[str, Table]) -> str:
-    lines = [f"| net | version | set | graph | {' | '.join(card.FOUND)} |", "|---|---|---|---|---|---|---|---|"]
-    lines += [
-        f"| {title} | {results['version']} | {name} | {graph} | {' | '.join(card.found_cells(table[graph][event]))} |"
-        for title, results in beside.items()
-        for name, table in results["sets"].items()
-        for graph in results["graphs"]
-    ]
+def _others(event: str, nets: dict[str, Table]) -> str:
+    """A row for each net, over all test sets: what leaving a part out costs, in numbers of clips."""
+    lines = [f"| net | version | {' | '.join(card.FOUND)} | falls reversed that fire | frozen |", "|---" * 8 + "|"]
+    for title, results in nets.items():
+        tests = [table["int8"] for name, table in results["sets"].items() if name.endswith("test")]
+        row = {key: _together([one[event][key] for one in tests]) for key in tests[0][event] if key in COUNTED}
+        row["false_events"] = sum(one[event]["false_events"] for one in tests)
+        changed = [share_text(_together([one["changed"][kind] for one in tests])) for kind in ("reversed", "frozen")]
+        lines.append(f"| {title} | {results['version']} | {' | '.join([*card.found_cells(row), *changed])} |")
     return "\n".join(lines)
+
+
+def _together(rows: list[Table]) -> Table:
+    return share(sum(row["hits"] for row in rows), sum(row["of"] for row in rows))
 
 
 def agreement(table: Table) -> str:

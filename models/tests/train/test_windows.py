@@ -65,6 +65,10 @@ def test_epoch_holds_reversed_and_frozen_background(tmp_path: Path) -> None:
     assert backwards
     assert all(one.allowed[:, 0].all() and not one.allowed[:, 1:].any() for one in backwards)
     assert any(one.allowed[:, 1].any() for one in drawn)
+    without = replace(tiny.recipe(), train=replace(tiny.recipe().train, reversed=0.0, frozen=0.0))
+    forwards = windows.epoch(clips, without, tmp_path, np.random.default_rng(0))
+    assert forwards
+    assert all((np.diff(one.indices) >= 0).all() and one.indices[0] < one.indices[-1] for one in forwards)
     pictures = replace(tiny.recipe(), net=replace(tiny.recipe().net, input="both"))
     shown = windows.epoch(clips, pictures, tmp_path, np.random.default_rng(0))
     backwards = [one for one in shown if (np.diff(one.indices) < 0).any()]

@@ -23,7 +23,7 @@ from kinewatch_models.train import action_windows, augment, backgrounds
 from kinewatch_models.train.targets import Window, targets
 
 # windows per epoch and clip; fractions are chances
-AROUND_ACTION, BEFORE_ACTION, REVERSED, FROZEN = 2.0, 1.3, 0.5, 0.25
+AROUND_ACTION, BEFORE_ACTION = 2.0, 1.3
 DAILY, LIKE_ACTION = 2.0, 2.5  # of daily life: anywhere, and around what looks like the action
 SETTLED_S = 1.4
 SMALL_SET_CLIPS, SMALL_SET_FACTOR = 10, 2.0
@@ -61,10 +61,10 @@ def _of_clip(clip: Clip, times: Seconds, recipe: Recipe, factor: float, rng: np.
     start, settled = actions[0].start, min(actions[-1].start + SETTLED_S, end)
     add(start + 0.3, settled, AROUND_ACTION)
     add(min(1.6, start), start, BEFORE_ACTION)
-    for _ in range(_times(REVERSED * factor, rng)):
+    for _ in range(_times(recipe.train.reversed * factor, rng)):
         drawn = _draw(clip, times, min(actions[-1].start, end), settled, recipe, rng)
         made.append(_background(clip, drawn.indices[::-1], times, recipe))
-    for _ in range(_times(FROZEN * factor, rng)):
+    for _ in range(_times(recipe.train.frozen * factor, rng)):
         still = np.full(recipe.train.window, int(rng.integers(len(times))))
         made.append(_background(clip, still, times, recipe))
     return made
