@@ -54,8 +54,8 @@ pub(super) enum Kind {
     Event,
     /// A message of the backlog, with [`SendOrder::LiveFirst`].
     Backlog,
-    /// The statement of the gap that ends with the number.
-    Gap,
+    /// The statement of the gap that ends with the number, as it began then.
+    Gap { first: u64 },
 }
 
 /// A message that the broker did not take just now.
@@ -282,7 +282,7 @@ impl Feeder {
             }
             let row = match kind {
                 // The statement is found among the gaps again.
-                Kind::Gap => None,
+                Kind::Gap { .. } => None,
                 Kind::Event | Kind::Backlog => store.offer(now, sequence - 1, sequence, 1)?.pop(),
             };
             if let Some(put_off) = self.put_off.get_mut(&sequence) {
@@ -290,7 +290,7 @@ impl Feeder {
             }
             match row {
                 Some(row) => self.send(row, kind, now),
-                None if kind == Kind::Gap => {}
+                None if matches!(kind, Kind::Gap { .. }) => {}
                 None => {
                     self.put_off.remove(&sequence);
                 }
@@ -307,10 +307,11 @@ impl Feeder {
 
     fn state(&mut self, gap: Gap, shared: &Shared, now: &Stamp) {
         let (group, device) = (&shared.group, &shared.device);
-        let data = GapData { first: gap.first, last: gap.last, reason: gap.reason };
+        let first = gap.first;
+        let data = GapData { first, last: gap.last, reason: gap.reason };
         let statement = GapStatement::new(group, device, Uuid::now_v7(), now.unix_ns, data);
         let payload = Bytes::from(serde_json::to_vec(&statement).unwrap_or_default());
-        self.hand_over(gap.last, topic::gap(group, device), payload, Kind::Gap);
+        self.hand_over(gap.last, topic::gap(group, device), payload, Kind::Gap { first });
     }
 
     fn hand_over(&mut self, sequence: u64, topic: String, payload: Bytes, kind: Kind) {

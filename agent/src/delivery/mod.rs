@@ -18,6 +18,7 @@ mod stretch;
 mod tests;
 
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -84,7 +85,7 @@ pub struct Delivery {
 #[derive(Debug, Default)]
 struct Answers {
     events: Vec<u64>,
-    gaps: Vec<u64>,
+    gaps: Vec<RangeInclusive<u64>>,
     /// Number, kind and reason code.
     refused: Vec<(u64, Kind, u8)>,
 }
@@ -233,12 +234,12 @@ impl Delivery {
             Signal::Connected { generation, .. } => self.feeder.connected(generation),
             Signal::Disconnected { .. } => self.feeder.disconnected(),
             Signal::Acked { sequence } => match self.feeder.settled(sequence) {
-                Kind::Gap => self.acknowledged.gaps.push(sequence),
+                Kind::Gap { first } => self.acknowledged.gaps.push(first..=sequence),
                 Kind::Event | Kind::Backlog => self.acknowledged.events.push(sequence),
             },
             Signal::Refused { sequence, code } => {
                 let kind = self.feeder.settled(sequence);
-                if kind == Kind::Gap {
+                if matches!(kind, Kind::Gap { .. }) {
                     tracing::error!(
                         last = sequence,
                         code,
@@ -402,7 +403,7 @@ impl Delivery {
         }
         while let Some(&(sequence, kind, code)) = answers.refused.last() {
             match kind {
-                Kind::Gap => store.park_gap(sequence, code)?,
+                Kind::Gap { .. } => store.park_gap(sequence, code)?,
                 Kind::Event | Kind::Backlog => store.park(&now, sequence, code)?,
             }
             answers.refused.pop();

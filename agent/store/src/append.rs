@@ -90,7 +90,7 @@ impl Store {
         self.record.reserve(end)?;
         self.synchronous("FULL")?;
         let mut counts = self.counts.clone();
-        let (options, offered) = (&self.options, &self.offered);
+        let options = &self.options;
         let stored = (|| {
             let tx = self.connection.transaction()?;
             let mut rows = Vec::new();
@@ -99,7 +99,7 @@ impl Store {
                 rows.extend((handing == Handing::Now).then_some(row));
             }
             tx.prepare_cached("UPDATE meta SET value = ?1 WHERE key = 'next_sequence'")?.execute([end as i64])?;
-            let dropped = quota::shrink(&tx, options, first, now, offered, &mut counts)?;
+            let dropped = quota::shrink(&tx, options, first, now, &mut counts)?;
             tx.commit()?;
             Ok((rows, dropped))
         })();
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(level(&store), NORMAL, "told again");
         store.park(&now, 1, 0x97).unwrap();
         assert_eq!(level(&store), FULL);
-        store.stated(&[1]).unwrap();
+        store.stated(&[1..=1]).unwrap();
         assert_eq!(level(&store), NORMAL);
         store.next_session(0).unwrap();
         assert_eq!(level(&store), FULL);

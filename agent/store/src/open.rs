@@ -1,6 +1,5 @@
 //! Opening: lock, check, set a damaged file aside, migrate, reconcile the records of the sequence.
 
-use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -77,8 +76,6 @@ pub struct Store {
     /// Next sequence number to give out.
     pub(crate) next: u64,
     pub(crate) counts: Counts,
-    /// `last` of the gaps that the publisher was given: their statements may be under way.
-    pub(crate) offered: BTreeSet<u64>,
     /// Gaps of messages and open actions found damaged, not taken yet.
     pub(crate) damaged: Vec<Gap>,
     opened: Opened,
@@ -143,8 +140,7 @@ impl Store {
         record.write_synced(Numbers { ceiling, next: next.min(ceiling), oldest, session })?;
         record.reserve(next)?;
         let place = place(&path);
-        let offered = BTreeSet::new();
-        Ok(Self { connection, record, path, options, next, counts, offered, damaged, opened, place })
+        Ok(Self { connection, record, path, options, next, counts, damaged, opened, place })
     }
 
     /// What opening found: a damaged file set aside, a range that may be lost.
@@ -297,7 +293,7 @@ fn go_on_from(connection: &mut Connection, path: &Path, next: u64, lost: Option<
     tx.execute("UPDATE meta SET value = ?1 WHERE key = 'next_sequence'", [next as i64]).map_err(failed)?;
     tx.execute("UPDATE outbox SET attempts = 1 WHERE attempts = 0", []).map_err(failed)?;
     if let Some(gap) = lost {
-        insert_gap(&tx, gap, &BTreeSet::new()).map_err(failed)?;
+        insert_gap(&tx, gap).map_err(failed)?;
         tracing::error!(first = gap.first, last = gap.last, "events of this range may be lost; sys/gap will say so");
     }
     tx.commit().map_err(failed)

@@ -60,13 +60,13 @@ impl Store {
 
     /// Forgets open actions whose last message nobody can read, and records their numbers as gaps ([`Store::take_damaged`]).
     pub fn give_up(&mut self, now: &Stamp, actions: &[&OpenAction]) -> Result<(), StoreError> {
-        let (offered, next) = (self.offered.clone(), self.next);
+        let next = self.next;
         let gaps: Vec<_> = actions.iter().filter_map(|action| lost(action.sequence, next, now)).collect();
         self.transact("FULL", "giving up open actions", |tx, counts| {
             for action in actions {
                 tx.execute("DELETE FROM open_action WHERE action_id = ?1", [&action.action_id])?;
             }
-            gaps.iter().try_for_each(|gap| insert_gap(tx, gap, &offered))?;
+            gaps.iter().try_for_each(|gap| insert_gap(tx, gap))?;
             counts.refresh(tx)
         })?;
         self.damaged.extend(gaps);
@@ -269,7 +269,7 @@ pub(crate) fn mend(connection: &mut Connection, next: u64, now: &Stamp) -> Resul
             }
         }
     }
-    gaps.iter().try_for_each(|gap| insert_gap(&tx, gap, &Default::default()))?;
+    gaps.iter().try_for_each(|gap| insert_gap(&tx, gap))?;
     tx.commit()?;
     Ok(gaps)
 }

@@ -1,6 +1,6 @@
 //! The outbox as the publisher sees it: what is pending, what is handed over, acknowledged or refused, and the gaps.
 
-use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use rusqlite::types::{Value, ValueRef};
@@ -26,8 +26,8 @@ pub struct Row {
     pub attempts: u32,
 }
 
-/// A range of sequence numbers that will never be delivered, to be stated as `sys/gap`. `last` identifies it: tell
-/// [`Store::stated`] when the statement was acknowledged.
+/// A range of sequence numbers that will never be delivered, to be stated as `sys/gap`. It may grow while its statement is
+/// under way: tell [`Store::stated`] which range was acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gap {
     /// First missing number.
@@ -199,18 +199,17 @@ impl Store {
     /// Refused by the broker for good (MQTT reason `code`): the message stays on disk but is not offered again, and its
     /// number is recorded as a gap.
     pub fn park(&mut self, now: &Stamp, sequence: u64, code: u8) -> Result<(), StoreError> {
-        let offered = self.offered.clone();
         self.transact("FULL", "parking a refused message", |tx, counts| {
             let sql = "UPDATE outbox SET parked_code = ?2 WHERE sequence = ?1 AND parked_code IS NULL AND kept = 0";
             if tx.execute(sql, params![to_sql(sequence), code])? == 1 {
-                insert_gap(tx, &Gap::of(sequence, "refused", now), &offered)?;
+                insert_gap(tx, &Gap::of(sequence, "refused", now))?;
             }
             counts.refresh(tx)
         })
     }
 
     /// Gaps not yet stated, lowest numbers first.
-    pub fn gaps(&mut self, limit: usize) -> Result<Vec<Gap>, StoreError> {
+    pub fn gaps(&self, limit: usize) -> Result<Vec<Gap>, StoreError> {
         let read = || -> Result<Vec<Gap>, rusqlite::Error> {
             let mut statement = self.connection.prepare_cached(
                 "SELECT first, last, reason, created_ns FROM gap WHERE parked_code IS NULL ORDER BY last LIMIT ?1",
@@ -218,21 +217,19 @@ impl Store {
             let rows = statement.query_map([limit as i64], Gap::read)?;
             rows.collect()
         };
-        let gaps = read().map_err(|e| StoreError::sqlite(&self.path, "reading gaps", e))?;
-        self.offered.extend(gaps.iter().map(|gap| gap.last));
-        Ok(gaps)
+        read().map_err(|e| StoreError::sqlite(&self.path, "reading gaps", e))
     }
 
-    /// The broker has the statements of the gaps with these last numbers: they are forgotten.
-    pub fn stated(&mut self, lasts: &[u64]) -> Result<(), StoreError> {
+    /// The broker has the statements of these ranges: their gaps are forgotten. One that begins earlier by now, or that of
+    /// another database, is stated again.
+    pub fn stated(&mut self, ranges: &[RangeInclusive<u64>]) -> Result<(), StoreError> {
         self.transact("NORMAL", "removing stated gaps", |tx, counts| {
-            for last in lasts {
-                tx.prepare_cached("DELETE FROM gap WHERE last = ?1")?.execute([to_sql(*last)])?;
+            let mut statement = tx.prepare_cached("DELETE FROM gap WHERE last = ?1 AND first >= ?2")?;
+            for range in ranges {
+                statement.execute([to_sql(*range.end()), to_sql(*range.start())])?;
             }
             counts.refresh(tx)
-        })?;
-        self.offered.retain(|last| !lasts.contains(last));
-        Ok(())
+        })
     }
 
     /// The broker refuses the statement of the gap that ends with `last`: it is not offered again before the store is
@@ -241,9 +238,7 @@ impl Store {
         self.transact("NORMAL", "parking a refused statement", |tx, counts| {
             tx.execute("UPDATE gap SET parked_code = ?2 WHERE last = ?1", params![to_sql(last), code])?;
             counts.refresh(tx)
-        })?;
-        self.offered.remove(&last);
-        Ok(())
+        })
     }
 
     /// Size of the outbox. Does not touch the disk.
@@ -292,11 +287,10 @@ impl Store {
     }
 
     fn drop_damaged(&mut self, now: &Stamp, sequence: u64) -> Result<(), StoreError> {
-        let offered = self.offered.clone();
         let gap = Gap::of(sequence, "damaged", now);
         self.transact("FULL", "dropping a damaged message", |tx, counts| {
             drop_row(tx, sequence, counts)?;
-            insert_gap(tx, &gap, &offered)?;
+            insert_gap(tx, &gap)?;
             counts.refresh(tx)
         })?;
         self.damaged.push(gap);
@@ -361,9 +355,8 @@ pub(crate) fn drop_row(tx: &Transaction<'_>, sequence: u64, counts: &mut Counts)
     Ok(())
 }
 
-/// Record a gap, joined to its neighbours when they touch. `offered` are the `last` of gaps whose statement may be under
-/// way: none of them becomes larger under the same `last`, or the acknowledgement of the smaller statement would remove it.
-pub(crate) fn insert_gap(tx: &Transaction<'_>, gap: &Gap, offered: &BTreeSet<u64>) -> Result<(), rusqlite::Error> {
+/// Record a gap, joined to its neighbours when they touch, and to one that ends with it.
+pub(crate) fn insert_gap(tx: &Transaction<'_>, gap: &Gap) -> Result<(), rusqlite::Error> {
     let (mut first, mut last) = (to_sql(gap.first), to_sql(gap.last));
     let before: Option<i64> = tx
         .prepare_cached("DELETE FROM gap WHERE last = ?1 - 1 AND reason = ?2 RETURNING first")?
@@ -374,15 +367,10 @@ pub(crate) fn insert_gap(tx: &Transaction<'_>, gap: &Gap, offered: &BTreeSet<u64
         .prepare_cached("SELECT last FROM gap WHERE first = ?1 + 1 AND reason = ?2")?
         .query_row(params![last, gap.reason], |r| r.get(0))
         .optional()?;
-    if let Some(after) = after.filter(|after| !offered.contains(&(*after as u64))) {
-        // The row of `after` is replaced below: `last` is its key.
-        last = after;
-    }
-    tx.prepare_cached("INSERT OR REPLACE INTO gap VALUES (?1, ?2, ?3, ?4, NULL)")?.execute(params![
-        last,
-        first,
-        gap.reason,
-        gap.created_unix_ns
-    ])?;
+    // The row of `after` becomes larger below: `last` is its key.
+    last = after.unwrap_or(last);
+    let sql = "INSERT INTO gap VALUES (?1, ?2, ?3, ?4, NULL)
+               ON CONFLICT (last) DO UPDATE SET first = MIN(first, excluded.first), parked_code = NULL";
+    tx.prepare_cached(sql)?.execute(params![last, first, gap.reason, gap.created_unix_ns])?;
     Ok(())
 }

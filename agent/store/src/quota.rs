@@ -23,12 +23,12 @@ impl Store {
     /// Drop what waits for longer than [`StoreOptions::outbox_age`] and forget history that is too old. The ranges dropped
     /// are recorded as gaps already. For once a minute or so.
     pub fn tidy(&mut self, now: &Stamp) -> Result<Vec<Gap>, StoreError> {
-        let (options, offered) = (self.options.clone(), self.offered.clone());
+        let options = self.options.clone();
         let mut dropped = Vec::new();
         self.transact("FULL", "dropping what is too old", |tx, counts| {
             let old = "SELECT o.sequence, o.parked_code IS NOT NULL, e.created_ns, e.boot_ns, e.boot, e.synced
                        FROM outbox o JOIN event e ON e.sequence = o.sequence ORDER BY o.sequence LIMIT ?1";
-            let mut cut = Cut { tx, now, offered: &offered, reason: "age", dropped: Vec::new() };
+            let mut cut = Cut { tx, now, reason: "age", dropped: Vec::new() };
             loop {
                 let read = |r: &rusqlite::Row<'_>| Ok((r.get::<_, i64>(0)? as u64, r.get(1)?, Stamp::read(r, 2)?));
                 let rows: Vec<(u64, bool, Stamp)> =
@@ -98,14 +98,13 @@ pub(crate) fn shrink(
     options: &StoreOptions,
     before: u64,
     now: &Stamp,
-    offered: &BTreeSet<u64>,
     counts: &mut Counts,
 ) -> Result<Vec<Gap>, rusqlite::Error> {
     if counts.bytes <= options.outbox_bytes {
         return Ok(Vec::new());
     }
     let target = options.outbox_bytes - options.outbox_bytes / 16;
-    let mut cut = Cut { tx, now, offered, reason: "quota", dropped: Vec::new() };
+    let mut cut = Cut { tx, now, reason: "quota", dropped: Vec::new() };
     cut.oldest("parked_code IS NOT NULL", before, target, counts)?;
     cut.oldest("kept = 1", before, target, counts)?;
     for keep in [Survivor::OfEnded, Survivor::NewestOfOpen, Survivor::None] {
@@ -134,7 +133,6 @@ enum Survivor {
 struct Cut<'t> {
     tx: &'t Transaction<'t>,
     now: &'t Stamp,
-    offered: &'t BTreeSet<u64>,
     reason: &'static str,
     /// In the order of dropping, neighbours joined.
     dropped: Vec<Gap>,
@@ -156,7 +154,7 @@ impl Cut<'_> {
             return Ok(()); // Its gap was recorded when it was parked.
         }
         let gap = Gap::of(sequence, self.reason, self.now);
-        insert_gap(self.tx, &gap, self.offered)?;
+        insert_gap(self.tx, &gap)?;
         match self.dropped.last_mut() {
             Some(previous) if previous.last + 1 == sequence => previous.last = sequence,
             _ => self.dropped.push(gap),

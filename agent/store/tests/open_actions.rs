@@ -78,9 +78,13 @@ fn what_cannot_be_mended_is_stated_and_gone() {
     assert_eq!(ranges(&store.take_damaged()), [(3, 3)]);
     let gaps = store.gaps(9).unwrap();
     assert_eq!((ranges(&gaps), gaps[0].reason.as_str()), (vec![(3, 3)], "damaged"));
-    store.stated(&[3]).unwrap();
+    store.stated(&[3..=3]).unwrap();
     drop(store);
     assert_eq!(open(dir.path()).stats().gaps, 0, "once");
+    // One that ends with it and begins earlier stays as wide as it is.
+    let dir = tempfile::tempdir().unwrap();
+    let store = after(dir.path(), &format!("{damage}; INSERT INTO gap VALUES (3, 1, 'quota', 0, NULL)"));
+    assert_eq!(ranges(&store.gaps(9).unwrap()), [(1, 3)]);
     // A number that was never given out is nobody's.
     let dir = tempfile::tempdir().unwrap();
     let store = after(dir.path(), "UPDATE open_action SET sequence = 77, action_id = 'x'");

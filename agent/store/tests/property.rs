@@ -211,7 +211,7 @@ proptest! {
                 }
                 Step::Stated(n) => {
                     let gaps = store.gaps(usize::from(n)).unwrap();
-                    store.stated(&gaps.iter().map(|gap| gap.last).collect::<Vec<_>>()).unwrap();
+                    store.stated(&gaps.iter().map(|gap| gap.first..=gap.last).collect::<Vec<_>>()).unwrap();
                     gaps.iter().for_each(|gap| model.stated.extend(gap.first..=gap.last));
                 }
                 Step::Consumed(pick) => {

@@ -114,7 +114,7 @@ fn ended_outlives_started_which_outlives_nothing_else() {
     drop(store);
     let mut store = small(dir.path(), 4);
     assert_eq!(ranges(&store.gaps(10).unwrap()), [(1, 2)], "stored until it is stated");
-    store.stated(&[2]).unwrap();
+    store.stated(&[1..=2]).unwrap();
     assert_eq!(store.gaps(10).unwrap(), []);
 }
 
