@@ -111,6 +111,7 @@ wrong() { # wrong NAME RECIPE OPTION…: where the folds in `run` were wrong
 }
 sets=(urfd/P1 urfd/P2 urfd/P3 gmdcsa24 urfd up-fall)
 left_out falls recipes/falls.toml "${sets[@]/#/--left-out=}"
+# What is committed as falls-urfd looks at the fold of falls-again: URFD left out by the same command on another processor.
 wrong falls-urfd recipes/falls.toml --left-out urfd
 wrong falls recipes/falls.toml
 other() { # other TITLE "SET…" EDIT…: another recipe of falls, on what is left out
