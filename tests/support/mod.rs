@@ -8,12 +8,15 @@
 pub mod candidates;
 pub mod check;
 pub mod fleet;
+mod ports;
 pub mod proxy;
 pub mod trees;
 
+pub use ports::free_port;
+
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -67,11 +70,6 @@ pub fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "waited {DEADLINE:?} for {what}");
         std::thread::park_timeout(Duration::from_millis(50));
     }
-}
-
-/// A port that nobody listens on right now.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A child process that is killed when it goes out of scope, with its output as lines.

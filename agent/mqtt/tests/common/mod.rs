@@ -1,12 +1,13 @@
 //! What the tests share: a real mosquitto, a feeder with a list for an outbox, a subscriber, deadlines.
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 pub(crate) mod fake;
+#[path = "../../../../tests/support/ports.rs"]
+mod ports;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -19,15 +20,13 @@ use kinewatch_mqtt::{
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+pub(crate) use ports::free_port;
+
 pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
 
 /// One generous deadline for everything that is waited for.
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, future).await.unwrap_or_else(|_| panic!("{what}: not within {DEADLINE:?}"))
-}
-
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 pub(crate) fn options(url: &str, id: &str) -> Options {
