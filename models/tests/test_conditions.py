@@ -57,10 +57,8 @@ def test_clips_of_equal_value_stay_together(tmp_path: Path) -> None:
     assert (light["actions"]["hits"], light["actions"]["of"]) == (0, 2)
 
 
-@pytest.mark.parametrize(
-    ("names", "says"), [([], "no group"), (["gmdcsa24", "rooms/P2"], "none of gmdcsa24, rooms/P2")]
-)
+@pytest.mark.parametrize(("names", "says"), [([], "no group"), (["urfd", "rooms"], "rooms was not left out, but urfd")])
 def test_folds_that_nobody_left_out_are_named(names: list[str], says: str, tmp_path: Path) -> None:
     table = {"folds": [{"left_out": "urfd"}]}
-    with pytest.raises(NoFoldsError, match=f"{says}.* was left out"):
+    with pytest.raises(NoFoldsError, match=says):
         conditions.of_left_out(table, tmp_path, [], tiny.recipe(), tmp_path, names)

@@ -3,8 +3,8 @@
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-/// A port that nobody listens on, and that nobody else is given: no other caller in this process, and, as it lies below the
-/// ports that the kernel picks from by itself, no connection and no listener on any port.
+/// A port that nobody listens on, and that nobody else in this process is given (of the next 12,000 who ask), nor anybody by
+/// the kernel, for it lies below the ports that the kernel picks from. Another test process may be, rarely.
 pub fn free_port() -> u16 {
     const FIRST: u32 = 20_000;
     const COUNT: u32 = 12_000;

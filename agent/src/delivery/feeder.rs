@@ -54,7 +54,7 @@ pub(super) enum Kind {
     Event,
     /// A message of the backlog, with [`SendOrder::LiveFirst`].
     Backlog,
-    /// The statement of the gap that ends with the number, as it began then.
+    /// The statement of the gap that ends with the number; `first` is where it began when it was stated.
     Gap { first: u64 },
 }
 
@@ -202,7 +202,7 @@ impl Feeder {
     }
 
     /// Gaps to be stated now, lowest first.
-    fn gaps(&self, store: &mut Store) -> Result<VecDeque<Gap>, StoreError> {
+    fn gaps(&self, store: &Store) -> Result<VecDeque<Gap>, StoreError> {
         if store.stats().gaps == 0 {
             return Ok(VecDeque::new());
         }

@@ -62,7 +62,7 @@ impl Default for StoreOptions {
 pub struct Floor {
     /// Next number.
     pub next: u64,
-    /// Oldest number that was not settled; `next` when all were.
+    /// Oldest number of which neither the message nor the statement that it is lost was acknowledged; `next` when there is none.
     pub oldest: u64,
 }
 

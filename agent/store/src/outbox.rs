@@ -159,7 +159,6 @@ impl Store {
             }
             counts.refresh(tx)
         })?;
-        self.record.note(self.next, self.counts.oldest(self.next));
         self.trim_history_when_long()
     }
 
@@ -178,7 +177,6 @@ impl Store {
             }
             counts.recount(tx)
         })?;
-        self.record.note(self.next, self.counts.oldest(self.next));
         self.trim_history_when_long()?;
         Ok(Consumed { released, kept: self.counts.kept })
     }
@@ -297,7 +295,7 @@ impl Store {
         Ok(())
     }
 
-    /// One transaction at a level of `synchronous` ([`crate`]); the counters change only when it is committed.
+    /// One transaction at a level of `synchronous` ([`crate`]); the counters and the record change only when it is committed.
     pub(crate) fn transact(
         &mut self,
         level: &'static str,
@@ -313,6 +311,7 @@ impl Store {
         })();
         result.map_err(|e| StoreError::sqlite(&self.path, operation, e))?;
         self.counts = counts;
+        self.record.note(self.next, self.counts.oldest(self.next));
         Ok(())
     }
 }

@@ -23,7 +23,7 @@ pub(crate) struct Numbers {
     pub(crate) ceiling: u64,
     /// Next number, as last seen.
     pub(crate) next: u64,
-    /// Oldest number not settled, as last seen.
+    /// As in [`crate::Floor`], as last seen.
     pub(crate) oldest: u64,
     /// Newest start of the agent.
     pub(crate) session: u64,

@@ -112,7 +112,7 @@ fn the_acknowledgement_of_a_small_statement_leaves_what_was_lost_since() {
     store.park(&at(0), 3, 0x97).unwrap();
     assert_eq!(ranges(&store.gaps(10).unwrap()), [(3, 3)], "its statement goes out");
     store.park(&at(0), 2, 0x97).unwrap();
-    // With another database in its place, too, or this one opened again.
+    // Also when it has been opened again.
     for _ in 0..2 {
         store.stated(&[3..=3]).unwrap();
         assert_eq!(ranges(&store.gaps(10).unwrap()), [(2, 3)], "lost after that statement, so it has to be stated too");
@@ -314,8 +314,8 @@ fn a_loss_that_nobody_was_told_of_is_not_forgotten_with_the_database() {
         let floor = store.floor();
         assert_eq!(floor, Floor { next: 5, oldest: 2 }, "{what}");
         drop(store);
-        // Once the process goes on, once another begins.
-        for floor in [Some(floor), None] {
+        // Once another process begins, once this one goes on.
+        for floor in [None, Some(floor)] {
             fs::remove_file(database(dir.path())).unwrap();
             let store = Store::open(database(dir.path()), options(), &at(2), floor).unwrap();
             assert_eq!(store.gaps(9).unwrap()[0].first, 2, "{what}");

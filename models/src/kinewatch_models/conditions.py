@@ -64,6 +64,9 @@ def of_left_out(
 
     A data set left out whole is another question than its groups in turn, so it is taken only by its name.
     """
+    left_out = [fold["left_out"] for fold in table["folds"]]
+    if missing := set(names) - set(left_out):
+        raise NoFoldsError(f"{run}: {', '.join(sorted(missing))} was not left out, but {', '.join(left_out)}")
     judged = []
     for fold in table["folds"]:
         if fold["left_out"] not in names if names else "/" not in fold["left_out"]:
@@ -76,8 +79,7 @@ def of_left_out(
             tally.add(scored.clip, action_span(scored.clip, recipe.sequences[0].parts), events, scored.seconds)
             judged.append(Judged(scored.clip, bool(tally.found if scored.clip.is_action else not tally.false)))
     if not judged:
-        wanted = f"none of {', '.join(names)}" if names else "no group (DATASET/GROUP)"
-        raise NoFoldsError(f"{run}: {wanted} was left out, so there is nothing to look at")
+        raise NoFoldsError(f"{run}: no group was left out (DATASET/GROUP), so there is nothing to look at")
     return judged
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +32,12 @@ def share(hits: int, trials: int) -> dict[str, float | int]:
     """A count as it appears in result files."""
     low, high = wilson(hits, trials)
     return {"hits": hits, "of": trials, "low": round(low, 3), "high": round(high, 3)}
+
+
+def together(rows: Iterable[dict[str, Any]]) -> dict[str, float | int]:
+    """Counts of result files, added."""
+    counts = [(row["hits"], row["of"]) for row in rows]
+    return share(sum(hits for hits, _ in counts), sum(of for _, of in counts))
 
 
 def spread(values: list[float]) -> dict[str, float | int] | None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from kinewatch_models import card_actions, report_actions, report_folds
 from kinewatch_models.card import share_text
-from kinewatch_models.measure import share
+from kinewatch_models.measure import together
 
 Table = dict[str, Any]
 INT8 = "int8"
@@ -69,8 +69,9 @@ def render(asked: Iterable[tuple[list[Table], Known]]) -> str:
         [
             "## Asked for, and reached",
             "",
-            "int8 throughout, where nothing else is said. What was asked for stands in `NAME.asked.json`; figures and "
-            "verdicts are taken from the other result files. A verdict is about the figure itself, not its interval.",
+            "int8 throughout, where nothing else is said. What was asked for, and what is known of a missed row, stands "
+            "in `NAME.asked.json`; figures and verdicts are taken from the other result files. A verdict is about the "
+            "figure itself, not its interval.",
             "",
             "| package | asked for | limit | reached | |",
             "|---|---|---|---|---|",
@@ -106,8 +107,9 @@ def _mean(rows: list[Table]) -> Figure | None:
 
 def _share(rows: list[Table]) -> Figure | None:
     """The share of counts that are added."""
-    hits, of = sum(row["hits"] for row in rows), sum(row["of"] for row in rows)
-    return Figure(hits / of, f"{hits / of:.3f}: {share_text(share(hits, of))}") if of else None
+    row = together(rows)
+    value = row["hits"] / max(row["of"], 1)
+    return Figure(value, f"{value:.3f}: {share_text(row)}") if row["of"] else None
 
 
 def _worst(rows: dict[str, Figure | None], worst: Callable[[Iterable[float]], float]) -> Figure | None:

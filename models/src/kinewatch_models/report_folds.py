@@ -10,7 +10,7 @@ import numpy as np
 
 from kinewatch_models import card_actions, report_actions
 from kinewatch_models.card import FOUND, found_cells, share_text
-from kinewatch_models.measure import share
+from kinewatch_models.measure import share, together
 
 Table = dict[str, Any]
 PLAYED = ("reversed", "frozen")
@@ -105,16 +105,12 @@ def _left_out_row(name: str, what: str, precision: str, event: str, table: Table
 
 def _summed(name: str, key: tuple[bool, str, str], tables: list[Table]) -> str:
     groups, precision, event = key
-
-    def add(rows: list[Table]) -> Table:
-        return share(sum(row["hits"] for row in rows), sum(row["of"] for row in rows))
-
     whole: Table = {
         event: {
-            **{key: add([table[event][key] for table in tables]) for key in SHARES},
+            **{key: together(table[event][key] for table in tables) for key in SHARES},
             "false_events": sum(table[event]["false_events"] for table in tables),
         },
-        "changed": {kind: add([table["changed"][kind] for table in tables]) for kind in PLAYED},
+        "changed": {kind: together(table["changed"][kind] for table in tables) for kind in PLAYED},
     }
     what = "**all groups above**" if groups else "**all data sets above**"
     return _left_out_row(name, what, precision, event, whole)

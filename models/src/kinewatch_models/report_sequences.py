@@ -7,10 +7,13 @@ from typing import Any
 
 from kinewatch_models import card, report_actions
 from kinewatch_models.card import share_text
-from kinewatch_models.measure import share
+from kinewatch_models.measure import together
 
 Table = dict[str, Any]
-OTHERS = "Nets trained otherwise, on the same clips: event `{}`, int8, all test sets together; one seed each."
+OTHERS = (
+    "Nets trained otherwise, on the same clips: event `{}`, int8, all test sets together; one seed each. An earlier "
+    "version was also calibrated and measured by the code of then."
+)
 COUNTED = ("found", "found_where_shown", "daily_fired")
 
 
@@ -40,15 +43,11 @@ def _others(event: str, nets: dict[str, Table]) -> str:
     lines = [f"| net | version | {' | '.join(card.FOUND)} | falls reversed that fire | frozen |", "|---" * 8 + "|"]
     for title, results in nets.items():
         tests = [table["int8"] for name, table in results["sets"].items() if name.endswith("test")]
-        row = {key: _together([one[event][key] for one in tests]) for key in tests[0][event] if key in COUNTED}
+        row = {key: together(one[event][key] for one in tests) for key in tests[0][event] if key in COUNTED}
         row["false_events"] = sum(one[event]["false_events"] for one in tests)
-        changed = [share_text(_together([one["changed"][kind] for one in tests])) for kind in ("reversed", "frozen")]
+        changed = [share_text(together(one["changed"][kind] for one in tests)) for kind in ("reversed", "frozen")]
         lines.append(f"| {title} | {results['version']} | {' | '.join([*card.found_cells(row), *changed])} |")
     return "\n".join(lines)
-
-
-def _together(rows: list[Table]) -> Table:
-    return share(sum(row["hits"] for row in rows), sum(row["of"] for row in rows))
 
 
 def agreement(table: Table) -> str:
