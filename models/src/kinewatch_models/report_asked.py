@@ -69,9 +69,9 @@ def render(asked: Iterable[tuple[list[Table], Known]]) -> str:
         [
             "## Asked for, and reached",
             "",
-            "int8 throughout, where nothing else is said. What was asked for, and what is known of a missed row, stands "
-            "in `NAME.asked.json`; figures and verdicts are taken from the other result files. A verdict is about the "
-            "figure itself, not its interval.",
+            "int8 throughout, where nothing else is said. What was asked for, and what is known of a missed row, "
+            "stands in `NAME.asked.json`; figures and verdicts are taken from the other result files. A verdict is "
+            "about the figure itself, not its interval.",
             "",
             "| package | asked for | limit | reached | |",
             "|---|---|---|---|---|",
