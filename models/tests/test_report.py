@@ -111,7 +111,9 @@ def test_a_fall_that_fires_without_its_motion_is_among_the_limits_of_the_card() 
 
 
 def asked(tmp_path: Path, rows: list[dict[str, Any]]) -> str:
-    (tmp_path / "falls.asked.json").write_text(json.dumps({"name": "falls", "rows": rows}))
+    (tmp_path / "falls.asked.json").write_text(
+        json.dumps({"name": "falls", "rows": rows, "missed": {"dark": "too dark", "few": "too few"}})
+    )
     for kind in ("leave-out", "bench"):
         (tmp_path / f"falls.{kind}.json").write_bytes((FALLS.parent / f"results/falls.{kind}.json").read_bytes())
     return report.render([FALLS], tmp_path, report.further(tmp_path))
@@ -149,9 +151,9 @@ def test_what_was_asked_for_stands_at_the_head_with_what_was_reached(tmp_path: P
 
 def test_what_is_known_of_a_missed_row_is_told_once_and_of_a_reached_one_not(tmp_path: Path) -> None:
     rows = [
-        {"asked": "a", "figure": "up-fall found", "at_least": 1, "missed": "too dark"},
-        {"asked": "b", "figure": "up-fall found", "at_least": 2, "missed": "too few"},
-        {"asked": "c", "figure": "up-fall found", "at_least": 3, "missed": "too few"},
+        {"asked": "a", "figure": "up-fall found", "at_least": 1, "missed": "dark"},
+        {"asked": "b", "figure": "up-fall found", "at_least": 2, "missed": "few"},
+        {"asked": "c", "figure": "up-fall found", "at_least": 3, "missed": "few"},
     ]
     head = asked(tmp_path, rows).partition("## falls")[0]
     assert head.count("- *falls*: too few") == 1

@@ -94,11 +94,12 @@ impl Counts {
             let read = |r: &rusqlite::Row<'_>| Ok((r.get::<_, i64>(0)? as u64, Stamp::read(r, 1)?));
             self.oldest = tx.prepare_cached(&sql)?.query_row([from as i64], read).optional()?;
         }
-        let count = |sql| tx.prepare_cached(sql)?.query_row([], |r| r.get::<_, i64>(0)).map(|n| n as u64);
-        self.parked = count("SELECT COUNT(*) FROM outbox WHERE parked_code IS NOT NULL")?;
-        self.gaps = count("SELECT COUNT(*) FROM gap WHERE parked_code IS NULL")?;
-        let first: Option<i64> = tx.prepare_cached("SELECT MIN(first) FROM gap")?.query_row([], |r| r.get(0))?;
-        self.unstated = first.map(|first| first as u64);
+        let parked = "SELECT COUNT(*) FROM outbox WHERE parked_code IS NOT NULL";
+        self.parked = tx.prepare_cached(parked)?.query_row([], |r| r.get::<_, i64>(0)).map(|n| n as u64)?;
+        let gaps = "SELECT COUNT(*) FILTER (WHERE parked_code IS NULL), MIN(first) FROM gap";
+        (self.gaps, self.unstated) = tx.prepare_cached(gaps)?.query_row([], |r| {
+            Ok((r.get::<_, i64>(0)? as u64, r.get::<_, Option<i64>>(1)?.map(|first| first as u64)))
+        })?;
         Ok(())
     }
 

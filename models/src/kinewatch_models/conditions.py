@@ -64,22 +64,21 @@ def of_left_out(
 
     A data set left out whole is another question than its groups in turn, so it is taken only by its name.
     """
-    left_out = [fold["left_out"] for fold in table["folds"]]
-    if missing := set(names) - set(left_out):
-        raise NoFoldsError(f"{run}: {', '.join(sorted(missing))} was not left out, but {', '.join(left_out)}")
+    folds = {fold["left_out"]: fold for fold in table["folds"]}
+    if missing := set(names) - set(folds):
+        raise NoFoldsError(f"{run}: {', '.join(sorted(missing))} was not left out, but {', '.join(folds)}")
+    wanted = names or [name for name in folds if "/" in name]
+    if not wanted:
+        raise NoFoldsError(f"{run}: no group was left out (DATASET/GROUP), so there is nothing to look at")
     judged = []
-    for fold in table["folds"]:
-        if fold["left_out"] not in names if names else "/" not in fold["left_out"]:
-            continue
-        one = leave_out.fold(clips, fold["left_out"])
+    for name in wanted:
+        one, fold = leave_out.fold(clips, name), folds[name]
         graph, chosen = Graph(run / one.folder / f"{recipe.name}.int8.onnx"), fold["calibration"]
         for scored in scoring.score(one.measured, graph, recipe, cache):
             tally = Tally()
             events = scoring.events(scored, recipe, chosen["labels"], chosen["temperature"])
             tally.add(scored.clip, action_span(scored.clip, recipe.sequences[0].parts), events, scored.seconds)
             judged.append(Judged(scored.clip, bool(tally.found if scored.clip.is_action else not tally.false)))
-    if not judged:
-        raise NoFoldsError(f"{run}: no group was left out (DATASET/GROUP), so there is nothing to look at")
     return judged
 
 

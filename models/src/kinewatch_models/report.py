@@ -141,7 +141,7 @@ def _asked(packages: list[Path], found: dict[Kind, Tables]) -> str:
         results = _read(folder.with_name(f"{folder.name}.results.json"))
         name = results["name"]
         tables = {kind.value: _of(found[kind], name) for kind in Kind}
-        rows = [row for one in tables[Kind.ASKED.value].values() for row in one["rows"]]
+        rows = [row for one in tables[Kind.ASKED.value].values() for row in report_asked.rows(one)]
         unknown = [row["figure"] for row in rows if row.get("figure", "") not in ("", *report_asked.FIGURES)]
         if unknown:
             raise ReportError(f"{name}.{Kind.ASKED.value}.json asks for a figure that is not known: {unknown[0]}")

@@ -56,6 +56,12 @@ class Figure:
 Taken = Callable[[Known], Figure | None]
 
 
+def rows(table: Table) -> list[Table]:
+    """The rows of `NAME.asked.json`, each with what is known should it be missed: that is told once for several."""
+    known = table.get("missed", {})
+    return [{**row, "missed": known[row["missed"]]} if "missed" in row else row for row in table["rows"]]
+
+
 def render(asked: Iterable[tuple[list[Table], Known]]) -> str:
     """The table, and what is known of each row that is missed; empty where nothing was asked."""
     judged = [(row, known.name, *_judged(row, known)) for rows, known in asked for row in rows]

@@ -14,6 +14,7 @@ from kinewatch_models.measure import share, together
 
 Table = dict[str, Any]
 PLAYED = ("reversed", "frozen")
+COLUMNS = (*FOUND, *PLAYED)
 SHARES = ("found", "found_where_shown", "daily_fired")
 SEED = re.compile(r"-seed-\d+$")
 
@@ -78,7 +79,7 @@ def left_out(runs: dict[str, Table]) -> str:
         "Each row: trained without what is named (a data set, or DATASET/GROUP), thresholds from val, measured on what "
         "was left out. A group is that of clips: a person whose daily clips have groups of their own may still train.",
         "",
-        f"| run | left out | graph | event | {' | '.join(FOUND)} | {' | '.join(PLAYED)} |",
+        f"| run | left out | graph | event | {' | '.join(COLUMNS)} |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, table in runs.items():
@@ -92,28 +93,35 @@ def left_out(runs: dict[str, Table]) -> str:
         lines += [_left_out_row(name, *row) for row in rows]
         kinds = [("/" in what, *rest) for what, *rest in rows]
         for key in dict.fromkeys((groups, precision, event) for groups, precision, event, _ in kinds):
-            lines.append(_summed(name, key, [table for *kind, table in kinds if tuple(kind) == key]))
+            same = [table for *kind, table in kinds if tuple(kind) == key]
+            lines += [_summed(name, key, same)] if len(same) > 1 else []
     return "\n".join(lines)
 
 
 def _left_out_row(name: str, what: str, precision: str, event: str, table: Table) -> str:
-    row = table[event]
-    cells = [name, what, precision, event, *found_cells(row)]
-    cells += [share_text(table["changed"][kind]) for kind in PLAYED]
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join([name, what, precision, event, *cells(event, table)])} |"
+
+
+def cells(event: str, table: Table) -> list[str]:
+    """The cells of `COLUMNS`: what of an event was found, and what fires when its clips are played otherwise."""
+    return [*found_cells(table[event]), *(share_text(table["changed"][kind]) for kind in PLAYED)]
 
 
 def _summed(name: str, key: tuple[bool, str, str], tables: list[Table]) -> str:
     groups, precision, event = key
-    whole: Table = {
+    what = "**all groups above**" if groups else "**all data sets above**"
+    return _left_out_row(name, what, precision, event, summed(event, tables))
+
+
+def summed(event: str, tables: list[Table]) -> Table:
+    """What `cells` needs, of several sets together."""
+    return {
         event: {
             **{key: together(table[event][key] for table in tables) for key in SHARES},
             "false_events": sum(table[event]["false_events"] for table in tables),
         },
         "changed": {kind: together(table["changed"][kind] for table in tables) for kind in PLAYED},
     }
-    what = "**all groups above**" if groups else "**all data sets above**"
-    return _left_out_row(name, what, precision, event, whole)
 
 
 def conditions(runs: dict[str, Table]) -> str:

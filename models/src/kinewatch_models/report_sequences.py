@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kinewatch_models import card, report_actions
+from kinewatch_models import card, report_actions, report_folds
 from kinewatch_models.card import share_text
-from kinewatch_models.measure import together
 
 Table = dict[str, Any]
 OTHERS = (
     "Nets trained otherwise, on the same clips: event `{}`, int8, all test sets together; one seed each. An earlier "
     "version was also calibrated and measured by the code of then."
 )
-COUNTED = ("found", "found_where_shown", "daily_fired")
 
 
 def render(results: Table, beside: dict[str, Table], agreement: Table | None, pictures: Path, name: str) -> str:
@@ -40,13 +38,11 @@ def render(results: Table, beside: dict[str, Table], agreement: Table | None, pi
 
 def _others(event: str, nets: dict[str, Table]) -> str:
     """A row for each net, over all test sets: what leaving a part out costs, in numbers of clips."""
-    lines = [f"| net | version | {' | '.join(card.FOUND)} | falls reversed that fire | frozen |", "|---" * 8 + "|"]
+    lines = [f"| net | version | {' | '.join(report_folds.COLUMNS)} |", "|---" * (2 + len(report_folds.COLUMNS)) + "|"]
     for title, results in nets.items():
         tests = [table["int8"] for name, table in results["sets"].items() if name.endswith("test")]
-        row = {key: together(one[event][key] for one in tests) for key in tests[0][event] if key in COUNTED}
-        row["false_events"] = sum(one[event]["false_events"] for one in tests)
-        changed = [share_text(together(one["changed"][kind] for one in tests)) for kind in ("reversed", "frozen")]
-        lines.append(f"| {title} | {results['version']} | {' | '.join([*card.found_cells(row), *changed])} |")
+        cells = report_folds.cells(event, report_folds.summed(event, tests))
+        lines.append(f"| {title} | {results['version']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
