@@ -38,6 +38,7 @@ def test_thirds_by_motion_hold_each_clip_once(tmp_path: Path) -> None:
     assert (dark["actions"]["hits"], light["actions"]["hits"]) == (2, 1)
     assert "frames a second of the file" not in table["conditions"]
     assert "camera" not in table["conditions"]
+    assert conditions.AT_BEST not in table["conditions"]
 
 
 def test_cameras_under_the_ceiling_are_told_from_those_on_walls(tmp_path: Path) -> None:
@@ -47,6 +48,9 @@ def test_cameras_under_the_ceiling_are_told_from_those_on_walls(tmp_path: Path) 
     ceiling, wall = conditions.measure(judged, recipe, tmp_path)["conditions"]["camera"]
     assert (ceiling["part"], ceiling["actions"]["hits"]) == ("ceiling", 1)
     assert (wall["part"], wall["actions"]["hits"]) == ("wall", 0)
+    best = [replace(one, right_at_best=not one.right) for one in judged]
+    ceiling, wall = conditions.measure(best, recipe, tmp_path)["conditions"][conditions.AT_BEST]
+    assert (ceiling["actions"]["hits"], wall["actions"]["hits"]) == (0, 1)
 
 
 def test_clips_of_equal_value_stay_together(tmp_path: Path) -> None:

@@ -129,6 +129,19 @@ def test_what_is_hardly_shown_is_not_missed() -> None:
         calibrate.choose([scored(4.6), scored(None)], [], tiny.recipe())
 
 
+def test_most_found_is_held_down_by_daily_clips_alone() -> None:
+    weak = replace(scored(2.0), logits=scored(2.0).logits / 4)
+    daily = replace(weak, clip=scored(None).clip)
+
+    def found(rows: list[Scored]) -> list[bool]:
+        best = calibrate.most_found(rows, tiny.recipe())
+        return [bool(scoring.events(one, tiny.recipe(), best, 1.0)) for one in rows]
+
+    assert found([scored(1.0), weak]) == [True, True]
+    assert found([scored(1.0), weak, daily]) == [True, False, False]
+    assert sum(found([scored(1.0), weak, daily, *[scored(None)] * 19])) == 3, "one of twenty is allowed to fire"
+
+
 def test_calibration_without_actions_is_refused() -> None:
     with pytest.raises(calibrate.CalibrationError):
         calibrate.choose([scored(None)], [], tiny.recipe())

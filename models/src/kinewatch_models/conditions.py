@@ -14,18 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from kinewatch_models import crossval, leave_out, sampling, scoring
+from kinewatch_models import calibrate, crossval, leave_out, sampling, scoring
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.decode import Doubles
 from kinewatch_models.error import ToolError
 from kinewatch_models.measure import Tally, action_span, share
 from kinewatch_models.recipe import Recipe
+from kinewatch_models.scoring import Scored
 from kinewatch_models.stream import Graph
 
 PARTS = 3
 MOVED_LEVELS = 12
 """So many grey levels between two frames are motion, not noise."""
 PEAK = 0.95
+AT_BEST = "camera; thresholds chosen on these very clips"
 
 Table = dict[str, Any]
 Condition = Callable[[Clip, Recipe, Path], float | str | None]
@@ -37,6 +39,8 @@ class Judged:
 
     clip: Clip
     right: bool
+    right_at_best: bool | None = None
+    """With thresholds chosen on the very clips (`calibrate.most_found`)."""
 
 
 class NoFoldsError(ToolError):
@@ -72,28 +76,43 @@ def of_left_out(
         raise NoFoldsError(f"{run}: no group was left out (DATASET/GROUP), so there is nothing to look at")
     judged = []
     for name in wanted:
-        one, fold = leave_out.fold(clips, name), folds[name]
-        graph, chosen = Graph(run / one.folder / f"{recipe.name}.int8.onnx"), fold["calibration"]
-        for scored in scoring.score(one.measured, graph, recipe, cache):
-            tally = Tally()
-            events = scoring.events(scored, recipe, chosen["labels"], chosen["temperature"])
-            tally.add(scored.clip, action_span(scored.clip, recipe.sequences[0].parts), events, scored.seconds)
-            judged.append(Judged(scored.clip, bool(tally.found if scored.clip.is_action else not tally.false)))
+        one, settings = leave_out.fold(clips, name), folds[name]["calibration"]["labels"]
+        graph = Graph(run / one.folder / f"{recipe.name}.int8.onnx")
+        streams = scoring.score(one.measured, graph, recipe, cache)
+        best = calibrate.most_found(streams, recipe)
+        judged += [
+            Judged(scored.clip, _right(scored, recipe, settings), _right(scored, recipe, best)) for scored in streams
+        ]
     return judged
+
+
+def _right(scored: Scored, recipe: Recipe, settings: dict[str, calibrate.Settings]) -> bool:
+    tally = Tally()
+    events = scoring.events(scored, recipe, settings, 1.0)
+    tally.add(scored.clip, action_span(scored.clip, recipe.sequences[0].parts), events, scored.seconds)
+    return bool(tally.found if scored.clip.is_action else not tally.false)
 
 
 def measure(judged: list[Judged], recipe: Recipe, cache: Path) -> Table:
     """For each condition, its values or thirds, and who is right there: clips of actions, and of none."""
     table: Table = {"clips": len(judged), "conditions": {}}
     for name, condition in CONDITIONS.items():
-        values = [condition(one.clip, recipe, cache) for one in judged]
-        known = [(one, value) for one, value in zip(judged, values, strict=True) if value is not None]
-        if len({_told(value) for _, value in known}) > 1:
-            table["conditions"][name] = [{"part": part, **_right(members)} for part, members in _parts(known)]
+        table["conditions"] |= _rows(name, condition, judged, recipe, cache)
+    best = [Judged(one.clip, one.right_at_best) for one in judged if one.right_at_best is not None]
+    table["conditions"] |= _rows(AT_BEST, _view, best, recipe, cache)
     return table
 
 
-def _right(members: list[Judged]) -> Table:
+def _rows(name: str, condition: Condition, judged: list[Judged], recipe: Recipe, cache: Path) -> Table:
+    """The parts of one condition; nothing where all clips are alike."""
+    values = [condition(one.clip, recipe, cache) for one in judged]
+    known = [(one, value) for one, value in zip(judged, values, strict=True) if value is not None]
+    if len({_told(value) for _, value in known}) < 2:
+        return {}
+    return {name: [{"part": part, **_counted(members)} for part, members in _parts(known)]}
+
+
+def _counted(members: list[Judged]) -> Table:
     actions = [one.right for one in members if one.clip.is_action]
     rest = [one.right for one in members if not one.clip.is_action]
     return {"actions": share(sum(actions), len(actions)), "rest": share(sum(rest), len(rest))}
