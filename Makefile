@@ -38,8 +38,8 @@ demo: app ## Watch two cameras over real RTSP, print events and a table (VIDEO=m
 demo-ota: app test-deps ## Models over the air: publish, take over, a bad release, back by itself, halt; every event judged
 	. .ci/ort $(VENV); PYTHON=$(VENV)/bin/python CHECK=$(CHECK) tests/demo-ota.sh $(BUILD)
 
-run: app ## Run the daemon with config/kinewatch.toml (CONFIG=… for another)
-	$(BUILD)/release/kinewatch run --config $(or $(CONFIG),config/kinewatch.toml)
+run: app ## Run the daemon with kinewatch.toml (CONFIG=… for another)
+	$(BUILD)/release/kinewatch run --config $(or $(CONFIG),kinewatch.toml)
 
 test-deps: ## Install what the tests need: system packages and a Python environment without PyTorch
 	@.ci/apt build run test
@@ -112,7 +112,7 @@ bench: build ## Measure speed and memory; prints a table of ratios (PEER=DIR: ag
 	. .ci/ort $(VENV); $(VENV)/bin/python -m kinewatch_models.bench $(BUILD)/release/kinewatch $(if $(PEER),--peer "$(PEER)")
 	$(BUILD)/release/kinewatch model bench models/falls --ort-library $$(. .ci/ort $(VENV); echo $$ORT_DYLIB_PATH)
 
-kills: test-deps build ## Kill an update at each of its points, as often as is promised (1,250 times; half an hour); writes the table
+kills: test-deps build ## Kill an update at each of its points, as often as is promised (1,350 times; half an hour); writes the table
 	KINEWATCH_OTA_ROUNDS=50 KINEWATCH_BLESS=1 $(CARGO) test --release --workspace $(FEATURES) --test ota_kills -- --nocapture
 
 mutations: test-deps build ## Prove 10,000 mutated graphs as releases are (an hour); writes the table

@@ -129,7 +129,8 @@ fn floors(folder: &Path) -> [i64; 5] {
 /// After the commit of each state, and after what it asks for was done and before that is committed; and whenever it happens.
 #[test]
 fn killed_anywhere_a_good_model_is_back_and_the_release_is_installed_in_the_end() {
-    let rounds: usize = std::env::var("KINEWATCH_OTA_ROUNDS").ok().map_or(1, |rounds| rounds.parse().unwrap());
+    let asked = std::env::var("KINEWATCH_OTA_ROUNDS").ok();
+    let rounds: usize = asked.as_ref().map_or(1, |rounds| rounds.parse().unwrap());
     let good = ["reserving", "downloading", "unpacking", "proving", "shadowing", "swapping", "probation", "settling"];
     let states = good.iter().chain(&[ROLLING_BACK]);
     let mut places: Vec<String> = states.flat_map(|state| [(*state).to_owned(), format!("{state} done")]).collect();
@@ -165,7 +166,8 @@ fn killed_anywhere_a_good_model_is_back_and_the_release_is_installed_in_the_end(
     println!("{table}");
 
     let path = root().join("agent/design/kills.md");
-    if std::env::var_os("KINEWATCH_BLESS").is_some() {
+    // Not for what stands in for it in `make test`.
+    if asked.is_some() && std::env::var_os("KINEWATCH_BLESS").is_some() {
         std::fs::write(&path, format!("{HEAD}{table}")).unwrap();
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();

@@ -37,7 +37,7 @@ use crate::web::{self, Web};
 use crate::{board, builds};
 use crate::{broker, camera_states, clock, control, inference, systemd, updates};
 
-// Deadlines of a stop; with that of the cameras their sum is below 5 s.
+// Deadlines of a stop; with that of the cameras their sum is about 5 s.
 const INFERENCE_STOP: Duration = Duration::from_millis(1000);
 const DRAIN: Duration = Duration::from_millis(1000);
 const FAREWELL: Duration = Duration::from_millis(700);
