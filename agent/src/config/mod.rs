@@ -138,9 +138,10 @@ pub fn state_dir(path: &Path, environment: &Environment) -> Result<PathBuf, Vec<
     }
 }
 
-/// Paths of a configuration are relative to its directory.
+/// Paths of a configuration are relative to its directory. Absolute, for the parents of a relative path end where it begins.
 fn base_of(path: &Path) -> PathBuf {
-    path.parent().unwrap_or(Path::new("")).to_owned()
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    whole.parent().unwrap_or(Path::new("/")).to_owned()
 }
 
 fn state_dir_of(device: &file::Device, base: &Path, environment: &Environment) -> PathBuf {

@@ -238,6 +238,15 @@ fn secrets_are_read_and_never_shown() {
     assert!(!format!("{report:?}").contains("hunter2"));
 }
 
+/// A file named without a folder lies in the current one: whether `state` beside it can be made is asked there, not at the root.
+#[test]
+fn paths_are_relative_to_the_folder_of_the_file() {
+    let here = std::env::current_dir().unwrap();
+    assert_eq!(base_of(Path::new("kinewatch.toml")), here);
+    assert_eq!(base_of(Path::new("site/kinewatch.toml")), here.join("site"));
+    assert_eq!(base_of(Path::new("/etc/kinewatch/kinewatch.toml")), Path::new("/etc/kinewatch"));
+}
+
 /// The schema in the repository is the one of the types. `KINEWATCH_BLESS=1` writes it anew.
 #[test]
 fn the_committed_schema_is_current() {
