@@ -7,6 +7,7 @@ catalogue is refused, by name. A recipe may admit single groups shared by train 
 from __future__ import annotations
 
 import csv
+import fnmatch
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -88,6 +89,11 @@ def read(folders: Sequence[Path], recipe: Recipe) -> list[Clip]:
         raise CatalogueError(f"no clip of {missing[0]}: give its folder too")
     check_groups(clips, recipe.shared_groups)
     return clips
+
+
+def looks_down(clip: Clip, recipe: Recipe) -> bool:
+    """Whether a clip was filmed from a ceiling, as the pattern `overhead` of its source says."""
+    return any(one.dataset == clip.dataset and fnmatch.fnmatch(clip.path, one.overhead) for one in recipe.sources)
 
 
 def check_groups(clips: Iterable[Clip], shared: Iterable[str] = ()) -> None:

@@ -5,7 +5,6 @@ For folds alone (`crossval`, `leave-out`), where each clip was judged by a net t
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from kinewatch_models import calibrate, crossval, leave_out, sampling, scoring
+from kinewatch_models import calibrate, catalogue, crossval, leave_out, sampling, scoring
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.decode import Doubles
 from kinewatch_models.error import ToolError
@@ -143,10 +142,9 @@ def _told(value: float | str) -> str:
 
 
 def _view(clip: Clip, recipe: Recipe, _: Path) -> str | None:
-    patterns = [source.overhead for source in recipe.sources if source.dataset == clip.dataset and source.overhead]
-    if not patterns:
+    if not any(source.dataset == clip.dataset and source.overhead for source in recipe.sources):
         return None
-    return "ceiling" if any(fnmatch.fnmatch(clip.path, pattern) for pattern in patterns) else "wall"
+    return "ceiling" if catalogue.looks_down(clip, recipe) else "wall"
 
 
 def _rest_shown(clip: Clip, recipe: Recipe, cache: Path) -> float | None:

@@ -35,7 +35,8 @@ class Source:
     `note` goes into the model card: what its figures can and cannot show. A class ``a|b`` may be either. With
     `whole_clips`, a clip shows its label from its first frame to its last; `spans` annotates single clips here, as
     ``{PATH: {label: [begin, end]}}``; `weight` scales how many windows of a clip an epoch draws. Clips whose path fits
-    the pattern `overhead` look down from a ceiling, where no direction is up: training turns them by any angle.
+    the pattern `overhead` look down from a ceiling, where no direction is up: training turns them by any angle, and
+    draws `overhead_weight` times as many windows of them.
     """
 
     dataset: str
@@ -48,6 +49,7 @@ class Source:
     spans: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     weight: float = 1.0
     overhead: str = ""
+    overhead_weight: float = 1.0
 
 
 @dataclass(frozen=True)

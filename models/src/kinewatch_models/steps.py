@@ -118,7 +118,7 @@ def claim(work: Work) -> None:
     What a recipe only says (licence, limits, notes) or sets after training (decoders) may change.
     """
     spec = work.spec
-    sources = [(one.dataset, one.classes, one.weight, one.overhead) for one in spec.sources]
+    sources = [(one.dataset, one.classes, one.weight, one.overhead, one.overhead_weight) for one in spec.sources]
     taught = [replace(clip, root=Path()) for clip in work.clips]
     decides = (spec.labels, spec.background, spec.rate_hz, spec.input, spec.net, spec.train, sources, taught)
     made_with = {"made_with": hashlib.sha256(repr(decides).encode()).hexdigest()}

@@ -54,6 +54,22 @@ def test_weight_scales_the_windows_of_a_set(tmp_path: Path) -> None:
     assert windows.epoch([clip], none, tmp_path, np.random.default_rng(0)) == []
 
 
+def test_clips_from_the_ceiling_may_count_more(tmp_path: Path) -> None:
+    clips = [fall_clip(), Clip("fall-cam1.mp4", "drawn", "train", "P1", True, FALL)]
+    for clip in clips:
+        clip.folder(tmp_path).mkdir(parents=True)
+        prepare.save(clip.folder(tmp_path) / "times.npy", np.arange(180) / 30)
+    recipe = tiny.recipe()
+    recipe = replace(recipe, sources=[replace(recipe.sources[0], overhead="*-cam1.mp4", overhead_weight=3.0)])
+    drawn = [
+        window.clip
+        for seed in range(5)
+        for window in windows.epoch(clips, recipe, tmp_path, np.random.default_rng(seed))
+    ]
+    wall, ceiling = (drawn.count(clip) for clip in clips)
+    assert ceiling == pytest.approx(3 * wall, rel=0.1)
+
+
 def test_epoch_holds_reversed_and_frozen_background(tmp_path: Path) -> None:
     clips = [fall_clip(), Clip("daily.mp4", "drawn", "train", "P2", False, ())]
     for clip in clips:

@@ -6,7 +6,6 @@ Windows around a sequence of labels are here; reversed and frozen ones are backg
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,12 +33,14 @@ def epoch(clips: list[Clip], recipe: Recipe, cache: Path, rng: np.random.Generat
     if not recipe.sequences:
         return action_windows.epoch(clips, recipe, cache, rng)
     counts = {name: sum(clip.dataset == name for clip in clips) for name in {clip.dataset for clip in clips}}
-    weights = {source.dataset: source.weight for source in recipe.sources}
+    sources = {source.dataset: source for source in recipe.sources}
     found: list[Window] = []
     for clip in clips:
         times = np.load(clip.folder(cache) / "times.npy")
         factor = SMALL_SET_FACTOR if counts[clip.dataset] < SMALL_SET_CLIPS else 1.0
-        found += _of_clip(clip, times, recipe, factor * weights[clip.dataset], rng)
+        if catalogue.looks_down(clip, recipe):
+            factor *= sources[clip.dataset].overhead_weight
+        found += _of_clip(clip, times, recipe, factor * sources[clip.dataset].weight, rng)
     order = rng.permutation(len(found))
     return [found[index] for index in order]
 
@@ -114,8 +115,7 @@ def _view(item: Window, clips: list[Clip], recipe: Recipe, cache: Path, rng: np.
     spec, made = recipe.input, recipe.train
     frames, _ = item.clip.frames(cache, made.cache_size)
     rendered = item.clip.dataset == catalogue.SIMULATED
-    patterns = [source.overhead for source in recipe.sources if source.dataset == item.clip.dataset]
-    overhead = any(fnmatch.fnmatch(item.clip.path, pattern) for pattern in patterns)
+    overhead = catalogue.looks_down(item.clip, recipe)
     seen = frames[item.indices]
     if made.elsewhere and rng.random() < made.elsewhere:
         pair = (item.clip, backgrounds.any_clip(clips, rng))
