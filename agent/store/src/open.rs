@@ -110,10 +110,10 @@ impl Store {
         let (mut connection, fresh) = match connect(&path) {
             Err(StoreError::Corrupt { reason, .. }) => {
                 opened.salvaged = salvage(&path);
-                let aside = replace(&path)?;
+                let aside = set_aside(&path)?;
                 tracing::error!(path = %path.display(), aside = %aside.display(), reason, "database damaged: set aside, a new one begun");
                 opened.set_aside = Some(aside);
-                (connect(&path)?.0, true)
+                connect(&path)?
             }
             other => other?,
         };
@@ -312,27 +312,6 @@ pub(crate) fn asides(path: &Path) -> impl Iterator<Item = PathBuf> {
     (1..=10_000)
         .map(move |n| PathBuf::from(format!("{}.corrupt-{n}", path.display())))
         .take_while(|aside| aside.exists())
-}
-
-/// Put a new database in the place of the damaged one, which is set aside. The new one is written first: where that
-/// cannot be (on a full disk), what can still be read of the damaged one is read again at the next attempt.
-fn replace(path: &Path) -> Result<PathBuf, StoreError> {
-    let new = PathBuf::from(format!("{}.new", path.display()));
-    for suffix in ["", "-wal", "-shm"] {
-        let left = PathBuf::from(format!("{}{suffix}", new.display()));
-        match std::fs::remove_file(&left) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(StoreError::io(&left, "removing what is left of an earlier attempt", e));
-            }
-            _ => {}
-        }
-    }
-    let (connection, _) = connect(&new)?;
-    connection.close().map_err(|(_, e)| StoreError::sqlite(&new, "closing", e))?;
-    let aside = set_aside(path)?;
-    std::fs::rename(&new, path).map_err(|e| StoreError::io(path, "putting the new database in place", e))?;
-    sync_directory(path);
-    Ok(aside)
 }
 
 /// Move the database and its log away under the first free number.
