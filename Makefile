@@ -38,7 +38,7 @@ demo: app ## Watch two cameras over real RTSP, print events and a table (VIDEO=m
 demo-ota: app test-deps ## Models over the air: publish, take over, a bad release, back by itself, halt; every event judged
 	. .ci/ort $(VENV); PYTHON=$(VENV)/bin/python CHECK=$(CHECK) tests/demo-ota.sh $(BUILD)
 
-run: app ## Run the daemon with kinewatch.toml (CONFIG=… for another)
+run: app ## Run the daemon with your kinewatch.toml, as in the README (CONFIG=… for another)
 	$(BUILD)/release/kinewatch run --config $(or $(CONFIG),kinewatch.toml)
 
 test-deps: ## Install what the tests need: system packages and a Python environment without PyTorch

@@ -114,6 +114,14 @@ def test_a_longest_duration_that_is_none_is_refused(tmp_path: Path) -> None:
             recipe.load(tmp_path / "bad.toml")
 
 
+def test_a_weight_of_ceilings_that_nothing_would_take_is_refused(tmp_path: Path) -> None:
+    falls = (RECIPES / "falls.toml").read_text()
+    for source in ("overhead_weight = 2.0\n", 'overhead = "*"\noverhead_weight = -1.0\n'):
+        (tmp_path / "bad.toml").write_text(falls.replace('dataset = "up-fall"\n', f'dataset = "up-fall"\n{source}'))
+        with pytest.raises(RecipeError, match="overhead_weight of up-fall"):
+            recipe.load(tmp_path / "bad.toml")
+
+
 def test_a_warm_up_beyond_the_run_is_refused(tmp_path: Path) -> None:
     text = (RECIPES / "compare" / "interactions.toml").read_text()
     assert "warm_up = 0.3" in text

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tiny
-from kinewatch_models import leave_out, prepare, steps
+from kinewatch_models import calibrate, conditions, leave_out, prepare, steps
 from kinewatch_models.agent import Event
 from kinewatch_models.catalogue import Clip, Span
 
@@ -50,13 +50,36 @@ def test_a_fold_without_actions_is_refused(left_out: str, said: str) -> None:
         leave_out.fold(CLIPS, left_out)
 
 
-def test_a_fold_is_measured_on_what_it_did_not_train_on(tmp_path: Path) -> None:
-    cache, graph = tmp_path / "cache", tmp_path / "tiny.onnx"
-    tiny.write_graph(graph)
+def decoded(cache: Path) -> Path:
     for one in CLIPS:
         one.folder(cache).mkdir(parents=True)
         prepare.save(one.folder(cache) / "times.npy", np.arange(90) / 30)
         prepare.save(one.folder(cache) / f"{tiny.SIZE}.npy", np.zeros((90, tiny.SIZE, tiny.SIZE, 3), np.uint8))
+    return cache
+
+
+def test_the_best_thresholds_are_asked_only_where_daily_clips_hold_them_down(tmp_path: Path) -> None:
+    recipe, cache = tiny.recipe(), decoded(tmp_path / "cache")
+    settings = {one.label: calibrate.decoder_settings(one, 0.5, 0.1) for one in recipe.decoders}
+    names = ["drawn/P2", "other"]
+    table = {"folds": [{"left_out": one, "calibration": {"temperature": 1.0, "labels": settings}} for one in names]}
+    for name in names:
+        run = tmp_path / leave_out.fold(CLIPS, name).folder
+        run.mkdir()
+        tiny.write_graph(run / f"{recipe.name}.int8.onnx")
+    judged = conditions.of_left_out(table, tmp_path, CLIPS, recipe, cache, names)
+    assert [(one.clip.path, one.right_at_best is None) for one in judged] == [
+        ("b.mp4", True),
+        ("c.mp4", True),
+        ("f.mp4", False),
+        ("g.mp4", False),
+    ]
+    assert judged[3].right_at_best, "nothing moves in it"
+
+
+def test_a_fold_is_measured_on_what_it_did_not_train_on(tmp_path: Path) -> None:
+    cache, graph = decoded(tmp_path / "cache"), tmp_path / "tiny.onnx"
+    tiny.write_graph(graph)
     trained: list[str] = []
 
     def graphs(train: list[Clip], _: Path) -> dict[str, Path]:

@@ -238,7 +238,6 @@ fn secrets_are_read_and_never_shown() {
     assert!(!format!("{report:?}").contains("hunter2"));
 }
 
-/// A file named without a folder lies in the current one: whether `state` beside it can be made is asked there, not at the root.
 #[test]
 fn paths_are_relative_to_the_folder_of_the_file() {
     let here = std::env::current_dir().unwrap();

@@ -199,6 +199,8 @@ impl Disk {
         let opened = self.open_store();
         self.retry_at = Instant::now() + if opened.is_ok() { Duration::ZERO } else { RETRY.max(10 * began.elapsed()) };
         let mut store = opened?;
+        // First: what it could read of a damaged one is in memory alone.
+        self.take_note_of(&store);
         if !self.counted {
             let session = store.next_session(self.session)?;
             // Nobody was told another number yet, or this one is on the wire and stays.
@@ -207,7 +209,6 @@ impl Disk {
             }
             self.counted = true;
         }
-        self.take_note_of(&store);
         // At once, or a crash would leave them without an end.
         store.adopt(&self.salvaged)?;
         self.salvaged.clear();

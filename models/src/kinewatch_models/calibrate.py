@@ -96,18 +96,19 @@ def choose(normal: list[Scored], reversed_: list[Scored], recipe: Recipe) -> Tab
 def most_found(streams: list[Scored], recipe: Recipe) -> dict[str, Settings]:
     """Settings that find most actions of `streams` while at most `MOST_FIRED` of their daily clips fire.
 
-    Chosen on the very clips: no figure of a model, but what it could be with the best thresholds, which tells whether
-    the net is at fault or what chose them.
+    Where none keeps that, those that come nearest. Chosen on the very clips, without lags: no figure of a model, but
+    about what it could be with the best thresholds, which tells whether the net is at fault or what chose them. Without
+    daily clips nothing holds the settings down.
     """
     wanted, rows = recipe.sequences[0], _grid(recipe)
     found = _found(streams, recipe, rows)
 
-    def reached(values: tuple[Choice, ...]) -> tuple[bool, int, int]:
+    def reached(values: tuple[Choice, ...]) -> tuple[float, int, int]:
         tally = Tally()
         events = _events({part: found[part][one] for part, one in zip(wanted.parts, values, strict=True)}, wanted)
         for one, told in zip(streams, events, strict=True):
             tally.add(one.clip, action_span(one.clip, wanted.parts), told, one.seconds)
-        return tally.daily_fired <= MOST_FIRED * tally.daily, tally.found, -tally.daily_fired
+        return min(0.0, MOST_FIRED * tally.daily - tally.daily_fired), tally.found, -tally.daily_fired
 
     best = max(_candidates(wanted.parts), key=reached)
     return {part: rows[part][one] for part, one in zip(wanted.parts, best, strict=True)}

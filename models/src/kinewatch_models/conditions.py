@@ -17,9 +17,8 @@ from kinewatch_models import calibrate, catalogue, crossval, leave_out, sampling
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.decode import Doubles
 from kinewatch_models.error import ToolError
-from kinewatch_models.measure import Tally, action_span, share
+from kinewatch_models.measure import action_span, share
 from kinewatch_models.recipe import Recipe
-from kinewatch_models.scoring import Scored
 from kinewatch_models.stream import Graph
 
 PARTS = 3
@@ -39,7 +38,7 @@ class Judged:
     clip: Clip
     right: bool
     right_at_best: bool | None = None
-    """With thresholds chosen on the very clips (`calibrate.most_found`)."""
+    """With thresholds chosen on the very clips (`calibrate.most_found`); None where no daily clip holds them down."""
 
 
 class NoFoldsError(ToolError):
@@ -73,23 +72,18 @@ def of_left_out(
     wanted = names or [name for name in folds if "/" in name]
     if not wanted:
         raise NoFoldsError(f"{run}: no group was left out (DATASET/GROUP), so there is nothing to look at")
-    judged = []
+    judged: list[Judged] = []
     for name in wanted:
-        one, settings = leave_out.fold(clips, name), folds[name]["calibration"]["labels"]
+        one, chosen = leave_out.fold(clips, name), folds[name]["calibration"]
         graph = Graph(run / one.folder / f"{recipe.name}.int8.onnx")
         streams = scoring.score(one.measured, graph, recipe, cache)
-        best = calibrate.most_found(streams, recipe)
-        judged += [
-            Judged(scored.clip, _right(scored, recipe, settings), _right(scored, recipe, best)) for scored in streams
-        ]
+        right = [bool(calibrate.right([scored], chosen, recipe)) for scored in streams]
+        at_best: list[bool | None] = [None] * len(streams)
+        if not all(clip.is_action for clip in one.measured):
+            best = {**chosen, "labels": calibrate.most_found(streams, recipe)}
+            at_best = [bool(calibrate.right([scored], best, recipe)) for scored in streams]
+        judged += map(Judged, one.measured, right, at_best)
     return judged
-
-
-def _right(scored: Scored, recipe: Recipe, settings: dict[str, calibrate.Settings]) -> bool:
-    tally = Tally()
-    events = scoring.events(scored, recipe, settings, 1.0)
-    tally.add(scored.clip, action_span(scored.clip, recipe.sequences[0].parts), events, scored.seconds)
-    return bool(tally.found if scored.clip.is_action else not tally.false)
 
 
 def measure(judged: list[Judged], recipe: Recipe, cache: Path) -> Table:

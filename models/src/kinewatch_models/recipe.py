@@ -293,6 +293,11 @@ def check_choices(recipe: Recipe, path: Path) -> None:
         raise RecipeError(f"{path}: {row.name} takes boxes, and clips have none: it cannot be trained from a recipe")
     if net.architecture not in STREAMS and net.input != "rgb":
         raise RecipeError(f"{path}: net.input {net.input} is for {', '.join(STREAMS)}; {net.architecture} sees frames")
+    for source in recipe.sources:
+        if source.overhead_weight < 0 or (source.overhead_weight != 1 and not (source.overhead and recipe.sequences)):
+            raise RecipeError(
+                f"{path}: overhead_weight of {source.dataset} has to be 0 or more, and needs `overhead` and a sequence"
+            )
     if recipe.train.window % recipe.snippet:
         raise RecipeError(f"{path}: train.window must be a multiple of {recipe.snippet}, the frames of a segment")
     if net.gru_units and net.architecture != "tsm-online":
