@@ -120,7 +120,7 @@ other() { # other TITLE "SET…" EDIT…: another recipe of falls, on what is le
   left_out "falls-$1" "$work/recipes/falls-$1.toml" "${wanted[@]/#/--left-out=}"
 }
 other five-hz "${sets[*]}" "${five[@]}"
-other ceiling "urfd/P1 urfd/P2" -e 's/^overhead = .*/&\noverhead_weight = 3.0/'
+other ceiling urfd/P2 -e 's/^overhead = .*/&\noverhead_weight = 3.0/'
 short=("${five[@]}" -e '/^gru_units/d' -e 's/^window = 12/window = 8/' -e '/^loss_from/d')
 other five-hz-short "urfd/P1 urfd/P3" "${short[@]}"
 other five-hz-short-upright "urfd/P1 urfd/P3" "${short[@]}" -e '/^overhead/d'

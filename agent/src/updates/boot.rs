@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use kinewatch_core::rollout::step::{Input, Job, Policy, Settings, Step};
+use kinewatch_core::rollout::step::{Done, Input, Job, Policy, Settings, Step};
 use kinewatch_core::rollout::{Code, Fault, Machine, Record, Slot};
 use kinewatch_engine::is_of_memory;
 use kinewatch_ota::depot::{Depot, Options};
@@ -51,6 +51,8 @@ pub(super) struct Started {
     pub step: Step,
     /// What is loaded.
     pub slot: Slot,
+    /// That this process has started stands in the record.
+    pub committed: bool,
 }
 
 impl Boot {
@@ -125,14 +127,20 @@ impl Boot {
                 record.current.clone()
             }
         };
-        let step = if committed.is_ok() { step } else { Step { record, job: Job::None, ..step } };
-        Started { name: name.to_owned(), machine, step, slot }
+        let committed = committed.is_ok();
+        let step = if committed { step } else { Step { record, job: Job::None, ..step } };
+        Started { name: name.to_owned(), machine, step, slot, committed }
     }
 
     /// What serves cannot be loaded: what is next?
     fn give_up(&mut self, index: usize, fault: &Fault, updates: Option<&UpdatesPlan>) {
         let started = &mut self.models[index];
         tracing::error!(model = started.name, %fault, "what was installed cannot be loaded: {}", fault.code.explain());
+        if !started.committed {
+            // Nothing comes before `Started`; what serves by the record may be a release on trial.
+            started.slot = Slot::Factory;
+            return;
+        }
         let input = Input::Unusable { slot: started.slot.clone(), fault: fault.clone() };
         let step = started.machine.step(&started.step.record, &input, moment::now(updates));
         match self.ledger.commit(&step.record, step.note.as_ref(), None) {
@@ -196,9 +204,15 @@ pub fn to_factory(plan: &mut Plan) -> bool {
 }
 
 impl Started {
-    /// The job that loading it has done.
-    pub(super) fn done(&self) -> Option<Job> {
-        (loads(&self.step.job) == Some(&self.slot)).then(|| self.step.job.clone())
+    /// What its driver is given first: the job that loading it has done, or the start itself where that is not stored yet.
+    pub(super) fn first(&self) -> Input {
+        if !self.committed {
+            return Input::Started;
+        }
+        match (loads(&self.step.job) == Some(&self.slot)).then(|| self.step.job.clone()) {
+            Some(job) => Input::Ended { job: Box::new(job), result: Ok(Done::Plain) },
+            None => Input::Tick,
+        }
     }
 }
 

@@ -76,12 +76,8 @@ impl Driver {
         Self { desk, machine, record, told, job: None, poll: None, floors: None, wake, owed, loaded, looked, scored }
     }
 
-    /// Runs until it is told to stop. `loaded`: the job that the start of the agent has done already, if it was one.
-    pub(super) async fn run(mut self, loaded: Option<Job>) {
-        let first = match loaded {
-            Some(job) => Input::Ended { job: Box::new(job), result: Ok(Done::Plain) },
-            None => Input::Tick,
-        };
+    /// Runs until it is told to stop, from the input `first` on.
+    pub(super) async fn run(mut self, first: Input) {
         self.take(first);
         loop {
             match self.next().await {
@@ -98,7 +94,9 @@ impl Driver {
                 }
                 Event::Told(Told::Stop(done)) => {
                     self.cancel().await;
-                    self.take(Input::Stopped);
+                    if !self.owes_start() {
+                        self.take(Input::Stopped);
+                    }
                     // It may have begun what follows; nothing does any more.
                     self.cancel().await;
                     let _gone = done.send(());
@@ -144,7 +142,16 @@ impl Driver {
         }
     }
 
+    /// The start of this process is not stored yet, and nothing comes before it.
+    fn owes_start(&self) -> bool {
+        self.owed.front() == Some(&Input::Started)
+    }
+
     fn command(&mut self, input: &Input) -> Result<serde_json::Value, CommandError> {
+        if self.owes_start() {
+            self.step(&Input::Started).map_err(|fault| CommandError::new(ErrorCode::Failed, fault.to_string()))?;
+            self.owed.pop_front();
+        }
         match self.step(input) {
             Ok(None) => Ok(json!({ "model": self.record.model, "state": self.record.state() })),
             Ok(Some(fault)) => Err(CommandError::new(ErrorCode::Unavailable, ModelError::from(&fault).to_string())),

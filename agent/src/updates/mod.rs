@@ -171,9 +171,9 @@ fn drive(
     let mut drivers = Drivers::new();
     for started in boot.models {
         let (to, told) = mpsc::channel(QUEUE);
-        let done = started.done();
+        let first = started.first();
         let driver = Driver::new(Rc::clone(&desk), started.machine, started.step, told);
-        tokio::task::spawn_local(driver.run(done));
+        tokio::task::spawn_local(driver.run(first));
         drivers.insert(started.name, to);
     }
     drivers

@@ -87,6 +87,8 @@ struct World {
     passed: BTreeSet<(String, u64)>,
     quarantined: BTreeSet<(String, u64)>,
     deaths: BTreeMap<(String, u64), u32>,
+    /// The last of them, while the start after it is not on the disk: a power cut wipes out every trace of it.
+    untold: Option<Release>,
 }
 
 fn key(release: &Release) -> (String, u64) {
@@ -113,6 +115,7 @@ impl World {
             passed: BTreeSet::new(),
             quarantined: BTreeSet::new(),
             deaths: BTreeMap::new(),
+            untold: None,
         };
         world.give(&Input::Started);
         world
@@ -122,6 +125,9 @@ impl World {
     fn give(&mut self, input: &Input) {
         if !self.started && *input != Input::Started {
             self.give(&Input::Started);
+            if !self.started {
+                return; // nothing comes before it
+            }
         }
         let step = self.machine.step(&self.record, input, self.now);
         self.check(&step);
@@ -147,6 +153,8 @@ impl World {
             && health.windows >= candidate.gates.probation_windows
         {
             self.passed.insert(key(&candidate.release));
+            // Should it be tried once more (its files were damaged), that is another trial with tries of its own.
+            self.deaths.remove(&key(&candidate.release));
         }
         self.quarantined.extend(step.record.quarantine.iter().map(|q| key(&q.release)));
         if let Input::Ended { job, result } = input
@@ -158,7 +166,7 @@ impl World {
             // Only at the start, where it is loaded next.
             self.loaded = step.record.serving();
         }
-        self.started = true;
+        (self.started, self.untold) = (true, None);
         self.record = step.record;
         self.job = step.job;
         self.exposed = self.exposes();
@@ -228,6 +236,7 @@ impl World {
             let deaths = self.deaths.entry(key(&release)).or_default();
             *deaths += 1;
             assert!(*deaths <= u32::from(TRIES), "{release:?} killed the agent {deaths} times");
+            self.untold = Some(release);
         }
         (self.job, self.started) = (Job::None, false);
         self.begin();
@@ -285,6 +294,9 @@ impl World {
                 let boot = Some(self.boots.to_string());
                 self.machine = Machine::new(Settings { boot, ..settings(self.policy) });
                 self.rebooted = true;
+                if let Some(deaths) = self.untold.take().and_then(|release| self.deaths.get_mut(&key(&release))) {
+                    *deaths -= 1;
+                }
                 self.start();
             }
             Event::Stopped => {
