@@ -130,8 +130,8 @@ Prints every mistake as FILE:LINE:COLUMN: what is wrong; what to do. Exits with 
   kinewatch doctor --json | jq '.checks[] | select(.verdict == \"fail\")'
 
 One line for each finding: ok, warn, fail or skip; what is the matter; what to do. Checked are config, permissions, board,
-gstreamer, each camera, inference, accelerator, each model, broker, updates, clock, disk, database, service, web, memory, thermal and power.
-A running daemon is not disturbed: cameras are asked what they offer and play nothing; the broker gets one message on
+gstreamer, each camera, inference, accelerator, each model, broker, updates, clock, disk, database, service, web, memory, thermal
+and power. A running daemon is not disturbed: cameras are asked what they offer and play nothing; the broker gets one message on
 doctor under another client identifier; a file of 4 KiB is written into the state directory and removed.
 Permissions are those of the service's user, whoever asks.
 

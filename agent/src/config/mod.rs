@@ -140,7 +140,7 @@ pub fn state_dir(path: &Path, environment: &Environment) -> Result<PathBuf, Vec<
 
 /// Paths of a configuration are relative to its directory. Made absolute: `ancestors()` of a relative path never reaches the
 /// current folder.
-fn base_of(path: &Path) -> PathBuf {
+pub(crate) fn base_of(path: &Path) -> PathBuf {
     let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     whole.parent().unwrap_or(Path::new("/")).to_owned()
 }

@@ -207,11 +207,11 @@ impl Started {
     /// What its driver is given first: the job that loading it has done, or the start itself where that is not stored yet.
     pub(super) fn first(&self) -> Input {
         if !self.committed {
-            return Input::Started;
-        }
-        match (loads(&self.step.job) == Some(&self.slot)).then(|| self.step.job.clone()) {
-            Some(job) => Input::Ended { job: Box::new(job), result: Ok(Done::Plain) },
-            None => Input::Tick,
+            Input::Started
+        } else if loads(&self.step.job) == Some(&self.slot) {
+            Input::Ended { job: Box::new(self.step.job.clone()), result: Ok(Done::Plain) }
+        } else {
+            Input::Tick
         }
     }
 }

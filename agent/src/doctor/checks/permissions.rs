@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use kinewatch_capture::Source;
 
+use crate::config;
 use crate::config::file::File;
 use crate::doctor::identity::{Denied, Want, user_name};
 use crate::doctor::{About, Context, Finding};
@@ -122,7 +123,7 @@ fn changed_by_others(about: &About, path: &Path) -> Option<Finding> {
 /// Secret files that the daemon reads itself: those of the configuration that are no credentials.
 fn secrets(context: &Context) -> Vec<PathBuf> {
     let Some(file) = &context.config.file else { return Vec::new() };
-    let base = context.config.path.parent().unwrap_or(Path::new(""));
+    let base = config::base_of(&context.config.path);
     let named = references(file).filter(|name| !name.starts_with("credential:"));
     named.map(|name| base.join(name)).filter(|path| path.exists()).collect()
 }
