@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from pathlib import Path
+from subprocess import run
 
 import numpy as np
 import pytest
 
 import tiny
-from kinewatch_models import calibrate_actions, metrics, splice
+from kinewatch_models import calibrate, calibrate_actions, evaluate_actions, metrics, splice
 from kinewatch_models.calibrate import CalibrationError
-from kinewatch_models.catalogue import Clip
+from kinewatch_models.catalogue import Clip, Span
 from kinewatch_models.recipe import Recipe
 from kinewatch_models.scoring import Scored
 
@@ -103,7 +104,24 @@ def test_a_spliced_stream_has_its_truth_to_the_frame(tmp_path: Path) -> None:
     for n, direction in enumerate((0, 1, 0)):
         moving_shapes.write(tmp_path / f"{n}.mp4", n, [(direction, 1.0 + n)])
         made.append(replace(clip(f"{n}.mp4", "wave" if direction else "background"), root=tmp_path))
+    # Sound is not counted.
+    (tmp_path / "1.mp4").rename(tmp_path / "silent.mp4")
+    sound = ["-f", "lavfi", "-i", "sine=d=2", "-c:v", "copy", "-shortest"]
+    run(["ffmpeg", "-v", "error", "-i", str(tmp_path / "silent.mp4"), *sound, str(tmp_path / "1.mp4")], check=True)
     parts = splice.render(made, tmp_path / "out.mp4", "64x48", 30)
     assert [round(part.end - part.start, 2) for part in parts] == [1.0, 2.0, 3.0]
     video = cv2.VideoCapture(str(tmp_path / "out.mp4"))
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == round(parts[-1].end * 30)
+
+
+def test_a_clip_may_show_several_actions_or_none() -> None:
+    spans = (Span("background", 0.0, 1.0), Span("wave", 1.0, 2.0), Span("hug", 2.0, 3.0))
+    long = Clip("long.mp4", "drawn", "val", "long", True, spans)
+    assert (long.shows("background"), long.shown) == ("wave", {"background", "wave", "hug"})
+    daily = Clip("daily.mp4", "drawn", "val", "daily", False, ())
+    both = replace(recipe(), labels=["background", "wave", "hug"])
+    assert evaluate_actions.true_classes([long, daily], both) == [1, 0]
+    row = calibrate.decoder_settings(recipe().decoders[0], 0.5, 0.1)
+    for label, clip_, expected in (("wave", long, (0, 0)), ("wave", daily, (1, 0))):
+        shown = replace(stream("w", "wave", 5.0), clip=clip_)
+        assert calibrate_actions._count([shown], label, row, recipe(), 1.0) == expected

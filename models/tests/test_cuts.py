@@ -27,7 +27,7 @@ def video(root: Path, seconds: float) -> Clip:
 
 
 def by_name(clips: list[Clip]) -> dict[str, Clip]:
-    return {Path(clip.path).stem: clip for clip in clips}
+    return {Path(clip.path).name: clip for clip in clips}
 
 
 def test_lines_get_a_margin_and_what_is_between_is_background(tmp_path: Path) -> None:
@@ -87,5 +87,26 @@ def test_a_cut_that_was_killed_is_made_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("start", [3.2, 60.0])
 def test_times_beyond_the_end_of_a_video_are_told(tmp_path: Path, start: float) -> None:
     clip = replace(video(tmp_path, 3.0), spans=(Span("wave", start, start + 2),), label=None)
-    with pytest.raises(DataError, match=f"wave at {start:g} s lies after the end"):
+    with pytest.raises(DataError, match=f"wave from {start:g} to"):
         cuts.cut(clip, "digest", [SIZE], tmp_path / "cache")
+
+
+def test_an_action_beyond_what_its_piece_shows_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuts, "LONGEST_S", 2.0)
+    clip = replace(video(tmp_path, 9.0), spans=(Span("wave", 1.0, 9.5),), label=None)
+    piece = by_name(cuts.cut(clip, "digest", [SIZE], tmp_path / "cache"))["line-0"]
+    _, times = piece.frames(tmp_path / "cache", SIZE)
+    assert piece.spans is not None
+    assert piece.spans[0].end == pytest.approx(times[-1]), "windows are drawn where pictures are"
+    late = replace(clip, spans=(Span("wave", 1.0, 11.0),))
+    with pytest.raises(DataError, match=r"wave from 1 to 11 s, but the video ends at 8\.9 s"):
+        cuts.cut(late, "digest", [SIZE], tmp_path / "cache")
+
+
+def test_background_that_is_written_down_takes_no_margin_away(tmp_path: Path) -> None:
+    spans = (Span("background", 0.0, 3.0), Span("wave", 3.0, 4.0), Span("background", 4.0, 9.0))
+    clip = replace(video(tmp_path, 9.0), spans=spans, label=None)
+    wave = by_name(cuts.cut(clip, "digest", [SIZE], tmp_path / "cache"))["line-1"]
+    assert wave.spans is not None
+    assert wave.spans[0].start == pytest.approx(1.6, abs=0.07)
+    assert wave.frames(tmp_path / "cache", SIZE)[1][-1] == pytest.approx(4.2, abs=0.14)

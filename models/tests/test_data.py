@@ -12,6 +12,7 @@ import pytest
 
 import tiny
 from kinewatch_models import capture, catalogue, prepare, recipe, sampling
+from kinewatch_models.capture import CaptureError
 from kinewatch_models.catalogue import CatalogueError, Clip, Span
 from kinewatch_models.recipe import Recipe, RecipeError, Source
 
@@ -83,6 +84,50 @@ def test_source_without_clips_is_refused(tmp_path: Path) -> None:
         catalogue.read([tmp_path], tiny.recipe())
 
 
+@pytest.mark.parametrize(
+    ("paths", "words"),
+    [
+        (["/videos/a.mp4"], "does not lie in"),
+        (["../a.mp4"], "does not lie in"),
+        (["a.mp4", "./a.mp4"], "twice in"),
+    ],
+)
+def test_a_video_has_one_place_in_its_folder(tmp_path: Path, paths: list[str], words: str) -> None:
+    rows = "".join(f"{path},drawn,fall,train,P1\n" for path in paths)
+    (tmp_path / "clips.csv").write_text(f"path,dataset,label,split,group\n{rows}")
+    source = replace(tiny.recipe().sources[0], annotations=None)
+    with pytest.raises(CatalogueError, match=words):
+        catalogue.read([tmp_path], replace(tiny.recipe(), sources=[source]))
+
+
+def test_one_path_in_two_folders_is_refused(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "clips.csv").write_text("path,dataset,label,split,group\n1.mp4,drawn,fall,train,P1\n")
+    source = replace(tiny.recipe().sources[0], annotations=None)
+    with pytest.raises(CatalogueError, match=r"1\.mp4 is in .*a and in .*b"):
+        catalogue.read([tmp_path / "a", tmp_path / "b"], replace(tiny.recipe(), sources=[source]))
+
+
+def test_a_subset_that_is_no_split_is_refused(tmp_path: Path) -> None:
+    source = replace(tiny.recipe().sources[0], dataset=catalogue.SIMULATED)
+    entry = {"subset": "validation", "annotations": []}
+    (tmp_path / "annotations.json").write_text(json.dumps({"database": {"daily-1-1.mp4": entry}}))
+    with pytest.raises(CatalogueError, match="subset 'validation' is not one of train, val, test"):
+        catalogue.read([tmp_path], replace(tiny.recipe(), sources=[source]))
+
+
+def test_a_cache_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"video")
+    (tmp_path / "cache/a.mp4").mkdir(parents=True)
+    (tmp_path / "cache/a.mp4/thesis.txt").write_text("years of work")
+    one = Clip("a.mp4", "drawn", "train", "P1", True, (), root=tmp_path)
+    for cache in (tmp_path / "cache", tmp_path):
+        with pytest.raises(CaptureError, match="holds no decoded frames: give another --cache"):
+            next(prepare.fill([one], tiny.recipe(), cache))
+    assert (tmp_path / "cache/a.mp4/thesis.txt").exists()
+
+
 def test_shipped_recipes_load() -> None:
     paths = [*RECIPES.glob("*.toml"), *RECIPES.glob("compare/*.toml")]
     assert len(paths) == 6
@@ -120,6 +165,25 @@ def test_a_weight_of_ceilings_that_nothing_would_take_is_refused(tmp_path: Path)
         (tmp_path / "bad.toml").write_text(falls.replace('dataset = "up-fall"\n', f'dataset = "up-fall"\n{source}'))
         with pytest.raises(RecipeError, match="overhead_weight of up-fall"):
             recipe.load(tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "words"),
+    [
+        ("window = 24", 'window = "24"', "window = '24' is not of type int"),
+        ("rate_hz = 10.0", "rate_hz = nan", "rate_hz = nan is not above 0"),
+        ("epochs = 8", "epochs = 0", "train.epochs = 0 is not above 0"),
+        ('name = "falls"', 'name = "a/b"', "name 'a/b' is not one to 64 of"),
+        ('labels = ["background", ', 'labels = ["lying", "background", ', "a label is named twice"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused(tmp_path: Path, right: str, wrong: str, words: str) -> None:
+    falls = (RECIPES / "falls.toml").read_text()
+    assert right in falls
+    (tmp_path / "bad.toml").write_text(falls.replace(right, wrong, 1))
+    with pytest.raises(RecipeError) as told:
+        recipe.load(tmp_path / "bad.toml")
+    assert words in str(told.value)
 
 
 def test_a_warm_up_beyond_the_run_is_refused(tmp_path: Path) -> None:

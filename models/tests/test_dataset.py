@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,7 @@ def test_every_file_that_is_not_read_is_named(tmp_path: Path) -> None:
         "background/ANNA.WMV",
         "a.mp4",
         ".hidden/b.mp4",
+        "wave/.trash/c.mp4",
     ]
     found = dataset.read(put(tmp_path, *names, *(f"wave/{n}.jpg" for n in range(12)), "readme.txt"))
     assert {"wave/old.3gp", "background/ANNA.WMV"} <= {clip.path for clip in found.clips}
@@ -86,6 +88,23 @@ def test_every_file_that_is_not_read_is_named(tmp_path: Path) -> None:
     assert loose == "WARNING: 1 videos are left out, they lie in no folder of a label: move each into one: a.mp4"
     assert others.startswith("13 files are left out, they are not named like a video: readme.txt, wave/0.jpg")
     assert others.endswith(" and 5 more")
+
+
+def test_linked_folders_are_read_and_a_link_to_itself_is_no_trap(tmp_path: Path) -> None:
+    put(tmp_path, *(f"data/{name}" for name in (*clips("wave", 2), *clips("background", 2))), "far/cleo/1.mp4")
+    (tmp_path / "data/wave/cleo").symlink_to(tmp_path / "far/cleo")
+    (tmp_path / "data/wave/again").symlink_to(tmp_path / "data/wave")
+    found = dataset.read(tmp_path / "data")
+    assert [clip.path for clip in found.clips if clip.group == "cleo"] == ["wave/cleo/1.mp4"]
+    assert len(found.clips) == 5
+
+
+def test_a_label_of_few_people_is_in_train_and_val_whoever_else_is(tmp_path: Path) -> None:
+    for people in itertools.permutations("abc"):
+        names = [f"{label}/{person}/1.mp4" for label in ("wave", "background") for person in people]
+        names += [f"punch/{person}/{n}.mp4" for person in people[:2] for n in range(5)]
+        found = dataset.read(put(tmp_path / "".join(people), *names))
+        dataset.check_splits(found.clips, found.labels)
 
 
 def test_videos_that_a_table_does_not_name_are_named(tmp_path: Path) -> None:
@@ -154,6 +173,7 @@ def test_copies_cannot_land_in_two_splits(tmp_path: Path) -> None:
         (["a.mp4"], "path,label\nb.mp4,x", "labels.csv:2: b.mp4 is not a file"),
         (["a.mp4"], "path,label,begin_s,end_s\na.mp4,x,3,2", "labels.csv:2: begin_s and end_s"),
         (["a.mp4"], "path,label,begin_s,end_s\na.mp4,x,soon,2", "begin_s soon is not a number"),
+        (["a.mp4"], "path,label,begin_s,end_s\na.mp4,x,1,inf", "end_s inf is not a number"),
         (["a.mp4"], "path,label,split\na.mp4,x,training", "split training is not one of"),
         (
             ["a.mp4", "b.mp4"],

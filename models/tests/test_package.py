@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +137,24 @@ def test_manifest_survives_odd_text() -> None:
         "outer": {"inner": {"value": 3}},
     }
     assert tomli.loads(manifest.render(table)) == table
+
+
+def test_what_is_no_package_is_not_replaced(folder: Path, graphs: dict[str, Path]) -> None:
+    (folder.parent / "home").mkdir()
+    parts = Parts(graphs["fp32"], graphs["int8"], folder / "LICENSE", "", {})
+    with pytest.raises(PackageError, match="home exists and is no model package"):
+        package.write(tiny.recipe(), parts, folder.parent / "home")
+
+
+def test_a_run_of_another_recipe_is_refused_and_nothing_is_left_of_a_calibration_that_is(tmp_path: Path) -> None:
+    work = steps.Work(tiny.recipe(), [], tmp_path, tmp_path)
+    steps.claim(work)
+    swapped = replace(work, spec=replace(work.spec, labels=["background", "lying", "falling"]))
+    for step in (steps.quantise_graph, steps.choose_thresholds, steps.measure, steps.measure_scalers, steps.export):
+        with pytest.raises(steps.StepError, match="was not trained with this recipe"):
+            step(swapped)
+    work.write(steps.CALIBRATION, {})
+    with pytest.raises(steps.StepError, match="no clip is in the split val"):
+        steps.choose_thresholds(work)
+    with pytest.raises(steps.StepError, match=r"calibration\.json is missing"):
+        work.read(steps.CALIBRATION)

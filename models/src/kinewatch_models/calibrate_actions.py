@@ -32,7 +32,7 @@ Table = dict[str, Any]
 
 def choose(streams: list[Scored], windows: Floats, classes: list[int], recipe: Recipe) -> Table:
     """The `calibration` table: `streams` of the val clips, logits ``[N, C]`` of their `windows` with true `classes`."""
-    shown = {one.clip.shows for one in streams}
+    shown = {name for one in streams for name in one.clip.shown}
     missing = [name for name in recipe.actions if name not in shown]
     if missing:
         raise CalibrationError(f"no val clip shows {missing[0]}: its threshold cannot be chosen; move a group to val")
@@ -88,7 +88,7 @@ def _count(
     false = missed = 0
     for one in streams:
         found = scoring.label_intervals(one, recipe, label, row, temperature)
-        if one.clip.shows == label:
+        if label in one.clip.shown:
             missed += not found
         else:
             false += len(found)

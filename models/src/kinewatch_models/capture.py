@@ -7,6 +7,7 @@ edit list. Never resamples in time: see `sampling`.
 
 from __future__ import annotations
 
+import re
 import select
 import struct
 import subprocess
@@ -62,8 +63,9 @@ def stream(path: Path, width: int, height: int, chain: str = AGENT) -> Iterator[
 
     Another `chain` than the agent's is for measuring what it changes.
     """
+    location = re.sub(r"([\\\t])", r"\\\1", str(path.resolve()))
     pipeline = [
-        *("gst-launch-1.0", "-q", "filesrc", f"location={path.resolve()}", "!", "decodebin", "!"),
+        *("gst-launch-1.0", "-q", "filesrc", f"location={location}", "!", "decodebin", "!"),
         *("videoconvert", "!", "videoflip", "video-direction=auto", "!"),
         *CHAINS[chain],
         *(f"video/x-raw,width={width},height={height},pixel-aspect-ratio=1/1", "!", "videoconvert", "!"),

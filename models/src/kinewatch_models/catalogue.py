@@ -63,13 +63,18 @@ class Clip:
         return self.spans is not None or self.label is not None or bool(self.allowed)
 
     @property
-    def shows(self) -> str:
-        """What the clip shows: its own label, or that of its first annotated action."""
-        return self.label or next((span.label for span in self.spans or ()), "")
+    def shown(self) -> set[str]:
+        """All that the clip shows: its own label, or those of its spans."""
+        return {self.label} if self.label is not None else {span.label for span in self.spans or ()}
+
+    def shows(self, background: str) -> str:
+        """The one class of the clip: its own label, or that of its first annotated action; else `background`."""
+        actions = (span.label for span in self.spans or () if span.label != background)
+        return self.label or next(actions, background)
 
     def folder(self, cache: Path) -> Path:
         """Where `prepare` keeps this clip's frames."""
-        return cache / Path(self.path).with_suffix("")
+        return cache / self.path
 
     def frames(self, cache: Path, size: int) -> tuple[Frames, Seconds]:
         """Memory-mapped frames at `size` and their times."""
@@ -87,8 +92,21 @@ def read(folders: Sequence[Path], recipe: Recipe) -> list[Clip]:
     missing = sorted(set(sources) - {clip.dataset for clip in clips})
     if missing:
         raise CatalogueError(f"no clip of {missing[0]}: give its folder too")
+    _check_paths(clips)
     check_groups(clips, recipe.shared_groups)
     return clips
+
+
+def _check_paths(clips: list[Clip]) -> None:
+    """The frames of a clip are kept by its path: that has to lie in its folder, and to be its own."""
+    first: dict[str, Clip] = {}
+    for clip in clips:
+        if Path(clip.path).is_absolute() or ".." in Path(clip.path).parts:
+            raise CatalogueError(f"{clip.path} does not lie in {clip.root}: give its path from there")
+        other = first.setdefault(str(Path(clip.path)), clip)
+        if other is not clip:
+            where = f"twice in {clip.root}" if other.root == clip.root else f"in {other.root} and in {clip.root}"
+            raise CatalogueError(f"{clip.path} is {where}: name every video once, or rename one")
 
 
 def looks_down(clip: Clip, recipe: Recipe) -> bool:
@@ -133,6 +151,8 @@ def _clip(root: Path, row: dict[str, str], source: Source, notes: dict[str, Any]
     allowed = tuple(source.allowed.get(label, ()))
     whole = _whole(path, label, source)
     is_action = _shows_action(label, spans, whole, recipe)
+    if not (recipe.background or is_action):
+        raise CatalogueError(f"{path} shows no action, and the recipe has no label for that: name its `background`")
     return Clip(path, row["dataset"], row["split"], row["group"], is_action, spans, allowed, root, whole, _aspect(row))
 
 
@@ -164,6 +184,8 @@ def _simulated(folder: Path, sources: dict[str, Source], recipe: Recipe) -> list
     for path, entry in _database(file).items():
         spans = _spans(path, entry, sources[SIMULATED])
         is_action = any(_shows_action(note["label"], spans, None, recipe) for note in entry["annotations"])
+        if entry["subset"] not in SPLITS:
+            raise CatalogueError(f"{file}: {path}: subset {entry['subset']!r} is not one of {', '.join(SPLITS)}")
         clips.append(Clip(path, SIMULATED, entry["subset"], Path(path).stem, is_action, spans, root=folder))
     return clips
 

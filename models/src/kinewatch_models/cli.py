@@ -24,7 +24,7 @@ from kinewatch_models import (
     steps,
 )
 from kinewatch_models.arch.importing import command as importing
-from kinewatch_models.cli_many import Cache, Data, RecipeFile, Run, work_of
+from kinewatch_models.cli_many import Cache, Data, RecipeFile, Run, Threads, work_of
 from kinewatch_models.steps import Work
 from kinewatch_models.told import console, in_one_line
 
@@ -62,7 +62,7 @@ def prepare_command(recipe_file: RecipeFile, data: Data, cache: Cache) -> None:
 
 
 @app.command()
-def train(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run, threads: int = 1) -> None:
+def train(recipe_file: RecipeFile, data: Data, cache: Cache, run: Run, threads: Threads = 1) -> None:
     """Train on the train split; a killed run goes on after its last whole epoch."""
     steps.train(work_of(recipe_file, data, cache, run), threads, console.print, lambda _: None)
 

@@ -26,6 +26,7 @@ Data = Annotated[
 ]
 Cache = Annotated[Path, typer.Option("--cache", help="frame cache, filled by `prepare`")]
 Run = Annotated[Path, typer.Option("--run", help="run directory: weights, graphs, calibration, results")]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads")]
 
 
 def work_of(recipe_file: Path, data: list[Path], cache: Path, run: Path) -> Work:
@@ -44,10 +45,12 @@ def left_out(
         Path | None,
         typer.Option("--agent", exists=True, dir_okay=False, help="a `kinewatch` that streams the videos, too"),
     ] = None,
-    threads: int = 1,
+    threads: Threads = 1,
 ) -> None:
     """Train without each of `--left-out` in turn and measure on it; a killed run goes on where it stopped."""
     spec = recipe.load(recipe_file)
+    if not spec.sequences:
+        raise leave_out.FoldError("leave-out measures events of a sequence, and this recipe has none: use crossval")
     clips = catalogue.read(data, spec)
     folds = [leave_out.fold(clips, name) for name in names]
     steps.claim(Work(spec, clips, cache, run))
@@ -77,7 +80,7 @@ def cross_validation(
     run: Run,
     folds: Annotated[int, typer.Option("--folds", min=2)] = 5,
     seed: Annotated[int | None, typer.Option("--seed", help="instead of the recipe's; one --run for each")] = None,
-    threads: int = 1,
+    threads: Threads = 1,
 ) -> None:
     """k-fold cross-validation by group, for labels that are actions of their own; goes on where it was stopped."""
     spec = recipe.load(recipe_file)
@@ -108,7 +111,7 @@ def learning_curve(
     run: Run,
     share: Annotated[list[float], typer.Option("--share", min=0.01, max=1.0, help="of the groups; repeatable")],
     seed: Annotated[list[int], typer.Option("--seed", help="instead of the recipe's; repeatable")] = [],  # noqa: B006
-    threads: int = 1,
+    threads: Threads = 1,
 ) -> None:
     """Learning curve: train on each share of the groups and measure on the test split; goes on where it was stopped."""
     spec = recipe.load(recipe_file)
@@ -159,7 +162,7 @@ def comparison(
     run: Run,
     architecture: Annotated[list[str], typer.Option("--architecture", help="repeatable; else all that can be")] = [],  # noqa: B006
     binary: Annotated[Path | None, typer.Option("--agent", help="the `kinewatch` binary; else the one found")] = None,
-    threads: int = 1,
+    threads: Threads = 1,
 ) -> None:
     """Train architectures with one budget, that of the recipe, and measure them on the test split, with their cost."""
     work = work_of(recipe_file, data, cache, run)

@@ -53,7 +53,7 @@ def of_crossval(table: Table, clips: list[Clip], recipe: Recipe) -> list[Judged]
     ]:
         raise NoFoldsError("the folds were made of other clips: run crossval again")
     return [
-        Judged(clip, recipe.labels[int(np.argmax(scores))] == clip.shows)
+        Judged(clip, recipe.labels[int(np.argmax(scores))] == clip.shows(recipe.background))
         for fold, (_, measured) in zip(table["folds"], folds, strict=True)
         for clip, scores in zip(measured, fold["scores"]["int8"], strict=True)
     ]

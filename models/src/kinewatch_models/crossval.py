@@ -48,7 +48,7 @@ def folds(clips: list[Clip], recipe: Recipe, count: int) -> list[tuple[list[Clip
         for fold in range(count)
     ]
     for train, _ in made:
-        missing = set(recipe.labels) - {clip.shows for clip in train}
+        missing = set(recipe.labels) - {clip.shows(recipe.background) for clip in train}
         if missing:
             raise FoldError(f"a fold would train without {min(missing)}: record it in more groups")
     return made

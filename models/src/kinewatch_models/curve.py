@@ -42,7 +42,11 @@ def measure(clips: list[Clip], share: float, recipe: Recipe, cache: Path, run: P
     split = {name: [clip for clip in clips if clip.split == name] for name in ("train", "val", "test")}
     train = part([clip for clip in split["train"] if clip.trainable], share, recipe.train.seed)
     taught = {"actions"} if any(clip.is_action for clip in train) else set()
-    missing = {"actions"} - taught if recipe.sequences else set(recipe.labels) - {clip.shows for clip in train}
+    missing = (
+        {"actions"} - taught
+        if recipe.sequences
+        else set(recipe.labels) - {clip.shows(recipe.background) for clip in train}
+    )
     if missing:
         raise CurveError(
             f"a share of {share:g} with seed {recipe.train.seed} holds no {min(missing)}: take a larger one"

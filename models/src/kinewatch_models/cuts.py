@@ -25,6 +25,8 @@ MARGIN_S, LONGEST_S = 1.6, 60.0
 BACKGROUND_S, ACTION_S = 8.0, 30.0
 MOST_BACKGROUND = 24
 LEAST_S = 0.8
+LATE_S = 1.0
+"""So much later than the video an action may end by the times that were given: who writes them rounds."""
 MOST_HZ = 30.0
 INDEX = "pieces.json"
 
@@ -55,14 +57,16 @@ def cut(clip: Clip, digest: str, sizes: list[int], cache: Path) -> list[Clip]:
         shutil.rmtree(cache / name, ignore_errors=True)
         for size in sizes:
             rows = _decode(clip, name, size, cache / name)
-        index.write_text(json.dumps(rows) + "\n", encoding="utf-8")
+        draft = index.with_suffix(".part")
+        draft.write_text(json.dumps(rows) + "\n", encoding="utf-8")
+        draft.replace(index)
     found: list[list[str | float]] = json.loads(index.read_text(encoding="utf-8"))
     return [_clip(clip, Path(name), *row) for row in found]
 
 
 def _clip(whole: Clip, folder: Path, name: object, label: object, start: object, end: object) -> Clip:
     """One piece; `start` and `end` of its action, or -1 where it shows its label throughout."""
-    path, label = str(folder / f"{name}.piece"), str(label)
+    path, label = str(folder / str(name)), str(label)
     begin, last = float(str(start)), float(str(end))
     if begin < 0 and last < 0:
         return replace(whole, path=path, label=label, spans=None, is_action=label != BACKGROUND)
@@ -72,7 +76,15 @@ def _clip(whole: Clip, folder: Path, name: object, label: object, start: object,
 def _decode(clip: Clip, name: str, size: int, folder: Path) -> list[list[str | float]]:
     """Decode `clip` once and save its pieces; returns the rows of the index."""
     kept: dict[str, list[str | float]] = {}
-    for piece in _pieces(clip, capture.stream(clip.root / clip.path, size, size)):
+    last = 0.0
+
+    def frames() -> Iterator[tuple[float, Frames]]:
+        nonlocal last
+        for time_s, picture in capture.stream(clip.root / clip.path, size, size):
+            last = time_s
+            yield time_s, picture
+
+    for piece in _pieces(clip, frames()):
         short = piece.times[-1] - piece.times[0] < LEAST_S
         if short and piece.span is None and (clip.spans or kept):
             continue
@@ -83,14 +95,17 @@ def _decode(clip: Clip, name: str, size: int, folder: Path) -> list[list[str | f
         target.mkdir(parents=True, exist_ok=True)
         prepare.save(target / "times.npy", np.array(piece.times) - first)
         prepare.save(target / f"{size}.npy", np.stack(piece.pictures))
-        ends = (-1.0, -1.0) if piece.span is None else (max(piece.span.start - first, 0.0), piece.span.end - first)
+        piece.pictures.clear()
+        ends = (-1.0, -1.0)
+        if piece.span is not None:
+            ends = (max(piece.span.start, first) - first, min(piece.span.end, piece.times[-1]) - first)
         kept[piece.name] = [piece.name, piece.label, *ends]
         _drop_one(kept, name, folder)
-    for piece in _timed(clip.spans or ()):
-        if piece.name not in kept and piece.span is not None:
+    for span in clip.spans or ():
+        if span.start > last or span.end > last + LATE_S:
             raise DataError(
-                f"{clip.root / clip.path}: {piece.label} at {piece.span.start:g} s lies after the end of the video: "
-                "correct begin_s and end_s, which count from its first frame"
+                f"{clip.root / clip.path}: {span.label} from {span.start:g} to {span.end:g} s, but the video ends at "
+                f"{last:.1f} s: correct begin_s and end_s, which count from its first frame"
             )
     return list(kept.values())
 
@@ -129,8 +144,8 @@ def _timed(spans: tuple[Span, ...]) -> list[Piece]:
     for number, span in enumerate(spans):
         if span.label == BACKGROUND:
             continue
-        before = max((other.end for other in spans[:number]), default=0.0)
-        after = min((other.start for other in spans[number + 1 :]), default=float("inf"))
+        before = max((one.end for one in spans[:number] if one.label != BACKGROUND), default=0.0)
+        after = min((one.start for one in spans[number + 1 :] if one.label != BACKGROUND), default=float("inf"))
         begin = max(span.start - MARGIN_S, min(before, span.start), 0.0)
         end = min(span.end, span.start + LONGEST_S)
         made.append(Piece(f"line-{number}", span.label, begin, min(end + MARGIN_S, max(after, end)), span))

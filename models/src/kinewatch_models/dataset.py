@@ -10,6 +10,8 @@ import csv
 import hashlib
 import io
 import itertools
+import math
+import os
 import re
 import unicodedata
 from collections import defaultdict
@@ -174,7 +176,7 @@ def _folders(folder: Path) -> list[Path]:
 def _of_labels(folder: Path, labels: list[Path], split: str) -> list[_Row]:
     rows = []
     for inside in labels:
-        videos = sorted(path for path in inside.rglob("*") if _is_video(path))
+        videos = [path for path in _files(inside) if path.suffix.lower() in VIDEOS]
         if not videos:
             raise DataError(f"{inside} holds no video: put clips of this label there, or remove the folder")
         for path in videos:
@@ -187,15 +189,22 @@ def _of_labels(folder: Path, labels: list[Path], split: str) -> list[_Row]:
     return rows
 
 
-def _is_video(path: Path) -> bool:
-    return path.suffix.lower() in VIDEOS and not path.name.startswith(".") and path.is_file()
+def _files(folder: Path) -> list[Path]:
+    """The files below `folder`, also behind links, but hidden ones and those in hidden folders; each folder once."""
+    found: list[Path] = []
+    been: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [] if real in been else sorted(name for name in folders if not name.startswith("."))
+        found += [] if real in been else [Path(place, name) for name in names if not name.startswith(".")]
+        been.add(real)
+    return sorted(path for path in found if path.is_file())
 
 
 def _skipped(data: Path, rows: list[_Row], listed: bool) -> list[str]:
     """A note for each kind of file in the folder that is not read, with names: nothing is left out in silence."""
     taken = {row.path for row in rows}
-    files = [path.relative_to(data) for path in sorted(data.rglob("*")) if path.is_file()]
-    left = [path for path in files if str(path) not in taken and not any(part.startswith(".") for part in path.parts)]
+    left = [path for one in _files(data) if str(path := one.relative_to(data)) not in taken]
     videos = [str(path) for path in left if path.suffix.lower() in VIDEOS]
     others = [str(path) for path in left if path.suffix.lower() not in VIDEOS and str(path) != TABLE]
     why = f"no line of {TABLE} names them" if listed else "they lie in no folder of a label: move each into one"
@@ -249,9 +258,12 @@ def _row(folder: Path, table: Path, number: int, cells: dict[str, str | None]) -
 
 def _seconds(where: str, name: str, text: str | None) -> float | None:
     try:
-        return float(text) if text and text.strip() else None
+        seconds = float(text) if text and text.strip() else None
     except ValueError:
-        raise DataError(f"{where}: {name} {text} is not a number of seconds") from None
+        seconds = math.nan
+    if seconds is not None and not math.isfinite(seconds):
+        raise DataError(f"{where}: {name} {text} is not a number of seconds")
+    return seconds
 
 
 def _clips(folder: Path, rows: list[_Row]) -> list[Clip]:
@@ -317,10 +329,11 @@ def _given_splits(clips: list[Clip]) -> dict[str, str]:
 
 def _split(clips: list[Clip], chosen: dict[str, str]) -> list[Clip]:
     """Give every group without a split one: a fifth to val, a fifth to test where a label has enough groups."""
-    labels = sorted({label for clip in clips for label in _shown(clip)}, key=lambda name: (_count(clips, name), name))
-    for label in labels:
-        groups = sorted({clip.group for clip in clips if label in _shown(clip)}, key=_draw)
-        _share(groups, chosen)
+    labels = {label for clip in clips for label in clip.shown}
+    groups = {label: sorted({clip.group for clip in clips if label in clip.shown}, key=_draw) for label in labels}
+    # Those of fewest groups first: what they need for train and val is theirs to choose.
+    for label in sorted(labels, key=lambda name: (len(groups[name]), name)):
+        _share(groups[label], chosen)
     return [replace(clip, split=chosen[clip.group]) for clip in clips]
 
 
@@ -341,16 +354,8 @@ def check_splits(clips: list[Clip], labels: list[str]) -> None:
     """Every label has to be in train and in val. Raises `DataError`."""
     for label in labels:
         for split in ("train", "val"):
-            if label != BACKGROUND and not any(label in _shown(clip) for clip in clips if clip.split == split):
+            if label != BACKGROUND and not any(label in clip.shown for clip in clips if clip.split == split):
                 raise DataError(f"no clip of {label} is left in {split}: add recordings of it, or name other splits")
-
-
-def _shown(clip: Clip) -> set[str]:
-    return {clip.label} if clip.label is not None else {span.label for span in clip.spans or ()}
-
-
-def _count(clips: list[Clip], label: str) -> int:
-    return sum(label in _shown(clip) for clip in clips)
 
 
 def _draw(group: str) -> str:

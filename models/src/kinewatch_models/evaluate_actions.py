@@ -48,7 +48,7 @@ def figures(members: list[Clip], graph: Graph, recipe: Recipe, cache: Path, cali
     temperature = calibration["temperature"]
     scores = probabilities(windows_scored.score(members, graph, recipe, cache), temperature)
     classes, groups = np.array(true_classes(members, recipe)), [clip.group for clip in members]
-    table = {**classified(scores, classes, groups, recipe), "rows": _rows(members, scores)}
+    table = {**classified(scores, classes, groups, recipe), "rows": _rows(members, scores, recipe)}
     table["calibration_error"] = round(metrics.calibration_error(scores, classes), 4)
     streams = scoring.score(members, graph, recipe, cache)
     table["streamed"] = _streamed(streams, recipe, calibration)
@@ -67,7 +67,7 @@ def changed(members: list[Clip], graph: Graph, recipe: Recipe, cache: Path, cali
 
 def true_classes(members: list[Clip], recipe: Recipe) -> list[int]:
     """Index of each clip's class."""
-    return [recipe.labels.index(clip.shows) for clip in members]
+    return [recipe.labels.index(clip.shows(recipe.background)) for clip in members]
 
 
 def classified(scores: Doubles, classes: metrics.Ints, groups: list[str], recipe: Recipe) -> Table:
@@ -98,12 +98,12 @@ def _short(table: Table) -> Table:
     return {key: table[key] for key in ("top1", "top1_actions", "auc") if key in table}
 
 
-def _rows(members: list[Clip], scores: Doubles) -> list[Table]:
+def _rows(members: list[Clip], scores: Doubles, recipe: Recipe) -> list[Table]:
     """What curves and intervals are made of: label, number of the group and probabilities of every clip, nameless."""
     groups = sorted({clip.group for clip in members})
     return [
         {
-            "label": clip.shows,
+            "label": clip.shows(recipe.background),
             "group": groups.index(clip.group),
             "p": [round(float(value), 4) for value in row],
         }
@@ -117,7 +117,7 @@ def _streamed(streams: list[Scored], recipe: Recipe, calibration: Table) -> Tabl
     for one in streams:
         for label, row in calibration["labels"].items():
             intervals = scoring.label_intervals(one, recipe, label, row, calibration["temperature"])
-            if one.clip.shows == label:
+            if label in one.clip.shown:
                 shown += 1
                 found += bool(intervals)
             else:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from kinewatch_models import cuts, dataset, own_recipe, steps
+from kinewatch_models import cuts, dataset, own_recipe, package, steps
 from kinewatch_models.capture import CaptureError
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.dataset import DataError, Dataset
@@ -29,9 +29,9 @@ def command(
     data: Annotated[Path, typer.Option("--data", help="folder with a folder per label, or a CSV file (see README)")],
     out: Annotated[Path, typer.Option("--out", help="the package to write; its last part is the model's name")],
     strict: Annotated[bool, typer.Option("--strict", help="refuse videos that cannot be read")] = False,
-    seed: Annotated[int, typer.Option("--seed", help="same clips and seed, same model")] = 0,
-    epochs: Annotated[int, typer.Option("--epochs", help="0: as many as the number of clips asks for")] = 0,
-    threads: Annotated[int, typer.Option("--threads", help="CPU threads; 0: all")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="same clips and seed, same model")] = 0,
+    epochs: Annotated[int, typer.Option("--epochs", min=0, help="0: as many as the number of clips asks for")] = 0,
+    threads: Annotated[int, typer.Option("--threads", min=0, help="CPU threads; 0: all")] = 0,
 ) -> None:
     """Train on your own clips: decode, train, quantise, choose thresholds, measure, package. Goes on after a kill.
 
@@ -46,8 +46,7 @@ def fit(data: Path, out: Path, strict: bool, seed: int, epochs: int, threads: in
     _check_places(data, out)
     _check_tools()
     found = dataset.read(data)
-    for note in found.notes:
-        console.print(note if note.startswith("WARNING") else f"note: {note}")
+    _say_notes(found.notes)
     run = out.with_name(f"{out.name}.run")
     run.mkdir(parents=True, exist_ok=True)
     _check_disk(found.clips, run)
@@ -68,8 +67,7 @@ def fit(data: Path, out: Path, strict: bool, seed: int, epochs: int, threads: in
 def _check_places(data: Path, out: Path) -> None:
     if not data.is_dir() and not data.is_file():
         raise DataError(f"{data} does not exist: give a folder with a folder of clips for each label, or a CSV file")
-    if out.exists() and not (out / "model.toml").exists():
-        raise DataError(f"{out} exists and is no model package: name another --out, it would be replaced")
+    package.refuse_other(out)
     folder = (data.parent if data.is_file() else data).resolve()
     if folder == out.resolve() or (data.is_dir() and folder in out.resolve().parents):
         raise DataError(f"--out {out} is inside of the clips: name a folder outside of {data}")
@@ -104,7 +102,18 @@ def _decode(found: Dataset, data: Path, cache: Path, strict: bool, bar: Bar) -> 
         for line in unread.values():
             console.print(f"left out: {line}", markup=False)
         console.print(f"note: {len(refused)} of {count} videos cannot be read and are left out")
-        found = dataset.read(data, refused)
+        before, found = found, dataset.read(data, refused)
+        gone = sorted(set(before.labels) - set(found.labels))
+        if gone:
+            raise DataError(
+                f"no video of {gone[0]} can be read: see why above; mend or replace them, or remove {gone[0]}"
+            )
+        _say_notes([note for note in found.notes if note not in before.notes])
+
+
+def _say_notes(notes: list[str]) -> None:
+    for note in notes:
+        console.print(note if note.startswith("WARNING") else f"note: {note}", markup=False)
 
 
 def _decode_once(found: Dataset, cache: Path, strict: bool, bar: Bar) -> tuple[list[Clip], dict[str, str]]:
@@ -181,7 +190,9 @@ def _finish(work: Work, out: Path, bar: Bar) -> steps.Table:
 
 
 def _say_how_good(results: steps.Table, out: Path) -> None:
-    name = next((name for name in results["sets"] if name.endswith("test")), next(iter(results["sets"])))
+    # The last set is test, where there is one; it may show no action, and then says nothing of the model.
+    shows = [name for name, table in results["sets"].items() if table["int8"]["streamed"]["found"]["of"]]
+    name = next((name for name in shows if name.endswith("test")), shows[0])
     table = results["sets"][name]["int8"]
     rows, found = table["top1"], table["streamed"]["found"]
     recall = [row["hits"] / row["of"] for row in table["recall"].values() if row["of"]]

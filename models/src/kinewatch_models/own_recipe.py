@@ -60,7 +60,7 @@ def build(labels: list[str], clips: list[Clip], name: str, seed: int, epochs: in
 
 def _drawn(labels: list[str], clips: list[Clip]) -> Counter[str]:
     """Windows of each label in an epoch, see `train.action_windows`."""
-    counts = Counter(clip.shows for clip in clips if clip.split == "train")
+    counts = Counter(clip.shows(dataset.BACKGROUND) for clip in clips if clip.split == "train")
     actions = [label for label in labels if label != dataset.BACKGROUND]
     most = max((counts[label] for label in actions), default=0)
     drawn = Counter({label: min(most, REPEATS * counts[label]) for label in actions})

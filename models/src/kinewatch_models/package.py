@@ -47,6 +47,7 @@ class Parts:
 
 def write(recipe: Recipe, parts: Parts, target: Path) -> dict[str, float]:
     """Write the package of `recipe` to `target`, replacing one that is there; returns what `check` does."""
+    refuse_other(target)
     draft = target.with_name(target.name + ".part")
     shutil.rmtree(draft, ignore_errors=True)
     (draft / "golden").mkdir(parents=True)
@@ -69,6 +70,12 @@ def write(recipe: Recipe, parts: Parts, target: Path) -> dict[str, float]:
     shutil.rmtree(target, ignore_errors=True)
     draft.rename(target)
     return differences
+
+
+def refuse_other(target: Path) -> None:
+    """Raise where `target` is something else than a package, which would be replaced."""
+    if target.exists() and not (target / "model.toml").exists():
+        raise PackageError(f"{target} exists and is no model package: name another --out, it would be replaced")
 
 
 def check(folder: Path) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Filling the frame cache: every clip decoded once through the agent's capture chain.
 
-Layout: ``CACHE/<clip path without suffix>/<size>.npy`` (uint8 ``[F, size, size, 3]``), ``times.npy`` (float64 ``[F]``)
+Layout: ``CACHE/<clip path>/<size>.npy`` (uint8 ``[F, size, size, 3]``), ``times.npy`` (float64 ``[F]``)
 and ``video.sha256``, the digest of the video that they are from: another video of that name is decoded anew. A file
 appears only when it is whole, so a killed run goes on where it stopped.
 """
@@ -19,6 +19,8 @@ from kinewatch_models import capture
 from kinewatch_models.capture import CaptureError
 from kinewatch_models.catalogue import Clip
 from kinewatch_models.recipe import Recipe
+
+MARK = "video.sha256"
 
 
 def sizes(clip: Clip, recipe: Recipe) -> list[int]:
@@ -47,8 +49,10 @@ def _empty_unless_from(video: Path, folder: Path) -> None:
         digest = hashlib.sha256(video.read_bytes()).hexdigest()
     except OSError as error:
         raise CaptureError(f"{video}: {error.strerror}") from None
-    mark = folder / "video.sha256"
-    if folder.exists() and (not mark.exists() or mark.read_text(encoding="utf-8") != digest):
+    mark = folder / MARK
+    if folder.is_file() or (folder.exists() and not mark.exists() and any(folder.iterdir())):
+        raise CaptureError(f"{folder} is there and holds no decoded frames: give another --cache")
+    if mark.exists() and mark.read_text(encoding="utf-8") != digest:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     mark.write_text(digest, encoding="utf-8")

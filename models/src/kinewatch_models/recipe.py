@@ -6,9 +6,10 @@ Parsed once into frozen values; unknown keys are refused, so that a misspelt set
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import tomli
 
@@ -22,6 +23,9 @@ T = TypeVar("T")
 STREAMS = ("tsm-online", "tsm", "tsn")
 """Architectures that `train.net.ActionNet` is, which may see differences; all others are nets of windows of frames."""
 INPUTS = ("rgb", "difference", "both")
+NAME = re.compile(r"[a-z0-9_-]{1,64}")
+ABOVE_0 = ("epochs", "window", "batch", "cache_size", "learning_rate")
+"""Of `TrainSpec`."""
 
 
 class RecipeError(ToolError):
@@ -247,6 +251,11 @@ def _build(kind: type[T], row: dict[str, Any], where: str) -> T:
     unknown = sorted(set(row) - known)
     if unknown:
         raise RecipeError(f"{where}: unknown key {unknown[0]}")
+    simple = {name: wanted for name, wanted in get_type_hints(kind).items() if wanted in (bool, int, float, str)}
+    for key, value in row.items():
+        wanted = simple.get(key, type(value))
+        if type(value) is not wanted and (type(value), wanted) != (int, float):
+            raise RecipeError(f"{where}: {key} = {value!r} is not of type {wanted.__name__}")
     try:
         return kind(**row)
     except TypeError as error:
@@ -255,6 +264,8 @@ def _build(kind: type[T], row: dict[str, Any], where: str) -> T:
 
 def _check_labels(recipe: Recipe, path: Path) -> None:
     known = set(recipe.labels)
+    if len(known) < len(recipe.labels):
+        raise RecipeError(f"{path}: a label is named twice")
     used = {decoder.label for decoder in recipe.decoders}
     used |= {part for sequence in recipe.sequences for part in sequence.parts}
     used |= {recipe.background} - {""}
@@ -266,6 +277,9 @@ def _check_labels(recipe: Recipe, path: Path) -> None:
     undecoded = sorted(set(recipe.actions) - {decoder.label for decoder in recipe.decoders})
     if undecoded:
         raise RecipeError(f"{path}: label {undecoded[0]} has no [[decoders]]")
+    either = {name for source in recipe.sources for name in source.classes.values() if "|" in name}
+    if either and not recipe.sequences:
+        raise RecipeError(f"{path}: class {min(either)}: a frame that may be either is for recipes with sequences")
     if recipe.sequences and not recipe.background:
         raise RecipeError(f"{path}: sequences need a background: name the label of nothing in `background`")
 
@@ -273,6 +287,13 @@ def _check_labels(recipe: Recipe, path: Path) -> None:
 def check_choices(recipe: Recipe, path: Path) -> None:
     """Refuse a net that cannot be built or taught; `path` stands before the message."""
     net = recipe.net
+    if not NAME.fullmatch(recipe.name):
+        raise RecipeError(f"{path}: name {recipe.name!r} is not one to 64 of a-z, 0-9, _ and -")
+    above_0 = {"rate_hz": recipe.rate_hz, "input.size": recipe.input.size}
+    above_0 |= {f"train.{key}": getattr(recipe.train, key) for key in ABOVE_0}
+    for key, number in above_0.items():
+        if not 0 < number < math.inf:
+            raise RecipeError(f"{path}: {key} = {number} is not above 0")
     known = ["tsm-online", *ARCHITECTURES]
     for key, value, names in (("architecture", net.architecture, known), ("input", net.input, INPUTS)):
         if value not in names:

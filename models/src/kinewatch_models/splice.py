@@ -77,9 +77,9 @@ def truth(parts: list[Part], spec: Recipe, split: str) -> dict[str, object]:
         "duration": round(parts[-1].end, 3),
         "subset": split,
         "annotations": [
-            {"label": part.clip.shows, "segment": [round(part.start, 3), round(part.end, 3)]}
+            {"label": part.clip.label, "segment": [round(part.start, 3), round(part.end, 3)]}
             for part in parts
-            if part.clip.shows != spec.background
+            if part.clip.label != spec.background
         ],
     }
 
@@ -107,7 +107,9 @@ def render(clips: list[Clip], path: Path, size: str, fps: int) -> list[Part]:
     """Write one stream and return where each clip lies in it, to the frame."""
     width, height = size.split("x")
     inputs = [word for clip in clips for word in ("-i", str(clip.root / clip.path))]
-    chains = [f"[{n}:v]fps={fps},scale={width}:{height},setsar=1,setpts=PTS-STARTPTS[v{n}]" for n in range(len(clips))]
+    chains = [
+        f"[{n}:v:0]fps={fps},scale={width}:{height},setsar=1,setpts=PTS-STARTPTS[v{n}]" for n in range(len(clips))
+    ]
     joined = "".join(f"[v{n}]" for n in range(len(clips)))
     graph = ";".join([*chains, f"{joined}concat=n={len(clips)}:v=1[out]"])
     encode = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-pix_fmt", "yuv420p", "-an", "-threads", "1"]
@@ -122,7 +124,7 @@ def render(clips: list[Clip], path: Path, size: str, fps: int) -> list[Part]:
 
 def _frames(path: Path, fps: int) -> int:
     """How many frames the `fps` filter makes of a video."""
-    count = ["ffmpeg", "-v", "error", "-i", str(path), "-vf", f"fps={fps}", "-f", "framecrc", "-"]
+    count = ["ffmpeg", "-v", "error", "-i", str(path), "-map", "0:v:0", "-vf", f"fps={fps}", "-f", "framecrc", "-"]
     return sum(not line.startswith("#") for line in _run(count).splitlines())
 
 

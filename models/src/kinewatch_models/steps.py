@@ -42,6 +42,7 @@ from kinewatch_models.recipe import Recipe
 from kinewatch_models.scoring import Scored
 from kinewatch_models.stream import Floats, Graph
 
+MADE_WITH, CALIBRATION = "made-with.json", "calibration.json"
 CALIBRATION_STREAMS = 40
 PRECISIONS = ("fp32", "int8")
 ANY_DIFFERENCE = 1000.0
@@ -80,6 +81,10 @@ class Work:
 
     def read(self, name: str) -> Table:
         """A table that an earlier step left."""
+        if not (self.run / name).exists():
+            raise StepError(
+                f"{self.run / name} is missing: train, export, quantise, calibrate and evaluate come in order"
+            )
         return read(self.run / name)
 
     def write(self, name: str, table: Table) -> None:
@@ -117,15 +122,25 @@ def claim(work: Work) -> None:
 
     What a recipe only says (licence, limits, notes) or sets after training (decoders) may change.
     """
-    spec = work.spec
-    sources = [(one.dataset, one.classes, one.weight, one.overhead, one.overhead_weight) for one in spec.sources]
-    taught = [replace(clip, root=Path()) for clip in work.clips]
-    decides = (spec.labels, spec.background, spec.rate_hz, spec.input, spec.net, spec.train, sources, taught)
-    made_with = {"made_with": hashlib.sha256(repr(decides).encode()).hexdigest()}
-    if not (work.run / "made-with.json").exists():
-        work.write("made-with.json", made_with)
-    if work.read("made-with.json") != made_with:
+    clips = [replace(clip, root=Path()) for clip in work.clips]
+    made_with = {"recipe": _digest_of_recipe(work.spec), "clips": hashlib.sha256(repr(clips).encode()).hexdigest()}
+    if not (work.run / MADE_WITH).exists():
+        work.write(MADE_WITH, made_with)
+    if work.read(MADE_WITH) != made_with:
         raise StepError(f"{work.run} holds the run of another recipe, seed or clips: give another --run")
+
+
+def _digest_of_recipe(spec: Recipe) -> str:
+    """Of what decides the weights."""
+    sources = [(one.dataset, one.classes, one.weight, one.overhead, one.overhead_weight) for one in spec.sources]
+    decides = (spec.labels, spec.background, spec.rate_hz, spec.input, spec.net, spec.train, sources)
+    return hashlib.sha256(repr(decides).encode()).hexdigest()
+
+
+def _check_recipe(work: Work) -> None:
+    """Weights under a recipe that did not make them may have their labels swapped, and nothing later would notice."""
+    if (work.run / MADE_WITH).exists() and work.read(MADE_WITH).get("recipe") != _digest_of_recipe(work.spec):
+        raise StepError(f"{work.run} was not trained with this recipe: give that, or train again with another --run")
 
 
 def graphs(work: Work, threads: int, report: Callable[[str], None]) -> dict[str, Path]:
@@ -161,6 +176,8 @@ def export(work: Work) -> float:
 
     That is with weights in half; what int8 does to them is judged on val, see `choose_thresholds`.
     """
+    _check_recipe(work)
+    (work.run / CALIBRATION).unlink(missing_ok=True)
     import torch
 
     from kinewatch_models.train import export as exporter
@@ -179,6 +196,8 @@ def export(work: Work) -> float:
 
 def quantise_graph(work: Work) -> None:
     """Write the int8 graph, calibrated on streams of the train split."""
+    _check_recipe(work)
+    (work.run / CALIBRATION).unlink(missing_ok=True)
     clips = work.of("train")
     some = clips[:: max(1, len(clips) // CALIBRATION_STREAMS)]
     quantise.quantise(work.graph("fp32"), work.graph("int8"), _streams(some, work), float_parts=_float_parts(work.spec))
@@ -186,6 +205,7 @@ def quantise_graph(work: Work) -> None:
 
 def measure_ranges(work: Work) -> Table:
     """How far int8 is from fp32 on the val split, by how its ranges are chosen; leaves and returns the table."""
+    _check_recipe(work)
     clips, graph = work.of("train"), work.graph("fp32")
     train = list(_streams(clips[:: -(-len(clips) // ranges.STREAMS)], work))
     methods = ranges.measure(graph, train, list(_streams(work.of("val"), work)), _float_parts(work.spec))
@@ -207,8 +227,11 @@ def _float_parts(spec: Recipe) -> tuple[str, ...]:
 def choose_thresholds(work: Work) -> None:
     """Choose thresholds and lags on the val split, for both graphs together.
 
-    Raises `StepError` where int8, or fp32 by how its weights are stored, loses more than it may on val.
+    Raises `StepError` where int8, or fp32 by how its weights are stored, loses more than it may on val: then nothing is
+    left that a package could be made of.
     """
+    _check_recipe(work)
+    (work.run / CALIBRATION).unlink(missing_ok=True)
     clips = work.of("val")
     graphs = [Graph(work.graph(precision)) for precision in PRECISIONS]
     if work.spec.sequences:
@@ -222,7 +245,7 @@ def choose_thresholds(work: Work) -> None:
             work,
             lambda graph: calibrate.right(scoring.score_all(clips, [graph], work.spec, work.cache), chosen, work.spec),
         )
-        work.write("calibration.json", chosen)
+        work.write(CALIBRATION, chosen)
         return
     windows = [windows_scored.score(clips, graph, work.spec, work.cache) for graph in graphs]
     classes = evaluate_actions.true_classes(clips, work.spec)
@@ -236,7 +259,7 @@ def choose_thresholds(work: Work) -> None:
     chosen = calibrate_actions.choose(streams, np.concatenate(windows), classes * len(graphs), work.spec)
     timed = [one for graph in graphs for one in lags.streams(clips, graph, work.spec, work.cache)]
     corrected = lags.correct(chosen, timed, work.spec)
-    work.write("calibration.json", calibrate_actions.counted(corrected, streams, work.spec))
+    work.write(CALIBRATION, calibrate_actions.counted(corrected, streams, work.spec))
 
 
 def _streamed(work: Work, clips: list[Clip], graphs: list[Graph]) -> list[Scored]:
@@ -282,9 +305,10 @@ def _check_loss(fp32: int, int8: int, clips: int) -> None:
 
 def measure(work: Work) -> Table:
     """Measure both graphs on every val and test set; leaves and returns the results."""
+    _check_recipe(work)
     graphs = {precision: work.graph(precision) for precision in PRECISIONS}
     module = evaluate if work.spec.sequences else evaluate_actions
-    results: Table = module.evaluate(work.clips, work.spec, work.cache, graphs, work.read("calibration.json"))
+    results: Table = module.evaluate(work.clips, work.spec, work.cache, graphs, work.read(CALIBRATION))
     results["training_cpu_s"] = sum(row["cpu_s"] for row in history(work.run))
     for name, file in (("made_with", "code.json"), ("export", "export.json")):
         if (work.run / file).exists():
@@ -295,8 +319,9 @@ def measure(work: Work) -> Table:
 
 def measure_scalers(work: Work) -> Table:
     """What other scalers change on the test split, int8; leaves and returns the table."""
+    _check_recipe(work)
     clips, graph = work.of("test"), Graph(work.graph("int8"))
-    table = scalers.measure(clips, graph, work.spec, work.cache, work.read("calibration.json"))
+    table = scalers.measure(clips, graph, work.spec, work.cache, work.read(CALIBRATION))
     work.write("scalers.json", table)
     return table
 
@@ -308,6 +333,7 @@ def card_text(spec: Recipe, results: Table) -> str:
 
 def pack(work: Work, licence: Path, out: Path) -> dict[str, float]:
     """Write the package of a measured run to `out`, and its results beside it; returns the golden differences."""
+    _check_recipe(work)
     results = work.read("results.json")
     if results["graphs"] != {precision: evaluate.digest(work.graph(precision)) for precision in PRECISIONS}:
         raise StepError(f"{work.run / 'results.json'} was measured on other graphs: run evaluate again")

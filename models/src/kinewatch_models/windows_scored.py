@@ -20,7 +20,7 @@ def pixels(clip: Clip, recipe: Recipe, cache: Path) -> Frames:
     """The frames ``[T, S, S, 3]`` of the window around the middle of the clip, or of its first action."""
     frames, times = clip.frames(cache, recipe.input.size)
     seconds = (recipe.train.window - 1) / recipe.rate_hz
-    span = next(iter(clip.spans or ()), None)
+    span = next((one for one in clip.spans or () if one.label != recipe.background), None)
     middle = float(times[-1]) / 2 if span is None else (span.start + span.end) / 2
     end = min(max(middle + seconds / 2, seconds), float(times[-1]))
     taken: Frames = np.array(frames[sampling.window(times, end, recipe.rate_hz, recipe.train.window)])

@@ -138,6 +138,7 @@ def test_the_skin_is_closed() -> None:
         ('acts = []\nothers = [[{ do = "fly" }]]', "unknown act 'fly'"),
         ('label = "y"\nacts = []\nothers = [[]]', "a `label` shows one person"),
         ('veiw = "wall"\nacts = []', "no field 'veiw'"),
+        ('acts = ["walk"]', r"list of tables, \[\[x\]\], with `acts` of tables"),
     ],
 )
 def test_mistakes_in_a_script_are_named(script: str, words: str) -> None:
@@ -146,6 +147,9 @@ def test_mistakes_in_a_script_are_named(script: str, words: str) -> None:
 
 
 def test_an_unknown_scenario_and_no_time_at_all_are_named() -> None:
+    for text, words in (("[x]\nacts = []", "list of tables"), ("x = []", "has no script")):
+        with pytest.raises(ScenarioError, match=words):
+            scenario.load("x", text)
     with pytest.raises(ScenarioError, match="there are: company, daily, falls"):
         scenario.load("fals")
     with pytest.raises(ScenarioError, match="`lie_s` has to be above 0 seconds"):

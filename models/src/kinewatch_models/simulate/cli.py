@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from kinewatch_models.catalogue import SPLITS
+
 from .error import SimulateError
 
 app = typer.Typer(help="Render rooms in which people walk, fall and get up, with truth exact to the frame.")
@@ -29,6 +31,8 @@ def simulate(
     file: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Your own scenario file.")] = None,
 ) -> None:
     """Write CLIPS videos ``<scenario>-<seed>-<number>.mp4`` and ``annotations.json`` into OUT."""
+    if subset not in SPLITS:
+        raise typer.BadParameter(f"--subset {subset} is not one of {', '.join(SPLITS)}")
     if width % 2 or height % 2:
         raise typer.BadParameter("width and height must be even: yuv420p halves them")
     try:

@@ -49,9 +49,12 @@ def load(name: str, text: str | None = None) -> list[Script]:
     if name not in table:
         raise ScenarioError(f"unknown scenario {name!r}; there are: {', '.join(sorted(table))}")
     try:
-        return [_script(script) for script in table[name]]
-    except (KeyError, TypeError) as error:
-        raise ScenarioError(f"scenario {name!r} must be a list of tables with `acts`") from error
+        scripts = [_script(script) for script in table[name]]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ScenarioError(f"scenario {name!r} must be a list of tables, [[{name}]], with `acts` of tables") from error
+    if not scripts:
+        raise ScenarioError(f"scenario {name!r} has no script: add [[{name}]]")
+    return scripts
 
 
 def _script(script: dict[str, Any]) -> Script:

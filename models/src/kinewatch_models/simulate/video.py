@@ -91,8 +91,10 @@ def entry(clip: Clip, subset: str) -> dict[str, Any]:
 
 
 def write_annotations(path: Path, version: str, database: dict[str, dict[str, Any]]) -> None:
-    """Write ``{"version": …, "database": {file: entry}}``."""
-    path.write_text(json.dumps({"version": version, "database": database}, indent=1) + "\n", encoding="utf-8")
+    """Write ``{"version": …, "database": {file: entry}}``; the file appears whole."""
+    draft = path.with_suffix(".part")
+    draft.write_text(json.dumps({"version": version, "database": database}, indent=1) + "\n", encoding="utf-8")
+    draft.replace(path)
 
 
 def read_annotations(path: Path) -> dict[str, dict[str, Any]]:
