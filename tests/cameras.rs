@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kinewatch::analytics::{
-    Analytics, CameraPlan, LoadedModel, NewCamera, Origin, Sink, Successor, Tried, WindowDrop, exchangeable,
+    Analytics, CameraPlan, LoadedModel, ModelTurn, NewCamera, Origin, Sink, Successor, Tried, WindowDrop, exchangeable,
 };
 use kinewatch::models;
 use kinewatch_core::decode::{Decision, EndReason, Status};
@@ -53,7 +53,7 @@ struct Told {
 }
 
 #[derive(Default)]
-struct Watch(Vec<Told>, Tried);
+struct Watch(Vec<Told>, Tried, Vec<ModelTurn>);
 
 impl Sink for Watch {
     fn decision(&mut self, origin: Origin<'_>, decision: &Decision) {
@@ -68,6 +68,10 @@ impl Sink for Watch {
 
     fn windows_dropped(&mut self, camera: usize, _watcher: usize, _why: WindowDrop, count: u32) {
         self.0[camera].dropped += count;
+    }
+
+    fn model_turned(&mut self, _camera: usize, _watcher: usize, turn: ModelTurn) {
+        self.2.push(turn);
     }
 
     fn tried(&mut self, _model: usize, tried: &Tried, _error: Option<&InferError>) {
@@ -104,7 +108,7 @@ fn lay_out(analytics: &Analytics, camera: usize, models: usize) -> NewCamera {
 /// models back.
 fn run(models: Vec<LoadedModel>, steps: &[Step], alone: bool) -> (Vec<Told>, Vec<LoadedModel>) {
     let mut analytics = Analytics::new(models, &[]).unwrap();
-    let mut watch = Watch(vec![Told::default(); OTHERS + 1], Tried::default());
+    let mut watch = Watch(vec![Told::default(); OTHERS + 1], Tried::default(), Vec::new());
     let all = (1 << PACKAGES.len()) - 1;
     let mut there = [0; OTHERS + 1];
     let (mut sessions, mut numbers) = ([1; OTHERS + 1], [0; OTHERS + 1]);
@@ -205,7 +209,7 @@ fn who_stays_decides_what_it_would_have_decided_alone() {
 #[test]
 fn a_model_is_exchanged_while_the_stream_goes_on() {
     let mut analytics = Analytics::new(vec![open("tiny-bright")], &[]).unwrap();
-    let mut watch = Watch(vec![Told::default()], Tried::default());
+    let mut watch = Watch(vec![Told::default()], Tried::default(), Vec::new());
     let first = lay_out(&analytics, 0, 1);
     analytics.join(0, first, &mut watch).unwrap();
     let feed = |analytics: &mut Analytics, watch: &mut Watch, numbers: std::ops::Range<i64>| {
@@ -243,7 +247,7 @@ fn a_model_is_exchanged_while_the_stream_goes_on() {
 #[test]
 fn other_thresholds_hold_from_the_next_score_and_end_nothing() {
     let mut analytics = Analytics::new(vec![open("tiny-bright")], &[]).unwrap();
-    let mut watch = Watch(vec![Told::default(); 2], Tried::default());
+    let mut watch = Watch(vec![Told::default(); 2], Tried::default(), Vec::new());
     for camera in 0..2 {
         let new = lay_out(&analytics, camera, 1);
         analytics.join(camera, new, &mut watch).unwrap();
@@ -281,8 +285,12 @@ struct Bright {
 
 impl Bright {
     fn watched_by(package: &str) -> Self {
-        let mut analytics = Analytics::new(vec![open(package)], &[]).unwrap();
-        let mut watch = Watch(vec![Told::default(); 4], Tried::default());
+        Self::watching(open(package))
+    }
+
+    fn watching(model: LoadedModel) -> Self {
+        let mut analytics = Analytics::new(vec![model], &[]).unwrap();
+        let mut watch = Watch(vec![Told::default(); 4], Tried::default(), Vec::new());
         for camera in 0..4 {
             let new = lay_out(&analytics, camera, 1);
             analytics.join(camera, new, &mut watch).unwrap();
@@ -291,14 +299,19 @@ impl Bright {
     }
 
     fn feed(&mut self, frames: i64) {
-        for number in self.next..self.next + frames {
-            (0..4).for_each(|c| self.analytics.frame(c, 0, frame(1, number, 235, 1), &mut self.watch));
-            self.analytics.run_all(&mut self.watch).unwrap();
+        for _ in 0..frames {
+            self.feed_one(1);
             while self.analytics.trial_due() == Some(Duration::ZERO) {
                 self.analytics.run_trial(&mut self.watch);
             }
         }
-        self.next += frames;
+    }
+
+    /// A frame, and so many strides until the next. The candidate has no time.
+    fn feed_one(&mut self, strides: i64) {
+        (0..4).for_each(|c| self.analytics.frame(c, 0, frame(1, self.next, 235, 1), &mut self.watch));
+        self.analytics.run_all(&mut self.watch).unwrap();
+        self.next += strides;
     }
 
     fn exchange(&mut self, successor: Successor) -> Option<LoadedModel> {
@@ -382,6 +395,62 @@ fn a_model_that_has_to_go_first_leaves_windows_out_and_ends_nothing() {
     let (scores, dropped, decisions) = bright.end();
     assert_eq!((scores, dropped), (vec![40; 4], 4 * 5));
     ended_once(&decisions, EndReason::Shutdown);
+}
+
+#[test]
+fn a_candidate_that_has_fallen_behind_does_not_take_its_state_over_the_hole() {
+    let mut bright = Bright::watched_by("tiny-online");
+    bright.feed(30);
+    assert!(bright.analytics.begin_trial(0, open("tiny-online")).is_none());
+    bright.feed(30);
+    // The package takes half a second for a hole.
+    (0..8).for_each(|_| bright.feed_one(1));
+    assert!(bright.exchange(Successor::Tried).is_some());
+    bright.feed(30);
+    let (scores, dropped, _) = bright.end();
+    assert_eq!((scores, dropped), (vec![98; 4], 4), "each camera's state was zeroed once");
+}
+
+#[test]
+fn what_is_open_of_a_model_that_does_not_come_back_ends() {
+    let mut bright = Bright::watched_by("tiny-bright");
+    bright.feed(20);
+    let late = lay_out(&bright.analytics, 3, 1);
+    assert!(bright.analytics.withdraw(0).is_some());
+    bright.feed(5);
+    bright.analytics.lose(0, &mut bright.watch);
+    for told in &bright.watch.0 {
+        let last = told.decisions.last().unwrap().2.status;
+        assert!(matches!(last, Status::Ended { reason: EndReason::StreamLost, .. }), "{last:?}");
+    }
+    assert_eq!(bright.watch.2, [ModelTurn::Fails; 4]);
+    // A camera that joins meanwhile waits for it, too.
+    bright.analytics.join(3, late, &mut bright.watch).unwrap();
+    assert!(bright.exchange(Successor::Opened(Box::new(open("tiny-bright")))).is_none());
+    bright.feed(20);
+    assert_eq!(bright.watch.2[4..], [ModelTurn::Works; 3], "the one that joined had not failed");
+    let (scores, dropped, decisions) = bright.end();
+    assert_eq!((scores, dropped), (vec![40; 4], 4 * 5));
+    assert!(decisions.iter().all(|camera| camera.iter().filter(|d| d.status == Status::Started).count() == 2));
+}
+
+#[test]
+fn what_is_open_ends_where_frames_come_too_seldom_for_any_window() {
+    // A window is of four frames in 0.4 s.
+    let mut clip = open("tiny-clip");
+    let mut manifest = (*clip.manifest).clone();
+    manifest.sampling.max_hole = STRIDE_NS;
+    clip.manifest = Arc::new(manifest);
+    let mut bright = Bright::watching(clip);
+    bright.feed(30);
+    (0..30).for_each(|_| bright.feed_one(5));
+    assert_eq!(bright.watch.2, [ModelTurn::Fails; 4]);
+    for told in &bright.watch.0 {
+        let last = told.decisions.last().unwrap().2.status;
+        assert!(matches!(last, Status::Ended { reason: EndReason::StreamLost, .. }), "{last:?}");
+    }
+    bright.feed(30);
+    assert_eq!(bright.watch.2[4..], [ModelTurn::Works; 4]);
 }
 
 #[test]

@@ -61,6 +61,33 @@ fn fill_up(at: &str, updates: &str) {
     assert_whole(subscriber.lines());
 }
 
+/// Killed on probation, and the disk is full at the next start: what has proven itself runs, and the release proves itself by running.
+#[test]
+fn a_disk_that_is_full_at_the_start_puts_the_probation_off() {
+    let Some(disk) = Mount::new("64m") else { return };
+    let (folder, filler) = (disk.0.path(), disk.0.path().join("filler"));
+    let dir = tempfile::tempdir().unwrap();
+    let (broker, publisher, mut subscriber) = published(dir.path());
+    let text = config(&broker, &publisher.updates(), &[("white", WHITE.to_owned())]);
+    let mut faulty = example("faulty");
+    faulty.env("KINEWATCH_TEST_KILL", "update probation:0");
+    let mut killed = Daemon::start_program(faulty, folder, &text);
+    assert!(!killed.log.wait().success(), "it was not killed");
+    begins(&mut subscriber, "1.0.0");
+    // To its last byte: a file is written until nothing more fits.
+    std::io::copy(&mut std::io::repeat(0), &mut fs::File::create(&filler).unwrap()).unwrap_err();
+
+    let mut daemon = Daemon::start(folder, &text);
+    begins(&mut subscriber, "1.0.0");
+    state(&mut subscriber, "no space", |m| m["error"]["code"] == "no_space");
+    fs::remove_file(&filler).unwrap();
+    state(&mut subscriber, "the release", |m| rests(m, "1.1.0"));
+    subscriber.event("the release to decide", |t, e| {
+        t.ends_with("/wave") && e["data"]["status"] == "updated" && e["data"]["model"]["version"] == "1.1.0"
+    });
+    daemon.stop();
+}
+
 /// A clock that is wrong by as much as is asked for, from the start or all of a sudden; intervals stay right.
 struct Clock(PathBuf);
 

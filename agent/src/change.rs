@@ -59,6 +59,11 @@ pub enum Change {
         /// Where to.
         back: oneshot::Sender<LoadedModel>,
     },
+    /// The model that was withdrawn from this slot cannot be put back: what is open of it ends.
+    Lost {
+        /// Of the model.
+        slot: usize,
+    },
     /// A candidate is tried beside the model in this slot.
     TrialBegins {
         /// Of the model.

@@ -127,7 +127,7 @@ pub struct DroppedWindows {
     pub swap: AtomicU64,
     /// The device is spared.
     pub derated: AtomicU64,
-    /// For some time it has given nothing but failures.
+    /// For some time it has scored nothing.
     pub failing: AtomicBool,
 }
 
@@ -262,7 +262,7 @@ impl Shared {
         Some(format!("events cannot be stored: {fault}{full}"))
     }
 
-    /// The models that give nothing but failures, in one line.
+    /// The models that score nothing, in one line.
     #[must_use]
     pub fn failing(&self) -> Option<String> {
         let fails = |camera: &CameraView| {

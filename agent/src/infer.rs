@@ -5,12 +5,14 @@
 //! scheduler chooses among all that waits. Waits at most a second for frames, so its beat never grows old while it is
 //! alive; a batch across cameras waits at most [`BATCH_DEADLINE`] for company, and under overload not at all.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kinewatch_capture::{Captured, GapReason};
 use kinewatch_core::batch::{Batch, BatchPolicy};
 use kinewatch_core::decode::EndReason;
+use kinewatch_core::event::ModelRef;
 use kinewatch_core::manifest::Plan;
 use kinewatch_core::schedule::Load;
 use kinewatch_core::time::DelaySource;
@@ -50,6 +52,8 @@ pub struct Inference {
     delays: Vec<DelaySource>,
     /// Models that go back once no camera is watched by them: slot, and where to.
     leaving: Vec<(usize, oneshot::Sender<LoadedModel>)>,
+    /// What events say of models that took the place of another, by slot: cameras that join may know the one before.
+    references: BTreeMap<usize, ModelRef>,
 }
 
 impl Inference {
@@ -69,6 +73,7 @@ impl Inference {
             last_look: None,
             delays: Vec::new(),
             leaving: Vec::new(),
+            references: BTreeMap::new(),
         }
     }
 
@@ -156,6 +161,9 @@ impl Inference {
                 let result = self.analytics.join(slot, camera, &mut self.sink);
                 self.note(result);
                 self.sink.set_camera(slot, Some(live));
+                for (model, reference) in &self.references {
+                    refer(&mut self.sink, &self.analytics, (*model, reference), Some(slot));
+                }
                 self.delays.resize(self.delays.len().max(slot + 1), DelaySource::Assumed);
             }
             Change::Leaves { slot, reason } => {
@@ -166,6 +174,7 @@ impl Inference {
             }
             Change::ModelJoins { slot, model, view } => {
                 self.analytics.add_model(slot, *model);
+                self.references.remove(&slot);
                 self.sink.set_model(slot, Some(view));
             }
             Change::ModelLeaves { slot, back } => self.leaving.push((slot, back)),
@@ -176,6 +185,7 @@ impl Inference {
                     let _dropped_here = back.send(model);
                 }
             }
+            Change::Lost { slot } => self.analytics.lose(slot, &mut self.sink),
             Change::TrialBegins { slot, candidate } => {
                 // One that was tried before was asked back first.
                 let _none = self.analytics.begin_trial(slot, *candidate);
@@ -202,19 +212,14 @@ impl Inference {
         let begun = Instant::now();
         let before = self.analytics.exchange(slot, successor, overrides, &mut self.sink);
         self.sink.set_model(slot, Some(view));
-        let mut watcher_of = vec![0; self.delays.len()];
-        for watcher in self.analytics.watchers() {
-            if watcher.model == slot {
-                self.sink.set_reference(watcher.camera, watcher_of[watcher.camera], &reference);
-            }
-            watcher_of[watcher.camera] += 1;
-        }
+        refer(&mut self.sink, &self.analytics, (slot, &reference), None);
         tracing::info!(
             model = reference.name,
             version = reference.version,
             took_ms = begun.elapsed().as_secs_f64() * 1e3,
             "the model has taken its place"
         );
+        self.references.insert(slot, reference);
         // Whoever asked may have stopped waiting.
         if let Some(model) = before {
             let _dropped_here = back.send(model);
@@ -308,6 +313,17 @@ impl Inference {
         if self.last_failure.is_none_or(|last| last.elapsed() >= REPEAT) {
             self.last_failure = Some(Instant::now());
             tracing::error!("{error}; the windows concerned are left out and counted");
+        }
+    }
+}
+
+/// From here on events of the model in a slot, at one camera or at all, say `reference` of it.
+fn refer(sink: &mut LiveSink, analytics: &Analytics, (slot, reference): (usize, &ModelRef), camera: Option<usize>) {
+    let mut at = (usize::MAX, 0);
+    for watcher in analytics.watchers() {
+        at = if at.0 == watcher.camera { (at.0, at.1 + 1) } else { (watcher.camera, 0) };
+        if watcher.model == slot && camera.is_none_or(|camera| camera == watcher.camera) {
+            sink.set_reference(at.0, at.1, reference);
         }
     }
 }

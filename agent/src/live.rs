@@ -290,8 +290,8 @@ impl Sink for LiveSink {
             ModelTurn::Fails => tracing::error!(
                 camera,
                 model,
-                "the model has given nothing but failures for {} s: its open actions end with stream_lost; see the \
-                 failure above, and `kinewatch model check`",
+                "the model has scored nothing for {} s, or is gone: its open actions end with stream_lost; see what has \
+                 failed above, kinewatch_windows_dropped_total for its reason, and `kinewatch model check`",
                 FAILING_AFTER_S
             ),
             ModelTurn::Works => tracing::info!(camera, model, "the model works again: decoding begins anew"),

@@ -215,7 +215,7 @@ impl Snapshot<'_> {
             let failing = |d: &DroppedWindows| i64::from(d.failing.load(Relaxed));
             c.models.iter().zip(&c.dropped).map(move |(model, d)| (labels(model.as_str()), failing(d)))
         });
-        gauges(e, "model_failing", "1 while a model gives nothing but failures at a camera", failing.collect())?;
+        gauges(e, "model_failing", "1 while a model scores nothing at a camera", failing.collect())?;
         let mut family = e.encode_descriptor(
             "score_age_seconds",
             "From the newest frame of a window, in front of the camera, to its scores",

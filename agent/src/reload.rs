@@ -6,7 +6,7 @@
 
 mod models;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -108,6 +108,8 @@ pub struct Reloader {
     builds: builds::Requests,
     /// Releases that run instead of what the configuration names, by model.
     installed: BTreeMap<String, PathBuf>,
+    /// Models that were withdrawn and could not be put back: they stand in the plan, and nothing is scored by them.
+    missing: BTreeSet<String>,
 }
 
 impl ReloadView {
@@ -205,7 +207,8 @@ impl Reloader {
     ) -> Self {
         let elsewhere = running.models.iter().filter(|model| model.path != model.factory);
         let installed = elsewhere.map(|model| (model.name.clone(), model.path.clone())).collect();
-        Self { running, preparer, handovers, mailbox, shared, builds, installed }
+        let missing = BTreeSet::new();
+        Self { running, preparer, handovers, mailbox, shared, builds, installed, missing }
     }
 
     /// Serves requests until nobody can ask any more or the main thread stops.
@@ -239,6 +242,7 @@ impl Reloader {
 
     /// `None` when the process stops meanwhile.
     fn reload(&mut self) -> Option<Outcome> {
+        self.put_back_missing()?;
         let mut report = config::check(&self.running.file, &Environment::of_process(), Probe::Machine);
         report.lines(Severity::Warning).iter().for_each(|warning| tracing::warn!("{warning}"));
         let Some(mut plan) = report.plan.take().filter(|_| report.is_ok()) else {

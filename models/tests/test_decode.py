@@ -69,6 +69,16 @@ def test_sequence_needs_order_and_nearness() -> None:
     assert sequence([falling, lying], 2.0, 1.0) == [Interval(1.5, 2.5, 2.9)]
 
 
+def test_a_part_that_flickered_just_before_goes_on_and_counts() -> None:
+    settings = {**SETTINGS, "merge_gap_s": 2.0}
+    (falling,) = intervals(*steps((20, 0.05), (5, 0.95), (25, 0.05)), SETTINGS, PERIOD)
+    (lying,) = intervals(*steps((14, 0.05), (3, 0.95), (8, 0.05), (25, 0.95)), settings, PERIOD)
+    ((start, decided_at),) = lying.resumed
+    assert start == pytest.approx(5.0)
+    assert sequence([[falling], [lying]], 2.0) == [Interval(falling.start, start, decided_at)]
+    assert sequence([[falling], [replace(lying, resumed=())]], 2.0) == []
+
+
 def test_probabilities_sum_to_one() -> None:
     rows = probabilities(np.array([[1000.0, 0, -1000], [1, 1, 1]], np.float32), 2.0)
     np.testing.assert_allclose(rows.sum(1), 1)

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use kinewatch_core::decode::EndReason;
+use kinewatch_core::decode::{Decision, Decoder, EndReason};
 use kinewatch_core::ring::Ring;
 use kinewatch_core::sampling::Continuity;
 use kinewatch_core::time::Pts;
@@ -58,7 +58,7 @@ impl Analytics {
         let Some(camera) = self.cameras.get_mut(camera_slot) else { return result };
         let at = camera.stream.newest.take().unwrap_or(Pts::ZERO);
         for index in 0..camera.watchers.len() {
-            self.interrupt(camera_slot, index, (at, reason), sink);
+            self.interrupt(camera_slot, index, |decoder, out| decoder.gap(at, reason, out), sink);
             let watcher = &mut self.cameras[camera_slot].watchers[index];
             watcher.sampler.clear();
             watcher.pace.reset();
@@ -72,16 +72,36 @@ impl Analytics {
         result
     }
 
+    /// What is open of a model at a camera ends with `stream_lost`, for nobody sees any more whether it goes on.
+    pub(super) fn lose_sight(&mut self, camera: usize, index: usize, at: Pts, sink: &mut impl Sink) {
+        self.interrupt(camera, index, |decoder, out| decoder.interrupt(at, EndReason::StreamLost, out), sink);
+    }
+
     /// Closes what is open of a model at a camera, and forgets what has been seen.
-    fn interrupt(&mut self, camera_slot: usize, index: usize, (at, reason): (Pts, EndReason), sink: &mut impl Sink) {
+    fn interrupt(
+        &mut self,
+        camera_slot: usize,
+        index: usize,
+        close: impl FnOnce(&mut Decoder, &mut Vec<Decision>),
+        sink: &mut impl Sink,
+    ) {
         let camera = &mut self.cameras[camera_slot];
         let watcher = &mut camera.watchers[index];
-        watcher.decoder.gap(at, reason, &mut self.decisions);
-        if let Some(loaded) = &mut self.models[watcher.model] {
-            loaded.model.reset(watcher.stream);
+        close(&mut watcher.decoder, &mut self.decisions);
+        if let (Some(loaded), Some(stream)) = (&mut self.models[watcher.model], watcher.stream) {
+            loaded.model.reset(stream);
         }
         let origin = camera.origin(camera_slot, index);
         self.decisions.drain(..).for_each(|decision| sink.decision(origin, &decision));
+    }
+
+    /// Notes whether the window at `at` was scored, and what follows from that.
+    pub(super) fn note(&mut self, camera: usize, index: usize, (at, scored): (Pts, bool), sink: &mut impl Sink) {
+        let Some(turn) = self.cameras[camera].watchers[index].failures.note(at, scored) else { return };
+        sink.model_turned(camera, index, turn);
+        if turn == ModelTurn::Fails {
+            self.lose_sight(camera, index, at, sink);
+        }
     }
 
     fn run(&mut self, begun: Duration, sink: &mut impl Sink) -> Result<(), InferError> {
@@ -96,8 +116,10 @@ impl Analytics {
         let mut requests = recycle(std::mem::take(&mut self.requests));
         for ticket in &self.running {
             let (camera, index) = self.places[ticket.lane];
-            let stream = self.cameras[camera].watchers[index].stream;
-            requests.push(Request { stream, frames: &ticket.request.frames });
+            // Whoever watches a model that is there has a stream of it.
+            if let Some(stream) = self.cameras[camera].watchers[index].stream {
+                requests.push(Request { stream, frames: &ticket.request.frames });
+            }
         }
         let count = requests.len();
         let result = match &mut self.models[model] {
@@ -123,9 +145,9 @@ impl Analytics {
             let watcher = &mut self.cameras[camera].watchers[index];
             if let Sampler::Frames(holes) = &mut watcher.sampler
                 && let Continuity::Hole(_) = holes.offer(ticket.request.at)
-                && let Some(loaded) = &mut self.models[model]
+                && let (Some(loaded), Some(stream)) = (&mut self.models[model], watcher.stream)
             {
-                loaded.model.reset(watcher.stream);
+                loaded.model.reset(stream);
                 sink.windows_dropped(camera, index, WindowDrop::Hole, 1);
             }
         }
@@ -139,14 +161,10 @@ impl Analytics {
             let at = ticket.request.at;
             self.scored(ticket.lane, ticket.request, row);
             let valid = self.logits.is_valid(row);
-            let turn = self.cameras[camera_slot].watchers[index].failures.note(at, valid);
-            if let Some(turn) = turn {
-                sink.model_turned(camera_slot, index, turn);
+            if !valid && let Sampler::Frames(holes) = &mut self.cameras[camera_slot].watchers[index].sampler {
+                holes.retract();
             }
-            if turn == Some(ModelTurn::Fails) {
-                // Nobody sees any more whether what is open goes on.
-                self.interrupt(camera_slot, index, (at, EndReason::StreamLost), sink);
-            }
+            self.note(camera_slot, index, (at, valid), sink);
             if !valid {
                 sink.windows_dropped(camera_slot, index, WindowDrop::Failed, 1);
                 continue;

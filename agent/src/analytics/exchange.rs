@@ -11,6 +11,7 @@ use kinewatch_core::decode::{Decoder, EndReason, carries};
 use kinewatch_core::manifest::{Manifest, Overrides, labels_changed, same_frames};
 use kinewatch_core::time::Pts;
 
+use super::watcher::Sampler;
 use super::{Analytics, LoadedModel, Sink, WindowDrop, give_back};
 
 /// What takes the place of a model.
@@ -54,8 +55,12 @@ impl Analytics {
             }
             let camera = &mut self.cameras[camera];
             let watcher = &mut camera.watchers[index];
-            let warm = tried.iter().find(|(lane, _)| *lane == watcher.lane).map(|(_, stream)| *stream);
-            watcher.stream = warm.unwrap_or_else(|| new.add_stream(&camera.zones));
+            let warm = tried.iter().find(|(lane, ..)| *lane == watcher.lane);
+            watcher.stream = Some(warm.map_or_else(|| new.add_stream(&camera.zones), |(_, stream, _)| *stream));
+            // Its state is of the frame that it has scored last, which is not the newest.
+            if let Some((.., Some(holes))) = warm {
+                watcher.sampler = Sampler::Frames(*holes);
+            }
         }
         self.schedule.set_model(slot, new.model.report().batch);
         self.models[slot] = Some(new);
@@ -68,6 +73,16 @@ impl Analytics {
         self.trial.take_if(|trial| trial.slot() == slot);
         self.withdrawn.push((slot, Arc::clone(&model.manifest)));
         Some(model)
+    }
+
+    /// The model that was withdrawn from `slot` does not come back for now: what is open of it ends with `stream_lost`.
+    pub fn lose(&mut self, slot: usize, sink: &mut impl Sink) {
+        for (camera, index) in self.watching(slot) {
+            let at = self.cameras[camera].stream.newest.unwrap_or(Pts::ZERO);
+            let turn = self.cameras[camera].watchers[index].failures.fail();
+            sink.model_turned(camera, index, turn);
+            self.lose_sight(camera, index, at, sink);
+        }
     }
 
     /// Camera and index of each watcher of a model.

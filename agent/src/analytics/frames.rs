@@ -37,6 +37,9 @@ impl Analytics {
                         if dropped > 0 {
                             sink.windows_dropped(camera_slot, index, WindowDrop::Hole, dropped);
                         }
+                        if !whole {
+                            self.holed.push(index);
+                        }
                         whole
                     }
                     _ => false,
@@ -53,5 +56,8 @@ impl Analytics {
             }
         }
         self.note_let_go(sink);
+        while let Some(index) = self.holed.pop() {
+            self.note(camera_slot, index, (meta.pts, false), sink);
+        }
     }
 }

@@ -95,7 +95,7 @@ pub trait Sink {
     fn tried(&mut self, _model: usize, _tried: &Tried, _error: Option<&InferError>) {}
     /// Windows of a model at a camera ([`Origin::watcher`]) were left out, or an online state was zeroed.
     fn windows_dropped(&mut self, camera: usize, watcher: usize, why: WindowDrop, count: u32);
-    /// A model ([`Origin::watcher`]) begins or ceases to give nothing but failures at a camera.
+    /// A model ([`Origin::watcher`]) begins or ceases to score nothing at a camera.
     fn model_turned(&mut self, _camera: usize, _watcher: usize, _turn: ModelTurn) {}
     /// For thresholds that depend on it; `None` where it has no meaning.
     fn time_of_day(&self) -> Option<TimeOfDay> {
@@ -135,6 +135,8 @@ pub struct Analytics {
     running: Vec<Ticket<Waiting>>,
     let_go: Vec<Ticket<Waiting>>,
     left_out: u64,
+    /// Watchers of a camera whose window has a hole.
+    holed: Vec<usize>,
     /// One request of so many is run.
     one_of: u32,
     /// Emptied, for the requests to come.
@@ -177,6 +179,7 @@ impl Analytics {
             running: Vec::new(),
             let_go: Vec::new(),
             left_out: 0,
+            holed: Vec::new(),
             one_of: 1,
             spare: Vec::new(),
             new_clock: ClockMap::new(),

@@ -1,7 +1,7 @@
 //! Who comes and goes: cameras and models between two frames, and other thresholds. What concerns one camera touches
 //! nothing of another: no decoder, no ring, no waiting request, no state of a model.
 
-use kinewatch_core::decode::EndReason;
+use kinewatch_core::decode::{Decoder, EndReason};
 use kinewatch_core::manifest::{ManifestError, Overrides};
 use kinewatch_core::schedule::Lane;
 use kinewatch_engine::InferError;
@@ -19,14 +19,18 @@ impl Analytics {
     pub fn join(&mut self, slot: usize, camera: NewCamera, sink: &mut impl Sink) -> Result<(), InferError> {
         let (stream, result) = match self.cameras.get_mut(slot) {
             Some(before) if !before.watchers.is_empty() => {
+                let newest = before.stream.newest;
                 let result = self.gap(slot, EndReason::ModelSwap, sink);
-                let stream = std::mem::take(&mut self.cameras[slot].stream);
+                let stream = StreamState { newest, ..std::mem::take(&mut self.cameras[slot].stream) };
                 self.vacate(slot);
                 (stream, result)
             }
             _ => (StreamState::default(), Ok(())),
         };
         self.seat(slot, camera);
+        if let Some(newest) = stream.newest {
+            self.cameras[slot].watchers.iter_mut().for_each(|watcher| watcher.sampler.join_at(newest));
+        }
         self.cameras[slot].stream = stream;
         result
     }
@@ -89,13 +93,20 @@ impl Analytics {
             self.cameras.resize_with(slot + 1, Camera::default);
         }
         let NewCamera { branches, watchers, zones } = camera;
-        if !watchers.iter().all(|new| self.models.get(new.model).is_some_and(Option::is_some)) {
-            // Models are added before the cameras that they watch.
-            return;
-        }
-        for (index, new) in watchers.into_iter().enumerate() {
-            let Some(loaded) = self.models.get_mut(new.model).and_then(Option::as_mut) else { continue };
-            let stream = loaded.add_stream(&zones);
+        for (index, mut new) in watchers.into_iter().enumerate() {
+            // Models are added before the cameras that they watch; one may be withdrawn, and gives streams when it is back.
+            if self.models.len() <= new.model {
+                self.models.resize_with(new.model + 1, || None);
+            }
+            let stream = self.models[new.model].as_mut().map(|loaded| {
+                // The model or its thresholds may have changed since this was laid out.
+                if new.decoder.carry_over(&loaded.manifest, &loaded.overrides).is_err()
+                    && let Ok(decoder) = Decoder::new(&loaded.manifest, &loaded.overrides)
+                {
+                    new.decoder = decoder;
+                }
+                loaded.add_stream(&zones)
+            });
             let lane = self.schedule.add(Lane { camera: slot, model: new.model, every: new.every });
             if self.places.len() <= lane {
                 self.places.resize(lane + 1, (0, 0));
@@ -119,8 +130,8 @@ impl Analytics {
             if let Some(trial) = &mut self.trial {
                 trial.remove_lane(watcher.lane);
             }
-            if let Some(loaded) = self.models.get_mut(watcher.model).and_then(Option::as_mut) {
-                loaded.model.remove_stream(watcher.stream);
+            if let (Some(Some(loaded)), Some(stream)) = (self.models.get_mut(watcher.model), watcher.stream) {
+                loaded.model.remove_stream(stream);
             }
         }
     }

@@ -76,9 +76,9 @@ impl Trial {
         self.slot
     }
 
-    /// The model, and its stream of each lane.
-    pub(super) fn into_parts(self) -> (LoadedModel, Vec<(usize, Stream)>) {
-        (self.loaded, self.lanes.into_iter().map(|lane| (lane.lane, lane.stream)).collect())
+    /// The model, and of each lane its stream, and the last frame of an online one.
+    pub(super) fn into_parts(self) -> (LoadedModel, Vec<(usize, Stream, Option<HoleDetector>)>) {
+        (self.loaded, self.lanes.into_iter().map(|lane| (lane.lane, lane.stream, lane.holes)).collect())
     }
 
     pub(super) fn add_lane(&mut self, lane: usize, zones: &[Region]) {

@@ -14,7 +14,8 @@ pub(super) struct Watcher {
     pub lane: usize,
     /// Slot.
     pub model: usize,
-    pub stream: Stream,
+    /// `None` until there is a model.
+    pub stream: Option<Stream>,
     pub sampler: Sampler,
     /// Which requests run while the device is spared.
     pub pace: Pace,
@@ -22,13 +23,14 @@ pub(super) struct Watcher {
     pub failures: Failures,
 }
 
-/// A model that has given nothing but failures for so many seconds of media time fails for good.
+/// A model that has scored nothing for so many seconds of media time, for failures or for want of whole windows, fails for
+/// good.
 pub const FAILING_AFTER_S: i64 = 10;
 
 /// A change for the worse or the better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModelTurn {
-    /// Nothing but failures for [`FAILING_AFTER_S`].
+    /// Nothing was scored for [`FAILING_AFTER_S`], or there is no model any more.
     Fails,
     /// The first success after that.
     Works,
@@ -55,6 +57,12 @@ impl Failures {
         fails.then_some(ModelTurn::Fails)
     }
 
+    /// There is no model, and none is to come.
+    pub(super) fn fail(&mut self) -> ModelTurn {
+        self.told = true;
+        ModelTurn::Fails
+    }
+
     /// Media times begin anew.
     pub(super) fn interrupt(&mut self) {
         self.since = None;
@@ -75,6 +83,13 @@ impl Sampler {
         match manifest.plan {
             Plan::Online => Self::Frames(HoleDetector::new(manifest.sampling.max_hole)),
             Plan::Clip | Plan::Cached => Self::Windows(Windower::new(&manifest.sampling, bit)),
+        }
+    }
+
+    /// The session has come to `newest` already.
+    pub(super) fn join_at(&mut self, newest: Pts) {
+        if let Self::Windows(windower) = self {
+            windower.join_at(newest);
         }
     }
 

@@ -17,6 +17,9 @@ use crate::config::plan::{ModelPlan, Plan};
 use crate::prepare::PrepareError;
 use crate::tally::TrialView;
 
+const STILL_MISSING: &str = "the model that ran before cannot be opened again: nothing is scored by it, and its open actions end; \
+     a reload of the configuration (SIGHUP) tries it again";
+
 /// What is asked for.
 #[derive(Debug)]
 pub enum ModelRequest {
@@ -171,18 +174,19 @@ impl Reloader {
     fn exchange(&mut self, model: &str, plan: Plan, fit: Fit) -> Option<Result<(), SwapError>> {
         let before = self.running.clone();
         if diff(&before, &plan).models.is_empty() {
-            return Some(Ok(()));
+            return if self.missing.contains(model) { self.open_again(model, plan) } else { Some(Ok(())) };
         }
-        if fit == Fit::Both {
-            return Some(taken(&self.apply(&diff(&before, &plan), plan)?));
+        if fit == Fit::One {
+            self.end_trial();
+            self.withdraw(model);
         }
-        self.end_trial();
-        self.withdraw(model);
         let outcome = taken(&self.apply(&diff(&before, &plan), plan)?);
-        if outcome.is_err()
-            && let Err(error) = taken(&self.open_again(model, before)?)
+        if outcome.is_ok() {
+            self.missing.remove(model);
+        } else if self.missing.contains(model)
+            && let Err(error) = self.open_again(model, before)?
         {
-            tracing::error!(model, %error, "the model before cannot be opened again either: nothing is scored by it");
+            self.lose(model, &error);
         }
         Some(outcome)
     }
@@ -199,27 +203,50 @@ impl Reloader {
         self.preparer.expect_engine(Some(model));
         let outcome = self.open_again(model, running.clone());
         self.preparer.expect_engine(None);
-        let outcome = taken(&outcome?);
+        let outcome = outcome?;
         if outcome.is_err()
-            && fit == Fit::One
-            && let Err(error) = taken(&self.open_again(model, running)?)
+            && self.missing.contains(model)
+            && let Err(error) = self.open_again(model, running)?
         {
-            tracing::error!(model, %error, "nor can it be opened as before: nothing is scored by it");
+            self.lose(model, &error);
         }
         Some(outcome)
     }
 
     /// Opens the package of a model that is planned already.
-    fn open_again(&mut self, model: &str, plan: Plan) -> Option<Outcome> {
+    fn open_again(&mut self, model: &str, plan: Plan) -> Option<Result<(), SwapError>> {
         // Anything but the digest: the same package is opened again.
         let mut none = plan.clone();
         none.models.iter_mut().filter(|m| m.name == model).for_each(|m| m.digest.clear());
-        self.apply(&diff(&none, &plan), plan)
+        let outcome = taken(&self.apply(&diff(&none, &plan), plan)?);
+        if outcome.is_ok() {
+            self.missing.remove(model);
+        }
+        Some(outcome)
+    }
+
+    /// What could not be put back may fit by now.
+    pub(super) fn put_back_missing(&mut self) -> Option<()> {
+        for model in self.missing.clone() {
+            if let Err(error) = self.open_again(&model, self.running.clone())? {
+                tracing::error!(model, %error, "{STILL_MISSING}");
+            }
+        }
+        Some(())
+    }
+
+    /// Neither the new model nor the one before can be opened.
+    fn lose(&self, model: &str, error: &SwapError) {
+        tracing::error!(model, %error, "{STILL_MISSING}");
+        if let Some(slot) = self.preparer.slot_of(model) {
+            self.mailbox.change(Change::Lost { slot });
+        }
     }
 
     /// Takes the model out of the thread that infers, and frees its memory.
-    fn withdraw(&self, model: &str) {
+    fn withdraw(&mut self, model: &str) {
         let Some(slot) = self.preparer.slot_of(model) else { return };
+        self.missing.insert(model.to_owned());
         let (back, comes) = oneshot::channel();
         self.mailbox.change(Change::Withdrawn { slot, back });
         drop(comes.blocking_recv());

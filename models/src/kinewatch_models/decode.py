@@ -25,11 +25,15 @@ Doubles = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Interval:
-    """Seconds of the stream. `end` is None where the stream stopped first."""
+    """Seconds of the stream. `end` is None where the stream stopped first.
+
+    `resumed`: where it went on after a pause shorter than the merge gap, and when that was decided.
+    """
 
     start: float
     end: float | None
     decided_at: float
+    resumed: tuple[tuple[float, float], ...] = ()
 
 
 def probabilities(logits: npt.NDArray[np.float32], temperature: float = 1.0) -> Doubles:
@@ -81,12 +85,13 @@ class _Track:
         self._start: float | None = None
         self._decided_at: float | None = None
         self._end: float | None = None
+        self._resumed: list[tuple[float, float]] = []
 
     def step(self, now: float, score: float, step: float) -> None:
         lag, gap = self._settings["lag_start_s"], self._settings["merge_gap_s"]
         if self._cusum.step(now, score, step):
             if self._cusum.active:
-                self._rise(min(self._cusum.change - lag, now), gap)
+                self._rise(min(self._cusum.change - lag, now), gap, now)
             elif self._decided_at is None:
                 self._start = None
             elif self._start is not None:
@@ -103,8 +108,9 @@ class _Track:
         self._finish()
         return self._done
 
-    def _rise(self, start: float, gap: float) -> None:
+    def _rise(self, start: float, gap: float, now: float) -> None:
         if self._end is not None and start - self._end < gap:
+            self._resumed.append((max(start, self._end), now))
             self._end = None
             return
         self._finish()
@@ -113,21 +119,28 @@ class _Track:
 
     def _finish(self) -> None:
         if self._start is not None and self._decided_at is not None:
-            self._done.append(Interval(self._start, self._end, self._decided_at))
+            self._done.append(Interval(self._start, self._end, self._decided_at, tuple(self._resumed)))
         self._start = self._decided_at = self._end = None
+        self._resumed = []
 
 
 def sequence(parts: Sequence[list[Interval]], within_s: float, max_duration_s: float = math.inf) -> list[Interval]:
-    """Actions made of `parts` in order: each next part begins at most `within_s` after the one before ended.
+    """Actions made of `parts` in order: each next one begins, or goes on, at most `within_s` after the one before ended.
 
     A part continues the last one that was decided before it, which is then used up. An action lasts from the start of
     its first part to the start of its last, `max_duration_s` at most: what went on before was another motion.
     """
     chains = [[one] for one in parts[0]]
     for following in parts[1:]:
-        chains = [[*chain, one] for one in following for chain in [_take(chains, one, within_s)] if chain]
+        chains = [[*chain, one] for one in _begun(following) for chain in [_take(chains, one, within_s)] if chain]
     whole = [(chain[0].start, chain[-1].start, chain[-1].decided_at) for chain in chains]
     return [Interval(max(start, end - max_duration_s), end, decided) for start, end, decided in whole]
+
+
+def _begun(part: list[Interval]) -> list[Interval]:
+    """Where a part begins, or goes on after a pause: what flickered just before does not open again."""
+    again = [Interval(start, one.end, decided_at) for one in part for start, decided_at in one.resumed]
+    return sorted([*part, *again], key=lambda one: one.decided_at)
 
 
 def _take(chains: list[list[Interval]], one: Interval, within_s: float) -> list[Interval] | None:

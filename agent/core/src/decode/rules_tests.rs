@@ -49,6 +49,23 @@ fn what_begins_within_the_cooldown_is_not_told() {
 }
 
 #[test]
+fn a_label_cools_on_where_only_its_model_was_interrupted() {
+    let begins = |second: usize| {
+        let (mut decoder, mut out) = (Decoder::of_scores(&decoding("cooldown_s = 4.0", "")), Vec::new());
+        for k in 100..100 + second + 30 {
+            if k == 120 {
+                decoder.interrupt(at(k), EndReason::StreamLost, &mut out);
+            }
+            let shown = (110..120).contains(&k) || k >= 100 + second;
+            decoder.step_scores(at(k), &[if shown { 3.0 } else { -3.0 }, -3.0], &mut out);
+        }
+        out.iter().filter(|d| d.status == Status::Started).map(|d| d.start.0 / STRIDE).collect::<Vec<_>>()
+    };
+    assert_eq!(begins(30), [110], "two seconds after");
+    assert_eq!(begins(45), [110, 145]);
+}
+
+#[test]
 fn thresholds_follow_the_time_of_day() {
     let manifest = Manifest::parse(include_str!("../../testdata/model.toml")).unwrap();
     let night: Overrides =

@@ -4,7 +4,7 @@ use super::track::{Bound, Closed, Emitter, Track};
 use super::{Confidence, Decision, EndReason, Status};
 use crate::time::Pts;
 
-/// Finds one sequence. It is told, begun and ended, in the step in which its last part opens.
+/// Finds one sequence. It is told, begun and ended, in the step in which its last part opens, or goes on after a pause.
 #[derive(Clone, Debug)]
 pub(super) struct Chain {
     label: u16,
@@ -48,7 +48,8 @@ impl Chain {
             if let (Some(closed), None) = (track.closed(), opened) {
                 self.close(k, closed);
             }
-            let Some(start) = opened else { continue };
+            // What flickered just before goes on, and does not open again: for a later part that is as good.
+            let Some(start) = opened.or_else(|| track.resumed().filter(|_| k > 0)) else { continue };
             let Some(before) = self.before(k, start.at, tracks) else { continue };
             let (confidence, windows) = track.so_far();
             if k + 1 == self.parts.len() {
@@ -127,8 +128,12 @@ impl Chain {
     }
 
     /// Forgets what was found: the stream is interrupted.
-    pub(super) fn reset(&mut self) {
+    pub(super) fn interrupt(&mut self) {
         self.found.fill(None);
+    }
+
+    /// From here on times count anew.
+    pub(super) fn new_session(&mut self) {
         self.last_end = Pts::ZERO;
     }
 }

@@ -230,14 +230,22 @@ impl Decoder {
     }
 
     /// Closes all open actions, at the time of the last step, and forgets all history: the stream is interrupted, or
-    /// this decoder is about to be replaced. `at`: newest media time known. The next step may be of another session.
+    /// this decoder is about to be replaced. `at`: newest media time known. The next step is of another session.
     pub fn gap(&mut self, at: Pts, reason: EndReason, out: &mut Vec<Decision>) {
+        let now = at.max(self.last.unwrap_or(Pts::ZERO));
+        self.interrupt(at, reason, out);
+        self.tracks.iter_mut().for_each(|track| track.new_session(now));
+        self.chains.iter_mut().for_each(Chain::new_session);
+    }
+
+    /// The same within a session, whose times go on: a label cools on.
+    pub fn interrupt(&mut self, at: Pts, reason: EndReason, out: &mut Vec<Decision>) {
         let last = self.last.take().unwrap_or(Pts::ZERO);
         let mut emit = Emitter { out, next_action: &mut self.next_action };
         for track in &mut self.tracks {
-            track.gap(at.max(last), last, reason, &mut emit);
+            track.interrupt(at.max(last), last, reason, &mut emit);
         }
-        self.chains.iter_mut().for_each(Chain::reset);
+        self.chains.iter_mut().for_each(Chain::interrupt);
     }
 
     /// Published labels of the actions that go on, with their start.

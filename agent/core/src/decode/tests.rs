@@ -157,6 +157,22 @@ fn a_fall_is_falling_then_lying() {
 }
 
 #[test]
+fn a_fall_is_told_though_lying_flickered_just_before() {
+    let merging: Overrides = toml::from_str("[lying]\nmerge_gap_s = 2.0\nmin_duration_s = 0.0").unwrap();
+    let mut d = Decoder::new(&manifest("cusum"), &merging).unwrap();
+    let lies = |k: i64| (14..17).contains(&k) || (25..50).contains(&k);
+    let out = run(&mut d, (0..60).map(|k| (k, (20..25).contains(&k), lies(k))));
+    assert_eq!(endings(&out, 1).len(), 1, "one lying, with a pause: {out:?}");
+    let falls = endings(&out, 2);
+    assert_eq!(falls.len(), 1, "{out:?}");
+    assert!(near(falls[0].0, at(20)) && near(falls[0].1, at(25)), "{falls:?}");
+    // Getting up for a moment and lying on is no second fall.
+    let lies = |k: i64| (25..40).contains(&k) || (46..55).contains(&k);
+    let out = run(&mut d, (0..70).map(|k| (k, (20..25).contains(&k), lies(k))));
+    assert_eq!(endings(&out, 2).len(), 1, "{out:?}");
+}
+
+#[test]
 fn a_sequence_takes_no_longer_than_it_may() {
     let limited = "within_s = 2.0\nmax_duration_s = 2.0";
     let limited = Manifest::parse(&EXAMPLE.replace("within_s = 2.0", limited)).unwrap();

@@ -140,6 +140,7 @@ pub(super) struct Track {
     thresholds: Thresholds,
     told: Told,
     opened: bool,
+    resumed: Option<Bound>,
     closed: Option<Closed>,
 }
 
@@ -176,6 +177,7 @@ impl Track {
             thresholds: Thresholds::new(p, schedule),
             told: Told::default(),
             opened: false,
+            resumed: None,
             closed: None,
         }
     }
@@ -204,7 +206,7 @@ impl Track {
 
     /// Takes the next score.
     pub(super) fn step(&mut self, s: &Step, emit: &mut Emitter<'_>) {
-        (self.opened, self.closed) = (false, None);
+        (self.opened, self.resumed, self.closed) = (false, None, None);
         let edge = match &mut self.detector {
             Detector::Cusum(d) => d.step(s),
             Detector::Hysteresis(d) => d.step(s),
@@ -252,6 +254,9 @@ impl Track {
                 if (begin.at - self.rules.lag_start) - end.at < self.rules.merge_gap {
                     self.state = State::Open;
                     self.rejoined = true;
+                    let mut resumed = bound(begin, self.rules.lag_start, self.rules.uncertainty_start_ms);
+                    resumed.at = resumed.at.max(end.at).min(s.at);
+                    self.resumed = Some(resumed);
                 } else {
                     self.finish(s.at, end, EndReason::Boundary, emit);
                     self.evidence.restart(probability(s.own));
@@ -301,9 +306,9 @@ impl Track {
         }
     }
 
-    /// Closes whatever is open and forgets the rest: the stream is interrupted. `last`: newest score.
-    pub(super) fn gap(&mut self, now: Pts, last: Pts, reason: EndReason, emit: &mut Emitter<'_>) {
-        (self.opened, self.closed) = (false, None);
+    /// Closes whatever is open and forgets the scores. `last`: newest score.
+    pub(super) fn interrupt(&mut self, now: Pts, last: Pts, reason: EndReason, emit: &mut Emitter<'_>) {
+        (self.opened, self.resumed, self.closed) = (false, None, None);
         let end = match self.state {
             State::Open => {
                 let spread_ms = (now - last).max(0) as f64 / 2e6;
@@ -319,7 +324,10 @@ impl Track {
         self.reset_detector();
         self.evidence.clear();
         self.state = State::Off;
-        // Time without a stream does not cool: what is left of it counts from the beginning of the next.
+    }
+
+    /// From here on times count anew. Time without a stream does not cool: what is left of it counts from then.
+    pub(super) fn new_session(&mut self, now: Pts) {
         (self.last_end, self.cool_until) = (Pts::ZERO, Pts((self.cool_until - now).max(0)));
     }
 
@@ -420,6 +428,11 @@ impl Track {
     /// Start of the last action, when it opened in the last step, whether or not it is over again.
     pub(super) fn opened(&self) -> Option<Bound> {
         self.opened.then_some(self.start)
+    }
+
+    /// Where an action began again after a pause shorter than the merge gap, when it did in the last step.
+    pub(super) fn resumed(&self) -> Option<Bound> {
+        self.resumed
     }
 
     /// The action that ended in the last step.

@@ -126,6 +126,29 @@ fn holes_between_frames_are_seen() {
 }
 
 #[test]
+fn a_frame_that_was_not_taken_in_leaves_a_hole() {
+    let mut d = HoleDetector::new(500);
+    d.offer(Pts(0));
+    for pts in [300, 500] {
+        assert_eq!(d.offer(Pts(pts)), Continuity::Continuous);
+        d.retract();
+    }
+    assert_eq!(d.offer(Pts(700)), Continuity::Hole(700), "since the last one that was");
+    d.retract();
+    assert_eq!(d.offer(Pts(900)), Continuity::First, "the state was zeroed, and holds nothing");
+    assert_eq!(d.offer(Pts(1300)), Continuity::Continuous);
+}
+
+#[test]
+fn who_joins_late_has_missed_nothing() {
+    let s = sampling(5.0, 5, 1, 1.0, 0.2);
+    let mut windower = Windower::new(&s, 0);
+    windower.join_at(Pts(3_600_000 * MS));
+    assert_eq!(windower.push(Pts(3_600_200 * MS)).map(|r| r.skipped), Some(0));
+    assert_eq!(windower.push(Pts(3_600_800 * MS)).map(|r| r.skipped), Some(2));
+}
+
+#[test]
 fn the_next_window_is_known_before_its_frame() {
     let plan = WindowPlan::new(&sampling(5.0, 5, 1, 1.0, 0.4));
     assert_eq!(plan.next_due(Pts(0)), Pts(800 * MS));

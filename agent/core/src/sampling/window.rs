@@ -156,6 +156,11 @@ impl Windower {
     pub fn reset(&mut self) {
         self.last = None;
     }
+
+    /// The session has come to `newest` already: windows until then are nobody's.
+    pub fn join_at(&mut self, newest: Pts) {
+        self.last = self.plan.due(newest);
+    }
 }
 
 /// Whether a frame follows the one before it without a hole.
@@ -174,26 +179,35 @@ pub enum Continuity {
 pub struct HoleDetector {
     max_hole: i64,
     last: Option<Pts>,
+    /// What `last` was before the last offer, where a state was carried to it.
+    carried: Option<Pts>,
 }
 
 impl HoleDetector {
     /// A hole is a spacing above `max_hole` ns.
     #[must_use]
     pub fn new(max_hole: i64) -> Self {
-        Self { max_hole, last: None }
+        Self { max_hole, last: None, carried: None }
     }
 
     /// Judges the next frame.
     pub fn offer(&mut self, pts: Pts) -> Continuity {
-        match self.last.replace(pts) {
+        let last = self.last.replace(pts);
+        self.carried = last.filter(|last| pts - *last <= self.max_hole);
+        match last {
             None => Continuity::First,
             Some(last) if pts - last > self.max_hole => Continuity::Hole(pts - last),
             Some(_) => Continuity::Continuous,
         }
     }
 
+    /// The frame offered last was not taken in: the state is still of the one before, or zero.
+    pub fn retract(&mut self) {
+        self.last = self.carried.take();
+    }
+
     /// Forgets the last frame: a new session begins.
     pub fn reset(&mut self) {
-        self.last = None;
+        (self.last, self.carried) = (None, None);
     }
 }
