@@ -81,6 +81,8 @@ beside falls lying-down -e '/^dataset = "simulated"/,/^weight/ s/^classes = .*/c
 beside falls frames-alone -e 's/^shift_from_block = .*/shift_from_block = 99/' -e '/^gru_units/d'
 beside falls no-rooms -e '/^dataset = "simulated"/,/^weight/ s/^weight = .*/weight = 0.0/'
 beside falls no-backwards -e 's/^\[train\]/&\nreversed = 0.0\nfrozen = 0.0/'
+ceiling=(-e 's/^overhead = .*/&\noverhead_weight = 3.0/')
+beside falls ceiling "${ceiling[@]}"
 beside falls seed-1 -e 's/^seed = .*/seed = 1/'
 for seed in 1 2; do beside interactions seed-$seed -e "s/^seed = .*/seed = $seed/"; done
 for seed in 0 1 2; do
@@ -120,7 +122,7 @@ other() { # other TITLE "SET…" EDIT…: another recipe of falls, on what is le
   left_out "falls-$1" "$work/recipes/falls-$1.toml" "${wanted[@]/#/--left-out=}"
 }
 other five-hz "${sets[*]}" "${five[@]}"
-other ceiling urfd/P2 -e 's/^overhead = .*/&\noverhead_weight = 3.0/'
+other ceiling "${sets[*]}" "${ceiling[@]}"
 short=("${five[@]}" -e '/^gru_units/d' -e 's/^window = 12/window = 8/' -e '/^loss_from/d')
 other five-hz-short "urfd/P1 urfd/P3" "${short[@]}"
 other five-hz-short-upright "urfd/P1 urfd/P3" "${short[@]}" -e '/^overhead/d'

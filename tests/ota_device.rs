@@ -78,8 +78,9 @@ fn a_disk_that_is_full_at_the_start_puts_the_probation_off() {
     std::io::copy(&mut std::io::repeat(0), &mut fs::File::create(&filler).unwrap()).unwrap_err();
 
     let mut daemon = Daemon::start(folder, &text);
-    begins(&mut subscriber, "1.0.0");
-    state(&mut subscriber, "no space", |m| m["error"]["code"] == "no_space");
+    wait_until("windows to be scored", || daemon.metric("kinewatch_windows_total") > Some(10.0));
+    assert!(daemon.log.seen().iter().any(|line| line.contains("no release on trial is loaded")));
+    wait_until("the fault in the list", || model(folder, &["list"]).1.contains("no_space"));
     fs::remove_file(&filler).unwrap();
     state(&mut subscriber, "the release", |m| rests(m, "1.1.0"));
     subscriber.event("the release to decide", |t, e| {

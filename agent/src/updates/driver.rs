@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use kinewatch_core::command::{CommandError, ErrorCode};
 use kinewatch_core::event::ModelError;
-use kinewatch_core::rollout::step::{Done, Failure, Health, Input, Job, Note, Poll, Step};
+use kinewatch_core::rollout::step::{Done, Failure, Health, Input, Job, Note, Now, Poll, Step};
 use kinewatch_core::rollout::{Code, Disposition, Fault, Machine, Phase, Record, Slot, Stage};
 use kinewatch_ota::tuf::Floors;
 use serde_json::json;
@@ -78,6 +78,8 @@ impl Driver {
 
     /// Runs until it is told to stop, from the input `first` on.
     pub(super) async fn run(mut self, first: Input) {
+        // Also where the disk refuses `first`: then the fault is shown with it.
+        self.show(moment::now(self.desk.plan.as_ref()));
         self.take(first);
         loop {
             match self.next().await {
@@ -206,10 +208,14 @@ impl Driver {
             let bytes = measured.peak_memory_mb << 20;
             self.desk.measured.borrow_mut().insert(self.record.model.clone(), bytes);
         }
+        self.show(now);
+        Ok(step.refused)
+    }
+
+    fn show(&self, now: Now) {
         let factory = self.desk.factory.get(&self.record.model).map(|factory| factory.version.as_str());
         let channel = self.desk.plan.as_ref().map(|plan| plan.channel.as_str());
         self.desk.show(view::state(&self.machine, &self.record, now, factory, channel));
-        Ok(step.refused)
     }
 
     /// Another job takes the place of the one under way, which is cut off. The next one waits for what it holds.
