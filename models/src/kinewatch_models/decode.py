@@ -125,7 +125,7 @@ class _Track:
 
 
 def sequence(parts: Sequence[list[Interval]], within_s: float, max_duration_s: float = math.inf) -> list[Interval]:
-    """Actions made of `parts` in order: each next one begins, or goes on, at most `within_s` after the one before ended.
+    """Actions made of `parts` in order: the next begins, or goes on, at most `within_s` after the one before ended.
 
     A part continues the last one that was decided before it, which is then used up. An action lasts from the start of
     its first part to the start of its last, `max_duration_s` at most: what went on before was another motion.
