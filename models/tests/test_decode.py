@@ -77,6 +77,7 @@ def test_a_part_that_flickered_just_before_goes_on_and_counts() -> None:
     assert start == pytest.approx(5.0)
     assert sequence([[falling], [lying]], 2.0) == [Interval(falling.start, start, decided_at)]
     assert sequence([[falling], [replace(lying, resumed=())]], 2.0) == []
+    assert sequence([[falling], [replace(lying, start=1.0)]], 2.0) == [], "who has long been lying rolls over"
 
 
 def test_probabilities_sum_to_one() -> None:

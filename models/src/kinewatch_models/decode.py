@@ -132,20 +132,22 @@ def sequence(parts: Sequence[list[Interval]], within_s: float, max_duration_s: f
     """
     chains = [[one] for one in parts[0]]
     for following in parts[1:]:
-        chains = [[*chain, one] for one in _begun(following) for chain in [_take(chains, one, within_s)] if chain]
+        begun = _begun(following)
+        chains = [[*chain, one] for one, since in begun for chain in [_take(chains, one, since, within_s)] if chain]
     whole = [(chain[0].start, chain[-1].start, chain[-1].decided_at) for chain in chains]
     return [Interval(max(start, end - max_duration_s), end, decided) for start, end, decided in whole]
 
 
-def _begun(part: list[Interval]) -> list[Interval]:
-    """Where a part begins, or goes on after a pause: what flickered just before does not open again."""
-    again = [Interval(start, one.end, decided_at) for one in part for start, decided_at in one.resumed]
-    return sorted([*part, *again], key=lambda one: one.decided_at)
+def _begun(part: list[Interval]) -> list[tuple[Interval, float]]:
+    """Where a part begins, or goes on after a pause, and since when it did before: no time, where it begins."""
+    again = [(Interval(start, one.end, decided_at), one.start) for one in part for start, decided_at in one.resumed]
+    return sorted([*((one, math.inf) for one in part), *again], key=lambda begun: begun[0].decided_at)
 
 
-def _take(chains: list[list[Interval]], one: Interval, within_s: float) -> list[Interval] | None:
+def _take(chains: list[list[Interval]], one: Interval, since: float, within_s: float) -> list[Interval] | None:
+    """What flickered just before goes on; one that had gone on for longer is no sign of what came between."""
     decided = [chain for chain in chains if chain[-1].decided_at <= one.decided_at]
-    if not decided:
+    if not decided or since < decided[-1][0].start - within_s:
         return None
     del chains[: len(decided)]
     before = decided[-1][-1]

@@ -48,8 +48,7 @@ impl Chain {
             if let (Some(closed), None) = (track.closed(), opened) {
                 self.close(k, closed);
             }
-            // What flickered just before goes on, and does not open again: for a later part that is as good.
-            let Some(start) = opened.or_else(|| track.resumed().filter(|_| k > 0)) else { continue };
+            let Some(start) = opened.or_else(|| self.resumed(k, track)) else { continue };
             let Some(before) = self.before(k, start.at, tracks) else { continue };
             let (confidence, windows) = track.so_far();
             if k + 1 == self.parts.len() {
@@ -64,6 +63,13 @@ impl Chain {
                 }
             }
         }
+    }
+
+    /// Where a later part that flickered just before its chain goes on: it does not open again. One that had gone on for longer
+    /// is no sign of what came between.
+    fn resumed(&self, k: usize, track: &Track) -> Option<Bound> {
+        let before = self.found[k.checked_sub(1)?]?;
+        track.resumed().filter(|_| track.open().is_some_and(|began| began.at >= before.start.at - self.within))
     }
 
     fn close(&mut self, k: usize, closed: Closed) {

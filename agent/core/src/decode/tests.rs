@@ -166,6 +166,10 @@ fn a_fall_is_told_though_lying_flickered_just_before() {
     let falls = endings(&out, 2);
     assert_eq!(falls.len(), 1, "{out:?}");
     assert!(near(falls[0].0, at(20)) && near(falls[0].1, at(25)), "{falls:?}");
+    // Who has long been lying and rolls over does not fall.
+    let lies = |k: i64| (2..20).contains(&k) || (25..50).contains(&k);
+    let out = run(&mut d, (0..60).map(|k| (k, (20..25).contains(&k), lies(k))));
+    assert_eq!((endings(&out, 1).len(), endings(&out, 2).len()), (1, 0), "{out:?}");
     // Getting up for a moment and lying on is no second fall.
     let lies = |k: i64| (25..40).contains(&k) || (46..55).contains(&k);
     let out = run(&mut d, (0..70).map(|k| (k, (20..25).contains(&k), lies(k))));
