@@ -53,32 +53,43 @@ struct Told {
 }
 
 #[derive(Default)]
-struct Watch(Vec<Told>, Tried, Vec<ModelTurn>);
+struct Watch {
+    /// By camera.
+    told: Vec<Told>,
+    tried: Tried,
+    turns: Vec<ModelTurn>,
+}
+
+impl Watch {
+    fn of(cameras: usize) -> Self {
+        Self { told: vec![Told::default(); cameras], ..Self::default() }
+    }
+}
 
 impl Sink for Watch {
     fn decision(&mut self, origin: Origin<'_>, decision: &Decision) {
-        self.0[origin.camera].decisions.push((origin.watcher, origin.session, *decision));
+        self.told[origin.camera].decisions.push((origin.watcher, origin.session, *decision));
     }
 
     fn scores(&mut self, origin: Origin<'_>, at: Pts, scores: &[f32], _labels: &[String]) {
-        self.0[origin.camera].scores.push((origin.watcher, at, scores.iter().map(|s| s.to_bits()).collect()));
+        self.told[origin.camera].scores.push((origin.watcher, at, scores.iter().map(|s| s.to_bits()).collect()));
     }
 
     fn inferred(&mut self, _model: usize, _requests: usize, _took: Duration) {}
 
     fn windows_dropped(&mut self, camera: usize, _watcher: usize, _why: WindowDrop, count: u32) {
-        self.0[camera].dropped += count;
+        self.told[camera].dropped += count;
     }
 
     fn model_turned(&mut self, _camera: usize, _watcher: usize, turn: ModelTurn) {
-        self.2.push(turn);
+        self.turns.push(turn);
     }
 
     fn tried(&mut self, _model: usize, tried: &Tried, _error: Option<&InferError>) {
-        self.1.requests += tried.requests;
-        self.1.compared += tried.compared;
-        self.1.agreed += tried.agreed;
-        self.1.failed += tried.failed;
+        self.tried.requests += tried.requests;
+        self.tried.compared += tried.compared;
+        self.tried.agreed += tried.agreed;
+        self.tried.failed += tried.failed;
     }
 }
 
@@ -108,7 +119,7 @@ fn lay_out(analytics: &Analytics, camera: usize, models: usize) -> NewCamera {
 /// models back.
 fn run(models: Vec<LoadedModel>, steps: &[Step], alone: bool) -> (Vec<Told>, Vec<LoadedModel>) {
     let mut analytics = Analytics::new(models, &[]).unwrap();
-    let mut watch = Watch(vec![Told::default(); OTHERS + 1], Tried::default(), Vec::new());
+    let mut watch = Watch::of(OTHERS + 1);
     let all = (1 << PACKAGES.len()) - 1;
     let mut there = [0; OTHERS + 1];
     let (mut sessions, mut numbers) = ([1; OTHERS + 1], [0; OTHERS + 1]);
@@ -143,7 +154,7 @@ fn run(models: Vec<LoadedModel>, steps: &[Step], alone: bool) -> (Vec<Told>, Vec
     analytics.run_all(&mut watch).unwrap();
     (0..=OTHERS).for_each(|camera| analytics.leave(camera, EndReason::Shutdown, &mut watch).unwrap());
     assert_eq!((analytics.watchers().count(), analytics.waiting()), (0, 0));
-    (watch.0, analytics.into_models())
+    (watch.told, analytics.into_models())
 }
 
 fn any_steps() -> impl Strategy<Value = Vec<Step>> {
@@ -209,7 +220,7 @@ fn who_stays_decides_what_it_would_have_decided_alone() {
 #[test]
 fn a_model_is_exchanged_while_the_stream_goes_on() {
     let mut analytics = Analytics::new(vec![open("tiny-bright")], &[]).unwrap();
-    let mut watch = Watch(vec![Told::default()], Tried::default(), Vec::new());
+    let mut watch = Watch::of(1);
     let first = lay_out(&analytics, 0, 1);
     analytics.join(0, first, &mut watch).unwrap();
     let feed = |analytics: &mut Analytics, watch: &mut Watch, numbers: std::ops::Range<i64>| {
@@ -234,20 +245,20 @@ fn a_model_is_exchanged_while_the_stream_goes_on() {
         Status::Ended { end, reason, .. } => Some((session.0, seconds(d.start), seconds(end), reason)),
         _ => None,
     };
-    let ends: Vec<_> = watch.0[0].decisions.iter().filter_map(ended).collect();
+    let ends: Vec<_> = watch.told[0].decisions.iter().filter_map(ended).collect();
     assert_eq!(
         ends,
         [(1, 0, 19, EndReason::ModelSwap), (1, 20, 39, EndReason::Shutdown)],
         "no frame in between is lost"
     );
-    assert_eq!(watch.0[0].scores.len(), 40);
-    all_ended(&watch.0[0], "the camera");
+    assert_eq!(watch.told[0].scores.len(), 40);
+    all_ended(&watch.told[0], "the camera");
 }
 
 #[test]
 fn other_thresholds_hold_from_the_next_score_and_end_nothing() {
     let mut analytics = Analytics::new(vec![open("tiny-bright")], &[]).unwrap();
-    let mut watch = Watch(vec![Told::default(); 2], Tried::default(), Vec::new());
+    let mut watch = Watch::of(2);
     for camera in 0..2 {
         let new = lay_out(&analytics, camera, 1);
         analytics.join(camera, new, &mut watch).unwrap();
@@ -269,7 +280,7 @@ fn other_thresholds_hold_from_the_next_score_and_end_nothing() {
     analytics.join(0, third, &mut watch).unwrap();
     feed(&mut analytics, &mut watch, 90..120, 235);
     (0..2).for_each(|camera| analytics.leave(camera, EndReason::Shutdown, &mut watch).unwrap());
-    for told in &watch.0 {
+    for told in &watch.told {
         let statuses: Vec<_> = told.decisions.iter().map(|(_, _, d)| d.status).collect();
         let boundary = |status: &Status| matches!(status, Status::Ended { reason: EndReason::Boundary, .. });
         assert!(statuses.len() == 2 && boundary(&statuses[1]), "one action, to its end: {statuses:?}");
@@ -290,7 +301,7 @@ impl Bright {
 
     fn watching(model: LoadedModel) -> Self {
         let mut analytics = Analytics::new(vec![model], &[]).unwrap();
-        let mut watch = Watch(vec![Told::default(); 4], Tried::default(), Vec::new());
+        let mut watch = Watch::of(4);
         for camera in 0..4 {
             let new = lay_out(&analytics, camera, 1);
             analytics.join(camera, new, &mut watch).unwrap();
@@ -321,7 +332,7 @@ impl Bright {
     /// Scores of each camera, windows left out, and the decisions.
     fn end(mut self) -> (Vec<usize>, u32, Vec<Vec<Decision>>) {
         (0..4).for_each(|camera| self.analytics.leave(camera, EndReason::Shutdown, &mut self.watch).unwrap());
-        let told = &self.watch.0;
+        let told = &self.watch.told;
         let decisions = told.iter().map(|t| t.decisions.iter().map(|(.., d)| *d).collect()).collect();
         (told.iter().map(|t| t.scores.len()).collect(), told.iter().map(|t| t.dropped).sum(), decisions)
     }
@@ -368,7 +379,7 @@ fn a_candidate_is_compared_on_the_windows_of_the_model_and_takes_its_place_warm(
         bright.feed(30);
         assert!(bright.analytics.begin_trial(0, open(package)).is_none());
         bright.feed(30);
-        let tried = bright.watch.1;
+        let tried = bright.watch.tried;
         assert!(tried.requests >= 4 * 30 / 2, "{package}: {tried:?}");
         if package != "tiny-online" {
             assert_eq!((tried.compared, tried.agreed, tried.failed), (tried.requests, tried.requests, 0), "{package}");
@@ -412,6 +423,22 @@ fn a_candidate_that_has_fallen_behind_does_not_take_its_state_over_the_hole() {
 }
 
 #[test]
+fn a_state_is_not_carried_over_frames_that_the_model_failed_on() {
+    let mut bright = Bright::watched_by("tiny-online");
+    bright.feed(30);
+    // Cut short on their way; the package takes half a second for a hole.
+    for _ in 0..8 {
+        let broken = FrameBuf::new(*frame(1, bright.next, 235, 1).meta(), [235]);
+        bright.analytics.frame(0, 0, Arc::new(broken), &mut bright.watch);
+        bright.analytics.run_all(&mut bright.watch).unwrap_err();
+        bright.next += 1;
+    }
+    bright.feed(30);
+    let (scores, dropped, _) = bright.end();
+    assert_eq!((scores, dropped), (vec![60; 4], 8 + 4), "eight failed, and each camera's state was zeroed");
+}
+
+#[test]
 fn what_is_open_of_a_model_that_does_not_come_back_ends() {
     let mut bright = Bright::watched_by("tiny-bright");
     bright.feed(20);
@@ -419,19 +446,34 @@ fn what_is_open_of_a_model_that_does_not_come_back_ends() {
     assert!(bright.analytics.withdraw(0).is_some());
     bright.feed(5);
     bright.analytics.lose(0, &mut bright.watch);
-    for told in &bright.watch.0 {
+    for told in &bright.watch.told {
         let last = told.decisions.last().unwrap().2.status;
         assert!(matches!(last, Status::Ended { reason: EndReason::StreamLost, .. }), "{last:?}");
     }
-    assert_eq!(bright.watch.2, [ModelTurn::Fails; 4]);
+    assert_eq!(bright.watch.turns, [ModelTurn::Fails; 4]);
     // A camera that joins meanwhile waits for it, too.
     bright.analytics.join(3, late, &mut bright.watch).unwrap();
     assert!(bright.exchange(Successor::Opened(Box::new(open("tiny-bright")))).is_none());
     bright.feed(20);
-    assert_eq!(bright.watch.2[4..], [ModelTurn::Works; 3], "the one that joined had not failed");
+    assert_eq!(bright.watch.turns[4..], [ModelTurn::Works; 3], "the one that joined had not failed");
     let (scores, dropped, decisions) = bright.end();
     assert_eq!((scores, dropped), (vec![40; 4], 4 * 5));
     assert!(decisions.iter().all(|camera| camera.iter().filter(|d| d.status == Status::Started).count() == 2));
+}
+
+#[test]
+fn what_is_open_of_a_model_that_is_away_for_long_ends() {
+    let mut bright = Bright::watched_by("tiny-bright");
+    bright.feed(20);
+    assert!(bright.analytics.withdraw(0).is_some());
+    bright.feed(110);
+    assert_eq!(bright.watch.turns, [ModelTurn::Fails; 4]);
+    bright.analytics.lose(0, &mut bright.watch);
+    assert_eq!(bright.watch.turns.len(), 4, "that was told");
+    assert!(bright.exchange(Successor::Opened(Box::new(open("tiny-bright")))).is_none());
+    bright.analytics.lose(0, &mut bright.watch);
+    bright.feed(20);
+    assert_eq!(bright.watch.turns[4..], [ModelTurn::Works; 4], "it is back, whoever gave it up too late");
 }
 
 #[test]
@@ -444,13 +486,13 @@ fn what_is_open_ends_where_frames_come_too_seldom_for_any_window() {
     let mut bright = Bright::watching(clip);
     bright.feed(30);
     (0..30).for_each(|_| bright.feed_one(5));
-    assert_eq!(bright.watch.2, [ModelTurn::Fails; 4]);
-    for told in &bright.watch.0 {
+    assert_eq!(bright.watch.turns, [ModelTurn::Fails; 4]);
+    for told in &bright.watch.told {
         let last = told.decisions.last().unwrap().2.status;
         assert!(matches!(last, Status::Ended { reason: EndReason::StreamLost, .. }), "{last:?}");
     }
     bright.feed(30);
-    assert_eq!(bright.watch.2[4..], [ModelTurn::Works; 4]);
+    assert_eq!(bright.watch.turns[4..], [ModelTurn::Works; 4]);
 }
 
 #[test]
@@ -463,14 +505,20 @@ fn a_model_that_looks_for_changes_in_another_way_ends_what_is_open() {
     let decoders = manifest.labels.iter_mut().filter_map(|label| label.decoder.as_mut());
     decoders.for_each(|decoder| decoder.kind = kinewatch_core::manifest::DecoderKind::Hysteresis);
     other.manifest = Arc::new(manifest);
+    let late = lay_out(&bright.analytics, 2, 1);
     bright.exchange(Successor::Opened(Box::new(other)));
     let reasons = |told: &Told| {
         let reason = |d: &Decision| if let Status::Ended { reason, .. } = d.status { Some(reason) } else { None };
         told.decisions.iter().filter_map(|(.., d)| reason(d)).collect::<Vec<_>>()
     };
-    assert!(bright.watch.0.iter().all(|told| reasons(told) == [EndReason::ModelSwap]));
+    assert!(bright.watch.told.iter().all(|told| reasons(told) == [EndReason::ModelSwap]));
+    // A camera that was laid out for the model before decides as one that is laid out now.
+    bright.analytics.join(2, late, &mut bright.watch).unwrap();
+    let now = lay_out(&bright.analytics, 3, 1);
+    bright.analytics.join(3, now, &mut bright.watch).unwrap();
     bright.feed(30);
     let (scores, dropped, decisions) = bright.end();
     assert_eq!((scores, dropped), (vec![60; 4], 0), "and no window is left out");
+    assert_eq!(decisions[2], decisions[3]);
     assert!(decisions.iter().all(|camera| camera.iter().filter(|d| d.status == Status::Started).count() == 2));
 }

@@ -319,11 +319,9 @@ impl Inference {
 
 /// From here on events of the model in a slot, at one camera or at all, say `reference` of it.
 fn refer(sink: &mut LiveSink, analytics: &Analytics, (slot, reference): (usize, &ModelRef), camera: Option<usize>) {
-    let mut at = (usize::MAX, 0);
     for watcher in analytics.watchers() {
-        at = if at.0 == watcher.camera { (at.0, at.1 + 1) } else { (watcher.camera, 0) };
         if watcher.model == slot && camera.is_none_or(|camera| camera == watcher.camera) {
-            sink.set_reference(at.0, at.1, reference);
+            sink.set_reference(watcher.camera, watcher.index, reference);
         }
     }
 }

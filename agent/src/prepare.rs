@@ -207,7 +207,7 @@ impl Preparer {
             }
         }
         let Next { models, cameras, mut handover, returning, exchanged, postponed } = next;
-        self.postponed = postponed;
+        self.postponed.extend(postponed);
         handover.cameras = plan.cameras.iter().filter_map(|c| Some(Arc::clone(&cameras.get(&c.name)?.view))).collect();
         let view = |model: &ModelPlan| models.iter().find(|m| m.name == model.name).map(|m| Arc::clone(&m.view));
         handover.model_views = plan.models.iter().filter_map(view).collect();
@@ -267,7 +267,7 @@ impl Preparer {
         self.built = model.map(str::to_owned);
     }
 
-    /// Models of the plan that was prepared last which wait for an engine. Gives each once.
+    /// Models that wait for an engine. Gives each once.
     pub fn take_postponed(&mut self) -> Vec<Postponed> {
         std::mem::take(&mut self.postponed)
     }

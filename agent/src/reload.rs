@@ -23,7 +23,7 @@ pub use self::models::{Fit, ModelRequest, Package, SwapError, put};
 use crate::builds;
 use crate::cameras::NotStarted;
 use crate::change::Change;
-use crate::config::diff::{Difference, applied, diff};
+use crate::config::diff::{Difference, ModelDifference, applied, diff};
 use crate::config::plan::Plan;
 use crate::config::{self, Environment, Probe, Severity};
 use crate::health::Shared;
@@ -272,6 +272,11 @@ impl Reloader {
                 self.preparer.forget(&failed.camera);
                 plan.cameras.retain(|camera| camera.name != failed.camera);
                 outcome.problems.push(failed.to_string());
+            }
+            for change in &difference.models {
+                if !matches!(change.what, ModelDifference::Thresholds(_)) {
+                    self.missing.remove(&change.name);
+                }
             }
             // Their memory is let go here, not in the thread that carries frames.
             returning.into_iter().for_each(|model| drop(model.blocking_recv()));

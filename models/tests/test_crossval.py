@@ -66,8 +66,11 @@ def test_run_of_another_seed_or_of_other_clips_is_not_gone_on_with(tmp_path: Pat
         (SPEC, CLIPS[1:]),
         (SPEC, regrouped),
     ):
-        with pytest.raises(steps.StepError, match="give another --run"):
+        with pytest.raises(steps.StepError, match="another recipe, seed or clips: give another --run"):
             claim(spec, clips)
+    (tmp_path / steps.MADE_WITH).write_text('{"digest": "of all"}')
+    with pytest.raises(steps.StepError, match="made by an earlier version of this tool: give another --run"):
+        claim(SPEC, CLIPS)
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,29 @@ def test_a_cache_that_holds_something_else_is_left_alone(tmp_path: Path) -> None
     assert (tmp_path / "cache/a.mp4/thesis.txt").exists()
 
 
+def test_a_cache_of_another_video_that_was_emptied_halfway_is_emptied_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"another video")
+    folder = tmp_path / "cache/a.mp4"
+    folder.mkdir(parents=True)
+    for name in ("times.npy", "16.npy", prepare.MARK):
+        (folder / name).write_text("of the video before")
+    one, unlink = Clip("a.mp4", "drawn", "train", "P1", True, (), root=tmp_path), Path.unlink
+
+    def killed(path: Path) -> None:
+        unlink(path)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
+        next(prepare.fill([one], tiny.recipe(), tmp_path / "cache"))
+    monkeypatch.undo()
+    with pytest.raises(CaptureError, match=r"a\.mp4"):  # which is no video
+        next(prepare.fill([one], tiny.recipe(), tmp_path / "cache"))
+    assert [path.name for path in folder.iterdir()] == [prepare.MARK]
+
+
 def test_shipped_recipes_load() -> None:
     paths = [*RECIPES.glob("*.toml"), *RECIPES.glob("compare/*.toml")]
     assert len(paths) == 6

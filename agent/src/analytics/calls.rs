@@ -122,6 +122,7 @@ impl Analytics {
             }
         }
         let count = requests.len();
+        debug_assert_eq!(count, self.running.len());
         let result = match &mut self.models[model] {
             Some(loaded) => loaded.model.infer(&requests, &mut self.logits),
             None => Ok(()),

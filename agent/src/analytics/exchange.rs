@@ -72,15 +72,22 @@ impl Analytics {
         let model = self.models.get_mut(slot)?.take()?;
         self.trial.take_if(|trial| trial.slot() == slot);
         self.withdrawn.push((slot, Arc::clone(&model.manifest)));
+        for (camera, index) in self.watching(slot) {
+            self.cameras[camera].watchers[index].stream = None;
+        }
         Some(model)
     }
 
     /// The model that was withdrawn from `slot` does not come back for now: what is open of it ends with `stream_lost`.
     pub fn lose(&mut self, slot: usize, sink: &mut impl Sink) {
+        if self.models.get(slot).is_some_and(Option::is_some) {
+            return;
+        }
         for (camera, index) in self.watching(slot) {
             let at = self.cameras[camera].stream.newest.unwrap_or(Pts::ZERO);
-            let turn = self.cameras[camera].watchers[index].failures.fail();
-            sink.model_turned(camera, index, turn);
+            if let Some(turn) = self.cameras[camera].watchers[index].failures.fail() {
+                sink.model_turned(camera, index, turn);
+            }
             self.lose_sight(camera, index, at, sink);
         }
     }
@@ -97,11 +104,14 @@ impl Analytics {
     /// The call that was to be made has no model: what it was to score is left out.
     pub(super) fn leave_out_running(&mut self, sink: &mut impl Sink) {
         self.schedule.done(std::time::Duration::ZERO);
-        for ticket in self.running.drain(..) {
+        let mut running = std::mem::take(&mut self.running);
+        for ticket in running.drain(..) {
             let (camera, index) = self.places[ticket.lane];
             sink.windows_dropped(camera, index, WindowDrop::Swap, 1);
+            self.note(camera, index, (ticket.request.at, false), sink);
             give_back(&mut self.spare, ticket.request);
         }
+        self.running = running;
     }
 
     fn decode_anew(&mut self, camera_slot: usize, index: usize, new: &LoadedModel, sink: &mut impl Sink) {

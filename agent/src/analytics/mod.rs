@@ -72,6 +72,8 @@ pub struct Origin<'a> {
 pub struct WatcherView<'a> {
     /// Slot of the camera.
     pub camera: usize,
+    /// As [`Origin::watcher`].
+    pub index: usize,
     /// Slot of the model.
     pub model: usize,
     /// Its decoder.
@@ -222,7 +224,8 @@ impl Analytics {
     /// The (camera, model) pairs, camera by camera.
     pub fn watchers(&self) -> impl Iterator<Item = WatcherView<'_>> {
         self.cameras.iter().enumerate().flat_map(|(camera, c)| {
-            c.watchers.iter().map(move |w| WatcherView { camera, model: w.model, decoder: &w.decoder })
+            let watchers = c.watchers.iter().enumerate();
+            watchers.map(move |(index, w)| WatcherView { camera, index, model: w.model, decoder: &w.decoder })
         })
     }
 

@@ -100,9 +100,7 @@ impl Analytics {
             }
             let stream = self.models[new.model].as_mut().map(|loaded| {
                 // The model or its thresholds may have changed since this was laid out.
-                if new.decoder.carry_over(&loaded.manifest, &loaded.overrides).is_err()
-                    && let Ok(decoder) = Decoder::new(&loaded.manifest, &loaded.overrides)
-                {
+                if let Ok(decoder) = Decoder::new(&loaded.manifest, &loaded.overrides) {
                     new.decoder = decoder;
                 }
                 loaded.add_stream(&zones)

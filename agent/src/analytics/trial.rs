@@ -154,6 +154,8 @@ impl Trial {
             if !self.logits.is_valid(row) {
                 let broken = matches!(result, Err(InferError::NotFinite { .. }));
                 *(if broken { &mut tried.not_finite } else { &mut tried.failed }) += 1;
+                let lane = self.lanes.iter_mut().find(|lane| lane.lane == scored.lane);
+                lane.and_then(|lane| lane.holes.as_mut()).into_iter().for_each(HoleDetector::retract);
                 continue;
             }
             let speaks = spoken_for(output, self.logits.row(row)).map(|label| self.labels[label]);

@@ -14,7 +14,7 @@ pub(super) struct Watcher {
     pub lane: usize,
     /// Slot.
     pub model: usize,
-    /// `None` until there is a model.
+    /// `None` while there is no model.
     pub stream: Option<Stream>,
     pub sampler: Sampler,
     /// Which requests run while the device is spared.
@@ -36,7 +36,7 @@ pub enum ModelTurn {
     Works,
 }
 
-/// Failures in a row.
+/// Windows in a row that were not scored.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
     /// Media time of the first.
@@ -58,9 +58,8 @@ impl Failures {
     }
 
     /// There is no model, and none is to come.
-    pub(super) fn fail(&mut self) -> ModelTurn {
-        self.told = true;
-        ModelTurn::Fails
+    pub(super) fn fail(&mut self) -> Option<ModelTurn> {
+        (!std::mem::replace(&mut self.told, true)).then_some(ModelTurn::Fails)
     }
 
     /// Media times begin anew.

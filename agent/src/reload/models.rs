@@ -150,6 +150,10 @@ impl Reloader {
 
     fn begin_trial(&mut self, model: &str, path: &Path) -> Result<(), SwapError> {
         self.end_trial();
+        if self.missing.contains(model) {
+            // There is nothing to compare it with: it is loaded untried.
+            return Err(SwapError::Incomparable);
+        }
         let plan = self.with_package(model, &Package::Installed(path.to_owned()))?;
         let Some(new) = plan.models.iter().find(|m| m.name == model) else { return Err(unknown(model)) };
         let (slot, loaded) = self.preparer.open_candidate(new)?.ok_or(SwapError::Incomparable)?;
@@ -181,9 +185,8 @@ impl Reloader {
             self.withdraw(model);
         }
         let outcome = taken(&self.apply(&diff(&before, &plan), plan)?);
-        if outcome.is_ok() {
-            self.missing.remove(model);
-        } else if self.missing.contains(model)
+        if outcome.is_err()
+            && self.missing.contains(model)
             && let Err(error) = self.open_again(model, before)?
         {
             self.lose(model, &error);
@@ -218,11 +221,7 @@ impl Reloader {
         // Anything but the digest: the same package is opened again.
         let mut none = plan.clone();
         none.models.iter_mut().filter(|m| m.name == model).for_each(|m| m.digest.clear());
-        let outcome = taken(&self.apply(&diff(&none, &plan), plan)?);
-        if outcome.is_ok() {
-            self.missing.remove(model);
-        }
-        Some(outcome)
+        Some(taken(&self.apply(&diff(&none, &plan), plan)?))
     }
 
     /// What could not be put back may fit by now.

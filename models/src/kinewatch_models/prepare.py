@@ -8,7 +8,6 @@ appears only when it is whole, so a killed run goes on where it stopped.
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,10 +51,13 @@ def _empty_unless_from(video: Path, folder: Path) -> None:
     mark = folder / MARK
     if folder.is_file() or (folder.exists() and not mark.exists() and any(folder.iterdir())):
         raise CaptureError(f"{folder} is there and holds no decoded frames: give another --cache")
-    if mark.exists() and mark.read_text(encoding="utf-8") != digest:
-        shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    mark.write_text(digest, encoding="utf-8")
+    if not mark.exists() or mark.read_text(encoding="utf-8") != digest:
+        # The mark stays until all else is gone: killed midway, the folder is still told from one that is not ours.
+        for path in folder.iterdir():
+            if path != mark:
+                path.unlink()
+        mark.write_text(digest, encoding="utf-8")
 
 
 def save(path: Path, array: npt.NDArray[np.generic]) -> None:

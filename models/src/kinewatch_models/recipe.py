@@ -151,7 +151,8 @@ class DecoderSpec:
 
 @dataclass(frozen=True)
 class SequenceSpec:
-    """An action made of labels in order, each at most `within_s` after the one before has ended.
+    """An action made of labels in order; each begins, or goes on after it flickered, at most `within_s` after the one
+    before has ended.
 
     It begins at most `max_duration_s` before its last part does; one that would last longer begins later.
     """

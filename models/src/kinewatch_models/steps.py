@@ -126,6 +126,7 @@ def claim(work: Work) -> None:
     made_with = {"recipe": _digest_of_recipe(work.spec), "clips": hashlib.sha256(repr(clips).encode()).hexdigest()}
     if not (work.run / MADE_WITH).exists():
         work.write(MADE_WITH, made_with)
+    _not_of_an_earlier_version(work)
     if work.read(MADE_WITH) != made_with:
         raise StepError(f"{work.run} holds the run of another recipe, seed or clips: give another --run")
 
@@ -137,9 +138,18 @@ def _digest_of_recipe(spec: Recipe) -> str:
     return hashlib.sha256(repr(decides).encode()).hexdigest()
 
 
+def _not_of_an_earlier_version(work: Work) -> None:
+    """What came before told recipes and clips apart in one sum."""
+    if "recipe" not in work.read(MADE_WITH):
+        raise StepError(f"{work.run} was made by an earlier version of this tool: give another --run")
+
+
 def _check_recipe(work: Work) -> None:
     """Weights under a recipe that did not make them may have their labels swapped, and nothing later would notice."""
-    if (work.run / MADE_WITH).exists() and work.read(MADE_WITH).get("recipe") != _digest_of_recipe(work.spec):
+    if not (work.run / MADE_WITH).exists():
+        return
+    _not_of_an_earlier_version(work)
+    if work.read(MADE_WITH)["recipe"] != _digest_of_recipe(work.spec):
         raise StepError(f"{work.run} was not trained with this recipe: give that, or train again with another --run")
 
 

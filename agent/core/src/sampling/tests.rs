@@ -144,8 +144,9 @@ fn who_joins_late_has_missed_nothing() {
     let s = sampling(5.0, 5, 1, 1.0, 0.2);
     let mut windower = Windower::new(&s, 0);
     windower.join_at(Pts(3_600_000 * MS));
-    assert_eq!(windower.push(Pts(3_600_200 * MS)).map(|r| r.skipped), Some(0));
-    assert_eq!(windower.push(Pts(3_600_800 * MS)).map(|r| r.skipped), Some(2));
+    assert_eq!(windower.push(Pts(3_600_800 * MS)), None, "it begins at a frame that only others have seen");
+    assert_eq!(windower.push(Pts(3_601_000 * MS)).map(|r| r.skipped), Some(0));
+    assert_eq!(windower.push(Pts(3_601_600 * MS)).map(|r| r.skipped), Some(2));
 }
 
 #[test]

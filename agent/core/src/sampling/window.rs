@@ -157,16 +157,16 @@ impl Windower {
         self.last = None;
     }
 
-    /// The session has come to `newest` already: windows until then are nobody's.
+    /// The session has come to `newest` already: windows that begin until then are nobody's.
     pub fn join_at(&mut self, newest: Pts) {
-        self.last = self.plan.due(newest);
+        self.last = self.plan.due(newest + (self.plan.length - 1) * self.plan.ticks.interval_ns());
     }
 }
 
 /// Whether a frame follows the one before it without a hole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Continuity {
-    /// The first frame of the session.
+    /// The first frame of the session, or after a state that was zeroed and took nothing in.
     First,
     /// No hole.
     Continuous,
