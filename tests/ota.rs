@@ -272,6 +272,53 @@ fn where_memory_holds_one_model_the_old_one_goes_first() {
     assert_eq!(model(dir.path(), &["list"]).0, Some(0), "also where no agent runs");
 }
 
+/// The release cannot be laid out here, and the model before it goes from the disk while that is proven.
+#[test]
+fn where_neither_model_can_be_opened_what_is_open_ends_and_a_reload_brings_it_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = Broker::start(dir.path(), "");
+    let publisher = Publisher::start(dir.path());
+    let mut subscriber = broker.subscribe();
+    let factory = copy(&package(MODEL), &dir.path().join("factory"));
+    // It takes two zones; the camera has three.
+    let boxes = copy(&package("tiny-boxes"), &dir.path().join("boxes"));
+    // Its proof takes seconds.
+    let clip = "[[golden.clips]]\nframes = \"golden/none.npy\"\nlogits = \"golden/none.logits.npy\"\n";
+    rewrite(&boxes, |text| {
+        text.replacen("tiny-boxes", MODEL, 1).replacen("1.0.0", "1.1.0", 1).replace(clip, &clip.repeat(98))
+    });
+    publisher.add_package(&boxes);
+    publisher.set("1.1.0", &["--shadow-windows", "0"]);
+    let updates =
+        publisher.updates().replace("\"hot\"", "\"serial\"").replace("[updates]", "[updates]\npolicy = \"manual\"");
+    let text = config(&broker, &updates, &[("white", WHITE.to_owned())]);
+    let text = text.replace(&package(MODEL).display().to_string(), &factory.display().to_string())
+        + "zones = [[0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0], [0.2, 0.2, 0.8, 0.8]]\n";
+    let mut daemon = Daemon::start(dir.path(), &text);
+    event(&mut subscriber, "white", "started", "1.0.0");
+    state(&mut subscriber, "the offer to wait for somebody", |m| m["waits_for"] == "approval");
+
+    let (graph, away) = (factory.join("tiny.fp32.onnx"), dir.path().join("away"));
+    assert_eq!(model(dir.path(), &["install", MODEL]).0, Some(0));
+    worker_of(&daemon);
+    std::fs::rename(&graph, &away).unwrap();
+    let ended = event(&mut subscriber, "white", "ended", "1.0.0");
+    assert_eq!(ended["data"]["end_reason"], "stream_lost", "{}", daemon.log.seen().join("\n"));
+    let failing = |daemon: &Daemon| daemon.metric("kinewatch_model_failing{camera=\"white\",model=\"tiny-bright\"}");
+    wait_until("the model to fail", || failing(&daemon) == Some(1.0));
+    assert!(
+        daemon.log.seen().iter().any(|line| line.contains("a reload of the configuration (SIGHUP) tries it again"))
+    );
+
+    std::fs::rename(&away, &graph).unwrap();
+    daemon.reload(dir.path(), &text);
+    event(&mut subscriber, "white", "started", "1.0.0");
+    wait_until("the model to work", || failing(&daemon) == Some(0.0));
+    daemon.stop();
+    subscriber.event("the farewell", |t, e| t.ends_with("/status") && e["state"] == "stopped");
+    assert_whole(subscriber.lines());
+}
+
 /// A disk without room beside what is kept for events: said, tried later, and nothing of the release is left on it.
 #[test]
 fn a_release_that_finds_no_space_waits_and_one_that_was_proven_is_loaded_at_the_next_start() {
