@@ -139,7 +139,7 @@ folds() { # folds NAME RECIPE COUNT SEED…
   done
 }
 folds fights recipes/fights.toml 5 0 1 2
-folds fights-no-mixup "$work/recipes/fights-no-mixup.toml" 5 0
+folds fights-no-mixup "$work/recipes/fights-no-mixup.toml" 5 0 1 2
 folds interactions recipes/interactions.toml 16 0 1 2
 folds interactions-online "$work/recipes/interactions-online-seed-0.toml" 4 0
 

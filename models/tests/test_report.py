@@ -348,17 +348,20 @@ def test_other_nets_of_a_sequence_stand_beside_it(tmp_path: Path) -> None:
 
 
 def test_seeds_of_one_run_are_averaged(tmp_path: Path) -> None:
+    wrong_elsewhere = [[0.2, 0.7, 0.4, 0.3], [0.2, 0.4, 0.7, 0.3]]
     for seed, value in ((0, 0.8), (1, 0.9)):
+        scores = [[1 - p, p] for p in wrong_elsewhere[seed]]
+        fold = {"rows": {"class": [0, 1, 1, 0], "group": list("abcd")}, "scores": {"int8": scores}}
         row = {"value": value, "low": 0.7, "high": 1.0, "clips": 40, "groups": 8}
         table = {
-            "folds": [{}] * 5,
+            "folds": [fold] * 5,
             "pooled": {"int8": {"top1": row}},
             "mean": {"top1 int8": {"lowest": 0, "highest": 1}},
         }
         (tmp_path / f"shapes-seed-{seed}.crossval.json").write_text(json.dumps(table))
     text = report.folds(report.further(tmp_path), tmp_path)
     assert "| shapes-seed-1 | 5 | all labels | int8 | 0.900 [0.70, 1.00] | 40 / 8 |" in text
-    assert "| shapes | all labels | int8 | 2 | 0.850 | 0.800 | 0.900 |" in text
+    assert "| shapes | all labels | int8 | 2 | 0.850 | 0.800 | 0.900 | 1.000 [1.00, 1.00] |" in text
 
 
 def test_folds_left_out_are_summed(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kinewatch_models import card_actions, report_actions
+from kinewatch_models import card_actions, metrics, report_actions
 from kinewatch_models.card import FOUND, found_cells, share_text
 from kinewatch_models.measure import share, together
 
@@ -16,11 +16,12 @@ Table = dict[str, Any]
 PLAYED = ("reversed", "frozen")
 COLUMNS = (*FOUND, *PLAYED)
 SHARES = ("found", "found_where_shown", "daily_fired")
+LEAST = 1e-5  # scores are written with five digits
 SEED = re.compile(r"-seed-\d+$")
 
 
 def crossval(runs: dict[str, Table]) -> str:
-    """A row per run, figure and graph; runs called ``NAME-seed-N`` are averaged as well."""
+    """A row per run, figure and graph; runs called ``NAME-seed-N`` are averaged as well, and judged as one."""
     lines = [
         "Folds by group: each clip is measured by a net that has seen none of its group; all are counted together.",
         "",
@@ -28,25 +29,49 @@ def crossval(runs: dict[str, Table]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     same: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    seeds: dict[str, list[Table]] = defaultdict(list)
     for name, table in runs.items():
+        seeds[SEED.sub("", name)].append(table)
         for precision, pooled in table["pooled"].items():
             for key, title in card_actions.FIGURES:
                 if key in pooled and pooled[key]["value"] is not None:
-                    same[SEED.sub("", name), title, precision].append(pooled[key]["value"])
+                    same[SEED.sub("", name), key, precision].append(pooled[key]["value"])
                     lines.append(_crossval_row(name, table, precision, key, title))
     means = [
-        f"| {' | '.join(key)} | {len(values)} | {np.mean(values):.3f} | {min(values):.3f} | {max(values):.3f} |"
-        for key, values in same.items()
+        f"| {name} | {dict(card_actions.FIGURES)[key]} | {precision} | {len(values)} | {np.mean(values):.3f} | "
+        f"{min(values):.3f} | {max(values):.3f} | {_as_one(seeds[name], key, precision)} |"
+        for (name, key, precision), values in same.items()
         if len(values) > 1
     ]
     if means:
         lines += [
             "",
-            "| run | figure | graph | seeds | mean | lowest | highest |",
-            "|---|---|---|---|---|---|---|",
+            "As one: the mean of what the nets of all seeds say of a clip (log-probabilities). What is wrong "
+            "then, too, is not the chance of one training.",
+            "",
+            "| run | figure | graph | seeds | mean | lowest | highest | as one |",
+            "|---|---|---|---|---|---|---|---|",
             *means,
         ]
     return "\n".join(lines)
+
+
+def _as_one(tables: list[Table], key: str, graph: str) -> str:
+    """A figure of the seeds' mean log-probabilities; empty where their folds are not the same."""
+    rows = [[fold["rows"] for fold in table["folds"]] for table in tables]
+    if any(other != rows[0] for other in rows):
+        return ""
+    classes = np.array([one for fold in rows[0] for one in fold["class"]])
+    groups = [one for fold in rows[0] for one in fold["group"]]
+    told = [
+        np.concatenate([np.array(fold["scores"][graph], np.float64) for fold in table["folds"]]) for table in tables
+    ]
+    scores = np.mean([np.log(np.maximum(one, LEAST)) for one in told], 0)
+    if key == "auc":
+        return card_actions.figure(metrics.auc(scores[:, 1] - scores[:, 0], classes == 1, groups))
+    if key == "top1":
+        return card_actions.figure(metrics.accuracy(scores, classes, groups))
+    return ""
 
 
 def at_thresholds(table: Table, graph: str) -> Table:
