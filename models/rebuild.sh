@@ -113,7 +113,8 @@ wrong() { # wrong NAME RECIPE OPTION…: where the folds in `run` were wrong
 }
 sets=(urfd/P1 urfd/P2 urfd/P3 gmdcsa24 urfd up-fall)
 left_out falls recipes/falls.toml "${sets[@]/#/--left-out=}"
-# falls-again.*.json, three of these folds trained once more on another processor, are not rebuilt.
+# *-again.*.json are not rebuilt: three of these folds, and the nets of fights and interactions, trained once more, by later
+# code on another processor.
 wrong falls recipes/falls.toml
 other() { # other TITLE "SET…" EDIT…: another recipe of falls, on what is left out
   edited recipes/falls.toml "$work/recipes/falls-$1.toml" "${@:3}"
