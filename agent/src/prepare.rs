@@ -152,7 +152,8 @@ struct Next {
     handover: Handover,
     returning: Vec<oneshot::Receiver<LoadedModel>>,
     /// Names of models that take the place of others without a camera being laid out anew.
-    exchanged: BTreeSet<String>,
+    /// Models that are not any more what a candidate was tried beside: exchanged, or closed.
+    left: BTreeSet<String>,
     postponed: Vec<Postponed>,
 }
 
@@ -189,8 +190,8 @@ impl Preparer {
         plan: &Plan,
     ) -> Result<(Handover, Vec<oneshot::Receiver<LoadedModel>>), PrepareError> {
         let (models, cameras) = (self.models.clone(), self.cameras.clone());
-        let (handover, exchanged) = (Handover::default(), BTreeSet::new());
-        let mut next = Next { models, cameras, handover, returning: Vec::new(), exchanged, postponed: Vec::new() };
+        let (handover, left) = (Handover::default(), BTreeSet::new());
+        let mut next = Next { models, cameras, handover, returning: Vec::new(), left, postponed: Vec::new() };
         for change in &difference.models {
             let model = plan.models.iter().find(|model| model.name == change.name);
             match (&change.what, model) {
@@ -206,14 +207,15 @@ impl Preparer {
                 _ => next.stop(&change.name, EndReason::Shutdown),
             }
         }
-        let Next { models, cameras, mut handover, returning, exchanged, postponed } = next;
+        let Next { models, cameras, mut handover, returning, left, postponed } = next;
+        self.postponed.retain(|earlier| !postponed.iter().any(|later| later.model == earlier.model));
         self.postponed.extend(postponed);
         handover.cameras = plan.cameras.iter().filter_map(|c| Some(Arc::clone(&cameras.get(&c.name)?.view))).collect();
         let view = |model: &ModelPlan| models.iter().find(|m| m.name == model.name).map(|m| Arc::clone(&m.view));
         handover.model_views = plan.models.iter().filter_map(view).collect();
         (self.models, self.cameras) = (models, cameras);
         // Whether it was taken or not: what it was tried beside is not there any more.
-        self.candidate.take_if(|candidate| exchanged.contains(&candidate.name));
+        self.candidate.take_if(|candidate| left.contains(&candidate.name));
         Ok((handover, returning))
     }
 
@@ -396,7 +398,7 @@ impl Next {
         let (slot, overrides) = (known.slot, model.overrides.clone());
         self.handover.exchanged.push(Exchange { slot, successor, overrides, view, reference, back });
         self.returning.push(comes);
-        self.exchanged.insert(model.name.clone());
+        self.left.insert(model.name.clone());
     }
 
     /// Whether each model that has come, among those of a camera, took the place of another.
@@ -427,6 +429,7 @@ impl Next {
             let (back, comes) = oneshot::channel();
             self.handover.leaving.push((self.models.remove(at).slot, back));
             self.returning.push(comes);
+            self.left.insert(name.to_owned());
         }
     }
 

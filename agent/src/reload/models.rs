@@ -98,6 +98,9 @@ pub enum SwapError {
     /// It reads other frames or has other labels than the model in use: there is nothing to compare.
     #[error("it reads other frames or has other labels than the model in use, so the two cannot be compared")]
     Incomparable,
+    /// The model in use is lost: there is nothing to compare with.
+    #[error("the model in use cannot be opened, so there is nothing to compare with")]
+    NothingBeside,
     /// It cannot be opened or laid out here.
     #[error(transparent)]
     Prepare(#[from] PrepareError),
@@ -151,8 +154,7 @@ impl Reloader {
     fn begin_trial(&mut self, model: &str, path: &Path) -> Result<(), SwapError> {
         self.end_trial();
         if self.missing.contains(model) {
-            // There is nothing to compare it with: it is loaded untried.
-            return Err(SwapError::Incomparable);
+            return Err(SwapError::NothingBeside);
         }
         let plan = self.with_package(model, &Package::Installed(path.to_owned()))?;
         let Some(new) = plan.models.iter().find(|m| m.name == model) else { return Err(unknown(model)) };

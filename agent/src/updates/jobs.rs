@@ -202,9 +202,9 @@ async fn shadow(desk: &Desk, model: &str, release: &Release, windows: u64) -> Ou
     let request = ModelRequest::Try { model: model.to_owned(), path, reply };
     match ask(desk, request, answer).await? {
         Ok(()) => {}
-        Err(SwapError::Incomparable) => {
-            tracing::info!(model, version = %release.version, "{}", SwapError::Incomparable);
-            return Ok(Done::ShadowSkipped { why: SwapError::Incomparable.to_string() });
+        Err(why @ (SwapError::Incomparable | SwapError::NothingBeside)) => {
+            tracing::info!(model, version = %release.version, "not tried: {why}");
+            return Ok(Done::ShadowSkipped { why: why.to_string() });
         }
         Err(error) => return Err(not_loaded(&error)),
     }

@@ -29,6 +29,8 @@ LATE_S = 1.0
 """So much later than the video an action may end by the times that were given: who writes them rounds."""
 MOST_HZ = 30.0
 INDEX = "pieces.json"
+FORMAT = 2
+"""Of the pieces: another number wherever this module cuts videos otherwise, so that all are decoded anew."""
 
 
 @dataclass
@@ -50,7 +52,7 @@ def cut(clip: Clip, digest: str, sizes: list[int], cache: Path) -> list[Clip]:
     Raises `CaptureError`, and `DataError` for times beyond the end of the video. What is there from an earlier run is
     not decoded again.
     """
-    made_with = [clip.label, [[span.label, span.start, span.end] for span in clip.spans or ()], sorted(sizes)]
+    made_with = [FORMAT, clip.label, [[span.label, span.start, span.end] for span in clip.spans or ()], sorted(sizes)]
     name = hashlib.sha256(f"{digest} {json.dumps(made_with)}".encode()).hexdigest()[:20]
     index = cache / name / INDEX
     if not index.exists():
