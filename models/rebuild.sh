@@ -127,8 +127,6 @@ other ceiling "${sets[*]}" "${ceiling[@]}"
 short=("${five[@]}" -e '/^gru_units/d' -e 's/^window = 12/window = 8/' -e '/^loss_from/d')
 other five-hz-short "urfd/P1 urfd/P3" "${short[@]}"
 other five-hz-short-upright "urfd/P1 urfd/P3" "${short[@]}" -e '/^overhead/d'
-other five-hz-pictures "urfd/P1 up-fall" "${five[@]}" -e 's/^input = "difference"/input = "both"/' -e '/^memory_s/d' \
-  -e 's/lying_down = "background"/lying_down = "background|lying"/' -e 's/^\[train\]/&\nelsewhere = 0.7/'
 
 folds() { # folds NAME RECIPE COUNT SEED…
   clips_of "$2"
